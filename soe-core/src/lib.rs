@@ -1,0 +1,7 @@
+//! The Sony Online Entertainment (SOE) UDP transport as a value you drive: no socket, no clock, no executor.
+#![forbid(unsafe_code)]
+#![warn(missing_docs, clippy::exhaustive_enums, clippy::exhaustive_structs, clippy::unwrap_used)]
+
+mod message;
+
+pub use message::{Channel, Message, ReliableChannel};

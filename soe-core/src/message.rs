@@ -1,0 +1,137 @@
+//! What an application gives and takes: a message and the channel it travels on.
+
+use std::fmt;
+
+use bytes::Bytes;
+
+/// One of the four reliable channels of a session, 0 to 3.
+///
+/// Each channel is a sequence space of its own: messages of one channel arrive once and in order, messages of different
+/// channels overtake each other freely.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ReliableChannel(u8);
+
+impl ReliableChannel {
+    /// How many reliable channels a session has.
+    pub const COUNT: usize = 4;
+    /// Channel 0: the one that every known game uses.
+    pub const ZERO: Self = Self(0);
+    /// Channel 1.
+    pub const ONE: Self = Self(1);
+    /// Channel 2.
+    pub const TWO: Self = Self(2);
+    /// Channel 3.
+    pub const THREE: Self = Self(3);
+    /// All four, in order.
+    pub const ALL: [Self; Self::COUNT] = [Self::ZERO, Self::ONE, Self::TWO, Self::THREE];
+
+    /// The channel with this number; `None` above 3.
+    pub const fn new(number: u8) -> Option<Self> {
+        if number < Self::COUNT as u8 { Some(Self(number)) } else { None }
+    }
+
+    /// The channel's number, 0 to 3.
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl fmt::Display for ReliableChannel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// How a message travels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(clippy::exhaustive_enums, reason = "the wire has these kinds and no room for another")]
+pub enum Channel {
+    /// Once and in order within its channel; any size up to the message limit.
+    Reliable(ReliableChannel),
+    /// At most once, in any order; one datagram at most.
+    Unreliable,
+    /// At most once; what a newer message has overtaken is dropped (op code 1A).
+    Ordered,
+    /// Like [`Channel::Ordered`] with a counter of its own, and never in a Multi (op code 1B).
+    Ordered2,
+}
+
+impl Channel {
+    /// Whether messages on this channel are delivered without loss.
+    pub const fn is_reliable(self) -> bool {
+        matches!(self, Self::Reliable(_))
+    }
+}
+
+impl Default for Channel {
+    fn default() -> Self {
+        Self::Reliable(ReliableChannel::ZERO)
+    }
+}
+
+impl From<ReliableChannel> for Channel {
+    fn from(channel: ReliableChannel) -> Self {
+        Self::Reliable(channel)
+    }
+}
+
+impl fmt::Display for Channel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Reliable(channel) => write!(f, "reliable channel {channel}"),
+            Self::Unreliable => f.write_str("unreliable"),
+            Self::Ordered => f.write_str("ordered"),
+            Self::Ordered2 => f.write_str("ordered 2"),
+        }
+    }
+}
+
+/// One application message. Never empty on the wire: the transport cannot carry a message of no bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Message {
+    /// How it travels, or travelled.
+    pub channel: Channel,
+    /// What it says. The transport attaches no meaning to it.
+    pub payload: Bytes,
+}
+
+impl Message {
+    /// A message on the given channel.
+    pub fn new(channel: impl Into<Channel>, payload: impl Into<Bytes>) -> Self {
+        Self { channel: channel.into(), payload: payload.into() }
+    }
+
+    /// A message on reliable channel 0.
+    pub fn reliable(payload: impl Into<Bytes>) -> Self {
+        Self::new(Channel::default(), payload)
+    }
+
+    /// A message that may be lost.
+    pub fn unreliable(payload: impl Into<Bytes>) -> Self {
+        Self::new(Channel::Unreliable, payload)
+    }
+}
+
+impl<T: Into<Bytes>> From<T> for Message {
+    /// Plain bytes travel on reliable channel 0.
+    fn from(payload: T) -> Self {
+        Self::reliable(payload)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_are_four_reliable_channels() {
+        assert_eq!(ReliableChannel::new(3), Some(ReliableChannel::THREE));
+        assert_eq!(ReliableChannel::new(4), None);
+    }
+
+    #[test]
+    fn plain_bytes_travel_on_reliable_channel_zero() {
+        assert_eq!(Message::from(&b"hi"[..]).channel, Channel::Reliable(ReliableChannel::ZERO));
+    }
+}
