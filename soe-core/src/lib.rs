@@ -3,5 +3,7 @@
 #![warn(missing_docs, clippy::exhaustive_enums, clippy::exhaustive_structs, clippy::unwrap_used)]
 
 mod message;
+pub mod wire;
 
 pub use message::{Channel, Message, ReliableChannel};
+pub use wire::DisconnectReason;
