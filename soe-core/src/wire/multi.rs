@@ -244,6 +244,14 @@ mod tests {
     }
 
     #[test]
+    fn where_both_readings_come_out_even_the_literal_wins_before_a_zero_and_only_there() {
+        let mut zeros = [0; 256];
+        zeros[1] = 9;
+        assert_eq!(pieces(&[&[0xFF], &zeros[..255]].concat()), Ok(vec![&zeros[..255]]));
+        assert_eq!(pieces(&[&[0xFF, 0x01, 0x00], &zeros[..]].concat()), Ok(vec![&zeros[..]]));
+    }
+
+    #[test]
     fn three_ff_mark_a_u32() {
         let mut packet = vec![0x41; 65_535];
         packet[..4].copy_from_slice(&[0, 9, 0, 0]);
