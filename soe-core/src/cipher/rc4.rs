@@ -1,0 +1,124 @@
+//! RC4, the stream cipher of every known game of this transport.
+
+use std::fmt;
+
+use bytes::{Bytes, BytesMut};
+use thiserror::Error;
+
+use super::{HookError, MessageHook, into_mut};
+
+/// An RC4 key stream, for one direction of one session.
+///
+/// Encrypting and decrypting are the same operation. Every byte that goes through advances the stream, so both peers must
+/// put the same bytes through in the same order: reliable messages only, and one stream per direction and session, not
+/// per channel (section 4 of `docs/protocol.md`). It is deliberately not `Clone`: two copies of one key stream are how a
+/// stream cipher breaks.
+///
+/// # Examples
+///
+/// ```
+/// use soe_core::cipher::Rc4;
+///
+/// let mut message = *b"Plaintext";
+/// Rc4::new(b"Key")?.apply(&mut message);
+/// assert_eq!(message, [0xbb, 0xf3, 0x16, 0xe8, 0xd9, 0x40, 0xaf, 0x0a, 0xd3]);
+/// # Ok::<(), soe_core::cipher::KeyError>(())
+/// ```
+pub struct Rc4 {
+    /// A permutation of all byte values.
+    state: Box<[u8; STATE]>,
+    i: u8,
+    j: u8,
+}
+
+impl Rc4 {
+    /// The longest key, in bytes.
+    pub const MAX_KEY: usize = STATE;
+
+    /// The key stream of a key of 1 to 256 bytes, from its first byte.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyError`] for an empty key and for one of more than [`Rc4::MAX_KEY`] bytes.
+    pub fn new(key: &[u8]) -> Result<Self, KeyError> {
+        if key.is_empty() || key.len() > Self::MAX_KEY {
+            return Err(KeyError { length: key.len() });
+        }
+        Ok(Self::schedule(key))
+    }
+
+    /// The key stream of a key that has been checked to have 1 to 256 bytes.
+    pub(super) fn schedule(key: &[u8]) -> Self {
+        let mut state = Box::new([0; STATE]);
+        for (value, slot) in (0..=u8::MAX).zip(state.iter_mut()) {
+            *slot = value;
+        }
+        let mut j = 0u8;
+        for (i, key_byte) in (0..STATE).zip(key.iter().cycle()) {
+            j = j.wrapping_add(state[i]).wrapping_add(*key_byte);
+            state.swap(i, usize::from(j));
+        }
+        Self { state, i: 0, j: 0 }
+    }
+
+    /// Encrypts or decrypts in place.
+    pub fn apply(&mut self, bytes: &mut [u8]) {
+        let (mut i, mut j) = (self.i, self.j);
+        let state = &mut *self.state;
+        for byte in bytes {
+            *byte ^= next(state, &mut i, &mut j);
+        }
+        (self.i, self.j) = (i, j);
+    }
+
+    /// Discards the next `count` bytes of the key stream.
+    pub fn drop(&mut self, count: usize) {
+        let (mut i, mut j) = (self.i, self.j);
+        for _ in 0..count {
+            next(&mut self.state, &mut i, &mut j);
+        }
+        (self.i, self.j) = (i, j);
+    }
+}
+
+/// The next byte of the key stream.
+fn next(state: &mut [u8; STATE], i: &mut u8, j: &mut u8) -> u8 {
+    *i = i.wrapping_add(1);
+    let a = state[usize::from(*i)];
+    *j = j.wrapping_add(a);
+    let b = state[usize::from(*j)];
+    state[usize::from(*i)] = b;
+    state[usize::from(*j)] = a;
+    state[usize::from(a.wrapping_add(b))]
+}
+
+impl MessageHook for Rc4 {
+    fn seal(&mut self, mut message: BytesMut) -> BytesMut {
+        self.apply(&mut message);
+        message
+    }
+
+    fn open(&mut self, message: Bytes, _limit: usize) -> Result<Bytes, HookError> {
+        let mut message = into_mut(message);
+        self.apply(&mut message);
+        Ok(message.freeze())
+    }
+}
+
+impl fmt::Debug for Rc4 {
+    /// Leaves the key stream out.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rc4").finish_non_exhaustive()
+    }
+}
+
+/// A key that RC4 cannot use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("an RC4 key has 1 to {max} bytes, not {length}", max = Rc4::MAX_KEY)]
+#[non_exhaustive]
+pub struct KeyError {
+    /// How many bytes the refused key has.
+    pub length: usize,
+}
+
+const STATE: usize = 256;
