@@ -173,3 +173,82 @@ const DEFLATED: u8 = 1;
 const ZLIB_HEADER: bool = true;
 /// The smallest amount by which an output buffer grows, in bytes.
 const STEP: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const KEY: [u8; 8] = *b"\x11\x22\x33\x44\x55\x66\x77\x88";
+
+    fn pair() -> (EverQuest2Hook, EverQuest2Hook) {
+        (EverQuest2Hook::server(KEY).0, EverQuest2Hook::client(KEY).1)
+    }
+
+    proptest! {
+        #[test]
+        fn a_run_of_messages_arrives_as_it_was_sent(
+            messages in vec((vec(any::<u8>(), 0..40), 1..40usize), 1..12),
+            above in prop_oneof![Just(None), Just(Some(0)), Just(Some(EverQuest2Hook::DEFLATE_ABOVE))],
+        ) {
+            let (send, mut receive) = pair();
+            let mut send = send.deflate_above(above);
+            for (piece, times) in messages {
+                let message = piece.repeat(times);
+                let sealed = send.seal(BytesMut::from(&message[..]));
+                let opened = receive.open(sealed.freeze(), 2000);
+                prop_assert_eq!(opened.ok(), Some(Bytes::from(message)));
+            }
+        }
+
+        #[test]
+        fn arbitrary_messages_never_panic_and_stay_within_the_limit(message in vec(any::<u8>(), 0..300), limit in 0..500usize) {
+            for flag in [0, 1, 2] {
+                let (mut send, mut receive) = pair();
+                let mut forged = vec![flag];
+                forged.extend_from_slice(&message);
+                send.cipher.apply(&mut forged);
+                if let (Ok(opened), 1) = (receive.open(forged.into(), limit), flag) {
+                    prop_assert!(opened.len() <= limit);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_repetition_costs_a_few_bytes_only() {
+        let (mut send, _) = pair();
+        let message: Vec<u8> = (0..200u8).collect();
+        let first = send.seal(BytesMut::from(&message[..]));
+        let second = send.seal(BytesMut::from(&message[..]));
+        assert!(first.len() > 150 && second.len() < 20, "{} then {}", first.len(), second.len());
+    }
+
+    #[test]
+    fn a_bomb_stops_at_the_limit() {
+        let (mut send, mut receive) = pair();
+        let bomb = send.seal(BytesMut::zeroed(1 << 20));
+        assert!(bomb.len() < 2000);
+        assert!(matches!(receive.open(bomb.freeze(), 10_000), Err(HookError::TooLong { limit: 10_000 })));
+    }
+
+    #[test]
+    fn a_message_of_exactly_the_limit_passes() {
+        for length in [129, 255, 256, 257, 10_000] {
+            let (mut send, mut receive) = pair();
+            let sealed = send.seal(BytesMut::zeroed(length));
+            assert_eq!(receive.open(sealed.freeze(), length).map(|message| message.len()).ok(), Some(length));
+        }
+    }
+
+    #[test]
+    fn a_missing_and_an_unknown_flag_are_malformed() {
+        let (mut send, mut receive) = pair();
+        assert!(matches!(receive.open(Bytes::new(), 10), Err(HookError::Malformed(_))));
+        let mut forged = [7];
+        send.cipher.apply(&mut forged);
+        assert!(matches!(receive.open(Bytes::copy_from_slice(&forged), 10), Err(HookError::Malformed(_))));
+    }
+}

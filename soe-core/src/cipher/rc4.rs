@@ -122,3 +122,72 @@ pub struct KeyError {
 }
 
 const STATE: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stream(key: &[u8], length: usize) -> Vec<u8> {
+        let mut bytes = vec![0; length];
+        Rc4::new(key).expect("a key").apply(&mut bytes);
+        bytes
+    }
+
+    #[test]
+    fn the_key_stream_does_not_depend_on_how_messages_are_cut() {
+        let whole = stream(b"Secret", 1000);
+        let mut cipher = Rc4::new(b"Secret").expect("a key");
+        let mut pieces = vec![0; 1000];
+        for piece in pieces.chunks_mut(7) {
+            cipher.apply(piece);
+        }
+        assert_eq!(pieces, whole);
+    }
+
+    #[test]
+    fn dropping_is_like_using() {
+        let mut cipher = Rc4::new(b"Secret").expect("a key");
+        cipher.drop(300);
+        let mut rest = [0; 50];
+        cipher.apply(&mut rest);
+        assert_eq!(rest, stream(b"Secret", 350)[300..]);
+    }
+
+    #[test]
+    fn a_key_has_1_to_256_bytes() {
+        assert_eq!(Rc4::new(&[]).err(), Some(KeyError { length: 0 }));
+        assert_eq!(Rc4::new(&[1; 257]).err(), Some(KeyError { length: 257 }));
+        assert!(Rc4::new(&[1; 256]).is_ok());
+    }
+
+    #[test]
+    fn every_byte_of_the_longest_key_counts() {
+        let mut other = [1; 256];
+        other[255] = 2;
+        assert_ne!(stream(&[1; 256], 16), stream(&other, 16));
+    }
+
+    #[test]
+    fn a_message_that_nothing_else_shares_is_decrypted_in_place() {
+        let mut receive = Rc4::new(b"Key").expect("a key");
+        let message = Bytes::from(vec![0xbb, 0xf3, 0x16, 0xe8, 0xd9, 0x40, 0xaf, 0x0a, 0xd3]);
+        let place = message.as_ptr();
+        let opened = receive.open(message, 100).expect("RC4 takes everything");
+        assert_eq!(&opened[..], b"Plaintext");
+        assert_eq!(opened.as_ptr(), place);
+    }
+
+    #[test]
+    fn a_shared_message_is_decrypted_without_harm_to_the_other_holder() {
+        let mut receive = Rc4::new(b"Key").expect("a key");
+        let message = Bytes::from(vec![0xbb, 0xf3, 0x16]);
+        let other = message.clone();
+        assert_eq!(receive.open(message, 100).expect("RC4 takes everything"), &b"Pla"[..]);
+        assert_eq!(other, &[0xbb, 0xf3, 0x16][..]);
+    }
+
+    #[test]
+    fn debug_output_shows_no_state() {
+        assert_eq!(format!("{:?}", Rc4::new(b"Key").expect("a key")), "Rc4 { .. }");
+    }
+}

@@ -38,3 +38,24 @@ fn mask(tail: &mut [u8], last: u32) {
 fn read(word: &[u8]) -> u32 {
     word.iter().rev().fold(0, |value, byte| value << 8 | u32::from(*byte))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_word_meets_the_seed_and_the_tail_the_last_cipher_word() {
+        let mut body = [0x01, 0, 0, 0, 0x10, 0, 0, 0, 0, 0xff];
+        seal(&mut body, 0x4433_2200);
+        assert_eq!(body, [0x01, 0x22, 0x33, 0x44, 0x11, 0x22, 0x33, 0x44, 0x11, 0xee]);
+        open(&mut body, 0x4433_2200);
+        assert_eq!(body, [0x01, 0, 0, 0, 0x10, 0, 0, 0, 0, 0xff]);
+    }
+
+    #[test]
+    fn a_tail_without_a_word_meets_the_low_byte_of_the_seed() {
+        let mut body = [0, 1, 2];
+        seal(&mut body, 0x4433_2210);
+        assert_eq!(body, [0x10, 0x11, 0x12]);
+    }
+}
