@@ -171,6 +171,18 @@ fn the_packet_keeps_the_datagrams_buffer() {
 }
 
 #[test]
+fn sealing_into_a_buffer_with_room_stays_in_it() {
+    for passes in [[0, 0], [4, 0], [1, 4]] {
+        let framing = framing(2, passes, CODECS_V3);
+        let mut buf = Vec::with_capacity(300 + framing.overhead());
+        buf.resize(300, 7);
+        let place = buf.as_ptr();
+        framing.seal(&mut buf, 100);
+        assert_eq!(buf.as_ptr(), place, "{passes:?}");
+    }
+}
+
+#[test]
 fn a_body_is_compressed_from_the_minimum_size_on_and_only_if_it_shrinks() {
     let packet = |length| [vec![0, 9], vec![7; length]].concat();
     for codec in CODECS {
