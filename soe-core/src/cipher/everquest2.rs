@@ -235,11 +235,12 @@ mod tests {
     }
 
     #[test]
-    fn a_message_of_exactly_the_limit_passes() {
+    fn a_message_of_exactly_the_limit_passes_and_one_byte_more_does_not() {
         for length in [129, 255, 256, 257, 10_000] {
             let (mut send, mut receive) = pair();
-            let sealed = send.seal(BytesMut::zeroed(length));
-            assert_eq!(receive.open(sealed.freeze(), length).map(|message| message.len()).ok(), Some(length));
+            let sealed = send.seal(BytesMut::zeroed(length)).freeze();
+            assert!(matches!(pair().1.open(sealed.clone(), length - 1), Err(HookError::TooLong { .. })));
+            assert_eq!(receive.open(sealed, length).map(|message| message.len()).ok(), Some(length));
         }
     }
 
