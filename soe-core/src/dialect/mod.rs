@@ -1,0 +1,307 @@
+//! One transport, several families of games: what each of them says at the handshake and offers after it.
+//!
+//! A [`Dialect`] is plain data. Nothing else in the crate asks which game it talks to; the response that was negotiated
+//! decides how a session runs, and the dialect only says what to offer and what to accept.
+
+mod presets;
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::framing::{Codec, Framing, NegotiationError, Pass};
+
+/// What distinguishes one family of games from another (sections 3, 6, 8 and 9 of `docs/protocol.md`).
+///
+/// Take the preset of a game and change what differs:
+///
+/// ```
+/// use soe_core::{Dialect, Pass};
+///
+/// let dialect = Dialect::version3().with_name("my game").with_passes([Pass::UserCodec, Pass::None]);
+/// assert_eq!(dialect.offer.udp_length, 512);
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Dialect {
+    /// What to call it, in logs and on command lines.
+    pub name: Cow<'static, str>,
+    /// The form of the session request and response.
+    pub handshake: Handshake,
+    /// What a server puts into its response.
+    pub offer: Offer,
+    /// What stands behind [`Pass::UserCodec`] and [`Pass::SecondUserCodec`]. A side without the codec that a response asks
+    /// for refuses the session.
+    pub codecs: [Option<Codec>; 2],
+    /// Habits that peers of this family rely on.
+    pub policies: Policies,
+    /// Times that this family is known to use, where they differ from the session's own defaults.
+    pub timing: Timing,
+}
+
+/// The form of the handshake.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Handshake {
+    /// The transport version a client sends.
+    pub version: u32,
+    /// The versions a server accepts.
+    pub accepts: Versions,
+    /// Whether the request carries the application's protocol name. Without it the request has 14 bytes.
+    pub named: bool,
+    /// How a server's response ends. A client reads every form.
+    pub trailer: ResponseTrailer,
+}
+
+/// Which transport versions a server takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Versions {
+    /// Every version.
+    Any,
+    /// This one.
+    Exactly(u32),
+    /// These.
+    OneOf(Arc<[u32]>),
+}
+
+impl Versions {
+    /// Whether the version is among them.
+    pub fn accept(&self, version: u32) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Exactly(only) => *only == version,
+            Self::OneOf(several) => several.contains(&version),
+        }
+    }
+}
+
+/// How a session response ends, behind the udp length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(clippy::exhaustive_enums, reason = "the response has two forms")]
+pub enum ResponseTrailer {
+    /// There: 17 bytes.
+    None,
+    /// With a version word behind it: 21 bytes.
+    Version(u32),
+}
+
+/// What a server offers in its response. Clients obey it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Offer {
+    /// The length of the CRC in bytes, 0 to 4.
+    pub crc_length: u8,
+    /// The two passes, in the order of sending.
+    pub passes: [Pass; 2],
+    /// The largest datagram this side takes, in bytes. Clients send it in their request too.
+    pub udp_length: u32,
+}
+
+/// Habits that peers of one family rely on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Policies {
+    /// Whether a server that has sent nothing recently answers a heartbeat with one.
+    pub answers_heartbeat: bool,
+    /// Whether a disconnect carries a reason. Both forms are understood.
+    pub disconnect_reason: bool,
+    /// Who asks for clock and packet statistics. Both sides always answer.
+    pub asks_net_status: AsksNetStatus,
+    /// When a server's session opens.
+    pub opens_on: OpensOn,
+}
+
+/// Who sends the periodic request for clock and packet statistics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(clippy::exhaustive_enums, reason = "there are two sides")]
+pub enum AsksNetStatus {
+    /// The client, as in every known game.
+    Client,
+    /// The server.
+    Server,
+    /// Each side for itself.
+    Both,
+    /// Neither.
+    Nobody,
+}
+
+impl AsksNetStatus {
+    /// Whether the side that opened the connection asks.
+    pub const fn client(self) -> bool {
+        matches!(self, Self::Client | Self::Both)
+    }
+
+    /// Whether the side that was connected to asks.
+    pub const fn server(self) -> bool {
+        matches!(self, Self::Server | Self::Both)
+    }
+}
+
+/// When a server's session opens, so that it may send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(clippy::exhaustive_enums, reason = "no third moment exists")]
+pub enum OpensOn {
+    /// With the first valid datagram, which proves that the client received the response.
+    FirstDatagram,
+    /// With the response: for games whose server speaks first.
+    Response,
+}
+
+/// Times that a family is known to use. `None` leaves the session's own default in force.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Timing {
+    /// How often to ask for statistics.
+    pub net_status_interval: Option<Duration>,
+    /// After how long a silence of ours to send a heartbeat.
+    pub heartbeat_after: Option<Duration>,
+    /// The longest an acknowledgement may wait for company.
+    pub max_ack_delay: Option<Duration>,
+}
+
+impl Dialect {
+    /// The framing for a session response with these values.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Framing::new`].
+    pub fn framing(&self, crc_seed: u32, crc_length: u8, passes: [u8; 2]) -> Result<Framing, NegotiationError> {
+        Framing::new(crc_seed, crc_length, passes, &self.codecs)
+    }
+
+    /// The same dialect under another name.
+    #[must_use]
+    pub fn with_name(mut self, name: impl Into<Cow<'static, str>>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// The same dialect with a client that sends this transport version.
+    #[must_use]
+    pub const fn with_version(mut self, version: u32) -> Self {
+        self.handshake.version = version;
+        self
+    }
+
+    /// The same dialect with a server that accepts these transport versions.
+    #[must_use]
+    pub fn with_accepted_versions(mut self, versions: Versions) -> Self {
+        self.handshake.accepts = versions;
+        self
+    }
+
+    /// The same dialect with or without a protocol name in the request.
+    #[must_use]
+    pub const fn with_protocol_name(mut self, named: bool) -> Self {
+        self.handshake.named = named;
+        self
+    }
+
+    /// The same dialect with another end of the response.
+    #[must_use]
+    pub const fn with_trailer(mut self, trailer: ResponseTrailer) -> Self {
+        self.handshake.trailer = trailer;
+        self
+    }
+
+    /// The same dialect offering a CRC of this many bytes, 0 to 4.
+    #[must_use]
+    pub const fn with_crc_length(mut self, bytes: u8) -> Self {
+        self.offer.crc_length = bytes;
+        self
+    }
+
+    /// The same dialect offering these passes.
+    #[must_use]
+    pub const fn with_passes(mut self, passes: [Pass; 2]) -> Self {
+        self.offer.passes = passes;
+        self
+    }
+
+    /// The same dialect offering to take datagrams of up to this many bytes.
+    #[must_use]
+    pub const fn with_udp_length(mut self, bytes: u32) -> Self {
+        self.offer.udp_length = bytes;
+        self
+    }
+
+    /// The same dialect with another codec behind [`Pass::UserCodec`].
+    #[must_use]
+    pub fn with_codec(mut self, codec: impl Into<Codec>) -> Self {
+        self.codecs[0] = Some(codec.into());
+        self
+    }
+
+    /// The same dialect with another codec behind [`Pass::SecondUserCodec`].
+    #[must_use]
+    pub fn with_second_codec(mut self, codec: impl Into<Codec>) -> Self {
+        self.codecs[1] = Some(codec.into());
+        self
+    }
+
+    /// The same dialect whose server answers heartbeats, or does not.
+    #[must_use]
+    pub const fn with_heartbeat_answers(mut self, answers: bool) -> Self {
+        self.policies.answers_heartbeat = answers;
+        self
+    }
+
+    /// The same dialect with or without a reason in the disconnect.
+    #[must_use]
+    pub const fn with_disconnect_reason(mut self, present: bool) -> Self {
+        self.policies.disconnect_reason = present;
+        self
+    }
+
+    /// The same dialect with somebody else asking for statistics.
+    #[must_use]
+    pub const fn with_net_status(mut self, asks: AsksNetStatus) -> Self {
+        self.policies.asks_net_status = asks;
+        self
+    }
+
+    /// The same dialect with a server that opens at another moment.
+    #[must_use]
+    pub const fn with_opening(mut self, opens_on: OpensOn) -> Self {
+        self.policies.opens_on = opens_on;
+        self
+    }
+
+    /// The same dialect with other times.
+    #[must_use]
+    pub const fn with_timing(mut self, timing: Timing) -> Self {
+        self.timing = timing;
+        self
+    }
+}
+
+impl Timing {
+    /// The same times with this interval between requests for statistics.
+    #[must_use]
+    pub const fn with_net_status_interval(mut self, interval: Duration) -> Self {
+        self.net_status_interval = Some(interval);
+        self
+    }
+
+    /// The same times with a heartbeat after this long a silence.
+    #[must_use]
+    pub const fn with_heartbeat_after(mut self, silence: Duration) -> Self {
+        self.heartbeat_after = Some(silence);
+        self
+    }
+
+    /// The same times with this bound on how long an acknowledgement waits.
+    #[must_use]
+    pub const fn with_max_ack_delay(mut self, delay: Duration) -> Self {
+        self.max_ack_delay = Some(delay);
+        self
+    }
+}
+
+impl Default for Dialect {
+    /// [`Dialect::version3`].
+    fn default() -> Self {
+        Self::version3()
+    }
+}
