@@ -1,0 +1,132 @@
+//! Seeds that need no memory: a keyed hash of who asked for what, and when.
+
+use std::{
+    fmt,
+    hash::Hasher,
+    net::{IpAddr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use siphasher::sip::SipHasher24;
+
+/// How long a key makes new seeds. A stranger is remembered for less, so the key before the present one suffices.
+const KEY_LIFETIME: Duration = Duration::from_secs(60);
+/// What may be asked of a key besides its seeds.
+const PURPOSE_SEED: u8 = 1;
+const PURPOSE_KEY: u8 = 2;
+const PURPOSE_PLACE: u8 = 3;
+
+/// A secret that changes over time, and the seeds it makes.
+///
+/// A seed is a keyed hash of address, session id and period: nobody who cannot read the answer at that address can know it,
+/// and the server need not remember it.
+pub(super) struct Cookies {
+    key: [u8; 16],
+    /// Counts periods of `KEY_LIFETIME`.
+    period: u64,
+    next: Instant,
+}
+
+impl Cookies {
+    pub(super) fn new(now: Instant, key: [u8; 16]) -> Self {
+        Self { key, period: 0, next: now + KEY_LIFETIME }
+    }
+
+    /// When the key changes.
+    pub(super) fn next_rotation(&self) -> Instant {
+        self.next
+    }
+
+    pub(super) fn rotate(&mut self, now: Instant) {
+        while self.next <= now {
+            self.period += 1;
+            self.next += KEY_LIFETIME;
+        }
+    }
+
+    /// The lowest bits of the present period: enough to tell it from the one before.
+    pub(super) fn period_tag(&self) -> u8 {
+        (self.period & 0b11) as u8
+    }
+
+    /// The seed for a request of the period with this tag; `None` if that is too long ago.
+    pub(super) fn seed(&self, from: SocketAddr, session_id: u32, period_tag: u8) -> Option<u32> {
+        let back = u64::from(self.period_tag().wrapping_sub(period_tag) & 0b11);
+        let period = self.period.checked_sub(back).filter(|_| back <= 1)?;
+        // One key a period: what one period's seeds may betray is worth nothing in the next.
+        let mut hasher = self.hasher(PURPOSE_KEY);
+        hasher.write_u64(period);
+        let mut seeds = SipHasher24::new_with_keys(hasher.finish(), period);
+        seeds.write_u8(PURPOSE_SEED);
+        write_address(&mut seeds, from);
+        seeds.write_u32(session_id);
+        Some((seeds.finish() >> 16) as u32)
+    }
+
+    /// Where something belongs in a table: a place that nobody outside can steer to.
+    pub(super) fn place(&self, ip: IpAddr, port: u16) -> u64 {
+        let mut hasher = self.hasher(PURPOSE_PLACE);
+        write_address(&mut hasher, SocketAddr::new(ip, port));
+        hasher.finish()
+    }
+
+    fn hasher(&self, purpose: u8) -> SipHasher24 {
+        let mut hasher = SipHasher24::new_with_key(&self.key);
+        hasher.write_u8(purpose);
+        hasher
+    }
+}
+
+impl fmt::Debug for Cookies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cookies").field("period", &self.period).finish_non_exhaustive()
+    }
+}
+
+fn write_address(hasher: &mut impl Hasher, address: SocketAddr) {
+    hasher.write(&octets(address.ip()));
+    hasher.write_u16(address.port());
+}
+
+/// An address as 16 bytes; IPv4 in its mapped form.
+pub(super) fn octets(ip: IpAddr) -> [u8; 16] {
+    match ip {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
+        IpAddr::V6(ip) => ip.octets(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(last: u8, port: u16) -> SocketAddr {
+        SocketAddr::from(([192, 0, 2, last], port))
+    }
+
+    #[test]
+    fn a_seed_depends_on_address_port_id_and_key() {
+        let now = Instant::now();
+        let cookies = Cookies::new(now, [1; 16]);
+        let seed = cookies.seed(address(1, 1), 1, 0);
+        assert!(seed.is_some());
+        assert_eq!(seed, cookies.seed(address(1, 1), 1, 0));
+        assert_ne!(seed, cookies.seed(address(2, 1), 1, 0));
+        assert_ne!(seed, cookies.seed(address(1, 2), 1, 0));
+        assert_ne!(seed, cookies.seed(address(1, 1), 2, 0));
+        assert_ne!(seed, Cookies::new(now, [2; 16]).seed(address(1, 1), 1, 0));
+    }
+
+    #[test]
+    fn a_seed_outlives_one_rotation_and_not_two() {
+        let now = Instant::now();
+        let mut cookies = Cookies::new(now, [1; 16]);
+        let tag = cookies.period_tag();
+        let seed = cookies.seed(address(1, 1), 1, tag);
+        cookies.rotate(now + KEY_LIFETIME);
+        assert_eq!(cookies.seed(address(1, 1), 1, tag), seed);
+        assert_ne!(cookies.seed(address(1, 1), 1, cookies.period_tag()), seed);
+        cookies.rotate(now + 2 * KEY_LIFETIME);
+        assert_eq!(cookies.seed(address(1, 1), 1, tag), None);
+    }
+}

@@ -1,0 +1,282 @@
+//! Those who have asked for a session and have not yet proved that they received the answer.
+
+use std::{
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use super::cookie::octets;
+use crate::wire::MAX_PROTOCOL_NAME;
+
+/// One stranger's place, in bytes.
+pub(super) const ENTRY: usize = 64;
+/// Places that one hash leads to. When all are taken by others, the oldest is given away: under a flood, that approximates
+/// one queue through the whole table, in which a newcomer stays as long as any other.
+const WAYS: usize = 16;
+/// A stranger is forgotten after this long: the time in which clients give up connecting, and again as long.
+const LIFETIME: Duration = Duration::from_secs(20);
+/// The unit of time of an entry.
+const TICK: Duration = Duration::from_millis(125);
+/// Wrong CRCs after which a stranger must ask again: what guessing a seed may cost.
+const MAX_FAILURES: u8 = 15;
+
+/// A stranger's request, as much of it as a session needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Stranger {
+    pub(super) from: SocketAddr,
+    pub(super) session_id: u32,
+    pub(super) udp_length: u16,
+    pub(super) version: u32,
+    /// The period of the key that made its seed.
+    pub(super) period_tag: u8,
+    /// Which of the server's configurations it asked for, 0 to 13; 14 and 15 stand for refusals.
+    pub(super) config: u8,
+    pub(super) name: Name,
+}
+
+/// A protocol name as it came: at most 32 bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Name {
+    length: u8,
+    bytes: [u8; MAX_PROTOCOL_NAME],
+}
+
+impl Name {
+    pub(super) fn new(name: &[u8]) -> Self {
+        let length = name.len().min(MAX_PROTOCOL_NAME);
+        let mut bytes = [0; MAX_PROTOCOL_NAME];
+        bytes[..length].copy_from_slice(&name[..length]);
+        Self { length: length as u8, bytes }
+    }
+
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.length).min(MAX_PROTOCOL_NAME)]
+    }
+}
+
+/// What a place holds.
+///
+/// ```text
+///  0     16   18         22         24   26                 27            28      32          64
+/// +-----+----+----------+----------+----+------------------+-------------+-------+-----------+
+/// |IP   |port|session id|udp length|tick|name length|period|config|failed|version|name       |
+/// +-----+----+----------+----------+----+------------------+-------------+-------+-----------+
+/// ```
+type Entry = [u8; ENTRY];
+
+const PORT: usize = 16;
+const SESSION_ID: usize = 18;
+const UDP_LENGTH: usize = 22;
+const TICKED: usize = 24;
+const NAME_LENGTH: usize = 26;
+const CONFIG: usize = 27;
+const VERSION: usize = 28;
+const NAME: usize = 32;
+
+/// A table of fixed size. Nothing grows in it, whoever asks.
+#[derive(Debug)]
+pub(super) struct Strangers {
+    epoch: Instant,
+    entries: Vec<Entry>,
+    ways: usize,
+}
+
+impl Strangers {
+    /// A table with places for this many, at least one.
+    pub(super) fn new(epoch: Instant, places: usize) -> Self {
+        let ways = WAYS.min(places.max(1));
+        // Zeroed pages that nobody has touched cost nothing.
+        Self { epoch, entries: vec![[0; ENTRY]; places.max(1) / ways * ways], ways }
+    }
+
+    /// The memory that the table takes at most, in bytes.
+    pub(super) fn memory(&self) -> usize {
+        self.entries.len() * ENTRY
+    }
+
+    /// The stranger at this address. `place` is the keyed hash of the address.
+    pub(super) fn get(&self, now: Instant, place: u64, from: SocketAddr) -> Option<Stranger> {
+        let index = self.find(now, place, from)?;
+        Some(read(&self.entries[index], from))
+    }
+
+    /// Remembers a stranger, in place of an earlier request of its own if there was one. Returns whether another one had to
+    /// go.
+    pub(super) fn put(&mut self, now: Instant, place: u64, stranger: &Stranger) -> bool {
+        let ways = self.ways(place);
+        let (index, evicted) = match self.find(now, place, stranger.from) {
+            Some(index) => (index, false),
+            None => {
+                let age = |index: &usize| self.age(now, &self.entries[*index]).unwrap_or(Duration::MAX);
+                let oldest = ways.max_by_key(age).unwrap_or(0);
+                (oldest, age(&oldest) <= LIFETIME)
+            }
+        };
+        let tick = self.tick(now);
+        write(&mut self.entries[index], stranger, tick);
+        evicted
+    }
+
+    pub(super) fn remove(&mut self, now: Instant, place: u64, from: SocketAddr) {
+        if let Some(index) = self.find(now, place, from) {
+            self.entries[index] = [0; ENTRY];
+        }
+    }
+
+    /// Counts a datagram with a wrong CRC. A stranger with too many of them is forgotten.
+    pub(super) fn fail(&mut self, now: Instant, place: u64, from: SocketAddr) {
+        let Some(index) = self.find(now, place, from) else { return };
+        let entry = &mut self.entries[index];
+        if entry[CONFIG] & 0x0F >= MAX_FAILURES {
+            *entry = [0; ENTRY];
+        } else {
+            entry[CONFIG] += 1;
+        }
+    }
+
+    fn ways(&self, place: u64) -> std::ops::Range<usize> {
+        let sets = self.entries.len() / self.ways;
+        let set = (place % sets as u64) as usize;
+        set * self.ways..(set + 1) * self.ways
+    }
+
+    fn find(&self, now: Instant, place: u64, from: SocketAddr) -> Option<usize> {
+        let (ip, port) = (octets(from.ip()), from.port().to_be_bytes());
+        self.ways(place).find(|&index| {
+            let entry = &self.entries[index];
+            entry[..PORT] == ip
+                && entry[PORT..SESSION_ID] == port
+                && self.age(now, entry).is_some_and(|age| age <= LIFETIME)
+        })
+    }
+
+    /// How old an entry is; `None` for a free place.
+    fn age(&self, now: Instant, entry: &Entry) -> Option<Duration> {
+        let ticked = u16::from_be_bytes([entry[TICKED], entry[TICKED + 1]]);
+        (ticked != 0).then(|| TICK * u32::from(self.tick(now).wrapping_sub(ticked)))
+    }
+
+    /// The time as an entry has it: never 0, which marks a free place.
+    fn tick(&self, now: Instant) -> u16 {
+        let ticks = now.saturating_duration_since(self.epoch).as_millis() / TICK.as_millis();
+        (ticks as u16).max(1)
+    }
+}
+
+fn read(entry: &Entry, from: SocketAddr) -> Stranger {
+    let word = |at: usize| u32::from_be_bytes([entry[at], entry[at + 1], entry[at + 2], entry[at + 3]]);
+    Stranger {
+        from,
+        session_id: word(SESSION_ID),
+        udp_length: u16::from_be_bytes([entry[UDP_LENGTH], entry[UDP_LENGTH + 1]]),
+        version: word(VERSION),
+        period_tag: entry[NAME_LENGTH] & 0b11,
+        config: entry[CONFIG] >> 4,
+        name: Name::new(&entry[NAME..][..usize::from(entry[NAME_LENGTH] >> 2).min(MAX_PROTOCOL_NAME)]),
+    }
+}
+
+fn write(entry: &mut Entry, stranger: &Stranger, tick: u16) {
+    let same =
+        entry[..PORT] == octets(stranger.from.ip()) && read(entry, stranger.from).session_id == stranger.session_id;
+    let failures = if same { entry[CONFIG] & 0x0F } else { 0 };
+    entry[..PORT].copy_from_slice(&octets(stranger.from.ip()));
+    entry[PORT..SESSION_ID].copy_from_slice(&stranger.from.port().to_be_bytes());
+    entry[SESSION_ID..UDP_LENGTH].copy_from_slice(&stranger.session_id.to_be_bytes());
+    entry[UDP_LENGTH..TICKED].copy_from_slice(&stranger.udp_length.to_be_bytes());
+    entry[TICKED..NAME_LENGTH].copy_from_slice(&tick.to_be_bytes());
+    entry[NAME_LENGTH] = stranger.name.length << 2 | stranger.period_tag & 0b11;
+    entry[CONFIG] = stranger.config << 4 | failures;
+    entry[VERSION..NAME].copy_from_slice(&stranger.version.to_be_bytes());
+    entry[NAME..].copy_from_slice(&stranger.name.bytes);
+}
+
+/// The part of an address that one household or host commands: all of an IPv4 address, the network half of an IPv6 one.
+pub(super) fn prefix(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => IpAddr::V4(ip),
+        IpAddr::V6(ip) => {
+            let [a, b, c, d, ..] = ip.segments();
+            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stranger(n: u32) -> Stranger {
+        Stranger {
+            from: SocketAddr::from((Ipv6Addr::from_bits(u128::from(n) + 1), 7)),
+            session_id: n,
+            udp_length: 512,
+            version: 3,
+            period_tag: 2,
+            config: 5,
+            name: Name::new(b"LoginUdp_9"),
+        }
+    }
+
+    #[test]
+    fn a_stranger_is_found_again_as_it_was() {
+        let now = Instant::now();
+        let mut table = Strangers::new(now, 64);
+        let one = stranger(1);
+        assert!(!table.put(now, 9, &one));
+        assert_eq!(table.get(now, 9, one.from), Some(one.clone()));
+        table.remove(now, 9, one.from);
+        assert_eq!(table.get(now, 9, one.from), None);
+    }
+
+    #[test]
+    fn a_stranger_is_forgotten_in_time() {
+        let now = Instant::now();
+        let mut table = Strangers::new(now, 64);
+        let one = stranger(1);
+        table.put(now, 9, &one);
+        assert!(table.get(now + LIFETIME, 9, one.from).is_some());
+        assert!(table.get(now + LIFETIME + 2 * TICK, 9, one.from).is_none());
+    }
+
+    #[test]
+    fn a_full_table_gives_away_the_oldest_place() {
+        let now = Instant::now();
+        let mut table = Strangers::new(now, WAYS);
+        for n in 0..WAYS as u32 {
+            assert!(!table.put(now + TICK * (n + 1), 0, &stranger(n)));
+        }
+        let later = now + TICK * 20;
+        assert!(table.put(later, 0, &stranger(99)));
+        assert_eq!(table.get(later, 0, stranger(0).from), None);
+        assert!(table.get(later, 0, stranger(1).from).is_some());
+        assert!(table.get(later, 0, stranger(99).from).is_some());
+    }
+
+    #[test]
+    fn guessing_ends_after_a_few_tries() {
+        let now = Instant::now();
+        let mut table = Strangers::new(now, WAYS);
+        table.put(now, 0, &stranger(1));
+        for _ in 0..=MAX_FAILURES {
+            assert!(table.get(now, 0, stranger(1).from).is_some());
+            table.fail(now, 0, stranger(1).from);
+            table.put(now, 0, &stranger(2));
+        }
+        assert_eq!(table.get(now, 0, stranger(1).from), None);
+    }
+
+    #[test]
+    fn the_table_has_the_size_it_was_given() {
+        assert_eq!(Strangers::new(Instant::now(), 65_536).memory(), 4 << 20);
+        assert_eq!(Strangers::new(Instant::now(), 1).memory(), ENTRY);
+    }
+
+    #[test]
+    fn a_prefix_is_what_one_host_commands() {
+        let v6 = |text: &str| text.parse::<IpAddr>().unwrap();
+        assert_eq!(prefix(v6("2001:db8:1:2:3:4:5:6")), v6("2001:db8:1:2::"));
+        assert_eq!(prefix(v6("192.0.2.7")), v6("192.0.2.7"));
+        assert_eq!(prefix(v6("::ffff:192.0.2.7")), v6("192.0.2.7"));
+    }
+}

@@ -1,0 +1,185 @@
+//! Which acknowledgements one channel owes its peer, and since when.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+/// Repeated acknowledgements of packets ahead of a gap that are remembered at once; more of them say nothing new.
+const MAX_REPEATS: usize = 64;
+
+/// How long acknowledgements may wait for data to ride with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AckPolicy {
+    /// This many packets are acknowledged without waiting.
+    pub(crate) packets: u32,
+    /// The first unacknowledged packet waits this long at most.
+    pub(crate) delay: Duration,
+}
+
+/// One acknowledgement to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ack {
+    /// Everything up to and including this sequence has arrived.
+    All(u64),
+    /// Exactly this one has arrived, ahead of a gap.
+    One(u64),
+}
+
+/// The acknowledgements that are owed. Every accepted or old packet ends up here: an old one that is not acknowledged again
+/// would be sent for ever by a peer that has lost one acknowledgement.
+#[derive(Debug, Default)]
+pub(crate) struct AckQueue {
+    /// Something below the expected sequence has arrived since the last `Ack::All`.
+    all: bool,
+    /// Packets ahead of a gap, in order of arrival. Those that the expected sequence has passed are left out when sent.
+    ones: VecDeque<u64>,
+    /// Packets in order since the last acknowledgement.
+    waiting: u32,
+    /// When to send without data to ride with; `None`: nothing is owed, or it is due at once.
+    deadline: Option<Instant>,
+    due: bool,
+}
+
+impl AckQueue {
+    /// A packet arrived in order, and no gap is open.
+    pub(crate) fn in_order(&mut self, now: Instant, policy: AckPolicy) {
+        self.all = true;
+        self.wait(now, policy);
+    }
+
+    /// An old packet came again: the peer does not know that it had arrived.
+    pub(crate) fn old(&mut self, now: Instant, policy: AckPolicy) {
+        self.in_order(now, policy);
+    }
+
+    fn wait(&mut self, now: Instant, policy: AckPolicy) {
+        self.waiting += 1;
+        if self.waiting >= policy.packets {
+            self.due = true;
+        } else if self.deadline.is_none() {
+            self.deadline = Some(now + policy.delay);
+        }
+    }
+
+    /// The expected sequence moved on in a way that the peer should hear of at once: a gap was filled, or the application
+    /// made room.
+    pub(crate) fn passed(&mut self) {
+        self.all = true;
+        self.due = true;
+    }
+
+    /// A packet arrived ahead of a gap: told at once, since the peer's fast resend hangs on it.
+    pub(crate) fn ahead(&mut self, sequence: u64) {
+        self.ones.push_back(sequence);
+        self.due = true;
+    }
+
+    /// A packet ahead of a gap arrived again. Not told at once: there are peers that answer each such acknowledgement with
+    /// everything before it.
+    pub(crate) fn ahead_again(&mut self, now: Instant, sequence: u64, policy: AckPolicy) {
+        if self.ones.len() < MAX_REPEATS && !self.ones.contains(&sequence) {
+            self.ones.push_back(sequence);
+            self.wait(now, policy);
+        }
+    }
+
+    /// Takes the next acknowledgement to write: at most one `Ack::All`, which comes first and covers whatever the expected
+    /// sequence has passed.
+    pub(crate) fn take(&mut self, expected: u64) -> Option<Ack> {
+        let ack = if std::mem::take(&mut self.all) && expected > 0 {
+            Some(Ack::All(expected - 1))
+        } else {
+            std::iter::from_fn(|| self.ones.pop_front()).find(|&sequence| sequence >= expected).map(Ack::One)
+        };
+        if !self.all && self.ones.is_empty() {
+            *self = Self::default();
+        }
+        ack
+    }
+
+    /// Whether anything is owed, due or not.
+    pub(crate) fn is_empty(&self) -> bool {
+        !self.all && self.ones.is_empty()
+    }
+
+    /// How many acknowledgements are owed, at most.
+    pub(crate) fn len(&self) -> usize {
+        usize::from(self.all) + self.ones.len()
+    }
+
+    /// Whether the acknowledgements should leave now, even alone.
+    pub(crate) fn is_due(&self, now: Instant) -> bool {
+        !self.is_empty() && (self.due || self.deadline.is_some_and(|deadline| deadline <= now))
+    }
+
+    /// When waiting acknowledgements fall due. `None` if none wait, or if they are due already.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        if self.due { None } else { self.deadline }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POLICY: AckPolicy = AckPolicy { packets: 3, delay: Duration::from_millis(2) };
+
+    #[test]
+    fn packets_in_order_are_acknowledged_together_after_the_delay() {
+        let now = Instant::now();
+        let mut acks = AckQueue::default();
+        acks.in_order(now, POLICY);
+        acks.in_order(now + Duration::from_millis(1), POLICY);
+        assert!(!acks.is_due(now + Duration::from_millis(1)));
+        assert_eq!(acks.deadline(), Some(now + POLICY.delay));
+        assert!(acks.is_due(now + POLICY.delay));
+        assert_eq!(acks.take(2), Some(Ack::All(1)));
+        assert_eq!(acks.take(2), None);
+        assert!(acks.is_empty());
+    }
+
+    #[test]
+    fn enough_packets_do_not_wait() {
+        let now = Instant::now();
+        let mut acks = AckQueue::default();
+        for _ in 0..POLICY.packets {
+            assert!(!acks.is_due(now));
+            acks.in_order(now, POLICY);
+        }
+        assert!(acks.is_due(now));
+    }
+
+    #[test]
+    fn a_packet_ahead_of_a_gap_is_told_at_once_and_exactly() {
+        let mut acks = AckQueue::default();
+        acks.ahead(7);
+        assert!(acks.is_due(Instant::now()));
+        assert_eq!(acks.take(5), Some(Ack::One(7)));
+    }
+
+    #[test]
+    fn a_filled_gap_makes_single_acknowledgements_superfluous() {
+        let mut acks = AckQueue::default();
+        acks.ahead(7);
+        acks.passed();
+        assert_eq!(acks.take(8), Some(Ack::All(7)));
+        assert_eq!(acks.take(8), None);
+    }
+
+    #[test]
+    fn nothing_is_acknowledged_before_the_first_packet() {
+        let mut acks = AckQueue::default();
+        acks.passed();
+        assert_eq!(acks.take(0), None);
+    }
+
+    #[test]
+    fn a_storm_of_repeats_is_bounded() {
+        let mut acks = AckQueue::default();
+        for sequence in 0..10_000 {
+            acks.ahead_again(Instant::now(), sequence % 1_000 + 1, POLICY);
+        }
+        assert!(acks.len() <= MAX_REPEATS);
+    }
+}

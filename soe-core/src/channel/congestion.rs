@@ -1,0 +1,191 @@
+//! How many bytes may be under way: a window that follows delay and delivery rate.
+//!
+//! Games lose packets on radio links that have bandwidth to spare; a controller that takes every loss for congestion starves
+//! them. Here a loss alone changes nothing. The window shrinks when the round trip shows a queue, when packets are lost and
+//! more sending brought no more delivery, when most of a round is lost, or when nothing at all comes back.
+
+use std::time::{Duration, Instant};
+
+/// The window of a new session: enough for a burst of ordinary messages, below what a slow link's queue holds.
+const INITIAL_WINDOW: usize = 32 * 512;
+/// The window never falls below this: two probes of full size and an acknowledgement.
+const MIN_WINDOW: usize = 4 * 512;
+/// The lowest round trip is believed this long, then measured anew.
+const BASE_LIFETIME: Duration = Duration::from_secs(10);
+/// Delay above the base that is put down to timers and scheduling, not to a queue.
+const DELAY_SLACK: Duration = Duration::from_millis(10);
+/// Losing more than this share of a round is congestion whatever the delay says: 1/4.
+const HEAVY_LOSS: usize = 4;
+/// Losing more than this share makes a round without growth in delivery count as congested: 1/50.
+const LIGHT_LOSS: usize = 50;
+
+/// A delay and delivery-rate controller, one per session, over all channels.
+#[derive(Clone, Debug)]
+pub(crate) struct Congestion {
+    window: usize,
+    limit: usize,
+    /// Slow start: the window doubles each round.
+    starting: bool,
+    round: Round,
+    /// The lowest round trip of late, and when it was seen.
+    base: Option<(Duration, Instant)>,
+    /// The best delivery rate seen of late, in bytes per second.
+    best_rate: f64,
+}
+
+/// What one round trip has shown.
+#[derive(Clone, Debug, Default)]
+struct Round {
+    started: Option<Instant>,
+    /// The round ends with the acknowledgement of this datagram.
+    last_datagram: u64,
+    delivered: usize,
+    lost: usize,
+    lowest: Option<Duration>,
+    /// The window kept the sender waiting at some time in this round.
+    limited: bool,
+}
+
+impl Congestion {
+    /// A controller whose window never exceeds `limit` bytes.
+    pub(crate) fn new(limit: usize) -> Self {
+        Self {
+            window: INITIAL_WINDOW.min(limit),
+            limit,
+            starting: true,
+            round: Round::default(),
+            base: None,
+            best_rate: 0.0,
+        }
+    }
+
+    /// Bytes that may be under way.
+    pub(crate) fn window(&self) -> usize {
+        self.window
+    }
+
+    /// The sender had more to send than the window allowed.
+    pub(crate) fn window_limited(&mut self) {
+        self.round.limited = true;
+    }
+
+    /// Bytes were acknowledged. `next_datagram` is the number of the next datagram to leave, `newest` the newest known to
+    /// have arrived, `round_trip` the age of the newest packet acknowledged, if it was sent only once.
+    pub(crate) fn acknowledged(
+        &mut self,
+        now: Instant,
+        bytes: usize,
+        newest: u64,
+        next_datagram: u64,
+        round_trip: Option<Duration>,
+    ) {
+        self.round.delivered += bytes;
+        if let Some(sample) = round_trip {
+            self.round.lowest = Some(self.round.lowest.map_or(sample, |lowest| lowest.min(sample)));
+            let expired = self.base.is_none_or(|(base, seen)| sample <= base || now > seen + BASE_LIFETIME);
+            if expired {
+                self.base = Some((sample, now));
+            }
+        }
+        if self.starting && self.round.limited {
+            self.window = (self.window + bytes).min(self.limit);
+        }
+        if newest >= self.round.last_datagram {
+            self.end_round(now);
+            self.round = Round { started: Some(now), last_datagram: next_datagram, ..Round::default() };
+        }
+    }
+
+    /// Bytes were declared lost.
+    pub(crate) fn lost(&mut self, bytes: usize) {
+        self.round.lost += bytes;
+    }
+
+    /// Nothing came back for several resend timers in a row: whatever was known of the path is out of date.
+    pub(crate) fn persistent(&mut self) {
+        self.window = MIN_WINDOW.min(self.limit);
+        self.starting = true;
+        self.best_rate = 0.0;
+        self.base = None;
+    }
+
+    fn end_round(&mut self, now: Instant) {
+        let Some((base, _)) = self.base else { return };
+        let Some(started) = self.round.started else { return };
+        let rate = self.round.delivered as f64 / now.saturating_duration_since(started).as_secs_f64().max(1e-6);
+        let grew = rate > self.best_rate * 1.05;
+        self.best_rate = rate.max(self.best_rate * 0.97);
+        let total = self.round.delivered + self.round.lost;
+        let queue = self.round.lowest.map_or(Duration::ZERO, |lowest| lowest.saturating_sub(base));
+        let slack = DELAY_SLACK.max(base / 4);
+        let in_pipe = (self.best_rate * base.as_secs_f64() * 1.25) as usize;
+        if self.round.lost * HEAVY_LOSS > total {
+            self.shrink(self.window * 7 / 10);
+        } else if queue > slack * 2 || (self.round.limited && !grew && self.round.lost * LIGHT_LOSS > total) {
+            self.starting = false;
+            // What has been delivered in a base round trip fits the pipe; less would idle it.
+            self.shrink((self.window * 17 / 20).max(in_pipe.min(self.window)));
+        } else if queue > slack {
+            self.starting = false;
+        } else if !self.starting && self.round.limited {
+            self.window = (self.window + self.window / 8).min(self.limit);
+        }
+    }
+
+    fn shrink(&mut self, window: usize) {
+        self.starting = false;
+        self.window = window.clamp(MIN_WINDOW.min(self.limit), self.limit);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A sender that always has something to send, over a link of fixed rate with a queue behind it. Returns the window
+    /// after ten seconds.
+    fn run(rate: f64, base_ms: u64, loss: usize, limit: usize) -> usize {
+        let base = Duration::from_millis(base_ms);
+        let mut now = Instant::now();
+        let end = now + Duration::from_secs(10);
+        let mut congestion = Congestion::new(limit);
+        let mut datagram = 0u64;
+        while now < end {
+            let window = congestion.window();
+            let round_trip = base.max(Duration::from_secs_f64(window as f64 / rate));
+            let packets = (window / 512).max(1);
+            now += round_trip;
+            for packet in 0..packets {
+                congestion.window_limited();
+                if loss > 0 && (datagram as usize + packet).is_multiple_of(loss) {
+                    congestion.lost(512);
+                } else {
+                    let number = datagram + packet as u64;
+                    congestion.acknowledged(now, 512, number, datagram + packets as u64, Some(round_trip));
+                }
+            }
+            datagram += packets as u64;
+        }
+        congestion.window()
+    }
+
+    #[test]
+    fn random_loss_alone_leaves_the_window_open() {
+        let limit = 128 * 1024;
+        assert_eq!(run(100e6, 50, 20, limit), limit);
+    }
+
+    #[test]
+    fn a_full_link_is_not_filled_without_end() {
+        // 1 MB/s at 50 ms: 50 KB fit the pipe.
+        let window = run(1e6, 50, 0, 4 << 20);
+        assert!((40_000..160_000).contains(&window), "{window}");
+    }
+
+    #[test]
+    fn silence_closes_the_window() {
+        let mut congestion = Congestion::new(1 << 20);
+        congestion.persistent();
+        assert_eq!(congestion.window(), MIN_WINDOW);
+    }
+}

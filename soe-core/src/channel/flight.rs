@@ -1,0 +1,283 @@
+//! Packets under way: sent, and not yet known to have arrived.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+
+/// A packet is lost once a datagram sent this much later has been acknowledged (RFC 9002, section 6.1.1).
+const REORDERING: u64 = 3;
+/// How many of the oldest packets are looked through for the resend timer.
+const TIMER_SCAN: usize = 32;
+/// Packets sent again when the resend timer fires: enough to provoke an acknowledgement, too few to congest.
+const PROBES: usize = 2;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    Flying,
+    /// Believed lost: waits to be sent again.
+    Lost(Cause),
+    Acked,
+}
+
+/// Why a packet is sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// Later datagrams have been acknowledged.
+    Overtaken,
+    /// No acknowledgement came in time.
+    Timeout,
+}
+
+/// What precedes the payload on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Head {
+    Data,
+    FirstFragment { total: u32 },
+    Fragment,
+}
+
+#[derive(Debug)]
+pub(crate) struct Packet {
+    pub(crate) head: Head,
+    pub(crate) payload: Bytes,
+    pub(crate) state: State,
+    /// Messages whose last byte is in this packet.
+    pub(crate) ends: u16,
+    pub(crate) transmissions: u16,
+    /// When it was first sent.
+    pub(crate) first_sent: Instant,
+    /// When it was last sent.
+    pub(crate) sent: Instant,
+    /// The number of the datagram that first carried it.
+    pub(crate) first_datagram: u64,
+    /// The number of the datagram that last carried it.
+    pub(crate) datagram: u64,
+}
+
+impl Packet {
+    /// Op code, sequence and, on the first fragment, the total length.
+    pub(crate) fn size(&self) -> usize {
+        let head = if matches!(self.head, Head::FirstFragment { .. }) { 8 } else { 4 };
+        head + self.payload.len()
+    }
+
+    fn is_lost(&self) -> bool {
+        matches!(self.state, State::Lost(_))
+    }
+}
+
+/// What an acknowledgement has told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Acked {
+    pub(crate) packets: usize,
+    pub(crate) bytes: usize,
+    /// The ages of the newest and the oldest packet acknowledged that was sent only once.
+    pub(crate) ages: Option<(Duration, Duration)>,
+}
+
+/// The packets from the oldest unacknowledged to the newest sent.
+#[derive(Debug, Default)]
+pub(crate) struct Flight {
+    /// The sequence of `packets[0]`, which is never `Acked`.
+    base: u64,
+    packets: VecDeque<Packet>,
+    /// Bytes of the packets that are `Flying`.
+    flying: usize,
+    /// How many packets are `Lost`.
+    lost: usize,
+    /// No packet below this sequence is `Lost`.
+    first_lost: u64,
+    /// The latest datagram known to have arrived.
+    newest_acked: u64,
+}
+
+impl Flight {
+    /// The next sequence to send.
+    pub(crate) fn next(&self) -> u64 {
+        self.base + self.packets.len() as u64
+    }
+
+    pub(crate) fn base(&self) -> u64 {
+        self.base
+    }
+
+    /// Packets from the oldest unacknowledged to the newest.
+    pub(crate) fn span(&self) -> usize {
+        self.packets.len()
+    }
+
+    pub(crate) fn flying_bytes(&self) -> usize {
+        self.flying
+    }
+
+    pub(crate) fn has_lost(&self) -> bool {
+        self.lost > 0
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.packets.is_empty()
+    }
+
+    /// Payload bytes and messages not known to have arrived.
+    pub(crate) fn unacknowledged(&self) -> (usize, usize) {
+        let open = self.packets.iter().filter(|packet| packet.state != State::Acked);
+        open.fold((0, 0), |(bytes, messages), packet| {
+            (bytes + packet.payload.len(), messages + usize::from(packet.ends))
+        })
+    }
+
+    pub(crate) fn push(&mut self, packet: Packet) {
+        self.flying += packet.size();
+        self.packets.push_back(packet);
+    }
+
+    /// The packet that is to be sent again next, with its sequence.
+    pub(crate) fn next_lost(&mut self) -> Option<(u64, &mut Packet)> {
+        if self.lost == 0 {
+            return None;
+        }
+        let skip = self.first_lost.saturating_sub(self.base) as usize;
+        let index = self.packets.range(skip.min(self.packets.len())..).position(Packet::is_lost)? + skip;
+        self.first_lost = self.base + index as u64;
+        self.packets.get_mut(index).map(|packet| (self.first_lost, packet))
+    }
+
+    /// The packet that `next_lost` gave has been written again.
+    pub(crate) fn resent(&mut self, sequence: u64, now: Instant, datagram: u64) {
+        let Some(packet) = self.packets.get_mut((sequence - self.base) as usize) else { return };
+        packet.state = State::Flying;
+        packet.transmissions = packet.transmissions.saturating_add(1);
+        packet.sent = now;
+        packet.datagram = datagram;
+        self.flying += packet.size();
+        self.lost -= 1;
+        self.first_lost = sequence + 1;
+    }
+
+    /// Everything up to and including `sequence` has arrived.
+    pub(crate) fn acknowledge_all(&mut self, now: Instant, sequence: u64, round_trip: Option<Duration>) -> Acked {
+        let mut acked = Acked::default();
+        while self.base <= sequence && !self.packets.is_empty() {
+            self.mark_acked(0, now, round_trip, &mut acked);
+            self.packets.pop_front();
+            self.base += 1;
+        }
+        self.trim();
+        acked
+    }
+
+    /// Exactly this one has arrived.
+    pub(crate) fn acknowledge(&mut self, now: Instant, sequence: u64, round_trip: Option<Duration>) -> Acked {
+        let mut acked = Acked::default();
+        if let Some(index) = sequence.checked_sub(self.base) {
+            self.mark_acked(index as usize, now, round_trip, &mut acked);
+            self.trim();
+        }
+        acked
+    }
+
+    fn mark_acked(&mut self, index: usize, now: Instant, round_trip: Option<Duration>, acked: &mut Acked) {
+        let Some(packet) = self.packets.get_mut(index) else { return };
+        let age = now.saturating_duration_since(packet.sent);
+        match std::mem::replace(&mut packet.state, State::Acked) {
+            State::Acked => return,
+            State::Flying => self.flying -= packet.size(),
+            State::Lost(_) => self.lost -= 1,
+        }
+        acked.packets += 1;
+        acked.bytes += packet.size();
+        // An acknowledgement that comes sooner after a resend than the link allows is for the first transmission.
+        let arrived = if packet.transmissions == 1 {
+            let (newest, oldest) = acked.ages.unwrap_or((age, age));
+            acked.ages = Some((newest.min(age), oldest.max(age)));
+            packet.datagram
+        } else if round_trip.is_some_and(|minimum| age >= minimum) {
+            packet.datagram
+        } else {
+            packet.first_datagram
+        };
+        self.newest_acked = self.newest_acked.max(arrived);
+        packet.payload = Bytes::new();
+    }
+
+    fn trim(&mut self) {
+        while self.packets.front().is_some_and(|packet| packet.state == State::Acked) {
+            self.packets.pop_front();
+            self.base += 1;
+        }
+    }
+
+    /// Declares lost what later datagrams have overtaken: by count, or by time. `loss_delay` is the time threshold. Returns
+    /// the bytes newly lost and when the next packet will cross the time threshold.
+    pub(crate) fn detect_losses(&mut self, now: Instant, loss_delay: Duration) -> (usize, Option<Instant>) {
+        let (mut bytes, mut next) = (0, None);
+        for (index, packet) in self.packets.iter_mut().enumerate() {
+            // First transmissions leave in the order of their sequences: nothing behind this one has been overtaken.
+            if packet.transmissions == 1 && packet.datagram >= self.newest_acked {
+                break;
+            }
+            if packet.state != State::Flying || packet.datagram >= self.newest_acked {
+                continue;
+            }
+            let deadline = packet.sent + loss_delay;
+            if packet.datagram + REORDERING <= self.newest_acked || deadline <= now {
+                packet.state = State::Lost(Cause::Overtaken);
+                bytes += packet.size();
+                self.lost += 1;
+                self.first_lost = self.first_lost.min(self.base + index as u64);
+            } else {
+                next = Some(next.map_or(deadline, |next: Instant| next.min(deadline)));
+            }
+        }
+        self.flying -= bytes;
+        (bytes, next)
+    }
+
+    /// When the oldest packet under way was sent: the start of the resend timer.
+    pub(crate) fn oldest_sent(&self) -> Option<Instant> {
+        let flying = self.packets.iter().take(TIMER_SCAN).filter(|packet| packet.state == State::Flying);
+        flying.map(|packet| packet.sent).min()
+    }
+
+    /// When the oldest packet not known to have arrived was first sent.
+    pub(crate) fn oldest_first_sent(&self) -> Option<Instant> {
+        self.packets.front().map(|packet| packet.first_sent)
+    }
+
+    pub(crate) fn newest_acked(&self) -> u64 {
+        self.newest_acked
+    }
+
+    /// The resend timer fired: the oldest packets sent before `deadline` go again. Returns how many.
+    pub(crate) fn probe(&mut self, deadline: Instant) -> usize {
+        let mut probes = 0;
+        for (index, packet) in self.packets.iter_mut().take(TIMER_SCAN).enumerate() {
+            if probes == PROBES {
+                break;
+            }
+            if packet.state == State::Flying && packet.sent <= deadline {
+                packet.state = State::Lost(Cause::Timeout);
+                self.flying -= packet.size();
+                self.lost += 1;
+                self.first_lost = self.first_lost.min(self.base + index as u64);
+                probes += 1;
+            }
+        }
+        probes
+    }
+
+    /// Memory held, payloads not counted.
+    pub(crate) fn overhead(&self) -> usize {
+        self.packets.capacity() * size_of::<Packet>()
+    }
+
+    /// Gives back memory that a burst has left behind.
+    pub(crate) fn shrink(&mut self) {
+        if self.packets.is_empty() {
+            self.packets = VecDeque::new();
+        }
+    }
+}

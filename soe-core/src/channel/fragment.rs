@@ -1,0 +1,111 @@
+//! A train of fragments and the message it carries (section 7 of `docs/protocol.md`).
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+/// The four bytes of total length that lead the first fragment of a train.
+pub(crate) const TOTAL_LENGTH: usize = 4;
+/// What is reserved for a message on the word of its first fragment alone.
+const FIRST_RESERVE: usize = 16 * 1024;
+
+/// Content that no honest peer sends: the packet's CRC was right, what it says is impossible.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Corrupt(pub(crate) &'static str);
+
+/// An open train: the bytes that have arrived of a message of known length.
+///
+/// The announced length reserves nothing; memory follows the bytes that have arrived, at most twice over.
+#[derive(Debug)]
+pub(crate) struct Train {
+    total: usize,
+    buffer: BytesMut,
+}
+
+impl Train {
+    /// Opens a train with its first fragment, total length included.
+    pub(crate) fn open(body: &[u8], limit: usize) -> Result<Self, Corrupt> {
+        let Some((total, data)) = body.split_first_chunk::<TOTAL_LENGTH>() else {
+            return Err(Corrupt("first fragment without a total length"));
+        };
+        let total = u32::from_be_bytes(*total) as usize;
+        if total == 0 {
+            return Err(Corrupt("fragments of an empty message"));
+        }
+        if total > limit {
+            return Err(Corrupt("fragments of a message over the limit"));
+        }
+        let mut train = Self { total, buffer: BytesMut::with_capacity(total.min(FIRST_RESERVE)) };
+        train.add(data)?;
+        Ok(train)
+    }
+
+    /// Adds the data of one fragment.
+    pub(crate) fn add(&mut self, data: &[u8]) -> Result<(), Corrupt> {
+        let missing = self.total - self.buffer.len();
+        if data.len() > missing {
+            return Err(Corrupt("fragments with more bytes than announced"));
+        }
+        let free = self.buffer.capacity() - self.buffer.len();
+        if data.len() > free {
+            self.buffer.reserve(missing.min(self.buffer.capacity().max(data.len())));
+        }
+        self.buffer.put_slice(data);
+        Ok(())
+    }
+
+    pub(crate) fn is_complete(&self) -> bool {
+        self.buffer.len() == self.total
+    }
+
+    /// Memory held.
+    pub(crate) fn bytes(&self) -> usize {
+        self.buffer.capacity()
+    }
+
+    pub(crate) fn into_message(self) -> Bytes {
+        self.buffer.freeze()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn first(total: u32, data: &[u8]) -> Vec<u8> {
+        [&total.to_be_bytes()[..], data].concat()
+    }
+
+    #[test]
+    fn a_message_is_joined_from_its_fragments() {
+        let mut train = Train::open(&first(9, &[0, 1, 2, 3, 4]), 100).unwrap();
+        assert!(!train.is_complete());
+        train.add(&[1, 2, 3, 4]).unwrap();
+        assert!(train.is_complete());
+        assert_eq!(train.into_message()[..], [0, 1, 2, 3, 4, 1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn impossible_lengths_are_corrupt() {
+        assert!(Train::open(&first(0, &[]), 100).is_err());
+        assert!(Train::open(&first(101, &[1]), 100).is_err());
+        assert!(Train::open(&first(u32::MAX, &[1]), 100).is_err());
+        assert!(Train::open(&first(2, &[1, 2, 3]), 100).is_err());
+        assert!(Train::open(&[0, 0, 1], 100).is_err());
+        let mut train = Train::open(&first(2, &[1]), 100).unwrap();
+        assert!(train.add(&[2, 3]).is_err());
+    }
+
+    #[test]
+    fn an_announced_length_alone_reserves_little() {
+        let train = Train::open(&first(10_000_000, &[1; 500]), 10_000_000).unwrap();
+        assert!(train.bytes() <= FIRST_RESERVE);
+    }
+
+    #[test]
+    fn memory_follows_what_has_arrived() {
+        let mut train = Train::open(&first(1_000_000, &[0; 500]), 1_000_000).unwrap();
+        for _ in 0..400 {
+            train.add(&[0; 500]).unwrap();
+            assert!(train.bytes() <= (2 * train.buffer.len()).max(FIRST_RESERVE) + 500);
+        }
+    }
+}

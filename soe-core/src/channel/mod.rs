@@ -1,0 +1,11 @@
+//! Reliable channels: sequence spaces, windows, resends, reassembly. A channel knows no header but its own payload.
+
+pub(crate) mod acks;
+pub(crate) mod congestion;
+pub(crate) mod flight;
+pub(crate) mod fragment;
+pub(crate) mod inbox;
+pub(crate) mod recv;
+pub(crate) mod rtt;
+pub(crate) mod send;
+pub(crate) mod sequence;

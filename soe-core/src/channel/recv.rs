@@ -1,0 +1,245 @@
+//! The receiving half of a reliable channel: reordering, reassembly and what to acknowledge.
+
+use std::{collections::VecDeque, time::Instant};
+
+use bytes::Bytes;
+
+use super::{
+    acks::{AckPolicy, AckQueue},
+    fragment::{Corrupt, Train},
+    inbox::Inbox,
+    sequence::widen_received,
+};
+use crate::{
+    Channel, ReliableChannel,
+    wire::{MAX_NESTING, Payload, group::GroupElements},
+};
+
+/// What a packet of a reliable channel carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Data,
+    Fragment,
+}
+
+/// What became of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Received {
+    /// New and next in line.
+    InOrder,
+    /// New, ahead of a gap.
+    Ahead,
+    /// Seen before.
+    Duplicate,
+    /// Further ahead than the window: dropped and not acknowledged.
+    BeyondWindow,
+}
+
+/// The limits that one packet is held against.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RecvLimits {
+    /// Packets held from the expected one on.
+    pub(crate) window: usize,
+    /// The largest message, escape included.
+    pub(crate) message: usize,
+    /// Bytes waiting for the application above which delivery stops.
+    pub(crate) inbox: usize,
+    pub(crate) acks: AckPolicy,
+    /// Messages that came whole are delivered as they arrive, gap or not.
+    pub(crate) unordered: bool,
+}
+
+#[derive(Debug)]
+enum Slot {
+    Missing,
+    Held(Kind, Bytes),
+    /// Delivered ahead of the gap, on an unordered channel.
+    Delivered,
+}
+
+/// One direction of one reliable channel.
+#[derive(Debug)]
+pub(crate) struct Receiver {
+    channel: ReliableChannel,
+    /// The sequence of `ring[0]`: everything below has been delivered.
+    expected: u64,
+    /// Packets from `expected` on; never ends in `Missing`, never longer than the window.
+    ring: VecDeque<Slot>,
+    /// Bytes of the packets in `ring`.
+    held: usize,
+    train: Option<Train>,
+    acks: AckQueue,
+}
+
+impl Receiver {
+    pub(crate) fn new(channel: ReliableChannel) -> Self {
+        Self { channel, expected: 0, ring: VecDeque::new(), held: 0, train: None, acks: AckQueue::default() }
+    }
+
+    /// Takes one packet and delivers whatever has become deliverable.
+    pub(crate) fn receive(
+        &mut self,
+        now: Instant,
+        sequence: u16,
+        kind: Kind,
+        body: Bytes,
+        limits: &RecvLimits,
+        inbox: &mut Inbox,
+    ) -> Result<Received, Corrupt> {
+        let Some(sequence) = widen_received(sequence, self.expected).filter(|&sequence| sequence >= self.expected)
+        else {
+            self.acks.old(now, limits.acks);
+            return Ok(Received::Duplicate);
+        };
+        let index = (sequence - self.expected) as usize;
+        if index >= limits.window {
+            return Ok(Received::BeyondWindow);
+        }
+        if self.ring.get(index).is_some_and(|slot| !matches!(slot, Slot::Missing)) {
+            self.acks.ahead_again(now, sequence, limits.acks);
+            return Ok(Received::Duplicate);
+        }
+        if index == 0 && inbox.has_room(limits.inbox) {
+            self.deliver(kind, body, limits, inbox)?;
+            self.ring.pop_front();
+            self.expected += 1;
+            if self.ring.is_empty() {
+                self.acks.in_order(now, limits.acks);
+            } else {
+                self.drain(limits, inbox)?;
+                self.acks.passed();
+            }
+            return Ok(Received::InOrder);
+        }
+        self.hold(index, kind, &body, limits, inbox)?;
+        self.acks.ahead(sequence);
+        Ok(Received::Ahead)
+    }
+
+    /// Delivers what is in line, as far as the application has room. Returns whether anything moved.
+    pub(crate) fn drain(&mut self, limits: &RecvLimits, inbox: &mut Inbox) -> Result<bool, Corrupt> {
+        let before = self.expected;
+        while inbox.has_room(limits.inbox) {
+            match self.ring.front_mut() {
+                None | Some(Slot::Missing) => break,
+                Some(slot) => {
+                    let slot = std::mem::replace(slot, Slot::Delivered);
+                    if let Slot::Held(kind, body) = slot {
+                        self.held -= body.len();
+                        self.deliver(kind, body, limits, inbox)?;
+                    }
+                }
+            }
+            self.ring.pop_front();
+            self.expected += 1;
+        }
+        if self.ring.is_empty() && self.ring.capacity() > 0 {
+            self.ring = VecDeque::new();
+        }
+        let moved = self.expected > before;
+        if moved {
+            self.acks.passed();
+        }
+        Ok(moved)
+    }
+
+    /// Whether a packet that is next in line waits for the application to make room.
+    pub(crate) fn is_stalled(&self) -> bool {
+        self.ring.front().is_some_and(|slot| !matches!(slot, Slot::Missing))
+    }
+
+    /// Bytes held for later: packets ahead of a gap and the open train.
+    pub(crate) fn bytes(&self) -> usize {
+        self.held + self.ring.capacity() * size_of::<Slot>() + self.train.as_ref().map_or(0, Train::bytes)
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.ring.is_empty() && self.train.is_none() && self.acks.is_empty()
+    }
+
+    pub(crate) fn expected(&self) -> u64 {
+        self.expected
+    }
+
+    pub(crate) fn acks(&mut self) -> &mut AckQueue {
+        &mut self.acks
+    }
+
+    pub(crate) fn acks_owed(&self) -> &AckQueue {
+        &self.acks
+    }
+
+    /// Stores a packet ahead of its turn, as a copy: one packet must not pin a whole receive buffer.
+    fn hold(
+        &mut self,
+        index: usize,
+        kind: Kind,
+        body: &[u8],
+        limits: &RecvLimits,
+        inbox: &mut Inbox,
+    ) -> Result<(), Corrupt> {
+        if self.ring.len() <= index {
+            self.ring.resize_with(index + 1, || Slot::Missing);
+        }
+        let body = Bytes::copy_from_slice(body);
+        self.ring[index] = if limits.unordered && kind == Kind::Data && inbox.has_room(limits.inbox) {
+            self.deliver_data(body, inbox)?;
+            Slot::Delivered
+        } else {
+            self.held += body.len();
+            Slot::Held(kind, body)
+        };
+        Ok(())
+    }
+
+    fn deliver(&mut self, kind: Kind, body: Bytes, limits: &RecvLimits, inbox: &mut Inbox) -> Result<(), Corrupt> {
+        match (kind, &mut self.train) {
+            (Kind::Data, None) => return self.deliver_data(body, inbox),
+            (Kind::Data, Some(_)) => return Err(Corrupt("plain data inside a train of fragments")),
+            (Kind::Fragment, Some(train)) => train.add(&body)?,
+            (Kind::Fragment, train @ None) => *train = Some(Train::open(&body, limits.message)?),
+        }
+        match self.train.take_if(|train| train.is_complete()) {
+            Some(train) => self.deliver_data(train.into_message(), inbox),
+            None => Ok(()),
+        }
+    }
+
+    /// Delivers a reliable payload: one message, or the elements of a Group, itself perhaps of Groups.
+    fn deliver_data(&self, payload: Bytes, inbox: &mut Inbox) -> Result<(), Corrupt> {
+        let channel = Channel::Reliable(self.channel);
+        walk_group(&payload, |element| inbox.push(channel, payload.slice_ref(element)))
+    }
+}
+
+/// Calls `visit` with every message in a payload, Groups unfolded in order. Walked with a stack of bounded depth: nesting is
+/// the peer's choice.
+pub(crate) fn walk_group(payload: &[u8], mut visit: impl FnMut(&[u8])) -> Result<(), Corrupt> {
+    let mut stack: [Option<GroupElements<'_>>; MAX_NESTING] = [const { None }; MAX_NESTING];
+    let mut depth = match Payload::classify(payload) {
+        Payload::Message(message) => {
+            visit(message);
+            return Ok(());
+        }
+        Payload::Group(group) => {
+            stack[0] = Some(group.elements());
+            1
+        }
+    };
+    while depth > 0 {
+        let Some(element) = stack[depth - 1].as_mut().and_then(Iterator::next) else {
+            depth -= 1;
+            continue;
+        };
+        let element = element.map_err(|_| Corrupt("group element beyond its packet"))?;
+        match Payload::classify(element) {
+            Payload::Message(message) => visit(message),
+            Payload::Group(group) => {
+                let slot = stack.get_mut(depth).ok_or(Corrupt("groups nested too deep"))?;
+                *slot = Some(group.elements());
+                depth += 1;
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,342 @@
+//! The sending half of a reliable channel: what waits, what is under way, and how messages become packets.
+
+use std::{
+    collections::VecDeque,
+    num::NonZeroU64,
+    time::{Duration, Instant},
+};
+
+use bytes::{BufMut, Bytes};
+
+use super::{
+    flight::{Acked, Cause, Flight, Head, Packet, State},
+    fragment::TOTAL_LENGTH,
+    sequence::widen_acked,
+};
+use crate::{
+    ReliableChannel,
+    wire::{group, opcode},
+};
+
+/// Op code and sequence.
+pub(crate) const HEADER: usize = 4;
+/// The op code of a Group.
+const GROUP_HEADER: usize = 2;
+/// What one queued message costs beside its bytes.
+const MESSAGE_OVERHEAD: usize = 64;
+
+/// The limits that one packet is held against.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SendLimits {
+    /// Packets from the oldest unacknowledged on.
+    pub(crate) window_packets: usize,
+    /// Bytes under way.
+    pub(crate) window_bytes: usize,
+    /// The largest packet that fits a datagram by itself.
+    pub(crate) packet: usize,
+}
+
+impl SendLimits {
+    /// The most payload of one packet.
+    fn payload(&self) -> usize {
+        self.packet - HEADER
+    }
+}
+
+/// The moment and place a packet is written for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Slot {
+    pub(crate) now: Instant,
+    /// The number of the datagram, counted over the session.
+    pub(crate) datagram: u64,
+    /// Bytes that the packet may take.
+    pub(crate) room: usize,
+    /// Bytes that may go under way in addition.
+    pub(crate) budget: usize,
+}
+
+/// A packet that has been written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Written {
+    pub(crate) resend: Option<Cause>,
+    pub(crate) messages: usize,
+}
+
+/// A message in the form in which it goes into packets: encrypted and escaped.
+#[derive(Debug)]
+struct Queued {
+    wire: Bytes,
+    receipt: Option<NonZeroU64>,
+}
+
+/// What would be sent next, and its size.
+#[derive(Clone, Copy, Debug)]
+enum Next {
+    FirstFragment,
+    Fragment { data: usize },
+    Single,
+    Group { messages: usize, payload: usize },
+}
+
+/// One direction of one reliable channel.
+#[derive(Debug)]
+pub(crate) struct Sender {
+    channel: ReliableChannel,
+    queue: VecDeque<Queued>,
+    /// Bytes of `queue`, overhead included, less what has left of the first message.
+    queued: usize,
+    /// How much of the first message has left in fragments.
+    offset: usize,
+    flight: Flight,
+    /// Receipts asked for, with the sequence of the packet that ends their message.
+    receipts: VecDeque<(NonZeroU64, u64)>,
+}
+
+impl Sender {
+    pub(crate) fn new(channel: ReliableChannel) -> Self {
+        Self {
+            channel,
+            queue: VecDeque::new(),
+            queued: 0,
+            offset: 0,
+            flight: Flight::default(),
+            receipts: VecDeque::new(),
+        }
+    }
+
+    /// Queues a message in wire form.
+    pub(crate) fn push(&mut self, wire: Bytes, receipt: Option<NonZeroU64>) {
+        self.queued += wire.len() + MESSAGE_OVERHEAD;
+        self.queue.push_back(Queued { wire, receipt });
+    }
+
+    /// Bytes that wait for their first transmission, overhead included.
+    pub(crate) fn queued_bytes(&self) -> usize {
+        self.queued
+    }
+
+    /// Bytes under way.
+    pub(crate) fn flying_bytes(&self) -> usize {
+        self.flight.flying_bytes()
+    }
+
+    /// Whether everything has been acknowledged.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.queue.is_empty() && self.flight.is_empty()
+    }
+
+    /// When the oldest packet not known to have arrived was first sent.
+    pub(crate) fn oldest_first_sent(&self) -> Option<Instant> {
+        self.flight.oldest_first_sent()
+    }
+
+    /// Bytes and messages not known to have arrived.
+    pub(crate) fn undelivered(&self) -> (usize, usize) {
+        let (bytes, messages) = self.flight.unacknowledged();
+        let waiting: usize = self.queue.iter().map(|queued| queued.wire.len()).sum();
+        (bytes + waiting - self.offset, messages + self.queue.len())
+    }
+
+    /// Whether a packet could be written, given room in the congestion window.
+    pub(crate) fn has_work(&self, limits: &SendLimits) -> bool {
+        self.flight.has_lost() || (!self.queue.is_empty() && self.window(limits) > 0)
+    }
+
+    /// Whether all that waits for its first transmission is small enough for pieces of at most `piece` bytes, and how many
+    /// bytes it would take that way.
+    pub(crate) fn small_backlog(&self, piece: usize) -> Option<usize> {
+        if self.flight.has_lost() || self.offset > 0 || self.queued > piece * 16 {
+            return None;
+        }
+        let largest = self.queue.iter().map(|queued| queued.wire.len()).max().unwrap_or(0);
+        (largest + HEADER <= piece).then(|| {
+            let elements: usize = self.queue.iter().map(|queued| queued.wire.len() + 1).sum();
+            let packets = elements.div_ceil((piece - HEADER - GROUP_HEADER).saturating_sub(largest).max(1));
+            elements + packets.min(self.queue.len()) * (1 + HEADER + GROUP_HEADER)
+        })
+    }
+
+    /// Writes the next packet, a lost one first, if there is one and it fits the slot.
+    pub(crate) fn write(&mut self, slot: Slot, limits: &SendLimits, out: &mut Vec<u8>) -> Option<Written> {
+        if self.flight.has_lost() {
+            return self.write_lost(slot, out);
+        }
+        let window = self.window(limits).min(slot.budget);
+        let next = self.next(slot.room.min(limits.packet), limits)?;
+        let size = match next {
+            Next::FirstFragment => limits.packet,
+            Next::Fragment { data } => HEADER + data,
+            Next::Single => HEADER + self.queue.front()?.wire.len(),
+            Next::Group { payload, .. } => HEADER + payload,
+        };
+        if size > slot.room || size > window {
+            return None;
+        }
+        let packet = self.take(next, slot, limits)?;
+        let messages = usize::from(packet.ends);
+        write_packet(self.channel, self.flight.next(), &packet, out);
+        self.flight.push(packet);
+        Some(Written { resend: None, messages })
+    }
+
+    fn write_lost(&mut self, slot: Slot, out: &mut Vec<u8>) -> Option<Written> {
+        let channel = self.channel;
+        let (sequence, packet) = self.flight.next_lost()?;
+        if packet.size() > slot.room || packet.size() > slot.budget {
+            return None;
+        }
+        let State::Lost(cause) = packet.state else { return None };
+        write_packet(channel, sequence, packet, out);
+        self.flight.resent(sequence, slot.now, slot.datagram);
+        Some(Written { resend: Some(cause), messages: 0 })
+    }
+
+    /// Bytes that the peer's window still takes.
+    fn window(&self, limits: &SendLimits) -> usize {
+        if self.flight.span() >= limits.window_packets {
+            return 0;
+        }
+        limits.window_bytes.max(limits.packet).saturating_sub(self.flight.flying_bytes())
+    }
+
+    /// What the next packet would be. Fragments and single messages do not shrink to fit; groups do.
+    fn next(&self, room: usize, limits: &SendLimits) -> Option<Next> {
+        let first = self.queue.front()?.wire.len();
+        if self.offset > 0 {
+            return Some(Next::Fragment { data: (first - self.offset).min(limits.payload()) });
+        }
+        if first > limits.payload() {
+            return Some(Next::FirstFragment);
+        }
+        let mut payload = GROUP_HEADER;
+        let mut messages = 0;
+        for queued in &self.queue {
+            let element = group::length_size(queued.wire.len()) + queued.wire.len();
+            if HEADER + payload + element > room {
+                break;
+            }
+            payload += element;
+            messages += 1;
+        }
+        Some(if messages < 2 { Next::Single } else { Next::Group { messages, payload } })
+    }
+
+    /// Takes the next packet out of the queue.
+    fn take(&mut self, next: Next, slot: Slot, limits: &SendLimits) -> Option<Packet> {
+        let sequence = self.flight.next();
+        let (head, payload, ends) = match next {
+            Next::FirstFragment => {
+                let message = &self.queue.front()?.wire;
+                let total = u32::try_from(message.len()).ok()?;
+                let payload = message.slice(..limits.payload() - TOTAL_LENGTH);
+                self.advance(payload.len());
+                (Head::FirstFragment { total }, payload, 0)
+            }
+            Next::Fragment { data } => {
+                let message = &self.queue.front()?.wire;
+                let payload = message.slice(self.offset..self.offset + data);
+                let ends = u16::from(self.offset + data == message.len());
+                self.advance(data);
+                if ends == 1 {
+                    self.pop(sequence);
+                }
+                (Head::Fragment, payload, ends)
+            }
+            Next::Single => (Head::Data, self.pop(sequence)?, 1),
+            Next::Group { messages, payload } => {
+                let mut group = Vec::with_capacity(payload);
+                group::put_header(&mut group);
+                for _ in 0..messages {
+                    let message = self.pop(sequence)?;
+                    group::put_element(&mut group, &message);
+                }
+                (Head::Data, Bytes::from(group), messages as u16)
+            }
+        };
+        let Slot { now, datagram, .. } = slot;
+        Some(Packet {
+            head,
+            payload,
+            state: State::Flying,
+            ends,
+            transmissions: 1,
+            first_sent: now,
+            sent: now,
+            first_datagram: datagram,
+            datagram,
+        })
+    }
+
+    fn advance(&mut self, bytes: usize) {
+        self.offset += bytes;
+        self.queued -= bytes;
+    }
+
+    /// Takes the first message off the queue: its last byte leaves with the packet of this sequence.
+    fn pop(&mut self, sequence: u64) -> Option<Bytes> {
+        let Queued { wire, receipt } = self.queue.pop_front()?;
+        self.queued -= wire.len() - self.offset + MESSAGE_OVERHEAD;
+        self.offset = 0;
+        if let Some(id) = receipt {
+            self.receipts.push_back((id, sequence));
+        }
+        Some(wire)
+    }
+
+    /// Everything up to and including this wire sequence has arrived. `None`: that was never sent.
+    pub(crate) fn acknowledge_all(&mut self, now: Instant, wire: u16, round_trip: Option<Duration>) -> Option<Acked> {
+        let sequence = widen_acked(wire, self.flight.next())?;
+        Some(self.flight.acknowledge_all(now, sequence, round_trip))
+    }
+
+    /// Exactly this wire sequence has arrived. `None`: that was never sent.
+    pub(crate) fn acknowledge(&mut self, now: Instant, wire: u16, round_trip: Option<Duration>) -> Option<Acked> {
+        let sequence = widen_acked(wire, self.flight.next())?;
+        Some(self.flight.acknowledge(now, sequence, round_trip))
+    }
+
+    /// The next receipt that has become due.
+    pub(crate) fn poll_receipt(&mut self) -> Option<NonZeroU64> {
+        let &(id, sequence) = self.receipts.front()?;
+        if sequence >= self.flight.base() {
+            return None;
+        }
+        self.receipts.pop_front();
+        Some(id)
+    }
+
+    pub(crate) fn flight(&mut self) -> &mut Flight {
+        &mut self.flight
+    }
+
+    /// When the oldest packet under way was last sent.
+    pub(crate) fn oldest_sent(&self) -> Option<Instant> {
+        self.flight.oldest_sent()
+    }
+
+    /// Memory held: messages, and the lists of what waits and flies.
+    pub(crate) fn bytes(&self) -> usize {
+        self.queued + self.flight.flying_bytes() + self.flight.overhead() + self.queue.capacity() * size_of::<Queued>()
+    }
+
+    /// Gives back memory that a burst has left behind.
+    pub(crate) fn shrink(&mut self) {
+        self.flight.shrink();
+        if self.queue.is_empty() {
+            self.queue = VecDeque::new();
+        }
+        if self.receipts.is_empty() {
+            self.receipts = VecDeque::new();
+        }
+    }
+}
+
+fn write_packet(channel: ReliableChannel, sequence: u64, packet: &Packet, out: &mut Vec<u8>) {
+    let base = if packet.head == Head::Data { opcode::RELIABLE } else { opcode::FRAGMENT };
+    out.put_u16(u16::from(base) + channel.index() as u16);
+    out.put_u16(sequence as u16);
+    if let Head::FirstFragment { total } = packet.head {
+        out.put_u32(total);
+    }
+    out.put_slice(&packet.payload);
+}

@@ -1,0 +1,182 @@
+use std::{collections::BTreeSet, fmt, ops::Deref, sync::Arc};
+
+use super::{SessionConfig, check, setters};
+use crate::ConfigError;
+
+/// What a stranger asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RequestInfo {
+    /// The transport version of its dialect.
+    pub version: u32,
+    /// The session id that it has chosen.
+    pub session_id: u32,
+    /// The largest datagram that it takes, in bytes.
+    pub udp_length: u32,
+    /// The application protocol, empty if it named none. Bytes that are not UTF-8 are replaced.
+    pub protocol_name: String,
+}
+
+/// Which requests are answered with a session.
+#[derive(Clone, Default)]
+#[non_exhaustive]
+pub enum RequestFilter {
+    /// Those with the protocol name of the session configuration.
+    #[default]
+    Exact,
+    /// Those with one of these names.
+    AnyOf(BTreeSet<String>),
+    /// Those that this function approves of.
+    Predicate(Arc<dyn Fn(&RequestInfo) -> bool + Send + Sync>),
+}
+
+impl fmt::Debug for RequestFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact => f.write_str("Exact"),
+            Self::AnyOf(names) => f.debug_tuple("AnyOf").field(names).finish(),
+            Self::Predicate(_) => f.write_str("Predicate(..)"),
+        }
+    }
+}
+
+/// From where a session may be moved to another address (section 9 of `docs/protocol.md`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RemapPolicy {
+    /// Never.
+    Refuse,
+    /// From the same IP address: its network gave it another port.
+    #[default]
+    SamePeerAddress,
+    /// From any address.
+    AnyAddress,
+}
+
+/// The configuration of a server towards strangers; a cheap clone. [`AdmissionSettings`] has the knobs.
+#[derive(Clone)]
+pub struct AdmissionConfig(Arc<AdmissionSettings>);
+
+impl AdmissionConfig {
+    /// A builder around the configuration of the sessions that come about.
+    pub fn builder(session: SessionConfig) -> AdmissionConfigBuilder {
+        AdmissionConfigBuilder { settings: AdmissionSettings::new(session) }
+    }
+}
+
+impl From<SessionConfig> for AdmissionConfig {
+    fn from(session: SessionConfig) -> Self {
+        Self(Arc::new(AdmissionSettings::new(session)))
+    }
+}
+
+impl Deref for AdmissionConfig {
+    type Target = AdmissionSettings;
+
+    fn deref(&self) -> &AdmissionSettings {
+        &self.0
+    }
+}
+
+impl fmt::Debug for AdmissionConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The knobs of a server towards strangers. In brackets in each description: the default.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct AdmissionSettings {
+    /// How the sessions are set up.
+    pub session: SessionConfig,
+    /// Other ways to set sessions up, for several dialects or protocols on one port: the first whose version and name suit a
+    /// request serves it, after [`session`](Self::session). At most 13. \[none\]
+    pub others: Vec<SessionConfig>,
+    /// Which protocol names are welcome. Dialects whose requests carry no name are not asked for one. \[exactly the
+    /// session's\]
+    pub filter: RequestFilter,
+    /// Sessions at a time, 1 or more. \[65,536\]
+    pub max_sessions: usize,
+    /// Strangers that are remembered between their request and their first valid datagram, 1 to 16,777,216. Each takes 64
+    /// bytes at most; the table never grows beyond this. \[65,536\]
+    pub max_strangers: usize,
+    /// Whether requests over capacity are told so, or met with silence. \[told\]
+    pub refuse_over_capacity: bool,
+    /// Answers to session requests a second, over all addresses, 1 or more; as many may come at once. \[100,000\]
+    pub response_rate: u32,
+    /// Answers to session requests a second to one IPv4 address or IPv6 /64, 1 or more. \[200\]
+    pub response_rate_per_prefix: u32,
+    /// Answers to session requests to one IPv4 address or IPv6 /64 that may come at once, 1 or more. \[1,000: an internet
+    /// cafe, or a carrier's shared address, when a server comes up\]
+    pub response_burst_per_prefix: u32,
+    /// Whether packets from strangers are answered with UnknownSender. \[yes\]
+    pub unknown_sender_replies: bool,
+    /// UnknownSender replies a second, over all addresses: without a limit the server would be a reflector. \[1,000\]
+    pub unknown_sender_rate: u32,
+    /// From where sessions may move to another address. \[the same IP address\]
+    pub remap: RemapPolicy,
+}
+
+impl AdmissionSettings {
+    fn new(session: SessionConfig) -> Self {
+        Self {
+            session,
+            others: Vec::new(),
+            filter: RequestFilter::default(),
+            max_sessions: 65_536,
+            max_strangers: 65_536,
+            refuse_over_capacity: true,
+            response_rate: 100_000,
+            response_rate_per_prefix: 200,
+            response_burst_per_prefix: 1_000,
+            unknown_sender_replies: true,
+            unknown_sender_rate: 1_000,
+            remap: RemapPolicy::default(),
+        }
+    }
+}
+
+/// Builds an [`AdmissionConfig`].
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct AdmissionConfigBuilder {
+    settings: AdmissionSettings,
+}
+
+impl AdmissionConfigBuilder {
+    /// The finished configuration.
+    ///
+    /// # Errors
+    /// If a knob is out of its range.
+    pub fn build(self) -> Result<AdmissionConfig, ConfigError> {
+        let settings = &self.settings;
+        check(settings.max_sessions > 0, "max_sessions", settings.max_sessions, "but a server serves someone")?;
+        let strangers = settings.max_strangers;
+        check((1..=1 << 24).contains(&strangers), "max_strangers", strangers, "not within 1..=16777216")?;
+        check(settings.others.len() <= 13, "others", settings.others.len(), "more than 13 configurations")?;
+        let rates = [
+            ("response_rate", settings.response_rate),
+            ("response_rate_per_prefix", settings.response_rate_per_prefix),
+            ("response_burst_per_prefix", settings.response_burst_per_prefix),
+        ];
+        for (field, rate) in rates {
+            check(rate > 0, field, rate, "but then nobody is answered")?;
+        }
+        Ok(AdmissionConfig(Arc::new(self.settings)))
+    }
+}
+
+setters!(AdmissionConfigBuilder, AdmissionSettings {
+    others: Vec<SessionConfig>,
+    filter: RequestFilter,
+    max_sessions: usize,
+    max_strangers: usize,
+    refuse_over_capacity: bool,
+    response_rate: u32,
+    response_rate_per_prefix: u32,
+    response_burst_per_prefix: u32,
+    unknown_sender_replies: bool,
+    unknown_sender_rate: u32,
+    remap: RemapPolicy,
+});

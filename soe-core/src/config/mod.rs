@@ -1,0 +1,33 @@
+//! Every knob, its default, the reason for the default and its source. Checked when built.
+
+mod admission;
+mod session;
+
+pub use admission::{
+    AdmissionConfig, AdmissionConfigBuilder, AdmissionSettings, RemapPolicy, RequestFilter, RequestInfo,
+};
+pub(crate) use session::UDP_LENGTH;
+pub use session::{EscapeRule, Oversized, SessionConfig, SessionConfigBuilder, Settings};
+
+use crate::ConfigError;
+
+/// Refuses a value with the rule that it breaks.
+fn check(holds: bool, field: &'static str, value: impl ToString, rule: &'static str) -> Result<(), ConfigError> {
+    if holds { Ok(()) } else { Err(ConfigError { field, value: value.to_string(), rule }) }
+}
+
+/// A builder over a settings struct: one setter a field, so that each fact is written once, on the field.
+macro_rules! setters {
+    ($builder:ident, $settings:ident { $($field:ident: $type:ty),* $(,)? }) => {
+        impl $builder {
+            $(
+                #[doc = concat!("Sets [`", stringify!($settings), "::", stringify!($field), "`].")]
+                pub fn $field(mut self, $field: $type) -> Self {
+                    self.settings.$field = $field;
+                    self
+                }
+            )*
+        }
+    };
+}
+use setters;

@@ -1,0 +1,296 @@
+use std::{fmt, ops::Deref, sync::Arc, time::Duration};
+
+use super::{check, setters};
+use crate::{ConfigError, Dialect, Pass, wire};
+
+/// How one's own messages that begin with 00 are told from packets (section 1 of `docs/protocol.md`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EscapeRule {
+    /// Every message that begins with 00 gets one 00 in front: the original library's rule.
+    #[default]
+    Always,
+    /// Only encrypted messages do, as some newer implementations have it. A plain message that begins with `00 19` is then
+    /// misread by either side as a Group.
+    WhenEncrypted,
+}
+
+/// What becomes of an unreliable message that no datagram can carry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Oversized {
+    /// It travels on reliable channel 0: the original library's rule.
+    #[default]
+    Promote,
+    /// It is refused with [`SendError::TooLarge`](crate::SendError::TooLarge).
+    Refuse,
+}
+
+/// The configuration of a session; a cheap clone. [`Settings`] has the knobs.
+#[derive(Clone)]
+pub struct SessionConfig(Arc<Settings>);
+
+impl SessionConfig {
+    /// The defaults of version 3 under this application protocol name, such as `LoginUdp_9`.
+    ///
+    /// # Errors
+    /// If the name is longer than 32 bytes or has a NUL in it.
+    pub fn new(protocol_name: impl Into<String>) -> Result<Self, ConfigError> {
+        Self::builder(protocol_name).build()
+    }
+
+    /// A builder that starts from the defaults of version 3.
+    pub fn builder(protocol_name: impl Into<String>) -> SessionConfigBuilder {
+        Self::with_dialect(Dialect::version3()).protocol_name(protocol_name.into())
+    }
+
+    /// A builder that starts from what a game family is known to use.
+    pub fn with_dialect(dialect: Dialect) -> SessionConfigBuilder {
+        SessionConfigBuilder { settings: Settings::for_dialect(dialect) }
+    }
+
+    /// A builder that starts from this configuration.
+    pub fn to_builder(&self) -> SessionConfigBuilder {
+        SessionConfigBuilder { settings: Settings::clone(&self.0) }
+    }
+}
+
+impl Deref for SessionConfig {
+    type Target = Settings;
+
+    fn deref(&self) -> &Settings {
+        &self.0
+    }
+}
+
+impl fmt::Debug for SessionConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The knobs of a session. In brackets in each description: the default.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Settings {
+    /// The game family: handshake form, passes, codec, habits. \[version 3\]
+    pub dialect: Dialect,
+    /// The application protocol name that the client asks for and the server expects, up to 32 bytes without NUL; unused by
+    /// dialects whose requests carry none. \[empty\]
+    pub protocol_name: String,
+    /// The largest datagram in bytes that this side offers to take, 64 to 8192; both sides use the smaller of the two
+    /// offers. \[the dialect's: 512, or 496 for Star Wars Galaxies\]
+    pub udp_length: u32,
+    /// Bytes of CRC that a server offers, 0 to 4. With 0 nothing tells the peer from a stranger. \[the dialect's: 2\]
+    pub crc_length: u8,
+    /// The two passes that a server offers (section 3 of `docs/protocol.md`). \[the dialect's: none for version 3\]
+    pub passes: [Pass; 2],
+    /// Reliable packets held per channel from the next expected one on, 1 to 30,000. \[256: what a version 3 server holds\]
+    pub recv_window: usize,
+    /// Reliable packets under way per channel, 1 to 30,000. More than the peer holds is sent in vain. \[256: every known
+    /// receiver holds as many; a version 3 server uses 196\]
+    pub send_window: usize,
+    /// Bytes under way per channel, 2 KiB or more. \[128 KiB: the smallest known receiver holds 140 KB\]
+    pub send_window_bytes: usize,
+    /// This many packets are acknowledged without waiting for data to ride with, 1 or more. \[32\]
+    pub ack_packets: u32,
+    /// Every packet is acknowledged at once. \[off\]
+    pub ack_every_packet: bool,
+    /// How long an acknowledgement waits for data to ride with, up to 100 ms. \[2 ms\]
+    pub max_ack_delay: Duration,
+    /// A heartbeat leaves when this side has sent nothing for so long; zero disables it. \[25 s\]
+    pub heartbeat_after: Duration,
+    /// The session ends with `Timeout` when nothing valid has arrived for so long; zero disables it. \[30 s\]
+    pub inactivity_timeout: Duration,
+    /// The session ends with `UnacknowledgedTimeout` when a reliable packet has been under way for so long; zero disables
+    /// it. \[90 s: the original's\]
+    pub unacknowledged_timeout: Duration,
+    /// How long a client asks for a session before it gives up, above zero. \[10 s\]
+    pub connect_timeout: Duration,
+    /// How long a client that has a response waits for a refusal before it reports the session as connected; anything else
+    /// that arrives from the server ends the wait. Servers refuse right behind the response (section 6 of
+    /// `docs/protocol.md`). Up to 1 s. \[20 ms\]
+    pub refusal_grace: Duration,
+    /// How long closing gracefully may take to deliver what is queued. \[5 s\]
+    pub close_timeout: Duration,
+    /// How long a closed session remembers its peer, so that stragglers get a Disconnect. \[2 s\]
+    pub linger: Duration,
+    /// How often a side that asks for clock and statistics does so; zero disables it. \[45 s\]
+    pub net_status_interval: Duration,
+    /// ICMP errors are tolerated for so long after the first, any valid datagram clears them. \[5 s\]
+    pub icmp_grace: Duration,
+    /// How long a client that its server does not know any more asks to be remapped. \[5 s\]
+    pub remap_timeout: Duration,
+    /// The largest message in bytes, sent or received, 1 or more. \[10 MiB\]
+    pub max_message_size: usize,
+    /// Bytes that wait to be sent for the first time, above which a message is refused, overhead of 64 bytes a message
+    /// included. \[1 MiB\]
+    pub send_buffer: usize,
+    /// Bytes that wait for the application, above which nothing more is delivered and the peer is held back, overhead of 64
+    /// bytes a message included. \[1 MiB\]
+    pub recv_buffer: usize,
+    /// What becomes of an unreliable message that no datagram can carry. \[promoted\]
+    pub oversized_unreliable: Oversized,
+    /// Whether unreliable messages share datagrams with other packets, in a Multi. Some implementations take such a piece for
+    /// an unknown packet and close. \[on\]
+    pub bundle_unreliable: bool,
+    /// How messages that begin with 00 are escaped. \[always\]
+    pub escape: EscapeRule,
+    /// Whether ordered messages (op codes 1A and 1B) that begin with 00 are escaped when sent; implementations differ, none
+    /// removes the escape on receipt. \[off\]
+    pub escape_ordered: bool,
+}
+
+/// The range of [`Settings::udp_length`], in bytes (section 6 of `docs/protocol.md`).
+pub(crate) const UDP_LENGTH: std::ops::RangeInclusive<u32> = 64..=8192;
+
+impl Settings {
+    fn for_dialect(dialect: Dialect) -> Self {
+        Self {
+            protocol_name: String::new(),
+            udp_length: dialect.offer.udp_length,
+            crc_length: dialect.offer.crc_length,
+            passes: dialect.offer.passes,
+            recv_window: 256,
+            send_window: 256,
+            send_window_bytes: 128 * 1024,
+            ack_packets: 32,
+            ack_every_packet: false,
+            max_ack_delay: dialect.timing.max_ack_delay.unwrap_or(Duration::from_millis(2)),
+            heartbeat_after: dialect.timing.heartbeat_after.unwrap_or(Duration::from_secs(25)),
+            inactivity_timeout: Duration::from_secs(30),
+            unacknowledged_timeout: Duration::from_secs(90),
+            connect_timeout: Duration::from_secs(10),
+            refusal_grace: Duration::from_millis(20),
+            close_timeout: Duration::from_secs(5),
+            linger: Duration::from_secs(2),
+            net_status_interval: dialect.timing.net_status_interval.unwrap_or(Duration::from_secs(45)),
+            icmp_grace: Duration::from_secs(5),
+            remap_timeout: Duration::from_secs(5),
+            max_message_size: 10 << 20,
+            send_buffer: 1 << 20,
+            recv_buffer: 1 << 20,
+            oversized_unreliable: Oversized::default(),
+            bundle_unreliable: true,
+            escape: EscapeRule::default(),
+            escape_ordered: false,
+            dialect,
+        }
+    }
+
+    fn validate(&self) -> Result<(), ConfigError> {
+        let name = &self.protocol_name;
+        check(name.len() <= wire::MAX_PROTOCOL_NAME, "protocol_name", name, "but has at most 32 bytes on the wire")?;
+        check(!name.contains('\0'), "protocol_name", name.escape_debug(), "but ends at its first NUL on the wire")?;
+        check(UDP_LENGTH.contains(&self.udp_length), "udp_length", self.udp_length, "not within 64..=8192 bytes")?;
+        check(self.crc_length <= 4, "crc_length", self.crc_length, "more than 4 bytes")?;
+        let window = 1..=crate::channel::sequence::MAX_DISTANCE as usize;
+        let rule = "not within 1..=30000 packets: 16 bits of sequence name no more";
+        check(window.contains(&self.recv_window), "recv_window", self.recv_window, rule)?;
+        check(window.contains(&self.send_window), "send_window", self.send_window, rule)?;
+        check(self.send_window_bytes >= 2048, "send_window_bytes", self.send_window_bytes, "below 2048 bytes")?;
+        check(self.ack_packets > 0, "ack_packets", self.ack_packets, "but acknowledgements must leave at some time")?;
+        let millis = |duration: Duration| format!("{duration:?}");
+        let delay = self.max_ack_delay;
+        check(delay <= Duration::from_millis(100), "max_ack_delay", millis(delay), "over 100 ms: peers resend sooner")?;
+        let timeout = self.connect_timeout;
+        check(!timeout.is_zero(), "connect_timeout", millis(timeout), "but nothing answers in no time")?;
+        let grace = self.refusal_grace;
+        check(grace <= Duration::from_secs(1), "refusal_grace", millis(grace), "over 1 s")?;
+        let message = self.max_message_size;
+        let limit = u32::MAX as usize / 2;
+        check((1..=limit).contains(&message), "max_message_size", message, "not within 1 byte to 2 GiB")?;
+        check(self.send_buffer > 0, "send_buffer", self.send_buffer, "but a message must fit")?;
+        check(self.recv_buffer > 0, "recv_buffer", self.recv_buffer, "but a message must fit")
+    }
+}
+
+/// Builds a [`SessionConfig`].
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct SessionConfigBuilder {
+    settings: Settings,
+}
+
+impl SessionConfigBuilder {
+    /// Whether a server offers the dialect's compression: pass 0 becomes the dialect's codec, or none.
+    pub fn compression(mut self, on: bool) -> Self {
+        self.settings.passes[0] = if on { Pass::UserCodec } else { Pass::None };
+        self
+    }
+
+    /// The finished configuration.
+    ///
+    /// # Errors
+    /// If a knob is out of its range.
+    pub fn build(self) -> Result<SessionConfig, ConfigError> {
+        self.settings.validate()?;
+        Ok(SessionConfig(Arc::new(self.settings)))
+    }
+}
+
+setters!(
+    SessionConfigBuilder,
+    Settings {
+        protocol_name: String,
+        udp_length: u32,
+        crc_length: u8,
+        passes: [Pass; 2],
+        recv_window: usize,
+        send_window: usize,
+        send_window_bytes: usize,
+        ack_packets: u32,
+        ack_every_packet: bool,
+        max_ack_delay: Duration,
+        heartbeat_after: Duration,
+        inactivity_timeout: Duration,
+        unacknowledged_timeout: Duration,
+        connect_timeout: Duration,
+        refusal_grace: Duration,
+        close_timeout: Duration,
+        linger: Duration,
+        net_status_interval: Duration,
+        icmp_grace: Duration,
+        remap_timeout: Duration,
+        max_message_size: usize,
+        send_buffer: usize,
+        recv_buffer: usize,
+        oversized_unreliable: Oversized,
+        escape: EscapeRule,
+        escape_ordered: bool,
+    }
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid() {
+        let config = SessionConfig::new("LoginUdp_9").unwrap();
+        assert_eq!(config.udp_length, 512);
+        assert_eq!(config.crc_length, 2);
+    }
+
+    #[test]
+    fn values_out_of_range_are_refused_by_name() {
+        let refused = |builder: SessionConfigBuilder| builder.build().unwrap_err().field;
+        let builder = || SessionConfig::builder("x");
+        assert_eq!(refused(builder().udp_length(63)), "udp_length");
+        assert_eq!(refused(builder().udp_length(8193)), "udp_length");
+        assert_eq!(refused(builder().crc_length(5)), "crc_length");
+        assert_eq!(refused(builder().recv_window(0)), "recv_window");
+        assert_eq!(refused(builder().send_window(30_001)), "send_window");
+        assert_eq!(refused(builder().max_message_size(0)), "max_message_size");
+        assert_eq!(refused(builder().ack_packets(0)), "ack_packets");
+        assert_eq!(refused(builder().max_ack_delay(Duration::from_secs(1))), "max_ack_delay");
+        assert_eq!(refused(SessionConfig::builder("x".repeat(33))), "protocol_name");
+        assert_eq!(refused(SessionConfig::builder("a\0b")), "protocol_name");
+    }
+
+    #[test]
+    fn an_error_says_what_was_wrong() {
+        let error = SessionConfig::builder("x").crc_length(9).build().unwrap_err();
+        assert_eq!(error.to_string(), "crc_length is 9, more than 4 bytes");
+    }
+}

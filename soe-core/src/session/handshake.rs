@@ -1,0 +1,208 @@
+//! How a session comes about (section 6 of `docs/protocol.md`).
+
+use std::time::{Duration, Instant};
+
+use super::{Event, Role, Session, State, Timer};
+use crate::{
+    DisconnectReason, NegotiationError, RequestInfo, SessionConfig,
+    config::UDP_LENGTH,
+    dialect::ResponseTrailer,
+    framing::Framing,
+    wire::{SessionRequest, SessionResponse},
+};
+
+/// The first request is repeated after this long,
+const REQUEST_INTERVAL: Duration = Duration::from_secs(1);
+/// every next one this much later,
+const REQUEST_BACKOFF: Duration = Duration::from_millis(250);
+/// but never later than this.
+const MAX_REQUEST_INTERVAL: Duration = Duration::from_secs(3);
+
+/// A client that waits for the response.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Connecting {
+    /// Requests sent.
+    attempts: u32,
+    last_request: Option<Instant>,
+    pub(super) request_due: bool,
+    /// The peer asks for a session with us while we ask for one with it.
+    pub(super) mutual: bool,
+}
+
+fn interval(attempts: u32) -> Duration {
+    (REQUEST_INTERVAL + REQUEST_BACKOFF * attempts.saturating_sub(1)).min(MAX_REQUEST_INTERVAL)
+}
+
+/// What a server answers to a request. The same request gets the same answer.
+pub(crate) fn response(config: &SessionConfig, session_id: u32, crc_seed: u32) -> SessionResponse {
+    SessionResponse {
+        session_id,
+        crc_seed,
+        crc_length: config.crc_length,
+        passes: config.passes.map(u8::from),
+        udp_length: config.udp_length,
+        version: match config.dialect.handshake.trailer {
+            ResponseTrailer::None => None,
+            ResponseTrailer::Version(version) => Some(version),
+        },
+    }
+}
+
+impl Session {
+    /// A client's session: it asks its server for a session under this id, at once and until it is answered, refused, or
+    /// [`connect_timeout`](crate::Settings::connect_timeout) is over. [`Event::Connected`] or [`Event::Closed`] tells.
+    ///
+    /// Messages may be sent before; they leave once the server has answered. The id must come from a secure random
+    /// generator: until the response arrives it is all that tells the server from a stranger.
+    pub fn connect(now: Instant, config: SessionConfig, session_id: u32) -> Self {
+        let connecting = Connecting { request_due: true, ..Connecting::default() };
+        let mut session = Self::new(now, config, Role::Client, State::Connecting(connecting), session_id);
+        session.timers.set(Timer::Connect, now + session.config.connect_timeout);
+        session
+    }
+
+    /// A server's session for a client that has been sent the response.
+    pub(crate) fn accept(
+        now: Instant,
+        epoch: Instant,
+        config: SessionConfig,
+        request: &RequestInfo,
+        crc_seed: u32,
+    ) -> Result<Self, NegotiationError> {
+        let mut session = Self::new(now, config, Role::Server, State::Open, request.session_id);
+        let passes = session.config.passes.map(u8::from);
+        session.negotiate(crc_seed, session.config.crc_length, passes, request.udp_length)?;
+        session.epoch = epoch;
+        session.announced = true;
+        session.start_timers(now);
+        Ok(session)
+    }
+
+    /// Answers the request that made this session.
+    pub(crate) fn answer_request(&mut self) {
+        self.outbox.response_due = true;
+    }
+
+    fn negotiate(
+        &mut self,
+        crc_seed: u32,
+        crc_length: u8,
+        passes: [u8; 2],
+        udp_length: u32,
+    ) -> Result<(), NegotiationError> {
+        if udp_length < *UDP_LENGTH.start() {
+            return Err(NegotiationError::UdpLength(udp_length));
+        }
+        self.framing = Framing::new(crc_seed, crc_length, passes, &self.config.dialect.codecs)?;
+        self.crc_seed = crc_seed;
+        // Both directions: each side's offer says what it takes, and what it sends is no larger in any known peer.
+        self.udp_length = self.config.udp_length.min(udp_length) as usize;
+        Ok(())
+    }
+
+    fn start_timers(&mut self, now: Instant) {
+        let settings = &*self.config;
+        let after = |period: Duration| (!period.is_zero()).then(|| now + period);
+        let (inactivity, heartbeat) = (after(settings.inactivity_timeout), after(settings.heartbeat_after));
+        self.timers.set(Timer::Inactivity, inactivity);
+        self.timers.set(Timer::Heartbeat, heartbeat);
+        self.last_received = now;
+        if self.asks_net_status() {
+            self.timers.set(Timer::NetStatus, now + self.config.net_status_interval);
+        }
+    }
+
+    pub(super) fn asks_net_status(&self) -> bool {
+        let asks = match self.role {
+            Role::Client => self.config.dialect.policies.asks_net_status.client(),
+            Role::Server => self.config.dialect.policies.asks_net_status.server(),
+        };
+        asks && !self.config.net_status_interval.is_zero()
+    }
+
+    /// The request that is due, if one is.
+    pub(super) fn take_request(&mut self, now: Instant) -> Option<SessionRequest<'_>> {
+        let State::Connecting(connecting) = &mut self.state else { return None };
+        if !std::mem::take(&mut connecting.request_due) {
+            return None;
+        }
+        connecting.attempts += 1;
+        connecting.last_request = Some(now);
+        self.timers.set(Timer::Handshake, now + interval(connecting.attempts));
+        let handshake = &self.config.dialect.handshake;
+        let named = handshake.named;
+        Some(SessionRequest {
+            version: handshake.version,
+            session_id: self.session_id,
+            udp_length: self.config.udp_length,
+            protocol_name: named.then_some(self.config.protocol_name.as_bytes()),
+        })
+    }
+
+    /// The server's answer, or anybody's: it counts once, and only with this session's id.
+    pub(super) fn handle_response(&mut self, now: Instant, response: &SessionResponse) {
+        let State::Connecting(connecting) = &self.state else {
+            self.stats.ignored += 1;
+            return;
+        };
+        if response.session_id != self.session_id {
+            self.stats.ignored += 1;
+            return;
+        }
+        if let (1, Some(sent)) = (connecting.attempts, connecting.last_request) {
+            self.rtt.seed(now.saturating_duration_since(sent));
+        }
+        let SessionResponse { crc_seed, crc_length, passes, udp_length, .. } = *response;
+        if let Err(error) = self.negotiate(crc_seed, crc_length, passes, udp_length) {
+            self.refuse_response(now, error);
+            return;
+        }
+        self.state = State::Open;
+        self.timers.stop(Timer::Handshake);
+        self.start_timers(now);
+        self.promote_oversized();
+        self.open(now);
+        match self.config.refusal_grace {
+            Duration::ZERO => self.announce(),
+            grace => self.timers.set(Timer::Connect, now + grace),
+        }
+    }
+
+    /// Sends the server something that it can check: it opens the session on the first valid datagram. Repeated until the
+    /// server has answered with something that this side can check.
+    pub(super) fn open(&mut self, now: Instant) {
+        if self.asks_net_status() {
+            self.outbox.net_status_due = true;
+        } else {
+            self.outbox.heartbeat_due = true;
+        }
+        self.timers.set(Timer::Handshake, now + REQUEST_INTERVAL);
+    }
+
+    pub(super) fn announce(&mut self) {
+        self.timers.stop(Timer::Connect);
+        if !std::mem::replace(&mut self.announced, true) {
+            self.events.push_back(Event::Connected);
+        }
+    }
+
+    /// Nothing has come within the time to connect, or to be refused.
+    pub(super) fn connect_timer(&mut self, now: Instant) {
+        match &self.state {
+            State::Connecting(Connecting { mutual: true, .. }) => self.unanswered(now, DisconnectReason::ConnectError),
+            State::Connecting(_) => self.unanswered(now, DisconnectReason::ConnectFail),
+            _ => self.announce(),
+        }
+    }
+
+    /// A stranger's request reached this side. A client that negotiates with the same address has met itself, or a peer
+    /// that does what it does itself; the latter is only believed when nothing else comes, since anybody can send it.
+    pub(super) fn handle_own_request(&mut self, now: Instant, request: &SessionRequest<'_>) {
+        let State::Connecting(connecting) = &mut self.state else { return };
+        if request.session_id == self.session_id {
+            self.unanswered(now, DisconnectReason::ConnectingToSelf);
+        } else {
+            connecting.mutual = true;
+        }
+    }
+}

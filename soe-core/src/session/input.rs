@@ -1,0 +1,271 @@
+//! What comes from the peer, and from anybody who sends to the same socket.
+
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+
+use super::{Role, Session, State, Timer, Verdict, clock::millis};
+use crate::{
+    Channel, ReliableChannel,
+    channel::{
+        flight::Acked,
+        recv::{Kind, Received, walk_group},
+    },
+    framing::OpenError,
+    wire::{DecodeError, MAX_NESTING, MultiPieces, OrderedData, OrderedStream, Packet, opcode},
+};
+
+/// A heartbeat is answered by a server that has sent nothing for this long.
+const HEARTBEAT_ANSWER_AFTER: Duration = Duration::from_secs(5);
+/// An ordered message is news if its stamp is ahead of the last one by 1 to this.
+const MAX_STAMP_AHEAD: u16 = 30_000;
+/// A heartbeat without CRC: some peers send it that way. It proves nothing.
+const BARE_HEARTBEAT: [u8; 2] = [0, opcode::HEARTBEAT];
+
+impl Session {
+    /// Takes a datagram that came from the peer's address, or that claims to be from there.
+    ///
+    /// The buffer is kept as long as a message in it waits. Whatever the bytes are, this does not panic, and nothing that
+    /// fails the CRC has any effect beyond a counter.
+    pub fn handle_datagram(&mut self, now: Instant, datagram: BytesMut) -> Verdict {
+        self.stats.datagrams_received += 1;
+        self.stats.bytes_received += datagram.len() as u64;
+        if opcode::of(&datagram).is_some_and(opcode::is_exempt) {
+            return self.handle_exempt(now, datagram);
+        }
+        if matches!(self.state, State::Connecting(_)) || datagram.is_empty() {
+            self.stats.ignored += 1;
+            return Verdict::Unproven;
+        }
+        if datagram[..] == BARE_HEARTBEAT && self.framing.crc_length() > 0 {
+            self.stats.ignored += 1;
+            return Verdict::Unproven;
+        }
+        match self.framing.open(datagram) {
+            Ok(packet) => {
+                self.heard(now);
+                if matches!(self.state, State::Closed(_)) {
+                    self.handle_straggler(now, &packet);
+                } else {
+                    self.handle_packets(now, &packet);
+                    self.after_input(now);
+                }
+                Verdict::Authentic
+            }
+            Err(OpenError::Checksum(datagram) | OpenError::TooShort(datagram)) => {
+                self.stats.crc_rejects += 1;
+                tracing::trace!(session_id = self.session_id, length = datagram.len(), "wrong checksum");
+                Verdict::Rejected(datagram)
+            }
+            Err(OpenError::Corrupt(error)) => {
+                tracing::debug!(session_id = self.session_id, %error, "a pass cannot be undone");
+                self.heard(now);
+                self.corrupt("a pass cannot be undone");
+                Verdict::Authentic
+            }
+        }
+    }
+
+    /// Packets without a CRC: from anybody.
+    fn handle_exempt(&mut self, now: Instant, datagram: BytesMut) -> Verdict {
+        match Packet::decode(&datagram) {
+            Ok(Packet::SessionRequest(request)) => {
+                if matches!(self.state, State::Connecting(_)) {
+                    self.handle_own_request(now, &request);
+                } else if self.role == Role::Client {
+                    self.stats.ignored += 1;
+                } else if request.session_id != self.session_id || matches!(self.state, State::Closed(_)) {
+                    return Verdict::Stranger(datagram);
+                } else {
+                    self.outbox.response_due = true;
+                }
+            }
+            Ok(Packet::SessionResponse(response)) if self.role == Role::Client => self.handle_response(now, &response),
+            Ok(Packet::UnknownSender) => self.unknown_sender(now),
+            _ => self.stats.ignored += 1,
+        }
+        Verdict::Unproven
+    }
+
+    /// A valid datagram: the peer is alive and knows us.
+    fn heard(&mut self, now: Instant) {
+        self.last_received = now;
+        if !self.confirmed {
+            self.confirmed = true;
+            self.timers.stop(Timer::Handshake);
+        }
+        self.timers.stop(Timer::Icmp);
+        self.timers.stop(Timer::Remap);
+        self.unknown_sender_at = None;
+    }
+
+    fn handle_straggler(&mut self, now: Instant, packet: &[u8]) {
+        if opcode::of(packet) != Some(opcode::DISCONNECT) {
+            self.straggler(now);
+        }
+    }
+
+    /// Walks through a packet and what is nested in it, in order, with a stack of bounded depth.
+    fn handle_packets(&mut self, now: Instant, packet: &Bytes) {
+        let mut stack: [Option<MultiPieces<'_>>; MAX_NESTING] = [const { None }; MAX_NESTING];
+        let mut depth = 0;
+        let mut next = Some(Ok(&packet[..]));
+        while let Some(piece) = next {
+            let decoded = piece.and_then(|piece| match Packet::decode(piece) {
+                // An unknown op code may be a later version's.
+                Err(DecodeError::UnknownOpCode(_)) => Ok(None),
+                other => other.map(Some),
+            });
+            match decoded {
+                Ok(Some(Packet::Multi(multi))) if depth < MAX_NESTING => {
+                    stack[depth] = Some(multi.pieces());
+                    depth += 1;
+                }
+                Ok(Some(Packet::Multi(_))) => return self.corrupt("packets nested too deep"),
+                Ok(Some(decoded)) => self.handle_packet(now, packet, decoded),
+                Ok(None) => self.stats.malformed += 1,
+                Err(error) => {
+                    tracing::trace!(session_id = self.session_id, %error, "malformed packet");
+                    return self.corrupt("malformed packet");
+                }
+            }
+            if matches!(self.state, State::Closed(_)) {
+                return;
+            }
+            next = None;
+            while depth > 0 && next.is_none() {
+                next = stack[depth - 1].as_mut().and_then(Iterator::next);
+                depth -= usize::from(next.is_none());
+            }
+        }
+    }
+
+    /// One packet; `datagram` is the buffer that it lies in.
+    fn handle_packet(&mut self, now: Instant, datagram: &Bytes, packet: Packet<'_>) {
+        if !matches!(packet, Packet::Disconnect(_)) && !self.announced {
+            self.announce();
+        }
+        match packet {
+            Packet::Reliable(data) => {
+                let payload = datagram.slice_ref(data.payload);
+                self.handle_reliable(now, data.channel, data.sequence, Kind::Data, payload);
+            }
+            Packet::Fragment(fragment) => {
+                let body = datagram.slice_ref(fragment.body);
+                self.handle_reliable(now, fragment.channel, fragment.sequence, Kind::Fragment, body);
+            }
+            Packet::AcknowledgeAll(ack) => {
+                let minimum = self.rtt.minimum();
+                let reliable = self.channels[ack.channel.index()].as_deref_mut();
+                let acked = reliable.and_then(|reliable| reliable.sender.acknowledge_all(now, ack.sequence, minimum));
+                self.handle_acked(now, ack.channel, acked);
+            }
+            Packet::Acknowledge(ack) => {
+                let minimum = self.rtt.minimum();
+                let reliable = self.channels[ack.channel.index()].as_deref_mut();
+                let acked = reliable.and_then(|reliable| reliable.sender.acknowledge(now, ack.sequence, minimum));
+                self.handle_acked(now, ack.channel, acked);
+            }
+            Packet::Data(message) => self.deliver_unreliable(Channel::Unreliable, datagram.slice_ref(message)),
+            Packet::Ordered(ordered) => self.handle_ordered(datagram, &ordered),
+            Packet::Group(group) => self.handle_group(datagram, group.body()),
+            Packet::Disconnect(disconnect) if disconnect.session_id == self.session_id => {
+                self.disconnected(now, disconnect.reason.unwrap_or(crate::DisconnectReason::None));
+            }
+            Packet::Heartbeat => {
+                let answers = self.role == Role::Server && self.config.dialect.policies.answers_heartbeat;
+                if answers && now >= self.last_sent + HEARTBEAT_ANSWER_AFTER {
+                    self.outbox.heartbeat_due = true;
+                }
+            }
+            Packet::NetStatusRequest(request) => self.outbox.net_status_reply = Some(Box::new(request)),
+            Packet::NetStatusResponse(response) if self.clock.outstanding => {
+                let clock = millis(self.epoch, now);
+                self.clock.answered(clock, &response, self.stats.datagrams_received);
+            }
+            _ => self.stats.ignored += 1,
+        }
+    }
+
+    fn handle_reliable(&mut self, now: Instant, channel: ReliableChannel, sequence: u16, kind: Kind, body: Bytes) {
+        let limits = self.recv_limits();
+        self.reliable(channel);
+        let Some(reliable) = self.channels[channel.index()].as_deref_mut() else { return };
+        match reliable.receiver.receive(now, sequence, kind, body, &limits, &mut self.inbox) {
+            Ok(Received::InOrder) => {}
+            Ok(Received::Ahead) => self.stats.out_of_order += 1,
+            Ok(Received::Duplicate) => self.stats.duplicates += 1,
+            Ok(Received::BeyondWindow) => self.stats.beyond_window += 1,
+            Err(corrupt) => return self.corrupt(corrupt.0),
+        }
+        self.stalled |= reliable.receiver.is_stalled();
+    }
+
+    fn handle_acked(&mut self, now: Instant, channel: ReliableChannel, acked: Option<Acked>) {
+        let (Some(acked), Some(reliable)) = (acked, self.channels[channel.index()].as_deref_mut()) else {
+            self.stats.bogus_acks += 1;
+            return;
+        };
+        if acked.packets == 0 {
+            return;
+        }
+        self.backoff = 0;
+        if let Some((newest, oldest)) = acked.ages {
+            self.rtt.sample(newest, oldest);
+        }
+        let newest = reliable.sender.flight().newest_acked();
+        let round_trip = acked.ages.map(|(newest, _)| newest);
+        self.congestion.acknowledged(now, acked.bytes, newest, self.outbox.datagrams, round_trip);
+        self.outbox.acked = true;
+    }
+
+    /// A Group outside of a reliable packet: its elements are unreliable messages.
+    fn handle_group(&mut self, datagram: &Bytes, body: &[u8]) {
+        let mut messages = Vec::new();
+        let group = &datagram.slice_ref(body);
+        let result = crate::wire::Group::new(group).elements().try_for_each(|element| {
+            let Ok(element) = element else { return Err(crate::channel::fragment::Corrupt("malformed group")) };
+            walk_group(element, |message| messages.push(group.slice_ref(crate::wire::unescape(message))))
+        });
+        for message in messages {
+            self.deliver_unreliable(Channel::Unreliable, message);
+        }
+        if let Err(corrupt) = result {
+            self.corrupt(corrupt.0);
+        }
+    }
+
+    fn handle_ordered(&mut self, datagram: &Bytes, ordered: &OrderedData<'_>) {
+        let (index, channel) = match ordered.stream {
+            OrderedStream::One => (0, Channel::Ordered),
+            OrderedStream::Two => (1, Channel::Ordered2),
+        };
+        let (_, last) = &mut self.ordered[index];
+        if (1..=MAX_STAMP_AHEAD).contains(&ordered.stamp.wrapping_sub(*last)) {
+            *last = ordered.stamp;
+            self.deliver_unreliable(channel, datagram.slice_ref(ordered.payload));
+        } else {
+            self.stats.overtaken += 1;
+        }
+    }
+
+    fn deliver_unreliable(&mut self, channel: Channel, message: Bytes) {
+        if message.is_empty() {
+            self.stats.ignored += 1;
+        } else if self.inbox.has_room(self.config.recv_buffer) {
+            self.inbox.push(channel, message);
+        } else {
+            self.stats.unread_dropped += 1;
+        }
+    }
+
+    /// What follows from a datagram as a whole: losses, receipts, the end of a graceful close, acknowledgements.
+    fn after_input(&mut self, now: Instant) {
+        if std::mem::take(&mut self.outbox.acked) {
+            self.poll_receipts();
+            self.detect_losses(now);
+            self.finish_closing(now);
+        }
+        self.set_ack_timer();
+    }
+}

@@ -1,0 +1,533 @@
+//! One session as a value: input goes in, datagrams and messages come out.
+
+mod bundle;
+mod clock;
+mod closing;
+mod handshake;
+mod input;
+mod keys;
+mod output;
+mod stats;
+mod timeout;
+mod timer;
+mod types;
+
+#[cfg(test)]
+mod tests;
+
+use std::{collections::VecDeque, fmt, num::NonZeroU64, time::Instant};
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+pub use self::stats::SessionStats;
+pub use self::types::{Event, Receipt, Transmit, Undelivered, Verdict};
+
+pub(crate) use self::handshake::response;
+
+use self::{
+    clock::ClockSync,
+    closing::Ending,
+    handshake::Connecting,
+    keys::Hooks,
+    output::Outbox,
+    timer::{Timer, Timers},
+};
+use crate::{
+    Channel, Closed, DisconnectReason, EscapeRule, KeyError, Message, MessageHook, Oversized, Rc4, ReliableChannel,
+    SendError, SessionConfig,
+    channel::{
+        acks::AckPolicy,
+        congestion::Congestion,
+        inbox::Inbox,
+        recv::{Receiver, RecvLimits},
+        rtt::RttEstimator,
+        send::{SendLimits, Sender},
+    },
+    framing::Framing,
+    wire,
+};
+
+/// Op code and stamp of an ordered message.
+const ORDERED_HEADER: usize = 4;
+
+/// What escape, flags and tags of a transform may add to a message on the wire, in bytes.
+const TRANSFORM_OVERHEAD: usize = 64;
+
+/// Which side of the handshake a session is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    Client,
+    Server,
+}
+
+/// Where a session stands.
+///
+/// ```text
+/// Connecting --response--> Open --close--> Closing --all acknowledged, or deadline--> Closed
+///      \                      \                                                         ^
+///       `--- time-out, bad response `--- Disconnect, time-out, corrupt, abort ----------'
+/// ```
+#[derive(Debug)]
+enum State {
+    /// A client waits for the response to its request.
+    Connecting(Connecting),
+    Open,
+    /// The application has closed; what it sent before is still being delivered.
+    Closing(DisconnectReason),
+    /// Over. Stragglers are told so until the ending says otherwise.
+    Closed(Ending),
+}
+
+/// Both directions of a reliable channel, made when first used.
+#[derive(Debug)]
+struct Reliable {
+    sender: Sender,
+    receiver: Receiver,
+}
+
+/// One session with one peer: the whole protocol, without a socket, a clock or a source of randomness.
+///
+/// Drive it like this, in this order, whenever something has happened:
+///
+/// 1. Feed what happened: [`handle_datagram`](Self::handle_datagram), [`handle_timeout`](Self::handle_timeout),
+///    [`handle_unreachable`](Self::handle_unreachable), or a verb of the application such as [`send`](Self::send).
+/// 2. Take messages with [`recv`](Self::recv) until `None`, as far as the application wants them. What it does not take
+///    holds the peer back.
+/// 3. Take events with [`poll_event`](Self::poll_event) until `None`.
+/// 4. Send what [`poll_transmit`](Self::poll_transmit) gives, until `None`.
+/// 5. Come back at [`poll_timeout`](Self::poll_timeout) at the latest.
+///
+/// Memory is bounded: messages to send by [`send_buffer`](crate::Settings::send_buffer) per channel, messages to read by
+/// [`recv_buffer`](crate::Settings::recv_buffer), packets ahead of a gap by [`recv_window`](crate::Settings::recv_window)
+/// datagrams per channel, and a message under way by [`max_message_size`](crate::Settings::max_message_size) per channel.
+pub struct Session {
+    config: SessionConfig,
+    role: Role,
+    state: State,
+    session_id: u32,
+    crc_seed: u32,
+    /// The largest datagram agreed on, in bytes.
+    udp_length: usize,
+    framing: Framing,
+    /// Where the clock that the wire speaks of starts.
+    epoch: Instant,
+    last_received: Instant,
+    last_sent: Instant,
+    /// A client has reported itself connected; always true for a server.
+    announced: bool,
+    /// A valid datagram has come from the peer.
+    confirmed: bool,
+    channels: [Option<Box<Reliable>>; ReliableChannel::COUNT],
+    inbox: Inbox,
+    /// A reliable channel waits for the application to make room.
+    stalled: bool,
+    outbox: Outbox,
+    /// Stamps of ordered messages, 1A and 1B: the last sent and the last accepted.
+    ordered: [(u16, u16); 2],
+    rtt: RttEstimator,
+    congestion: Congestion,
+    /// Resend timers that have fired since the last acknowledgement of something new.
+    backoff: u32,
+    send_hooks: Option<Box<Hooks>>,
+    recv_hooks: Option<Box<Hooks>>,
+    clock: ClockSync,
+    timers: Timers,
+    events: VecDeque<Event>,
+    receipts: u64,
+    /// When the last UnknownSender came, while asking for a remap.
+    unknown_sender_at: Option<Instant>,
+    stats: SessionStats,
+}
+
+impl Session {
+    fn new(now: Instant, config: SessionConfig, role: Role, state: State, session_id: u32) -> Self {
+        let congestion = Congestion::new(config.send_window_bytes.saturating_mul(ReliableChannel::COUNT));
+        Self {
+            role,
+            state,
+            session_id,
+            crc_seed: 0,
+            udp_length: config.udp_length as usize,
+            framing: Framing::plain(),
+            epoch: now,
+            last_received: now,
+            last_sent: now,
+            announced: false,
+            confirmed: false,
+            channels: [const { None }; ReliableChannel::COUNT],
+            inbox: Inbox::default(),
+            stalled: false,
+            outbox: Outbox::default(),
+            ordered: [(0, 0); 2],
+            rtt: RttEstimator::default(),
+            congestion,
+            backoff: 0,
+            send_hooks: None,
+            recv_hooks: None,
+            clock: ClockSync::default(),
+            timers: Timers::default(),
+            events: VecDeque::new(),
+            receipts: 0,
+            unknown_sender_at: None,
+            stats: SessionStats::default(),
+            config,
+        }
+    }
+
+    /// Takes a message to send. It is encrypted here, so a key set between two calls applies exactly from the second on.
+    ///
+    /// # Errors
+    /// [`SendError`] gives the message back: the channel's send buffer is full, the message is empty or too large, or the
+    /// session has ended or is closing.
+    pub fn send(&mut self, message: Message) -> Result<(), SendError> {
+        self.enqueue(message, None)
+    }
+
+    /// Like [`send`](Self::send), and [`Event::Delivered`] reports when the peer has acknowledged the last byte. Unreliable
+    /// messages are never acknowledged: their receipt is never reported, unless they are promoted.
+    ///
+    /// # Errors
+    /// As for [`send`](Self::send).
+    pub fn send_with_receipt(&mut self, message: Message) -> Result<Receipt, SendError> {
+        let id = NonZeroU64::MIN.saturating_add(self.receipts);
+        self.enqueue(message, Some(id))?;
+        self.receipts += 1;
+        Ok(Receipt(id))
+    }
+
+    fn enqueue(&mut self, message: Message, receipt: Option<NonZeroU64>) -> Result<(), SendError> {
+        if !matches!(self.state, State::Connecting(_) | State::Open) {
+            return Err(SendError::Closed(message));
+        }
+        if message.payload.is_empty() {
+            return Err(SendError::Empty(message));
+        }
+        let limit = self.config.max_message_size;
+        if message.payload.len() > limit {
+            return Err(SendError::TooLarge { message, limit });
+        }
+        let channel = match message.channel {
+            Channel::Reliable(channel) => Some(channel),
+            unreliable => {
+                let limit = self.unreliable_limit(unreliable);
+                let fits = message.payload.len() + usize::from(wire::needs_escape(&message.payload)) <= limit;
+                match self.config.oversized_unreliable {
+                    _ if fits => None,
+                    Oversized::Promote => Some(ReliableChannel::ZERO),
+                    Oversized::Refuse => return Err(SendError::TooLarge { message, limit }),
+                }
+            }
+        };
+        if self.send_capacity_on(channel.map_or(Channel::Unreliable, Channel::Reliable)) == 0 {
+            return Err(SendError::Blocked(message));
+        }
+        self.stats.messages_sent += 1;
+        self.stats.message_bytes_sent += message.payload.len() as u64;
+        match channel {
+            Some(channel) => self.push_reliable(channel, message.payload, receipt),
+            None => self.outbox.push_unreliable(message.channel, message.payload),
+        }
+        Ok(())
+    }
+
+    fn push_reliable(&mut self, channel: ReliableChannel, message: Bytes, receipt: Option<NonZeroU64>) {
+        let hooks = self.send_hooks.as_deref_mut().filter(|hooks| hooks.is_active(channel));
+        let escapes = hooks.is_some() || self.config.escape == EscapeRule::Always;
+        let message = match hooks {
+            Some(hooks) => hooks.seal(channel, message),
+            None => message,
+        };
+        let wire = if escapes && wire::needs_escape(&message) { escaped(&message) } else { message };
+        self.reliable(channel).sender.push(wire, receipt);
+    }
+
+    /// Takes the next message, all channels in the order of arrival. It is decrypted here, so a key set between two calls
+    /// applies exactly from the second on.
+    ///
+    /// After the end of the session it gives what had arrived until then.
+    pub fn recv(&mut self) -> Option<Message> {
+        let arrival = self.inbox.pop()?;
+        if self.stalled {
+            self.drain();
+        }
+        let payload = match arrival.channel {
+            Channel::Reliable(channel) => self.open_reliable(channel, arrival.raw)?,
+            _ => arrival.raw,
+        };
+        self.stats.messages_received += 1;
+        self.stats.message_bytes_received += payload.len() as u64;
+        Some(Message::new(arrival.channel, payload))
+    }
+
+    fn open_reliable(&mut self, channel: ReliableChannel, mut raw: Bytes) -> Option<Bytes> {
+        let hooks = self.recv_hooks.as_deref_mut().filter(|hooks| hooks.is_active(channel));
+        if (hooks.is_some() || self.config.escape == EscapeRule::Always) && raw.starts_with(&[0, 0]) {
+            raw = raw.slice(1..);
+        }
+        let Some(hooks) = hooks else { return Some(raw) };
+        match hooks.open(channel, raw, self.config.max_message_size) {
+            Ok(message) => Some(message),
+            Err(error) => {
+                tracing::debug!(%channel, %error, "a message cannot be decrypted");
+                self.fail(DisconnectReason::CorruptPacket);
+                None
+            }
+        }
+    }
+
+    /// Whether [`recv`](Self::recv) would give a message.
+    pub fn is_readable(&self) -> bool {
+        !self.inbox.is_empty()
+    }
+
+    /// Bytes that every channel's send buffer still takes. A message is taken whenever this is above zero, whatever its
+    /// size.
+    pub fn send_capacity(&self) -> usize {
+        let reliable = ReliableChannel::ALL.map(Channel::Reliable);
+        let all = reliable.into_iter().chain([Channel::Unreliable]);
+        all.map(|channel| self.send_capacity_on(channel)).min().unwrap_or(0)
+    }
+
+    /// Bytes that the send buffer of this channel still takes; the unreliable kinds share one.
+    pub fn send_capacity_on(&self, channel: Channel) -> usize {
+        let queued = match channel {
+            Channel::Reliable(channel) => {
+                self.channels[channel.index()].as_ref().map_or(0, |reliable| reliable.sender.queued_bytes())
+            }
+            _ => self.outbox.unreliable_bytes(),
+        };
+        self.config.send_buffer.saturating_sub(queued)
+    }
+
+    /// Encrypts reliable messages with RC4 from the next one sent on; `None` switches encryption off. One key stream for all
+    /// channels, as the known games have it: safe only while one channel carries encrypted messages, or while each channel
+    /// has its own key ([`set_channel_send_hook`](Self::set_channel_send_hook)).
+    ///
+    /// # Errors
+    /// If the key is empty or longer than 256 bytes.
+    pub fn set_send_key(&mut self, key: Option<&[u8]>) -> Result<(), KeyError> {
+        self.set_send_hook(rc4(key)?);
+        Ok(())
+    }
+
+    /// Decrypts reliable messages with RC4 from the next one taken on; `None` switches decryption off.
+    ///
+    /// # Errors
+    /// If the key is empty or longer than 256 bytes.
+    pub fn set_recv_key(&mut self, key: Option<&[u8]>) -> Result<(), KeyError> {
+        self.set_recv_hook(rc4(key)?);
+        Ok(())
+    }
+
+    /// Transforms reliable messages from the next one sent on; `None` sends them as they are.
+    pub fn set_send_hook(&mut self, hook: Option<Box<dyn MessageHook>>) {
+        self.send_hooks.get_or_insert_default().set(hook);
+    }
+
+    /// Undoes the peer's transform from the next reliable message taken on; `None` takes them as they are.
+    pub fn set_recv_hook(&mut self, hook: Option<Box<dyn MessageHook>>) {
+        self.recv_hooks.get_or_insert_default().set(hook);
+    }
+
+    /// Gives one channel a transform of its own, or with `None` none, whatever the session's is, from the next message sent
+    /// on.
+    pub fn set_channel_send_hook(&mut self, channel: ReliableChannel, hook: Option<Box<dyn MessageHook>>) {
+        self.send_hooks.get_or_insert_default().set_channel(channel, hook);
+    }
+
+    /// Like [`set_channel_send_hook`](Self::set_channel_send_hook), for messages received.
+    pub fn set_channel_recv_hook(&mut self, channel: ReliableChannel, hook: Option<Box<dyn MessageHook>>) {
+        self.recv_hooks.get_or_insert_default().set_channel(channel, hook);
+    }
+
+    /// Lets a channel do again as the session does, in both directions.
+    pub fn inherit_channel_hooks(&mut self, channel: ReliableChannel) {
+        for hooks in [&mut self.send_hooks, &mut self.recv_hooks].into_iter().flatten() {
+            hooks.inherit(channel);
+        }
+    }
+
+    /// What happened, oldest first. [`Event::Closed`] is the last.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) has something to do. `None`: never.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.timers.next()
+    }
+
+    /// Whether the session is open: messages can be sent, and the handshake is done.
+    pub fn is_connected(&self) -> bool {
+        self.announced && matches!(self.state, State::Open)
+    }
+
+    /// How the session ended; `None` while it has not.
+    pub fn closed(&self) -> Option<Closed> {
+        match &self.state {
+            State::Closed(ending) => Some(ending.closed),
+            _ => None,
+        }
+    }
+
+    /// Whether the session can be forgotten: it has ended, and so has the time in which stragglers are told.
+    pub fn is_drained(&self) -> bool {
+        matches!(&self.state, State::Closed(ending) if ending.is_over())
+    }
+
+    /// The id that the client chose.
+    pub fn session_id(&self) -> u32 {
+        self.session_id
+    }
+
+    /// The seed of the CRC, zero before the handshake. With the session id it is all that tells the peer from a stranger:
+    /// keep it secret.
+    pub fn crc_seed(&self) -> u32 {
+        self.crc_seed
+    }
+
+    /// The configuration it was made with.
+    pub fn config(&self) -> &SessionConfig {
+        &self.config
+    }
+
+    /// What was taken from the application and is not known to have arrived.
+    pub fn undelivered(&self) -> Undelivered {
+        if let State::Closed(ending) = &self.state {
+            return ending.undelivered;
+        }
+        let mut undelivered = Undelivered::default();
+        for reliable in self.channels.iter().flatten() {
+            let (bytes, messages) = reliable.sender.undelivered();
+            undelivered.bytes += bytes;
+            undelivered.messages += messages;
+        }
+        undelivered
+    }
+
+    /// Whether nothing waits in either direction: everything sent has been acknowledged, everything that arrived has been
+    /// taken, and no acknowledgement is owed.
+    pub fn is_idle(&self) -> bool {
+        let mut channels = self.channels.iter().flatten();
+        let idle = channels.all(|reliable| reliable.sender.is_idle() && reliable.receiver.is_idle());
+        idle && self.inbox.is_empty() && !self.outbox.has_unreliable()
+    }
+
+    /// The memory that the session takes at this moment, in bytes: itself, messages that wait, packets under way or ahead of
+    /// a gap, half a message, and what keeps account of them. Receive buffers that messages share are not counted.
+    pub fn memory(&self) -> usize {
+        let channels = self.channels.iter().flatten();
+        let reliable: usize =
+            channels.map(|reliable| size_of::<Reliable>() + reliable.sender.bytes() + reliable.receiver.bytes()).sum();
+        size_of::<Self>() + reliable + self.inbox.bytes() + self.outbox.unreliable_bytes()
+    }
+
+    /// Counters and measurements at this moment.
+    pub fn stats(&self, now: Instant) -> SessionStats {
+        let senders = || self.channels.iter().flatten().map(|reliable| &reliable.sender);
+        let loss = self.clock.loss();
+        SessionStats {
+            rtt: self.rtt.smoothed(),
+            rtt_min: self.rtt.minimum(),
+            rtt_last: self.rtt.latest(),
+            loss_sent: loss.map(|(sent, _)| sent),
+            loss_received: loss.map(|(_, received)| received),
+            clock_offset: self.clock.offset(),
+            pending_bytes: senders().map(Sender::queued_bytes).sum::<usize>() + self.outbox.unreliable_bytes(),
+            in_flight_bytes: self.in_flight(),
+            congestion_window: self.congestion.window(),
+            unread_bytes: self.inbox.bytes(),
+            oldest_unacknowledged: senders()
+                .filter_map(Sender::oldest_first_sent)
+                .min()
+                .map(|sent| now.saturating_duration_since(sent)),
+            since_received: self.confirmed.then(|| now.saturating_duration_since(self.last_received)),
+            ..self.stats
+        }
+    }
+
+    /// Bytes of reliable packets under way, over all channels.
+    fn in_flight(&self) -> usize {
+        self.channels.iter().flatten().map(|reliable| reliable.sender.flying_bytes()).sum()
+    }
+
+    fn reliable(&mut self, channel: ReliableChannel) -> &mut Reliable {
+        self.channels[channel.index()].get_or_insert_with(|| {
+            Box::new(Reliable { sender: Sender::new(channel), receiver: Receiver::new(channel) })
+        })
+    }
+
+    /// The most bytes of one packet in a datagram of its own.
+    fn packet_limit(&self) -> usize {
+        self.udp_length - self.framing.overhead()
+    }
+
+    /// The most bytes of an unreliable message, escape included.
+    fn unreliable_limit(&self, channel: Channel) -> usize {
+        // Before the response the overhead is not known; the most there can be is 4 bytes of CRC and 2 of flags.
+        let limit = if matches!(self.state, State::Connecting(_)) { self.udp_length - 6 } else { self.packet_limit() };
+        if channel == Channel::Unreliable { limit } else { limit - ORDERED_HEADER }
+    }
+
+    fn send_limits(&self) -> SendLimits {
+        SendLimits {
+            window_packets: self.config.send_window,
+            window_bytes: self.config.send_window_bytes,
+            packet: self.packet_limit(),
+        }
+    }
+
+    fn recv_limits(&self) -> RecvLimits {
+        let settings = &*self.config;
+        RecvLimits {
+            window: settings.recv_window,
+            message: settings.max_message_size + TRANSFORM_OVERHEAD,
+            inbox: settings.recv_buffer,
+            acks: AckPolicy {
+                packets: if settings.ack_every_packet { 1 } else { settings.ack_packets },
+                delay: settings.max_ack_delay,
+            },
+            unordered: false,
+        }
+    }
+
+    /// Delivers what waited for room.
+    fn drain(&mut self) {
+        let limits = self.recv_limits();
+        let mut corrupt = None;
+        self.stalled = false;
+        for reliable in self.channels.iter_mut().flatten() {
+            if let Err(error) = reliable.receiver.drain(&limits, &mut self.inbox) {
+                corrupt = Some(error);
+            }
+            self.stalled |= reliable.receiver.is_stalled();
+        }
+        if let Some(error) = corrupt {
+            self.corrupt(error.0);
+        }
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("role", &self.role)
+            .field("session_id", &format_args!("{:08x}", self.session_id))
+            .field("state", &self.state)
+            .field("udp_length", &self.udp_length)
+            .field("framing", &self.framing)
+            .finish_non_exhaustive()
+    }
+}
+
+fn rc4(key: Option<&[u8]>) -> Result<Option<Box<dyn MessageHook>>, KeyError> {
+    key.map(|key| Rc4::new(key).map(|rc4| Box::new(rc4) as Box<dyn MessageHook>)).transpose()
+}
+
+/// The message with one 0 in front: a copy, for the few that need it.
+fn escaped(message: &[u8]) -> Bytes {
+    let mut wire = BytesMut::with_capacity(message.len() + 1);
+    wire.put_u8(0);
+    wire.put_slice(message);
+    wire.freeze()
+}

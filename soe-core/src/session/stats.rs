@@ -1,0 +1,80 @@
+//! What a session has counted and measured.
+
+use std::time::Duration;
+
+/// A snapshot of a session's counters and measurements. All counts start with the session.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct SessionStats {
+    /// Datagrams sent.
+    pub datagrams_sent: u64,
+    /// Datagrams that came from the peer's address.
+    pub datagrams_received: u64,
+    /// Bytes sent in datagrams, UDP and IP headers not counted.
+    pub bytes_sent: u64,
+    /// Bytes received in datagrams, UDP and IP headers not counted.
+    pub bytes_received: u64,
+    /// Messages taken from the application.
+    pub messages_sent: u64,
+    /// Messages given to the application.
+    pub messages_received: u64,
+    /// Bytes of messages taken from the application.
+    pub message_bytes_sent: u64,
+    /// Bytes of messages given to the application.
+    pub message_bytes_received: u64,
+    /// Datagrams dropped for a wrong CRC, or too short to have one.
+    pub crc_rejects: u64,
+    /// Datagrams with a right CRC and no sensible content, dropped because the CRC has no bytes and proves nothing; or with
+    /// an unknown op code.
+    pub malformed: u64,
+    /// Packets ignored: handshakes out of place, disconnects with another id, and the like.
+    pub ignored: u64,
+    /// Reliable packets that arrived again.
+    pub duplicates: u64,
+    /// Reliable packets that arrived ahead of a gap.
+    pub out_of_order: u64,
+    /// Reliable packets beyond the receive window, dropped.
+    pub beyond_window: u64,
+    /// Ordered messages dropped because a newer one came first.
+    pub overtaken: u64,
+    /// Unreliable messages dropped because the application was behind.
+    pub unread_dropped: u64,
+    /// Unreliable messages dropped because the datagrams agreed on turned out too small for them.
+    pub oversized_dropped: u64,
+    /// Acknowledgements of something never sent.
+    pub bogus_acks: u64,
+    /// Reliable packets sent, resends not counted.
+    pub reliable_sent: u64,
+    /// Packets sent again because later ones were acknowledged.
+    pub resent_lost: u64,
+    /// Packets sent again because no acknowledgement came in time.
+    pub resent_timeout: u64,
+    /// Times the resend timer fired.
+    pub resend_timeouts: u64,
+    /// UnknownSender datagrams received.
+    pub unknown_sender: u64,
+    /// The smoothed round trip, acknowledgement delay included.
+    pub rtt: Option<Duration>,
+    /// The lowest round trip.
+    pub rtt_min: Option<Duration>,
+    /// The last round trip measured.
+    pub rtt_last: Option<Duration>,
+    /// The share of datagrams to the peer that were lost between the last two exchanges of statistics, 0 to 1.
+    pub loss_sent: Option<f32>,
+    /// The share of datagrams from the peer that were lost between the last two exchanges of statistics, 0 to 1.
+    pub loss_received: Option<f32>,
+    /// How far the server's clock is ahead of this side's, in milliseconds, modulo 2^32; on clients that ask for it.
+    pub clock_offset: Option<u32>,
+    /// Bytes that wait to be sent for the first time.
+    pub pending_bytes: usize,
+    /// Reliable bytes sent and not yet acknowledged.
+    pub in_flight_bytes: usize,
+    /// The congestion window in bytes.
+    pub congestion_window: usize,
+    /// Bytes that wait for the application.
+    pub unread_bytes: usize,
+    /// How long the oldest unacknowledged reliable packet has been under way.
+    pub oldest_unacknowledged: Option<Duration>,
+    /// How long ago the last valid datagram came.
+    pub since_received: Option<Duration>,
+}

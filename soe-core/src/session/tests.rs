@@ -1,0 +1,396 @@
+//! Two sessions and an admission, over a link in virtual time.
+
+use std::{collections::VecDeque, net::SocketAddr, time::Duration};
+
+use super::*;
+use crate::{Admission, Admit, Dialect};
+
+const MS: Duration = Duration::from_millis(1);
+const ID: u32 = 0x1234_5678;
+
+fn config() -> SessionConfigBuilder {
+    SessionConfig::builder("Test")
+}
+
+use crate::SessionConfigBuilder;
+
+/// A client and a server with a fixed delay between them, and a say in which datagrams get through.
+struct Link {
+    now: Instant,
+    client: Session,
+    admission: Admission,
+    server: Option<Session>,
+    /// To the server, and to the client: when it arrives, and what.
+    wires: [VecDeque<(Instant, Vec<u8>)>; 2],
+    delay: Duration,
+    /// Whether the n-th datagram in this direction is lost.
+    lose: fn(to_client: bool, n: u64) -> bool,
+    sent: [u64; 2],
+    events: Vec<Event>,
+}
+
+impl Link {
+    fn new(client: SessionConfig, server: SessionConfig) -> Self {
+        let now = Instant::now();
+        Self {
+            now,
+            client: Session::connect(now, client, ID),
+            admission: Admission::new(now, server.into(), [7; 16]),
+            server: None,
+            wires: Default::default(),
+            delay: 10 * MS,
+            lose: |_, _| false,
+            sent: [0; 2],
+            events: Vec::new(),
+        }
+    }
+
+    fn connected(client: SessionConfig, server: SessionConfig) -> Self {
+        let mut link = Self::new(client, server);
+        link.run(100 * MS);
+        assert_eq!(link.events, [Event::Connected]);
+        assert!(link.server.is_some());
+        link
+    }
+
+    fn plain() -> Self {
+        let config = config().build().unwrap();
+        Self::connected(config.clone(), config)
+    }
+
+    fn address() -> SocketAddr {
+        SocketAddr::from(([192, 0, 2, 1], 7))
+    }
+
+    fn put(&mut self, to_client: bool, datagram: &[u8]) {
+        let wire = usize::from(to_client);
+        self.sent[wire] += 1;
+        if !(self.lose)(to_client, self.sent[wire]) {
+            self.wires[wire].push_back((self.now + self.delay, datagram.to_vec()));
+        }
+    }
+
+    fn flush(&mut self) {
+        for to_client in [false, true] {
+            loop {
+                let mut buf = Vec::new();
+                let now = self.now;
+                let session = if to_client { self.server.as_mut() } else { Some(&mut self.client) };
+                let Some(transmit) = session.and_then(|session| session.poll_transmit(now, &mut buf)) else { break };
+                assert_eq!(transmit.size, buf.len());
+                for datagram in buf.chunks(transmit.segment_size) {
+                    self.put(to_client, datagram);
+                }
+            }
+        }
+    }
+
+    fn arrive(&mut self) {
+        let now = self.now;
+        while let Some((_, datagram)) = self.wires[1].pop_front_if_due(now) {
+            let _ = self.client.handle_datagram(now, datagram[..].into());
+        }
+        while let Some((_, datagram)) = self.wires[0].pop_front_if_due(now) {
+            let stranger = match &mut self.server {
+                Some(server) => match server.handle_datagram(now, datagram[..].into()) {
+                    Verdict::Rejected(datagram) | Verdict::Stranger(datagram) => Some(datagram),
+                    _ => None,
+                },
+                None => Some(datagram[..].into()),
+            };
+            let Some(datagram) = stranger else { continue };
+            if let Admit::Opened(newcomer) = self.admission.handle_datagram(now, Self::address(), datagram) {
+                self.server = Some(newcomer.session);
+            }
+            let mut buf = Vec::new();
+            while self.admission.poll_transmit(&mut buf).is_some() {
+                let reply = std::mem::take(&mut buf);
+                self.put(true, &reply);
+            }
+        }
+        self.events.extend(std::iter::from_fn(|| self.client.poll_event()));
+    }
+
+    /// Lets time pass, from one thing that happens to the next.
+    fn run(&mut self, time: Duration) {
+        let end = self.now + time;
+        for _ in 0..1_000_000 {
+            self.flush();
+            let timers = [self.client.poll_timeout(), self.server.as_ref().and_then(Session::poll_timeout)];
+            let arrivals = self.wires.iter().filter_map(|wire| wire.front().map(|(at, _)| *at));
+            let next = timers.into_iter().flatten().chain(arrivals).min();
+            let Some(next) = next.filter(|&next| next <= end) else {
+                self.now = end;
+                return;
+            };
+            self.now = self.now.max(next);
+            self.arrive();
+            let now = self.now;
+            self.client.handle_timeout(now);
+            if let Some(server) = &mut self.server {
+                server.handle_timeout(now);
+            }
+        }
+        panic!("time stands still");
+    }
+
+    fn server(&mut self) -> &mut Session {
+        self.server.as_mut().unwrap()
+    }
+
+    fn received(&mut self) -> Vec<Bytes> {
+        std::iter::from_fn(|| self.server().recv()).map(|message| message.payload).collect()
+    }
+}
+
+trait PopDue {
+    fn pop_front_if_due(&mut self, now: Instant) -> Option<(Instant, Vec<u8>)>;
+}
+
+impl PopDue for VecDeque<(Instant, Vec<u8>)> {
+    fn pop_front_if_due(&mut self, now: Instant) -> Option<(Instant, Vec<u8>)> {
+        self.front().is_some_and(|(at, _)| *at <= now).then(|| self.pop_front()).flatten()
+    }
+}
+
+fn pattern(length: usize, seed: u8) -> Bytes {
+    (0..length).map(|n| (n as u8).wrapping_mul(31).wrapping_add(seed)).collect::<Vec<_>>().into()
+}
+
+#[test]
+fn a_session_opens_and_messages_of_all_sizes_arrive_in_order() {
+    let mut link = Link::plain();
+    let messages: Vec<_> = [1, 2, 505, 506, 507, 508, 5_000, 100_000, 3].map(|n| pattern(n, n as u8)).into();
+    for message in &messages {
+        link.client.send(message.clone().into()).unwrap();
+    }
+    link.run(Duration::from_secs(5));
+    assert_eq!(link.received(), messages);
+    assert!(link.client.is_idle() && link.server().is_idle());
+}
+
+#[test]
+fn messages_that_begin_with_zero_arrive_as_they_are() {
+    let mut link = Link::plain();
+    let messages = [&[0][..], &[0, 0], &[0, 0x19, 5], &[0, 9, 0, 0, 1], &[0; 600]].map(Bytes::copy_from_slice);
+    for message in &messages {
+        link.client.send(message.clone().into()).unwrap();
+        link.client.send(Message::unreliable(message.clone())).unwrap();
+        link.run(MS * 50);
+    }
+    let mut received = link.received();
+    received.sort();
+    let mut expected = [messages.clone(), messages].concat();
+    expected.sort();
+    assert_eq!(received, expected);
+}
+
+#[test]
+fn a_tenth_lost_each_way_is_made_good() {
+    let mut link = Link::plain();
+    link.lose = |_, n| n % 10 == 0;
+    let messages: Vec<_> = (0..200).map(|n| pattern(1 + n * 37 % 2_000, n as u8)).collect();
+    for message in &messages {
+        link.client.send(message.clone().into()).unwrap();
+    }
+    link.run(Duration::from_secs(20));
+    assert_eq!(link.received(), messages);
+    assert!(link.client.stats(link.now).resent_lost > 0);
+    assert!(link.client.is_idle());
+}
+
+#[test]
+fn a_lost_last_acknowledgement_is_sent_again() {
+    let mut link = Link::plain();
+    link.client.send(pattern(10, 1).into()).unwrap();
+    link.lose = |to_client, _| to_client;
+    link.run(100 * MS);
+    assert_eq!(link.received().len(), 1);
+    assert!(!link.client.is_idle());
+    link.lose = |_, _| false;
+    link.run(Duration::from_secs(3));
+    assert!(link.client.is_idle());
+    let now = link.now;
+    assert!(link.server().stats(now).duplicates > 0);
+    assert!(link.received().is_empty());
+}
+
+#[test]
+fn a_client_without_an_answer_gives_up() {
+    let mut link = Link::new(config().build().unwrap(), config().build().unwrap());
+    link.lose = |_, _| true;
+    link.run(Duration::from_secs(11));
+    assert!(link.sent[0] >= 5, "{} requests", link.sent[0]);
+    let closed = link.client.closed().unwrap();
+    assert_eq!((closed.reason, closed.origin), (DisconnectReason::ConnectFail, crate::Origin::Transport));
+}
+
+#[test]
+fn another_protocol_is_refused_in_a_way_the_client_can_read() {
+    let other = SessionConfig::new("Other").unwrap();
+    let mut link = Link::new(SessionConfig::new("LoginUdp_9").unwrap(), other);
+    link.run(Duration::from_secs(1));
+    assert!(link.server.is_none());
+    let closed = link.client.closed().unwrap();
+    assert_eq!((closed.reason, closed.origin), (DisconnectReason::ProtocolMismatch, crate::Origin::Peer));
+    assert!(!link.events.contains(&Event::Connected));
+}
+
+#[test]
+fn a_short_request_is_refused_without_amplifying_it() {
+    let mut link = Link::new(SessionConfig::new("A").unwrap(), SessionConfig::new("Other").unwrap());
+    link.run(Duration::from_secs(1));
+    assert!(link.server.is_none());
+    assert_eq!(link.client.closed().map(|closed| closed.reason), Some(DisconnectReason::ProtocolMismatch));
+}
+
+#[test]
+fn closing_delivers_what_is_queued_and_tells_the_peer() {
+    let mut link = Link::plain();
+    let message = pattern(50_000, 3);
+    link.client.send(message.clone().into()).unwrap();
+    let now = link.now;
+    link.client.close(now, DisconnectReason::Application);
+    assert!(matches!(link.client.send(message.clone().into()), Err(SendError::Closed(_))));
+    link.run(Duration::from_secs(1));
+    assert_eq!(link.received(), [message]);
+    let closed = link.server().closed().unwrap();
+    assert_eq!((closed.reason, closed.origin), (DisconnectReason::Application, crate::Origin::Peer));
+    assert_eq!(link.client.undelivered(), Undelivered::default());
+    link.run(Duration::from_secs(3));
+    assert!(link.client.is_drained() && link.server().is_drained());
+    assert_eq!(link.client.poll_timeout(), None);
+}
+
+#[test]
+fn a_silent_peer_times_out() {
+    let mut link = Link::plain();
+    link.lose = |_, _| true;
+    link.run(Duration::from_secs(31));
+    for closed in [link.client.closed(), link.server().closed()] {
+        assert_eq!(closed.map(|closed| closed.reason), Some(DisconnectReason::Timeout));
+    }
+}
+
+#[test]
+fn heartbeats_keep_an_idle_session_alive_at_little_cost() {
+    let mut link = Link::plain();
+    let before = link.sent;
+    link.run(Duration::from_secs(600));
+    assert!(link.client.is_connected());
+    assert!(link.sent[0] - before[0] < 60, "{:?}", link.sent);
+}
+
+#[test]
+fn a_key_switch_is_exact_within_one_group() {
+    let mut link = Link::plain();
+    link.client.send(Bytes::from_static(b"plain").into()).unwrap();
+    link.client.set_send_key(Some(b"secret")).unwrap();
+    link.client.send(Bytes::from_static(b"first").into()).unwrap();
+    link.client.send(Bytes::from_static(b"second").into()).unwrap();
+    link.client.set_send_key(None).unwrap();
+    link.client.send(Bytes::from_static(b"plain again").into()).unwrap();
+    let before = link.sent[0];
+    link.run(15 * MS);
+    assert_eq!(link.sent[0], before + 1);
+    let mut next = || link.server.as_mut().unwrap().recv().unwrap().payload;
+    assert_eq!(next(), "plain");
+    link.server().set_recv_key(Some(b"secret")).unwrap();
+    let mut next = || link.server.as_mut().unwrap().recv().unwrap().payload;
+    assert_eq!((next(), next()), (Bytes::from("first"), Bytes::from("second")));
+    link.server().set_recv_key(None).unwrap();
+    assert_eq!(link.received(), ["plain again"]);
+}
+
+#[test]
+fn every_dialect_carries_messages_both_ways() {
+    for name in Dialect::ALL_NAMES {
+        let dialect = Dialect::by_name(name).unwrap();
+        let config = SessionConfig::with_dialect(dialect).protocol_name("Game".into()).build().unwrap();
+        let mut link = Link::connected(config.clone(), config);
+        let messages = [pattern(5, 1), pattern(2_000, 2), Bytes::from(vec![9; 400])];
+        for message in &messages {
+            link.client.send(message.clone().into()).unwrap();
+            link.server().send(message.clone().into()).unwrap();
+        }
+        link.run(Duration::from_secs(1));
+        assert_eq!(link.received(), messages, "{name}");
+        let back: Vec<_> = std::iter::from_fn(|| link.client.recv()).map(|message| message.payload).collect();
+        assert_eq!(back, messages, "{name}");
+    }
+}
+
+#[test]
+fn small_packets_and_acknowledgements_share_a_datagram() {
+    let mut link = Link::plain();
+    link.client.send(pattern(60, 1).into()).unwrap();
+    link.flush();
+    link.now += link.delay;
+    link.arrive();
+    let echo = link.server().recv().unwrap();
+    link.server().send(echo).unwrap();
+    let before = link.sent[1];
+    link.flush();
+    assert_eq!(link.sent[1], before + 1);
+    link.run(100 * MS);
+    assert_eq!(link.sent[1], before + 1, "the acknowledgement rode with the echo");
+    assert!(link.server().is_idle());
+}
+
+#[test]
+fn an_application_that_does_not_read_holds_only_its_own_peer_back() {
+    let server = config().recv_buffer(20_000).build().unwrap();
+    let mut link = Link::connected(config().build().unwrap(), server);
+    let messages: Vec<_> = (0..400).map(|n| pattern(1_000, n as u8)).collect();
+    for message in &messages {
+        link.client.send(message.clone().into()).unwrap();
+    }
+    link.run(Duration::from_secs(5));
+    let now = link.now;
+    assert!(link.server().stats(now).unread_bytes < 22_000);
+    assert!(!link.client.is_idle());
+    let mut received = Vec::new();
+    for _ in 0..400 {
+        received.extend(link.received());
+        link.run(Duration::from_millis(500));
+    }
+    assert_eq!(received, messages);
+    assert!(link.client.is_idle());
+}
+
+#[test]
+fn a_wrong_checksum_changes_nothing() {
+    let mut link = Link::plain();
+    let now = link.now;
+    let before = link.server().poll_timeout();
+    for n in 0..=255u8 {
+        let verdict = link.server().handle_datagram(now, BytesMut::from(&[0, n % 0x19, 0, 0, 1, 2, 3, n][..]));
+        assert!(!matches!(verdict, Verdict::Authentic), "{n}");
+    }
+    assert_eq!(link.server().poll_timeout(), before);
+    assert!(link.server().closed().is_none());
+    assert!(link.server().stats(now).crc_rejects > 0);
+}
+
+#[test]
+fn unknown_sender_from_a_forger_closes_nothing() {
+    let mut link = Link::plain();
+    for _ in 0..200 {
+        let now = link.now;
+        let _ = link.client.handle_datagram(now, BytesMut::from(&[0, 0x1D][..]));
+        link.run(50 * MS);
+    }
+    assert!(link.client.is_connected());
+}
+
+#[test]
+fn unknown_sender_from_a_server_that_forgot_us_ends_the_session() {
+    let mut link = Link::plain();
+    link.server = None;
+    for n in 0..30 {
+        let _ = link.client.send(pattern(10, n).into());
+        link.run(500 * MS);
+    }
+    let closed = link.client.closed().unwrap();
+    assert_eq!(closed.reason, DisconnectReason::UnreachableConnection);
+}

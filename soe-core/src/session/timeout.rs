@@ -1,0 +1,159 @@
+//! What happens when a timer expires.
+
+use std::time::{Duration, Instant};
+
+use super::{Session, State, Timer};
+use crate::{Closed, DisconnectReason, Origin};
+
+/// The resend timer doubles up to this, so that a link that comes back is noticed soon.
+const MAX_RESEND_INTERVAL: Duration = Duration::from_secs(2);
+/// Resend timers in a row without any acknowledgement after which the path counts as a new one.
+const PERSISTENT: u32 = 3;
+/// UnknownSender must have come again within this long before the deadline to count as still coming.
+const UNKNOWN_SENDER_FRESH: Duration = Duration::from_secs(2);
+
+impl Session {
+    /// Does what is due. To be called at [`poll_timeout`](Self::poll_timeout), and harmless at any other time.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some(timer) = self.timers.expire(now) {
+            match timer {
+                Timer::Handshake => self.handshake_timer(now),
+                Timer::Connect => self.connect_timer(now),
+                // The next datagram takes them along, or is made for them.
+                Timer::Ack => self.outbox.acks_due = true,
+                Timer::Resend => self.resend_timer(now),
+                Timer::Heartbeat => self.heartbeat_timer(now),
+                Timer::Inactivity => self.inactivity_timer(now),
+                Timer::NetStatus => {
+                    self.outbox.net_status_due = true;
+                    self.timers.set(Timer::NetStatus, now + self.config.net_status_interval);
+                }
+                Timer::Icmp => self.unanswered(now, DisconnectReason::IcmpError),
+                Timer::Remap => self.remap_timer(now),
+                Timer::Close if matches!(self.state, State::Closing(_)) => self.close_deadline(now),
+                Timer::Close => self.ended_timer(now),
+            }
+        }
+    }
+
+    /// Ends the session for want of a peer that could be told.
+    pub(super) fn unanswered(&mut self, now: Instant, reason: DisconnectReason) {
+        self.end(now, Closed::new(Origin::Transport, reason), false);
+    }
+
+    fn handshake_timer(&mut self, now: Instant) {
+        match &mut self.state {
+            State::Connecting(connecting) => connecting.request_due = true,
+            State::Open | State::Closing(_) if !self.confirmed => self.open(now),
+            _ => {}
+        }
+    }
+
+    fn heartbeat_timer(&mut self, now: Instant) {
+        let deadline = self.last_sent + self.config.heartbeat_after;
+        if deadline <= now {
+            self.outbox.heartbeat_due = true;
+            self.shrink();
+        }
+        self.timers.set(Timer::Heartbeat, deadline.max(now + self.config.heartbeat_after.min(Duration::from_secs(1))));
+    }
+
+    fn inactivity_timer(&mut self, now: Instant) {
+        let deadline = self.last_received + self.config.inactivity_timeout;
+        if deadline <= now {
+            self.end(now, Closed::new(Origin::Transport, DisconnectReason::Timeout), true);
+        } else {
+            self.timers.set(Timer::Inactivity, deadline);
+        }
+    }
+
+    /// The socket reported that the peer cannot be reached (an ICMP error). Tolerated for
+    /// [`icmp_grace`](crate::Settings::icmp_grace) after the first; any valid datagram clears it. Ignored while negotiating:
+    /// the server may be about to start.
+    pub fn handle_unreachable(&mut self, now: Instant) {
+        let open = matches!(self.state, State::Open | State::Closing(_));
+        if open && !self.timers.is_set(Timer::Icmp) {
+            self.timers.set(Timer::Icmp, now + self.config.icmp_grace);
+        }
+    }
+
+    /// UnknownSender came. Anybody can send it, so it only makes a client ask: to be remapped, and for a sign of life.
+    pub(super) fn unknown_sender(&mut self, now: Instant) {
+        self.stats.unknown_sender += 1;
+        if !matches!(self.state, State::Open | State::Closing(_)) || !self.is_client() {
+            return;
+        }
+        if !self.timers.is_set(Timer::Remap) {
+            self.timers.set(Timer::Remap, now + self.config.remap_timeout);
+        } else if self.unknown_sender_at.is_some_and(|last| now < last + REMAP_INTERVAL) {
+            return;
+        }
+        self.unknown_sender_at = Some(now);
+        self.outbox.remap_due = true;
+        self.outbox.net_status_due = true;
+    }
+
+    /// The time to be remapped is over: the server has sent nothing valid since.
+    fn remap_timer(&mut self, now: Instant) {
+        if self.unknown_sender_at.is_some_and(|last| now < last + UNKNOWN_SENDER_FRESH) {
+            self.unanswered(now, DisconnectReason::UnreachableConnection);
+        }
+    }
+
+    fn resend_timer(&mut self, now: Instant) {
+        let expired = self.config.unacknowledged_timeout;
+        let oldest = self.channels.iter().flatten().filter_map(|reliable| reliable.sender.oldest_first_sent()).min();
+        if !expired.is_zero() && oldest.is_some_and(|sent| now >= sent + expired) {
+            self.end(now, Closed::new(Origin::Transport, DisconnectReason::UnacknowledgedTimeout), true);
+            return;
+        }
+        let interval = self.resend_interval();
+        let mut probes = 0;
+        for reliable in self.channels.iter_mut().flatten() {
+            if let Some(deadline) = now.checked_sub(interval) {
+                probes += reliable.sender.flight().probe(deadline);
+            }
+        }
+        if probes > 0 {
+            self.backoff += 1;
+            self.stats.resend_timeouts += 1;
+            self.outbox.probes = probes;
+            if self.backoff == PERSISTENT {
+                self.congestion.persistent();
+            }
+        }
+        self.detect_losses(now);
+    }
+
+    fn resend_interval(&self) -> Duration {
+        let timeout = self.rtt.timeout();
+        (timeout * 2u32.pow(self.backoff.min(8))).min(MAX_RESEND_INTERVAL.max(timeout))
+    }
+
+    /// Looks for packets that later ones have overtaken, and sets the resend timer anew.
+    pub(super) fn detect_losses(&mut self, now: Instant) {
+        let loss_delay = self.rtt.loss_delay();
+        let interval = self.resend_interval();
+        let mut deadline: Option<Instant> = None;
+        for reliable in self.channels.iter_mut().flatten() {
+            let (lost, next) = reliable.sender.flight().detect_losses(now, loss_delay);
+            if lost > 0 {
+                self.congestion.lost(lost);
+            }
+            let resend = reliable.sender.oldest_sent().map(|sent| sent + interval);
+            deadline = [deadline, next, resend].into_iter().flatten().min();
+        }
+        self.timers.set(Timer::Resend, deadline);
+    }
+
+    /// Gives back memory that bursts have left behind.
+    fn shrink(&mut self) {
+        for reliable in self.channels.iter_mut().flatten() {
+            reliable.sender.shrink();
+        }
+        self.events.shrink_to_fit();
+    }
+}
+
+/// The least time between two requests for a remap.
+const REMAP_INTERVAL: Duration = Duration::from_millis(250);
