@@ -256,6 +256,7 @@ setters!(
         send_buffer: usize,
         recv_buffer: usize,
         oversized_unreliable: Oversized,
+        bundle_unreliable: bool,
         escape: EscapeRule,
         escape_ordered: bool,
     }

@@ -2,8 +2,10 @@
 
 use std::{collections::VecDeque, net::SocketAddr, time::Duration};
 
+use bytes::{Bytes, BytesMut};
+
 use super::*;
-use crate::{Admission, Admit, Dialect};
+use crate::{Admission, Admit, Dialect, Message, SendError, SessionConfigBuilder};
 
 const MS: Duration = Duration::from_millis(1);
 const ID: u32 = 0x1234_5678;
@@ -11,8 +13,6 @@ const ID: u32 = 0x1234_5678;
 fn config() -> SessionConfigBuilder {
     SessionConfig::builder("Test")
 }
-
-use crate::SessionConfigBuilder;
 
 /// A client and a server with a fixed delay between them, and a say in which datagrams get through.
 struct Link {
