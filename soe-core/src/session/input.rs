@@ -88,7 +88,7 @@ impl Session {
     }
 
     /// A valid datagram: the peer is alive and knows us.
-    fn heard(&mut self, now: Instant) {
+    pub(super) fn heard(&mut self, now: Instant) {
         self.last_received = now;
         if !self.confirmed {
             self.confirmed = true;

@@ -58,6 +58,16 @@ impl Session {
         self.timers.set(Timer::Heartbeat, deadline.max(now + self.config.heartbeat_after.min(Duration::from_secs(1))));
     }
 
+    /// The peer goes on from another address: whoever routes datagrams has moved the path, after one that was
+    /// [`Authentic`](super::Verdict::Authentic) came from there. The application is told with
+    /// [`Event::Remapped`](super::Event::Remapped).
+    pub fn handle_remap(&mut self, now: Instant) {
+        if matches!(self.state, State::Open | State::Closing(_)) {
+            self.heard(now);
+            self.events.push_back(super::Event::Remapped);
+        }
+    }
+
     fn inactivity_timer(&mut self, now: Instant) {
         let deadline = self.last_received + self.config.inactivity_timeout;
         if deadline <= now {

@@ -1,0 +1,64 @@
+//! What the world is put through: each scenario is a function of a seed, from which it draws its parameters.
+
+pub(crate) mod random;
+
+use std::{net::SocketAddr, time::Duration};
+
+use super::{runner::Outcome, world::World};
+
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
+pub(crate) const MS: Duration = Duration::from_millis(1);
+
+/// Somebody's address: each number gives another.
+pub(crate) fn address(n: usize) -> SocketAddr {
+    let n = n as u32;
+    SocketAddr::from(([198, 18, (n >> 8) as u8, n as u8], 20_000))
+}
+
+/// Lets everything arrive, then asserts that both ends of each session have it all and that nothing goes on without need.
+pub(crate) fn finish(world: &mut World, time: Duration) -> Outcome {
+    let clients = world.clients.len();
+    let done = world.run_until(time, |world| all_quiet(world));
+    if !done {
+        for n in 0..clients {
+            let (client, peer) = (&world.clients[n].endpoint, world.peer_of(n));
+            let peer = peer.and_then(|peer| world.server.peers[peer].as_ref()).map(|peer| &peer.endpoint);
+            if !client.is_quiet() || !peer.is_some_and(|peer| peer.is_quiet()) {
+                for endpoint in peer.into_iter().chain([client]) {
+                    eprintln!("{:#?}\n{:#?}\n{:#?}", endpoint.session, endpoint.app, endpoint.session.stats(world.now));
+                }
+                break;
+            }
+        }
+        panic!("not quiet after {:?}", world.elapsed());
+    }
+    rest(world);
+    Outcome::of(world)
+}
+
+fn all_quiet(world: &World) -> bool {
+    (0..world.clients.len()).all(|n| {
+        let peer = world.peer_of(n).and_then(|peer| world.server.peers[peer].as_ref());
+        peer.is_some_and(|peer| peer.endpoint.is_quiet()) && world.clients[n].endpoint.is_quiet()
+    })
+}
+
+/// When it is quiet, no timer fires and nothing leaves but signs of life and statistics.
+fn rest(world: &mut World) {
+    const REST: Duration = Duration::from_secs(60);
+    world.run_for(10 * SECOND);
+    let before: Vec<_> = ends(world).iter().map(|end| (end.fired, end.datagrams)).collect();
+    world.run_for(REST);
+    for (end, (fired, datagrams)) in ends(world).into_iter().zip(before) {
+        assert!(end.session.is_idle(), "no longer quiet");
+        let (fired, datagrams, most) = (end.fired - fired, end.datagrams - datagrams, end.timers_in(REST));
+        assert!(fired <= most, "{fired} timers fired in a minute of silence, {most} had reason to");
+        // Everything that one side sends may be answered by the other.
+        assert!(datagrams <= 2 * most, "{datagrams} datagrams in a minute of silence");
+    }
+}
+
+fn ends(world: &World) -> Vec<&super::endpoint::Endpoint> {
+    let peers = world.server.peers.iter().flatten().map(|peer| &peer.endpoint);
+    world.clients.iter().map(|client| &client.endpoint).chain(peers).collect()
+}

@@ -1,0 +1,116 @@
+//! Two ends of a session, with everything that can be chosen chosen at random.
+
+use soe_core::{AdmissionConfig, Dialect, EscapeRule, Pass, SessionConfig};
+
+use super::{MS, SECOND, address, finish};
+use crate::{
+    app::{Keys, Plan, Reading},
+    network::{Bottleneck, Burst, Faults},
+    pattern::Sizes,
+    rng::Rng,
+    runner::Outcome,
+    world::World,
+};
+
+/// Two sessions, any dialect, any settings, any traffic, over a bad network.
+pub(crate) fn everything(seed: u64) -> Outcome {
+    let mut rng = Rng::of(seed, 100);
+    let dialect = Dialect::by_name(rng.pick(&Dialect::ALL_NAMES)).unwrap();
+    let rule = if rng.chance(0.9) { EscapeRule::Always } else { EscapeRule::WhenEncrypted };
+    let (client, server) = (config(&dialect, rule, &mut rng), config(&dialect, rule, &mut rng));
+    let limit = client.udp_length.min(server.udp_length) as usize;
+    let crc = server.crc_length;
+    let faults = [faults(crc, &mut rng), faults(crc, &mut rng)];
+    // Without escapes a plain message that begins like a packet is taken for one.
+    let leads = rule == EscapeRule::Always;
+    let keys = rng.pick(&[Keys::Never, Keys::Session, Keys::Channels]);
+    let plans = [(); 2].map(|()| Plan { keys, leads, ..plan(limit, &mut rng) });
+    let mut world = World::new(seed, AdmissionConfig::from(server));
+    world.connect(client, address(0), faults, plans);
+    world.run_until(90 * SECOND, |world| {
+        let peer = world.peer_of(0).and_then(|peer| world.server.peers[peer].as_ref());
+        world.clients[0].endpoint.is_quiet() && peer.is_some_and(|peer| peer.endpoint.is_quiet())
+    });
+    world.calm();
+    finish(&mut world, 600 * SECOND)
+}
+
+/// A configuration within all ranges that fits its peers of the same dialect.
+fn config(dialect: &Dialect, rule: EscapeRule, rng: &mut Rng) -> SessionConfig {
+    let offer = dialect.offer;
+    let window = |rng: &mut Rng| rng.pick(&[1, 4, 16, 64, 256, 256, 256, 1_000, 30_000]);
+    let buffer = |rng: &mut Rng| rng.pick(&[1, 2_000, 20_000, 200_000, 1 << 20]);
+    let mut builder = SessionConfig::with_dialect(dialect.clone())
+        .protocol_name("Simulated".into())
+        .udp_length(rng.pick(&[64, 65, 100, 255, 256, 300, offer.udp_length, offer.udp_length, 512, 1_400, 8_192]))
+        .crc_length(if rng.chance(0.5) { offer.crc_length } else { rng.range(0, 4) as u8 })
+        .recv_window(window(rng))
+        .send_window(window(rng))
+        .send_window_bytes(rng.pick(&[2_048, 10_000, 128 * 1024, 1 << 20]))
+        .ack_packets(rng.pick(&[1, 2, 32, 32, 1_000]))
+        .ack_every_packet(rng.chance(0.1))
+        .max_ack_delay(rng.pick(&[0, 1, 2, 2, 20, 100]) * MS)
+        .send_buffer(buffer(rng))
+        .recv_buffer(buffer(rng))
+        .max_message_size(256 * 1024)
+        .net_status_interval(rng.pick(&[0, 1, 10, 45]) * SECOND)
+        .heartbeat_after(rng.pick(&[5, 9, 25]) * SECOND)
+        .inactivity_timeout(rng.pick(&[0, 120]) * SECOND)
+        .connect_timeout(60 * SECOND)
+        .refusal_grace(rng.pick(&[0, 20, 1_000]) * MS)
+        .bundle_unreliable(rng.chance(0.8))
+        .escape(rule);
+    // Passes that need a codec are only for dialects that have one.
+    let compresses = dialect.codecs[0].is_some();
+    if rng.chance(0.3) {
+        let first = if compresses { rng.pick(&[Pass::None, Pass::UserCodec, Pass::Xor]) } else { Pass::None };
+        builder = builder.passes([first, rng.pick(&[Pass::None, Pass::Xor])]);
+    }
+    builder.build().unwrap()
+}
+
+fn faults(crc: u8, rng: &mut Rng) -> Faults {
+    let some = |rng: &mut Rng, high: f64| if rng.chance(0.4) { rng.share(high) } else { 0.0 };
+    let damage = if crc == 0 { 0.0 } else { 0.1 };
+    Faults {
+        latency: rng.millis(0, 150),
+        jitter: if rng.chance(0.5) { rng.millis(0, 40) } else { 0 * MS },
+        loss: some(rng, 0.2),
+        burst: rng.chance(0.2).then(|| Burst { enter: rng.share(0.03), leave: 0.1 + rng.share(0.4), loss: 0.9 }),
+        reorder: some(rng, 0.2),
+        reorder_by: rng.millis(0, 100),
+        duplicate: some(rng, 0.2),
+        corrupt: some(rng, damage),
+        truncate: some(rng, damage),
+        bottleneck: rng
+            .chance(0.2)
+            .then(|| Bottleneck { rate: rng.range(20_000, 2_000_000), queue: rng.range(5_000, 100_000) }),
+        ..Faults::default()
+    }
+}
+
+fn plan(limit: usize, rng: &mut Rng) -> Plan {
+    let mut plan = Plan::idle();
+    let most = rng.pick(&[16, 500, 500, 2_000, 20_000]);
+    for channel in 0..4 {
+        if rng.chance(if channel == 0 { 0.9 } else { 0.3 }) {
+            plan = plan.and(channel, rng.range(1, 60), Sizes::Orders(most));
+        }
+    }
+    if rng.chance(0.03) {
+        plan = plan.and(rng.size(0, 3), 1, Sizes::Range(100_000, 200_000));
+    }
+    // Within what every framing leaves of the smallest datagram agreed on.
+    let unreliable = Sizes::Range(6, limit - 16);
+    for channel in 4..7 {
+        if rng.chance(0.3) {
+            plan = plan.and(channel, rng.range(1, 60), unreliable);
+        }
+    }
+    plan.burst = rng.pick(&[1, 3, 10, u64::MAX]);
+    plan.every = rng.pick(&[1, 10, 100]) * MS;
+    if rng.chance(0.2) {
+        plan.reading = Reading::Slowly { count: rng.size(1, 20), every: rng.millis(1, 100) };
+    }
+    plan
+}
