@@ -17,7 +17,10 @@ pub(crate) fn everything(seed: u64) -> Outcome {
     let mut rng = Rng::of(seed, 100);
     let dialect = Dialect::by_name(rng.pick(&Dialect::ALL_NAMES)).unwrap();
     let rule = if rng.chance(0.9) { EscapeRule::Always } else { EscapeRule::WhenEncrypted };
-    let (client, server) = (config(&dialect, rule, &mut rng), config(&dialect, rule, &mut rng));
+    // A sender must not have more under way than its peer holds.
+    let mut window = || rng.pick(&[1, 4, 16, 64, 256, 256, 256, 1_000, 30_000]);
+    let windows = [window(), window()];
+    let [client, server] = [0, 1].map(|n| config(&dialect, rule, [windows[n], windows[1 - n]], &mut rng));
     let limit = client.udp_length.min(server.udp_length) as usize;
     let crc = server.crc_length;
     let faults = [faults(crc, &mut rng), faults(crc, &mut rng)];
@@ -36,16 +39,15 @@ pub(crate) fn everything(seed: u64) -> Outcome {
 }
 
 /// A configuration within all ranges that fits its peers of the same dialect.
-fn config(dialect: &Dialect, rule: EscapeRule, rng: &mut Rng) -> SessionConfig {
+fn config(dialect: &Dialect, rule: EscapeRule, [recv, send]: [usize; 2], rng: &mut Rng) -> SessionConfig {
     let offer = dialect.offer;
-    let window = |rng: &mut Rng| rng.pick(&[1, 4, 16, 64, 256, 256, 256, 1_000, 30_000]);
     let buffer = |rng: &mut Rng| rng.pick(&[1, 2_000, 20_000, 200_000, 1 << 20]);
     let mut builder = SessionConfig::with_dialect(dialect.clone())
         .protocol_name("Simulated".into())
         .udp_length(rng.pick(&[64, 65, 100, 255, 256, 300, offer.udp_length, offer.udp_length, 512, 1_400, 8_192]))
         .crc_length(if rng.chance(0.5) { offer.crc_length } else { rng.range(0, 4) as u8 })
-        .recv_window(window(rng))
-        .send_window(window(rng))
+        .recv_window(recv)
+        .send_window(rng.size(send.div_ceil(2), send))
         .send_window_bytes(rng.pick(&[2_048, 10_000, 128 * 1024, 1 << 20]))
         .ack_packets(rng.pick(&[1, 2, 32, 32, 1_000]))
         .ack_every_packet(rng.chance(0.1))
