@@ -87,7 +87,7 @@ impl SoeListener {
         poll_fn(|cx| self.poll_accept(cx)).await
     }
 
-    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<Option<Incoming>> {
+    fn poll_accept(&self, cx: &Context<'_>) -> Poll<Option<Incoming>> {
         loop {
             match self.shared.poll_accept(cx) {
                 Poll::Ready(Some((peer, _))) if peer.is_closed() => {}

@@ -296,7 +296,7 @@ pub(crate) fn start_send(peer: &Arc<Peer>, message: Message) -> Result<(), Sessi
     peer.send(message, false).map_err(|error| peer.refusal(error))
 }
 
-pub(crate) fn poll_close(peer: &Arc<Peer>, cx: &mut Context<'_>) -> Poll<Result<(), SessionError>> {
+pub(crate) fn poll_close(peer: &Arc<Peer>, cx: &Context<'_>) -> Poll<Result<(), SessionError>> {
     if !peer.is_closed() {
         peer.close(ENDED_HERE);
     }
