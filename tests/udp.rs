@@ -8,7 +8,9 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
+
 use futures_util::{FutureExt, SinkExt, StreamExt};
+use soe_core::HookError;
 use soe_tokio::{
     Channel, ConnectError, DisconnectReason, Incoming, ListenerConfig, Message, MessageHook, Origin, ReliableChannel,
     SendError, SessionConfig, SessionError, SoeConnector, SoeListener, SoeSession,
@@ -198,17 +200,29 @@ async fn a_clean_close_ends_both_streams_after_the_last_message() {
     for number in 0..100_u8 {
         client.send(vec![number; 300]).await.expect("open");
     }
-    let closed = soon("close", client.close(DisconnectReason::Other(5))).await.expect("served");
-    assert_eq!((closed.reason, closed.origin), (DisconnectReason::Other(5), Origin::Local));
+    let closed = soon("close", client.close(DisconnectReason::Application)).await.expect("served");
+    assert_eq!((closed.reason, closed.origin), (DisconnectReason::Application, Origin::Local));
     for number in 0..100_u8 {
         assert_eq!(receive(&mut server).await, vec![number; 300]);
     }
     assert!(soon("end", server.recv()).await.is_none());
     assert!(soon("end", client.recv()).await.is_none());
     let closed = soon("closed", server.closed()).await.expect("served");
-    assert_eq!((closed.reason, closed.origin), (DisconnectReason::Other(5), Origin::Peer));
+    assert_eq!((closed.reason, closed.origin), (DisconnectReason::Application, Origin::Peer));
     assert!(matches!(server.send(&b"too late"[..]).await, Err(SessionError::Closed(_))));
     assert!(matches!(server.try_send(&b"too late"[..]), Err(SendError::Closed(_))));
+}
+
+#[tokio::test]
+async fn a_failure_is_one_error_after_the_last_message() {
+    let listener = listen().await;
+    let (mut client, mut server) = pair(&listener).await;
+    client.send(&b"last words"[..]).await.expect("open");
+    soon("close", client.close(DisconnectReason::CorruptPacket)).await.expect("served");
+    assert_eq!(receive(&mut server).await, &b"last words"[..]);
+    let error = soon("error", server.recv()).await.expect("an error comes first").expect_err("the client complained");
+    assert!(matches!(error, SessionError::Closed(closed) if closed.reason == DisconnectReason::CorruptPacket));
+    assert!(soon("end", server.recv()).await.is_none());
 }
 
 #[tokio::test]
@@ -406,19 +420,29 @@ async fn many_sessions_share_a_socket() {
 async fn the_backlog_is_bounded_and_the_clients_come_again() {
     let listener =
         SoeListener::bind("127.0.0.1:0", ListenerConfig::from(config()).accept_backlog(1)).await.expect("bound");
-    let (first, second) = (connect(listener.local_addr()).await, connect(listener.local_addr()).await);
-    let mut names = vec![first.session_id(), second.session_id()];
-    let (mut first, mut second) = (first, second);
-    first.send(&b"first"[..]).await.expect("open");
-    second.send(&b"second"[..]).await.expect("open");
-    for _ in 0..2 {
-        let incoming = incoming(&listener).await;
-        names.retain(|id| *id != incoming.session_id());
-        tokio::spawn(echo(incoming.accept()));
+    let address = listener.local_addr();
+    let clients: Vec<_> = (0..3_u8)
+        .map(|number| {
+            tokio::spawn(async move {
+                let mut client = connect(address).await;
+                client.send(vec![number]).await.expect("open");
+                assert_eq!(receive(&mut client).await, vec![number]);
+            })
+        })
+        .collect();
+    soon("knocks", async {
+        while listener.stats().socket.datagrams_received < 6 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            assert!(listener.stats().admission.opened <= 1);
+        }
+    })
+    .await;
+    for _ in 0..3 {
+        tokio::spawn(echo(incoming(&listener).await.accept()));
     }
-    assert!(names.is_empty());
-    assert_eq!(receive(&mut first).await, &b"first"[..]);
-    assert_eq!(receive(&mut second).await, &b"second"[..]);
+    for client in clients {
+        soon("client", client).await.expect("the echo was right");
+    }
 }
 
 #[tokio::test]
@@ -505,12 +529,14 @@ async fn a_shutdown_delivers_what_is_queued_and_says_so() {
 #[tokio::test]
 async fn a_shutdown_cuts_off_who_does_not_read_and_counts_what_was_lost() {
     let listener = listen().await;
-    let (_client, mut server) = pair(&listener).await;
+    let narrow = config().to_builder().recv_buffer(10_000).build().expect("valid");
+    let address = listener.local_addr();
+    let (client, server) = tokio::join!(SoeSession::connect(address, narrow), incoming(&listener));
+    let (_unread, mut server) = (client.expect("the server answers"), server.accept());
     let mut queued = 0;
     while server.try_send(vec![1; 1_000]).is_ok() {
         queued += 1;
     }
-    let (_client, server) = (_client, server);
     let report = soon("shutdown", listener.shutdown(Duration::from_millis(500))).await;
     drop(server);
     assert_eq!((report.clean, report.cut_off), (0, 1), "{report:?}");
@@ -518,13 +544,18 @@ async fn a_shutdown_cuts_off_who_does_not_read_and_counts_what_was_lost() {
 }
 
 /// Panics on the third message.
+#[derive(Debug)]
 struct Fragile(u32);
 
 impl MessageHook for Fragile {
-    fn apply(&mut self, payload: BytesMut) -> BytesMut {
+    fn seal(&mut self, message: BytesMut) -> BytesMut {
         self.0 += 1;
         assert!(self.0 < 3, "a hook of the application panics");
-        payload
+        message
+    }
+
+    fn open(&mut self, message: Bytes, _: usize) -> Result<Bytes, HookError> {
+        Ok(message)
     }
 }
 
@@ -538,6 +569,7 @@ async fn a_panicking_hook_ends_its_own_session_only() {
     let task = tokio::spawn(async move {
         for _ in 0..3 {
             fragile.send(&b"message"[..]).await.expect("open");
+            fragile.flushed().await.expect("open");
         }
     });
     assert!(soon("task", task).await.is_err(), "the hook's panic is the application's own");

@@ -17,10 +17,10 @@ use crate::{
 impl Peer {
     pub(crate) fn poll_recv(self: &Arc<Self>, cx: &Context<'_>) -> Poll<Option<Result<Message, SessionError>>> {
         self.act(|state| {
-            if !state.is_dead
-                && let Some(message) = state.session.recv()
-            {
-                if state.session.has_transmit() || state.is_late() {
+            if let Some(message) = state.recv() {
+                // What was taken has made room: what waited for it is to be acknowledged, by now or by the time the driver
+                // looks.
+                if !state.session.is_readable() || state.is_late() || state.session.has_transmit(now()) {
                     state.mark();
                 }
                 return Poll::Ready(Some(Ok(message)));
@@ -36,7 +36,7 @@ impl Peer {
         })
     }
 
-    /// Waits until the send buffer has room. What fills it is sent meanwhile.
+    /// Waits until every channel's send buffer has room. What fills them is sent meanwhile.
     pub(crate) fn poll_ready(self: &Arc<Self>, cx: &Context<'_>) -> Poll<Result<(), SessionError>> {
         self.act(|state| {
             if let Some(end) = state.end() {
@@ -45,19 +45,40 @@ impl Peer {
             if state.session.send_capacity() > 0 {
                 return Poll::Ready(Ok(()));
             }
-            set_waker(&mut state.writer, cx);
-            state.mark();
+            state.await_room(None, cx);
             Poll::Pending
         })
+    }
+
+    /// Queues a message and has it sent, waiting for room on its own channel alone. `message` is taken once it is queued.
+    pub(crate) fn poll_send(
+        self: &Arc<Self>,
+        message: &mut Option<Message>,
+        cx: &Context<'_>,
+    ) -> Poll<Result<(), SessionError>> {
+        let Some(next) = message.take() else { return Poll::Ready(Ok(())) };
+        let sent = self.act(|state| {
+            state.mark();
+            let sent = state.send(next);
+            if let Err(SendError::Blocked(message)) = &sent {
+                state.await_room(Some(message.channel).filter(|channel| channel.is_reliable()), cx);
+            }
+            sent
+        });
+        match sent {
+            Ok(()) => Poll::Ready(Ok(())),
+            Err(SendError::Blocked(blocked)) => {
+                *message = Some(blocked);
+                Poll::Pending
+            }
+            Err(error) => Poll::Ready(Err(self.refusal(error))),
+        }
     }
 
     /// Queues a message, and has it sent if `flush` says so.
     pub(crate) fn send(self: &Arc<Self>, message: Message, flush: bool) -> Result<(), SendError> {
         self.act(|state| {
-            if state.is_dead {
-                return Err(SendError::Closed(message));
-            }
-            state.session.send(now(), message)?;
+            state.send(message)?;
             if flush {
                 state.mark();
             }
@@ -94,13 +115,13 @@ impl Peer {
         self.act(|state| {
             // Before the look at the counter: the driver counts first and looks at this second.
             self.awaits_flush.store(true, Ordering::SeqCst);
-            if state.is_dead {
+            if state.is_stopped {
                 return Poll::Ready(Err(SessionError::Stopped));
             }
             if self.is_flushed(state) {
                 self.awaits_flush.store(!state.flushers.is_empty(), Ordering::SeqCst);
                 return Poll::Ready(match state.end() {
-                    Some(end) if state.session.unsent().messages > 0 => Err(end.into()),
+                    Some(end) if state.session.undelivered().messages > 0 => Err(end.into()),
                     _ => Ok(()),
                 });
             }
@@ -111,8 +132,8 @@ impl Peer {
     }
 
     pub(crate) fn is_flushed(&self, state: &State) -> bool {
-        let session = &state.session;
-        let waits = if session.closed().is_some() { session.has_transmit() } else { !session.is_flushed() };
+        let (session, now) = (&state.session, now());
+        let waits = session.has_transmit(now) || session.stats(now).pending_bytes > 0;
         !waits && state.batch <= self.shared.sent_batches.load(Ordering::SeqCst)
     }
 

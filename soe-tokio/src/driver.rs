@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::BytesMut;
-use soe_core::{Admit, DisconnectReason, Newcomer, RemapConnection, RemapPolicy};
+use soe_core::{Admit, DisconnectReason, Newcomer, wire::RemapConnection};
 use tokio::time::{Sleep, sleep, sleep_until};
 use tracing::{debug, trace, warn};
 
@@ -171,6 +171,11 @@ impl Driver {
             trace!(%from, "a stranger's datagram");
             return;
         };
+        // No room for the moment is no reason to refuse anybody: clients repeat what is not answered.
+        if door.is_crowded() {
+            trace!(%from, "the accept queue is full");
+            return;
+        }
         // After the door has closed newcomers are still let in, to be told that they are refused.
         let room = shared.room(door);
         let admit = {
@@ -207,12 +212,7 @@ impl Driver {
     fn remap(&self, door: &Door, from: SocketAddr, request: RemapConnection) {
         let Some(peer) = self.shared.by_identity(request.session_id, request.crc_seed) else { return };
         let old = peer.lock().address;
-        let allowed = match door.remap {
-            RemapPolicy::SameIp => old.ip() == from.ip(),
-            RemapPolicy::AnyAddress => true,
-            _ => false,
-        };
-        if !allowed || old == from || !self.shared.route(from, &peer) {
+        if !door.remap.allows(old, from) || old == from || !self.shared.route(from, &peer) {
             debug!(%from, %old, "a move is not allowed");
             return;
         }

@@ -12,7 +12,7 @@ use std::{
 };
 
 use dashmap::{DashMap, Entry};
-use soe_core::{Admission, AdmissionStats, DisconnectReason, RemapPolicy, Request, Session};
+use soe_core::{Admission, AdmissionStats, DisconnectReason, RemapPolicy, RequestInfo, Session};
 use tokio::runtime::Handle;
 
 use crate::{peer::Peer, state::add_waker};
@@ -50,7 +50,7 @@ pub(crate) struct Door {
 
 #[derive(Debug, Default)]
 struct AcceptQueue {
-    waiting: VecDeque<(Arc<Peer>, Request)>,
+    waiting: VecDeque<(Arc<Peer>, RequestInfo)>,
     wakers: Vec<Waker>,
     is_closed: bool,
 }
@@ -99,6 +99,11 @@ impl Door {
         let (admission, accept) = (Mutex::new(admission), Mutex::default());
         Self { admission, max_sessions, backlog, remap, accept, by_identity: DashMap::new() }
     }
+
+    /// Whether the application is behind with accepting.
+    pub(crate) fn is_crowded(&self) -> bool {
+        lock(&self.accept).waiting.len() >= self.backlog
+    }
 }
 
 impl Shared {
@@ -135,11 +140,9 @@ impl Shared {
         self.live.load(Ordering::Relaxed)
     }
 
-    /// How many more sessions may open now.
+    /// How many more sessions the configuration allows.
     pub(crate) fn room(&self, door: &Door) -> usize {
-        let waiting = lock(&door.accept).waiting.len();
-        let capacity = door.max_sessions.saturating_sub(self.session_count());
-        capacity.min(door.backlog.saturating_sub(waiting))
+        door.max_sessions.saturating_sub(self.session_count())
     }
 
     /// Registers a session that the admission let in and queues it for `accept`. Gives back the peer that was at this
@@ -149,7 +152,7 @@ impl Shared {
         door: &Door,
         address: SocketAddr,
         session: Session,
-        request: Request,
+        request: RequestInfo,
     ) -> Option<Arc<Peer>> {
         let identity = (session.session_id(), session.crc_seed());
         let peer = Peer::new(Arc::clone(self), address, session);
@@ -227,7 +230,7 @@ impl Shared {
 
     /// No new sessions from here on. The driver ends once the last session is over. What waits in the accept queue comes
     /// back, to be refused.
-    pub(crate) fn close_door(&self) -> Vec<(Arc<Peer>, Request)> {
+    pub(crate) fn close_door(&self) -> Vec<(Arc<Peer>, RequestInfo)> {
         self.open.store(false, Ordering::Relaxed);
         let (waiting, wakers) = match &self.door {
             Some(door) => {
@@ -242,7 +245,7 @@ impl Shared {
         waiting.into()
     }
 
-    pub(crate) fn poll_accept(&self, cx: &Context<'_>) -> Poll<Option<(Arc<Peer>, Request)>> {
+    pub(crate) fn poll_accept(&self, cx: &Context<'_>) -> Poll<Option<(Arc<Peer>, RequestInfo)>> {
         let Some(door) = &self.door else { return Poll::Ready(None) };
         let mut accept = lock(&door.accept);
         match accept.waiting.pop_front() {

@@ -11,7 +11,7 @@ use std::{
 };
 
 use futures_core::Stream;
-use soe_core::{Admission, DisconnectReason, Request};
+use soe_core::{Admission, DisconnectReason, RequestInfo};
 use tokio::{
     net::{ToSocketAddrs, lookup_host},
     runtime::Handle,
@@ -150,11 +150,11 @@ pub struct Incoming {
     /// `None` once it has been decided.
     peer: Option<Arc<Peer>>,
     address: SocketAddr,
-    request: Request,
+    request: RequestInfo,
 }
 
 impl Incoming {
-    fn new((peer, request): (Arc<Peer>, Request)) -> Self {
+    fn new((peer, request): (Arc<Peer>, RequestInfo)) -> Self {
         let address = peer.lock().address;
         Self { peer: Some(peer), address, request }
     }

@@ -40,7 +40,7 @@ pub(crate) struct Peer {
 pub(crate) enum Served {
     /// Everything that may leave now has been taken.
     All,
-    /// The round's share has been taken and more is there: the peer stays in the list.
+    /// The round's share has been taken and there may be more: the peer stays in the list.
     Part,
 }
 
@@ -67,7 +67,10 @@ impl Peer {
             self.span.in_scope(|| debug!("a panic was caught in this session; it is closed"));
             let now = now();
             let aborted = catch_unwind(AssertUnwindSafe(|| state.session.abort(now, ENDED_HERE, true)));
-            state.is_dead |= aborted.is_err();
+            state.is_broken |= aborted.is_err();
+            // Who panicked may have asked for the driver and not come to tell it. The tick task does.
+            state.dirty = false;
+            state.tick.take().into_iter().for_each(Waker::wake);
             state
         })
     }
@@ -130,7 +133,7 @@ impl Peer {
         let _entered = self.span.enter();
         let mut state = self.lock();
         state.dirty = false;
-        if state.is_dead {
+        if state.is_stopped {
             return Served::All;
         }
         let mut taken = 0;
@@ -152,7 +155,7 @@ impl Peer {
         state.collect_wakers(wakers);
         state.collect_flushers(self, wakers);
         state.arm(wakers);
-        if taken >= BYTES_PER_ROUND && state.session.has_transmit() {
+        if taken >= BYTES_PER_ROUND {
             state.dirty = true;
             return Served::Part;
         }
@@ -184,9 +187,12 @@ impl Peer {
         self.closed_hint.store(true, Ordering::Relaxed);
         let wakers = {
             let mut state = self.lock();
-            state.is_dead = true;
-            // A session that panicked may do so again; it is dead either way.
-            let _ = catch_unwind(AssertUnwindSafe(|| state.session.abort(now, ENDED_HERE, false)));
+            state.is_stopped = true;
+            if state.session.closed().is_none() {
+                state.was_cut = true;
+                let aborted = catch_unwind(AssertUnwindSafe(|| state.session.abort(now, ENDED_HERE, false)));
+                state.is_broken |= aborted.is_err();
+            }
             state.all_wakers()
         };
         wakers.into_iter().for_each(Waker::wake);
@@ -206,7 +212,7 @@ impl Peer {
 
     pub(crate) fn is_closed(&self) -> bool {
         let state = self.lock();
-        state.is_dead || state.session.closed().is_some()
+        state.end().is_some()
     }
 
     /// Like [`Peer::is_closed`] without the lock, and possibly late.

@@ -9,8 +9,8 @@ pub(crate) fn session_id() -> io::Result<u32> {
     SysRng.try_next_u32().map_err(io::Error::other)
 }
 
-pub(crate) fn admission_key() -> io::Result<[u8; 32]> {
-    let mut key = [0; 32];
+pub(crate) fn admission_key() -> io::Result<[u8; 16]> {
+    let mut key = [0; 16];
     SysRng.try_fill_bytes(&mut key).map_err(io::Error::other)?;
     Ok(key)
 }

@@ -18,7 +18,7 @@ use crate::{
     endpoint::ENDED_HERE,
     error::{ConnectError, SessionError},
     framed::SoeFramed,
-    peer::Peer,
+    peer::{Peer, now},
     split::{RecvHalf, SendHalf},
     state::End,
 };
@@ -107,8 +107,8 @@ impl SoeSession {
         poll_fn(|cx| self.peer().poll_recv(cx)).await
     }
 
-    /// Queues a message, waiting for room in the send buffer, and has it sent at once. Plain bytes travel on reliable
-    /// channel 0. To queue several messages before anything leaves, use the sink's `feed` and `flush`.
+    /// Queues a message, waiting for room in its channel's send buffer, and has it sent at once. Plain bytes travel on
+    /// reliable channel 0. To queue several messages before anything leaves, use the sink's `feed` and `flush`.
     ///
     /// # Errors
     ///
@@ -132,7 +132,8 @@ impl SoeSession {
         self.peer().send(message.into(), true)
     }
 
-    /// Waits until the send buffer has room. [`SoeSession::try_send`] then takes the next message, whatever its size.
+    /// Waits until the send buffers of all channels have room. [`SoeSession::try_send`] then takes the next message,
+    /// whatever its size and channel.
     ///
     /// # Errors
     ///
@@ -243,9 +244,9 @@ impl SoeSession {
         stats(self.peer())
     }
 
-    /// What is queued or unacknowledged.
-    pub fn unsent(&self) -> Undelivered {
-        self.peer().lock().session.unsent()
+    /// What was queued here and is not known to have arrived.
+    pub fn undelivered(&self) -> Undelivered {
+        self.peer().lock().session.undelivered()
     }
 
     /// Where the peer is now. It can move, see [`SessionEvent::Remapped`].
@@ -308,20 +309,7 @@ pub(crate) fn poll_close(peer: &Arc<Peer>, cx: &Context<'_>) -> Poll<Result<(), 
 
 pub(crate) async fn send(peer: &Arc<Peer>, message: Message) -> Result<(), SessionError> {
     let mut waiting = Some(message);
-    poll_fn(|cx| {
-        while let Some(message) = waiting.take() {
-            match peer.send(message, true) {
-                Ok(()) => break,
-                Err(SendError::Blocked(message)) => {
-                    waiting = Some(message);
-                    ready!(peer.poll_ready(cx))?;
-                }
-                Err(error) => return Poll::Ready(Err(peer.refusal(error))),
-            }
-        }
-        Poll::Ready(Ok(()))
-    })
-    .await
+    poll_fn(|cx| peer.poll_send(&mut waiting, cx)).await
 }
 
 pub(crate) async fn close(peer: &Arc<Peer>, reason: DisconnectReason) -> Option<Closed> {
@@ -348,5 +336,5 @@ pub(crate) fn set_recv_key(peer: &Arc<Peer>, key: Option<&[u8]>) -> Result<(), K
 }
 
 pub(crate) fn stats(peer: &Arc<Peer>) -> SessionStats {
-    peer.lock().session.stats()
+    peer.lock().session.stats(now())
 }

@@ -71,7 +71,7 @@ pub(crate) async fn run(shared: &Arc<Shared>, deadline: Duration) -> ShutdownRep
             peer.abort(ENDED_HERE, true);
         } else {
             let session = report_of(peer);
-            let failed = session.closed.is_none_or(|closed| closed.origin == soe_core::Origin::Transport);
+            let failed = session.closed.is_none_or(|closed| !closed.is_clean());
             report.add(session, failed);
         }
     }
@@ -91,7 +91,7 @@ fn report_of(peer: &Arc<Peer>) -> SessionReport {
         peer_addr: state.address,
         session_id: peer.session_id,
         closed: state.session.closed(),
-        undelivered: state.session.unsent(),
+        undelivered: state.session.undelivered(),
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
     time::Instant,
 };
 
-use soe_core::{Closed, Origin, Session};
+use soe_core::{Channel, Closed, Message, SendError, Session};
 use tracing::debug;
 
 use crate::{error::SessionError, peer::Peer, session::SessionEvent};
@@ -27,7 +27,8 @@ pub(crate) struct State {
     pub(crate) armed: Option<Instant>,
     pub(crate) tick: Option<Waker>,
     pub(crate) reader: Option<Waker>,
-    pub(crate) writer: Option<Waker>,
+    /// Who waits for room to send, on one channel or on all.
+    pub(crate) writer: Option<(Option<Channel>, Waker)>,
     /// Those who wait for the session to connect, to close, or for an event.
     pub(crate) watchers: Vec<Waker>,
     /// Those who wait for the datagrams to leave.
@@ -37,8 +38,12 @@ pub(crate) struct State {
     pub(crate) events: VecDeque<SessionEvent>,
     /// Whether the reader has been told about the abnormal end.
     pub(crate) end_reported: bool,
-    /// The driver is gone, or the session panicked: nothing moves any more.
-    pub(crate) is_dead: bool,
+    /// The driver does not serve this session any more; what has arrived can still be read.
+    pub(crate) is_stopped: bool,
+    /// The driver went before the session had ended.
+    pub(crate) was_cut: bool,
+    /// The session panicked again while it was closed for a panic: it is not touched any more.
+    pub(crate) is_broken: bool,
     pub(crate) is_forgotten: bool,
 }
 
@@ -58,7 +63,9 @@ impl State {
             batch: 0,
             events: VecDeque::new(),
             end_reported: false,
-            is_dead: false,
+            is_stopped: false,
+            was_cut: false,
+            is_broken: false,
             is_forgotten: false,
         }
     }
@@ -68,10 +75,32 @@ impl State {
         self.dirty = true;
     }
 
+    pub(crate) fn send(&mut self, message: Message) -> Result<(), SendError> {
+        if self.is_stopped { Err(SendError::Closed(message)) } else { self.session.send(message) }
+    }
+
+    /// Gives the next message to the application, as long as the session can be trusted to.
+    pub(crate) fn recv(&mut self) -> Option<Message> {
+        if self.is_broken { None } else { self.session.recv() }
+    }
+
+    /// Remembers who waits for room, and has what fills the buffer sent.
+    pub(crate) fn await_room(&mut self, channel: Option<Channel>, cx: &Context<'_>) {
+        self.writer = Some((channel, cx.waker().clone()));
+        self.mark();
+    }
+
+    pub(crate) fn has_room(&self, channel: Option<Channel>) -> bool {
+        match channel {
+            Some(channel) => self.session.send_capacity_on(channel) > 0,
+            None => self.session.send_capacity() > 0,
+        }
+    }
+
     /// How the session ended, if it has.
     pub(crate) fn end(&self) -> Option<End> {
         match self.session.closed() {
-            _ if self.is_dead => Some(End::Stopped),
+            _ if self.was_cut || self.is_broken => Some(End::Stopped),
             Some(closed) => Some(End::Closed(closed)),
             None => None,
         }
@@ -116,13 +145,15 @@ impl State {
         if self.reader.is_some() && self.session.is_readable() {
             wakers.extend(self.reader.take());
         }
-        if self.writer.is_some() && self.session.send_capacity() > 0 {
-            wakers.extend(self.writer.take());
+        if let Some((channel, _)) = &self.writer
+            && self.has_room(*channel)
+        {
+            wakers.extend(self.writer.take().map(|(_, waker)| waker));
         }
     }
 
     pub(crate) fn collect_flushers(&mut self, peer: &Peer, wakers: &mut Vec<Waker>) {
-        if !self.flushers.is_empty() && (self.is_dead || peer.is_flushed(self)) {
+        if !self.flushers.is_empty() && (self.is_stopped || peer.is_flushed(self)) {
             wakers.append(&mut self.flushers);
             peer.awaits_flush.store(false, Ordering::SeqCst);
         }
@@ -131,8 +162,8 @@ impl State {
     pub(crate) fn all_wakers(&mut self) -> Vec<Waker> {
         let mut wakers = std::mem::take(&mut self.watchers);
         wakers.extend(self.reader.take());
-        wakers.extend(self.writer.take());
-        if self.is_dead {
+        wakers.extend(self.writer.take().map(|(_, waker)| waker));
+        if self.is_stopped {
             wakers.append(&mut self.flushers);
             wakers.extend(self.tick.take());
         }
@@ -150,7 +181,7 @@ pub(crate) enum End {
 impl End {
     /// Whether one of the two applications ended it, and no failure.
     pub(crate) fn is_clean(&self) -> bool {
-        matches!(self, Self::Closed(closed) if closed.origin != Origin::Transport)
+        matches!(self, Self::Closed(closed) if closed.is_clean())
     }
 }
 

@@ -46,7 +46,7 @@ impl Peer {
         loop {
             let deadline = self.act(|state| {
                 let now = now();
-                if state.is_dead || state.session.is_drained() {
+                if state.is_stopped || state.session.is_drained() {
                     return Err(());
                 }
                 set_waker(&mut state.tick, cx);
