@@ -64,7 +64,13 @@ impl Scene {
             max_queued_outgoing_reliable: 300,
             ..SessionParameters::default()
         };
-        Self { ours: SessionConfig::new(PROTOCOL).unwrap(), theirs, key: None, greeting: Channel::default(), faults: None }
+        Self {
+            ours: SessionConfig::new(PROTOCOL).unwrap(),
+            theirs,
+            key: None,
+            greeting: Channel::default(),
+            faults: None,
+        }
     }
 
     fn compressed() -> Self {
@@ -207,7 +213,11 @@ impl Pair {
         self.ours.flush().await.unwrap();
         for message in messages {
             let heard = self.peer.hear().await;
-            assert!(heard == Heard::Data(their_channel(channel), message.clone()), "{} bytes to the peer", message.len());
+            assert!(
+                heard == Heard::Data(their_channel(channel), message.clone()),
+                "{} bytes to the peer",
+                message.len()
+            );
         }
         for message in messages {
             self.peer.say(channel, message);

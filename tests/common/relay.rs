@@ -19,16 +19,16 @@ const OVERTAKERS: u32 = 4;
 
 /// What the relay does to the datagrams of each direction.
 #[derive(Clone, Copy, Debug)]
-pub struct Faults {
-    pub seed: u64,
+pub(crate) struct Faults {
+    pub(crate) seed: u64,
     /// Datagrams of a thousand that never arrive.
-    pub lost: u64,
+    pub(crate) lost: u64,
     /// Datagrams of a thousand that a few later ones overtake.
-    pub late: u64,
+    pub(crate) late: u64,
     /// Datagrams of a thousand that arrive twice.
-    pub repeated: u64,
+    pub(crate) repeated: u64,
     /// The first datagrams of each direction, which pass untouched: the handshake of a peer that never repeats it.
-    pub spared: u64,
+    pub(crate) spared: u64,
 }
 
 /// What the relay has done, both directions together.
@@ -42,16 +42,16 @@ struct Counters {
 
 /// What the relay has done so far, both directions together.
 #[derive(Clone, Copy, Debug)]
-pub struct Tally {
-    pub passed: u64,
-    pub lost: u64,
-    pub late: u64,
-    pub repeated: u64,
+pub(crate) struct Tally {
+    pub(crate) passed: u64,
+    pub(crate) lost: u64,
+    pub(crate) late: u64,
+    pub(crate) repeated: u64,
 }
 
 /// The running relay; it ends when this value is dropped.
 #[derive(Debug)]
-pub struct Relay {
+pub(crate) struct Relay {
     address: SocketAddr,
     counters: Arc<Counters>,
     task: JoinHandle<()>,
@@ -59,7 +59,7 @@ pub struct Relay {
 
 impl Relay {
     /// A relay in front of `server`; the client is whoever sends to [`Relay::address`].
-    pub async fn start(server: SocketAddr, faults: Faults) -> io::Result<Self> {
+    pub(crate) async fn start(server: SocketAddr, faults: Faults) -> io::Result<Self> {
         let front = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let back = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         back.connect(server).await?;
@@ -70,11 +70,11 @@ impl Relay {
     }
 
     /// Where the client sends to.
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    pub fn tally(&self) -> Tally {
+    pub(crate) fn tally(&self) -> Tally {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let counters = &self.counters;
         Tally {
