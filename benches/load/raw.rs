@@ -8,17 +8,20 @@ use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
+use socket2::SockRef;
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
-use crate::client::{Client, Failure};
-use crate::duty::{Duty, GAME_TICK, GAME_UPDATE};
-use crate::spec::{Kind, Spec};
+use crate::harness::client::{Client, Failure};
+use crate::harness::duty::{Duty, GAME_TICK, GAME_UPDATE};
+use crate::harness::spec::{Kind, Spec};
 
 /// Datagrams of a bulk transfer that the server confirms together.
 const CONFIRMED: usize = 16;
 /// Datagrams of a bulk transfer on their way: few enough for any socket buffer.
 const WINDOW: usize = 64;
+/// What the server asks the system to hold for it; the system may allow less.
+const RECEIVE_BUFFER: usize = 8 << 20;
 const CONFIRMATION: &[u8] = b"+";
 /// How long the client waits before it takes a datagram for lost.
 const PATIENCE: Duration = Duration::from_millis(200);
@@ -31,6 +34,7 @@ struct Known {
 /// Serves for ever.
 pub(crate) fn serve(spec: &Spec, ready: impl FnOnce(SocketAddr)) -> io::Result<()> {
     let socket = BlockingSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+    SockRef::from(&socket).set_recv_buffer_size(RECEIVE_BUFFER)?;
     ready(socket.local_addr()?);
     let known = Arc::new(Mutex::new(HashMap::new()));
     if spec.kind == Kind::Game {

@@ -8,9 +8,9 @@ use bytes::Bytes;
 use soe_protocol::{ClientEvent, SessionParameters, SocketConfig, SocketEvent, TokioSoeClient, TokioSoeServer};
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::client::{Client, Failure};
-use crate::duty::{Duty, GAME_TICK, GAME_UPDATE};
-use crate::spec::{Kind, Spec};
+use crate::harness::client::{Client, Failure};
+use crate::harness::duty::{Duty, GAME_TICK, GAME_UPDATE};
+use crate::harness::spec::{Kind, Spec};
 
 const PROTOCOL: &str = "Load";
 /// The shortest of the tick periods that its documentation recommends: replies wait for the tick.

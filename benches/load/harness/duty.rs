@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 
-use crate::spec::{Kind, Spec};
+use super::spec::{Kind, Spec};
 
 /// How often a game server sends to each of its sessions.
 pub(crate) const GAME_TICK: Duration = Duration::from_millis(50);

@@ -11,8 +11,8 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 
-use crate::duty::{clock, quantile};
-use crate::spec::{Kind, OUTSTANDING, Spec};
+use super::duty::{clock, quantile};
+use super::spec::{Kind, OUTSTANDING, Spec};
 
 pub(crate) type Failure = Box<dyn Error + Send + Sync>;
 
@@ -33,41 +33,61 @@ pub(crate) trait Client: Send + Sized + 'static {
     fn recv(&mut self) -> impl Future<Output = Result<Bytes, Failure>> + Send;
 }
 
-/// Runs one workload and returns its figures as `name=value` words. `begin` is called when the sessions are there.
-pub(crate) async fn run<C: Client>(server: SocketAddr, spec: &Spec, begin: impl Fn()) -> Result<String, Failure> {
-    match spec.kind {
+/// What a run says to the orchestrator: `begin` when the sessions are there, `end` with its figures as `name=value` words.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Voice {
+    pub(crate) begin: fn(),
+    pub(crate) end: fn(String),
+}
+
+/// Runs one workload.
+pub(crate) async fn run<C: Client>(server: SocketAddr, spec: &Spec, voice: Voice) -> Result<(), Failure> {
+    let figures = match spec.kind {
         Kind::Setup => {
-            begin();
+            (voice.begin)();
             let started = Instant::now();
             let sessions = establish::<C>(server, spec).await?;
             let rate = sessions.len() as f64 / started.elapsed().as_secs_f64();
-            Ok(format!("sessions_per_s={rate:.0}"))
+            format!("sessions_per_s={rate:.0}")
         }
         Kind::Idle => {
             let sessions = establish::<C>(server, spec).await?;
             // What setting up has left to do is not the cost of an idle session.
             sleep(Duration::from_secs(1)).await;
-            begin();
+            (voice.begin)();
             sleep(Duration::from_secs_f64(spec.seconds)).await;
-            Ok(format!("sessions={}", sessions.len()))
+            // The server is asked while the sessions are open.
+            (voice.end)(format!("sessions={}", sessions.len()));
+            return Ok(());
         }
         Kind::Bulk => {
-            let session = C::connect(server, spec).await?;
-            begin();
-            bulk(session, spec).await
+            let session = connect::<C>(server, spec).await?;
+            (voice.begin)();
+            bulk(session, spec).await?
         }
         Kind::Echo => {
             let sessions = establish::<C>(server, spec).await?;
-            begin();
-            echo(sessions, spec).await
+            (voice.begin)();
+            echo(sessions, spec).await?
         }
         Kind::Game | Kind::Thin => {
             let mut sessions = Vec::new();
             for _ in 0..spec.sessions {
-                sessions.push(C::connect(server, spec).await?);
+                sessions.push(connect::<C>(server, spec).await?);
             }
-            begin();
-            paced(sessions, spec).await
+            (voice.begin)();
+            paced(sessions, spec).await?
+        }
+    };
+    (voice.end)(figures);
+    Ok(())
+}
+
+/// A session, in as many attempts as it takes: a path may lose what an implementation does not repeat.
+async fn connect<C: Client>(server: SocketAddr, spec: &Spec) -> Result<C, Failure> {
+    loop {
+        if let Ok(session) = timeout(SETUP_PATIENCE, C::connect(server, spec)).await {
+            return session;
         }
     }
 }

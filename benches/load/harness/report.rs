@@ -2,8 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::Implementation;
-use crate::spec::{Kind, Spec};
+use super::spec::{Kind, Spec};
 
 /// The figures of one run by their names.
 pub(crate) type Figures = Vec<(String, f64)>;
@@ -12,7 +11,7 @@ pub(crate) type Figures = Vec<(String, f64)>;
 #[derive(Debug)]
 pub(crate) struct Row {
     pub(crate) spec: Spec,
-    pub(crate) results: Vec<(Implementation, Option<Figures>)>,
+    pub(crate) results: Vec<(&'static str, Option<Figures>)>,
 }
 
 fn figure(figures: &Figures, name: &str) -> Option<f64> {
@@ -60,7 +59,7 @@ pub(crate) fn table(rows: &[Row]) -> String {
             };
             let rest = result.iter().flatten().filter(|(of, _)| of != name);
             let rest: Vec<String> = rest.map(|(of, value)| format!("{of} {}", readable(*value))).collect();
-            let _ = writeln!(text, "  {:<14}{shown:>12}  {ratio:<30}{}", implementation.name(), rest.join(", "));
+            let _ = writeln!(text, "  {:<14}{shown:>12}  {ratio:<30}{}", implementation, rest.join(", "));
         }
     }
     text
@@ -73,7 +72,7 @@ fn readable(value: f64) -> String {
 /// The same as JSON: a list of workloads, each with the figures of each implementation.
 pub(crate) fn json(rows: &[Row]) -> String {
     let of_row = |row: &Row| {
-        let of_result = |(implementation, result): &(Implementation, Option<Figures>)| {
+        let of_result = |(implementation, result): &(&'static str, Option<Figures>)| {
             let figures = result.as_ref().map_or_else(
                 || "null".to_owned(),
                 |figures| {
@@ -82,7 +81,7 @@ pub(crate) fn json(rows: &[Row]) -> String {
                     format!("{{{}}}", members.join(", "))
                 },
             );
-            format!("\"{}\": {figures}", implementation.name())
+            format!("\"{}\": {figures}", implementation)
         };
         let results: Vec<String> = row.results.iter().map(of_result).collect();
         format!("  {{\"workload\": \"{}\", {}}}", row.spec.name, results.join(", "))
