@@ -56,19 +56,19 @@ fn applications() -> Vec<Application> {
 
 /// A server that echoes the messages of its one session, and ends with that session.
 async fn echo_server(config: SessionConfig) -> (SocketAddr, JoinHandle<Closed>) {
-    let mut listener = SoeListener::bind("127.0.0.1:0", config).await.unwrap();
+    let listener = SoeListener::bind("127.0.0.1:0", config).await.unwrap();
     let address = listener.local_addr();
     let server = tokio::spawn(async move {
-        let mut session = accept(&mut listener).await;
+        let mut session = accept(&listener).await;
         while let Some(message) = session.next().await {
             session.send(message.unwrap()).await.unwrap();
         }
-        session.closed().await
+        session.closed().await.expect("the runtime goes on")
     });
     (address, server)
 }
 
-async fn accept(listener: &mut SoeListener) -> SoeSession {
+async fn accept(listener: &SoeListener) -> SoeSession {
     let incoming = listener.accept().await.expect("the listener runs");
     assert_eq!((incoming.version(), incoming.protocol_name()), (2, ""));
     incoming.accept()
@@ -150,7 +150,7 @@ async fn unreliable_messages_arrive_both_ways() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_burst_of_small_messages_from_the_server_is_grouped() {
     for passes in PASSES {
-        let mut listener = SoeListener::bind("127.0.0.1:0", config(passes, 2)).await.unwrap();
+        let listener = SoeListener::bind("127.0.0.1:0", config(passes, 2)).await.unwrap();
         let address = listener.local_addr();
         let peer = tokio::spawn(peer_does(move || {
             let mut peer = Peer::connect(address, false).unwrap();
@@ -159,7 +159,7 @@ async fn a_burst_of_small_messages_from_the_server_is_grouped() {
                 assert_eq!(hear(&mut peer), Application::new(ORDINARY, size % 40));
             }
         }));
-        let mut session = within(accept(&mut listener)).await;
+        let mut session = within(accept(&listener)).await;
         assert!(within(session.next()).await.is_some());
         for size in 0..500 {
             let message = Message::reliable(Application::new(ORDINARY, size % 40).on_the_wire());
@@ -190,7 +190,7 @@ async fn the_server_answers_the_statistics_of_a_silent_client() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn closing_delivers_what_is_queued_and_ends_the_session_of_the_peer() {
-    let mut listener = SoeListener::bind("127.0.0.1:0", config(PASSES[1], 2)).await.unwrap();
+    let listener = SoeListener::bind("127.0.0.1:0", config(PASSES[1], 2)).await.unwrap();
     let address = listener.local_addr();
     let peer = tokio::spawn(peer_does(move || {
         let mut peer = Peer::connect(address, false).unwrap();
@@ -204,11 +204,11 @@ async fn closing_delivers_what_is_queued_and_ends_the_session_of_the_peer() {
             sleep(Duration::from_millis(1));
         }
     }));
-    let mut session = within(accept(&mut listener)).await;
+    let mut session = within(accept(&listener)).await;
     for message in applications() {
         within(session.feed(Message::reliable(message.on_the_wire()))).await.unwrap();
     }
-    let closed = within(session.close(DisconnectReason::Application)).await;
+    let closed = within(session.close(DisconnectReason::Application)).await.expect("the runtime goes on");
     assert_eq!((closed.reason, closed.origin), (DisconnectReason::Application, Origin::Local));
     peer.await.unwrap();
 }

@@ -5,7 +5,8 @@
 //! so that the two readings agree, and says so:
 //!
 //! * The peer's size limit is its own `udp_length`, whatever the other side says: both sides use 512 here.
-//! * It escapes leading zeros of encrypted messages only: plain payloads here begin with another byte.
+//! * It escapes leading zeros of encrypted messages only: plain payloads here begin with another byte, unless our side is
+//!   told to do likewise.
 //! * It starts the key stream of every channel afresh: an encrypted session uses one reliable channel here.
 //! * Its unreliable datagrams carry no flag byte under compression, and it knows raw data as a whole datagram only, not as
 //!   a piece of a Multi: unreliable messages travel here without compression, and while no acknowledgement is owed.
@@ -24,7 +25,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use relay::{Faults, Relay};
-use soe_core::{Channel, DisconnectReason, Message, Origin, ReliableChannel, SessionConfig};
+use soe_core::{Channel, DisconnectReason, EscapeRule, Message, Origin, ReliableChannel, SessionConfig};
 use soe_protocol::{
     ApplicationParameters, Channel as PeerChannel, ClientEvent, DisconnectReason as PeerReason, Rc4KeyState,
     SessionParameters, SocketConfig, SocketEvent, TokioSoeClient, TokioSoeServer,
@@ -176,7 +177,7 @@ impl Pair {
     }
 
     async fn serve(scene: &Scene) -> Self {
-        let mut listener = SoeListener::bind("127.0.0.1:0", scene.ours.clone()).await.unwrap();
+        let listener = SoeListener::bind("127.0.0.1:0", scene.ours.clone()).await.unwrap();
         let (address, relay) = through(listener.local_addr(), scene.faults).await;
         let client = TokioSoeClient::connect_to(address, scene.peer_config(), TICK).await.unwrap();
         let mut peer = Peer::Client(client);
@@ -395,6 +396,21 @@ async fn unreliable_messages_arrive_and_a_leading_zero_survives() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn plain_messages_that_begin_with_zero_arrive_under_the_rule_of_the_peer() {
+    for role in ROLES {
+        let ours = SessionConfig::builder(PROTOCOL).escape(EscapeRule::WhenEncrypted).build().unwrap();
+        within(role, async {
+            let mut pair = Pair::meet(role, &Scene { ours, ..Scene::plain() }).await;
+            let zeros = [&[0][..], &[0, 7, 1], &[0, 9, 0, 0, 1]].map(Bytes::from_static);
+            for message in zeros {
+                pair.exchange(Channel::default(), std::slice::from_ref(&message)).await;
+            }
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_disconnect_from_the_peer_is_told_with_its_reason() {
     for role in ROLES {
         within(role, async {
@@ -403,7 +419,7 @@ async fn a_disconnect_from_the_peer_is_told_with_its_reason() {
             pair.peer.say(Channel::default(), &last);
             pair.peer.close(PeerReason::Application);
             assert_eq!(hear_ours(&mut pair.ours).await.payload, last);
-            let closed = pair.ours.closed().await;
+            let closed = pair.ours.closed().await.expect("the runtime goes on");
             assert_eq!((closed.reason, closed.origin), (DisconnectReason::Application, Origin::Peer));
         })
         .await;
@@ -419,7 +435,7 @@ async fn closing_delivers_what_is_queued_and_tells_the_peer_why() {
             for message in &messages {
                 pair.ours.feed(Message::reliable(message.clone())).await.unwrap();
             }
-            let closed = pair.ours.close(DisconnectReason::ManagerDeleted).await;
+            let closed = pair.ours.close(DisconnectReason::ManagerDeleted).await.expect("the runtime goes on");
             assert_eq!((closed.reason, closed.origin), (DisconnectReason::ManagerDeleted, Origin::Local));
             for message in messages {
                 assert_eq!(pair.peer.hear().await, Heard::Data(PeerChannel::Reliable(0), message));

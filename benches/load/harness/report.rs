@@ -40,7 +40,7 @@ pub(crate) fn median(kind: Kind, mut runs: Vec<Option<Figures>>) -> Option<Figur
     runs.into_iter().nth(middle).flatten()
 }
 
-/// The header of the table and then one line per row, the first implementation compared with each other one.
+/// A paragraph per row: what each implementation reached, and beside each other one how much better the first did.
 pub(crate) fn table(rows: &[Row]) -> String {
     let mut text = String::new();
     for row in rows {
@@ -53,7 +53,7 @@ pub(crate) fn table(rows: &[Row]) -> String {
             let ratio = match (index, first, value(result)) {
                 (1.., Some(ours), Some(theirs)) if ours > 0.0 && theirs > 0.0 => {
                     let ratio = if more_is_better { ours / theirs } else { theirs / ours };
-                    format!("ours is {ratio:.1} times as good")
+                    format!("{ratio:.1} times as good")
                 }
                 _ => String::new(),
             };
