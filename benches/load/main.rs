@@ -6,6 +6,7 @@
 //! ```
 
 mod harness;
+mod ours;
 mod raw;
 mod soe_protocol;
 
@@ -16,6 +17,12 @@ use harness::{Implementation, block_on, join_with};
 
 fn main() -> ExitCode {
     harness::run(&[
+        Implementation {
+            name: "soe-tokio",
+            can: |_| true,
+            serve: |spec, ready| block_on(ours::serve(spec, ready)),
+            join: join_with::<ours::OurClient>,
+        },
         Implementation {
             name: "soe-protocol",
             can: |_| true,
