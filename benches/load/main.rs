@@ -1,5 +1,5 @@
-//! The load benchmark: workloads on loopback against this library, the crate `soe-protocol` and bare sockets. Server and
-//! client are processes of their own with one core each.
+//! The load benchmark: workloads on loopback against this library, the crate `soe-protocol` and bare sockets, one datagram
+//! at a time and in batches. Server and client are processes of their own with one core each.
 //!
 //! ```text
 //! cargo bench --bench load -- [--quick] [--only WORKLOAD] [--with IMPLEMENTATION] [--runs N] [--json PATH]
@@ -8,6 +8,7 @@
 mod harness;
 mod ours;
 mod raw;
+mod raw_gso;
 mod soe_protocol;
 
 use std::process::ExitCode;
@@ -35,6 +36,12 @@ fn main() -> ExitCode {
             can: |spec| spec.delay == 0 && spec.kind != Kind::Idle,
             serve: |spec, ready| Ok(raw::serve(spec, ready)?),
             join: join_with::<raw::RawClient>,
+        },
+        Implementation {
+            name: "raw-gso",
+            can: |spec| matches!(spec.kind, Kind::Echo | Kind::Setup),
+            serve: |spec, ready| block_on(raw_gso::serve(spec, ready)),
+            join: join_with::<raw_gso::RawGsoClient>,
         },
     ])
 }

@@ -44,10 +44,9 @@ pub(crate) async fn serve(spec: &Spec, ready: impl FnOnce(SocketAddr)) -> Result
 
 async fn attend(mut session: SoeSession, mut duty: Duty) {
     while let Some(Ok(message)) = session.next().await {
-        if let Some(reply) = duty.hear(message.payload) {
-            if session.send(Message::new(message.channel, reply)).await.is_err() {
-                break;
-            }
+        let Some(reply) = duty.hear(message.payload) else { continue };
+        if session.send(Message::new(message.channel, reply)).await.is_err() {
+            break;
         }
     }
 }
