@@ -34,7 +34,6 @@ pub(crate) struct Faults {
 /// What the relay has done, both directions together.
 #[derive(Debug, Default)]
 struct Counters {
-    passed: AtomicU64,
     lost: AtomicU64,
     late: AtomicU64,
     repeated: AtomicU64,
@@ -43,7 +42,6 @@ struct Counters {
 /// What the relay has done so far, both directions together.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tally {
-    pub(crate) passed: u64,
     pub(crate) lost: u64,
     pub(crate) late: u64,
     pub(crate) repeated: u64,
@@ -78,7 +76,6 @@ impl Relay {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let counters = &self.counters;
         Tally {
-            passed: read(&counters.passed),
             lost: read(&counters.lost),
             late: read(&counters.late),
             repeated: read(&counters.repeated),
@@ -139,7 +136,6 @@ impl Lane {
             let until = Instant::now() + HOLD;
             self.held.push_back(Held { datagram: datagram.to_vec(), until, overtakers: 0 });
         } else {
-            count(&self.counters.passed);
             out.push(datagram.to_vec());
             if touched && fates[2] < self.faults.repeated {
                 count(&self.counters.repeated);
