@@ -60,7 +60,7 @@ pub use connect::SoeConnector;
 pub use error::{BindError, ConnectError, FramedError, SessionError};
 pub use framed::SoeFramed;
 pub use listener::{Incoming, SoeListener};
-pub use session::{SessionEvent, SoeSession};
+pub use session::{Delivery, SessionEvent, SoeSession};
 pub use shutdown::{SessionReport, ShutdownReport};
 pub use socket::{AsyncUdp, Outgoing, RecvBatch, SendBatch};
 pub use soe_core::{

@@ -12,8 +12,8 @@ use std::{
 };
 
 use bytes::BytesMut;
-use soe_core::{DisconnectReason, Event, Session, Verdict};
-use tracing::{Span, debug, debug_span, trace};
+use soe_core::{DisconnectReason, Session, Verdict};
+use tracing::{Span, debug, debug_span};
 
 use crate::{
     endpoint::{ENDED_HERE, Shared},
@@ -106,7 +106,7 @@ impl Peer {
             let mut left = None;
             for datagram in datagrams {
                 match state.session.handle_datagram(now, datagram) {
-                    Verdict::Authentic if from != state.address => left = state.move_to(now, from).or(left),
+                    Verdict::Authentic if from != state.address => left = state.move_to(from, wakers).or(left),
                     Verdict::Rejected(datagram) | Verdict::Stranger(datagram) => returned.push(datagram),
                     _ => {}
                 }
@@ -144,13 +144,8 @@ impl Peer {
             state.batch = number;
             batch.note(state.address, &transmit, max_segments, Some(self));
         }
-        while let Some(event) = state.session.poll_event() {
-            trace!(?event);
-            if let Event::Closed(closed) = event {
-                debug!(%closed, "the session is closed");
-                self.closed_hint.store(true, Ordering::Relaxed);
-            }
-            wakers.append(&mut state.watchers);
+        if state.take_events(wakers) {
+            self.closed_hint.store(true, Ordering::Relaxed);
         }
         state.collect_wakers(wakers);
         state.collect_flushers(self, wakers);

@@ -10,7 +10,9 @@ use std::{
 
 use futures_core::Stream;
 use futures_sink::Sink;
-use soe_core::{Closed, DisconnectReason, KeyError, Message, MessageHook, SendError, SessionStats, Undelivered};
+use soe_core::{
+    Closed, DisconnectReason, KeyError, Message, MessageHook, Receipt, SendError, SessionStats, Undelivered,
+};
 use tokio::net::ToSocketAddrs;
 
 use crate::{
@@ -20,7 +22,7 @@ use crate::{
     framed::SoeFramed,
     peer::{Peer, now},
     split::{RecvHalf, SendHalf},
-    state::End,
+    state::{End, State},
 };
 
 /// Something that happened to a session beside its messages.
@@ -59,6 +61,30 @@ pub(crate) struct SessionHandle {
 impl Drop for SessionHandle {
     fn drop(&mut self) {
         self.peer.close(ENDED_HERE);
+    }
+}
+
+/// Waits until the peer has acknowledged a message. See [`SoeSession::send_with_receipt`].
+///
+/// The future gives an error if the session ends before that.
+#[derive(Debug)]
+#[must_use = "delivery is reported to who asks"]
+pub struct Delivery {
+    peer: Arc<Peer>,
+    receipt: Receipt,
+}
+
+impl Future for Delivery {
+    type Output = Result<(), SessionError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.peer.poll_delivered(self.receipt, cx)
+    }
+}
+
+impl Drop for Delivery {
+    fn drop(&mut self) {
+        self.peer.lock().receipts.remove(&self.receipt);
     }
 }
 
@@ -121,6 +147,22 @@ impl SoeSession {
     /// waits with [`SoeSession::ready`] and then calls [`SoeSession::try_send`].
     pub async fn send(&mut self, message: impl Into<Message>) -> Result<(), SessionError> {
         send(self.peer(), message.into()).await
+    }
+
+    /// Like [`SoeSession::send`], and gives a future that is ready once the peer has acknowledged the whole message. What is
+    /// acknowledged has arrived at the peer's transport; its application may not have read it yet.
+    ///
+    /// For messages on unreliable channels nobody acknowledges anything: their future is ready only with the session's end.
+    ///
+    /// # Errors
+    ///
+    /// As for [`SoeSession::send`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As for [`SoeSession::send`]. Dropping the [`Delivery`] changes nothing.
+    pub async fn send_with_receipt(&mut self, message: impl Into<Message>) -> Result<Delivery, SessionError> {
+        send_with_receipt(self.peer(), message.into()).await
     }
 
     /// Queues a message and has it sent at once, if there is room for it now.
@@ -309,7 +351,13 @@ pub(crate) fn poll_close(peer: &Arc<Peer>, cx: &Context<'_>) -> Poll<Result<(), 
 
 pub(crate) async fn send(peer: &Arc<Peer>, message: Message) -> Result<(), SessionError> {
     let mut waiting = Some(message);
-    poll_fn(|cx| peer.poll_send(&mut waiting, cx)).await
+    poll_fn(|cx| peer.poll_send(&mut waiting, State::send, cx)).await
+}
+
+pub(crate) async fn send_with_receipt(peer: &Arc<Peer>, message: Message) -> Result<Delivery, SessionError> {
+    let mut waiting = Some(message);
+    let receipt = poll_fn(|cx| peer.poll_send(&mut waiting, State::send_with_receipt, cx)).await?;
+    Ok(Delivery { peer: Arc::clone(peer), receipt })
 }
 
 pub(crate) async fn close(peer: &Arc<Peer>, reason: DisconnectReason) -> Option<Closed> {

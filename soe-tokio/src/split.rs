@@ -16,7 +16,7 @@ use thiserror::Error;
 
 use crate::{
     error::SessionError,
-    session::{self, SessionHandle, SoeSession},
+    session::{self, Delivery, SessionHandle, SoeSession},
 };
 
 /// The half of a session that sends. See [`SoeSession::split`].
@@ -54,6 +54,15 @@ impl SendHalf {
     /// See [`SoeSession::send`].
     pub async fn send(&mut self, message: impl Into<Message>) -> Result<(), SessionError> {
         session::send(&self.handle.peer, message.into()).await
+    }
+
+    /// Like [`SoeSession::send_with_receipt`], errors and cancel safety included.
+    ///
+    /// # Errors
+    ///
+    /// See [`SoeSession::send`].
+    pub async fn send_with_receipt(&mut self, message: impl Into<Message>) -> Result<Delivery, SessionError> {
+        session::send_with_receipt(&self.handle.peer, message.into()).await
     }
 
     /// Like [`SoeSession::try_send`].
