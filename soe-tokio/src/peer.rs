@@ -1,6 +1,7 @@
 //! One peer: the core session under its lock, and what the driver does with it.
 
 use std::{
+    fmt,
     net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
@@ -23,7 +24,6 @@ use crate::{
 };
 
 /// One session as all tasks see it.
-#[derive(Debug)]
 pub(crate) struct Peer {
     pub(crate) shared: Arc<Shared>,
     pub(crate) session_id: u32,
@@ -248,6 +248,13 @@ impl Peer {
 /// The runtime's idea of now: virtual when its clock is paused.
 pub(crate) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
+}
+
+impl fmt::Debug for Peer {
+    /// Without the state, whose lock somebody may hold, and without what all peers share.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Peer").field("session_id", &format_args!("{:08x}", self.session_id)).finish_non_exhaustive()
+    }
 }
 
 /// What one session may take out of one service round, in bytes: no peer waits for the bulk transfer of another.
