@@ -106,7 +106,7 @@ impl Peer {
             let mut left = None;
             for datagram in datagrams {
                 match state.session.handle_datagram(now, datagram) {
-                    Verdict::Authentic if from != state.address => left = state.move_to(from, wakers).or(left),
+                    Verdict::Authentic if from != state.address => left = state.move_to(now, from).or(left),
                     Verdict::Rejected(datagram) | Verdict::Stranger(datagram) => returned.push(datagram),
                     _ => {}
                 }

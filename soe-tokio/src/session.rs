@@ -11,12 +11,13 @@ use std::{
 use futures_core::Stream;
 use futures_sink::Sink;
 use soe_core::{
-    Closed, DisconnectReason, KeyError, Message, MessageHook, Receipt, SendError, SessionStats, Undelivered,
+    Closed, DisconnectReason, KeyError, Message, MessageHook, ReliableChannel, SendError, SessionStats, Undelivered,
 };
 use tokio::net::ToSocketAddrs;
 
 use crate::{
     connect::SoeConnector,
+    delivery::Delivery,
     endpoint::ENDED_HERE,
     error::{ConnectError, SessionError},
     framed::SoeFramed,
@@ -61,30 +62,6 @@ pub(crate) struct SessionHandle {
 impl Drop for SessionHandle {
     fn drop(&mut self) {
         self.peer.close(ENDED_HERE);
-    }
-}
-
-/// Waits until the peer has acknowledged a message. See [`SoeSession::send_with_receipt`].
-///
-/// The future gives an error if the session ends before that.
-#[derive(Debug)]
-#[must_use = "delivery is reported to who asks"]
-pub struct Delivery {
-    peer: Arc<Peer>,
-    receipt: Receipt,
-}
-
-impl Future for Delivery {
-    type Output = Result<(), SessionError>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.peer.poll_delivered(self.receipt, cx)
-    }
-}
-
-impl Drop for Delivery {
-    fn drop(&mut self) {
-        self.peer.lock().receipts.remove(&self.receipt);
     }
 }
 
@@ -162,7 +139,7 @@ impl SoeSession {
     ///
     /// As for [`SoeSession::send`]. Dropping the [`Delivery`] changes nothing.
     pub async fn send_with_receipt(&mut self, message: impl Into<Message>) -> Result<Delivery, SessionError> {
-        send_with_receipt(self.peer(), message.into()).await
+        Delivery::send(self.peer(), message.into()).await
     }
 
     /// Queues a message and has it sent at once, if there is room for it now.
@@ -281,6 +258,24 @@ impl SoeSession {
         self.peer().act(|state| state.session.set_recv_hook(hook));
     }
 
+    /// Gives one channel a transform of its own for what is queued from here on, or with `None` none, whatever the session's
+    /// is. On the terms of [`SoeSession::set_send_hook`].
+    pub fn set_channel_send_hook(&mut self, channel: ReliableChannel, hook: Option<Box<dyn MessageHook>>) {
+        self.peer().act(|state| state.session.set_channel_send_hook(channel, hook));
+    }
+
+    /// Gives one channel a transform of its own for what is received from here on, or with `None` none, whatever the
+    /// session's is. On the terms of [`SoeSession::set_send_hook`].
+    pub fn set_channel_recv_hook(&mut self, channel: ReliableChannel, hook: Option<Box<dyn MessageHook>>) {
+        self.peer().act(|state| state.session.set_channel_recv_hook(channel, hook));
+    }
+
+    /// The server's clock in milliseconds, modulo 2^32, as the exchanges of statistics have shown it; on the side that asks
+    /// for them (section 8 of `docs/protocol.md`).
+    pub fn server_clock(&self) -> Option<u32> {
+        self.peer().lock().session.server_clock(now())
+    }
+
     /// The session's figures.
     pub fn stats(&self) -> SessionStats {
         stats(self.peer())
@@ -352,12 +347,6 @@ pub(crate) fn poll_close(peer: &Arc<Peer>, cx: &Context<'_>) -> Poll<Result<(), 
 pub(crate) async fn send(peer: &Arc<Peer>, message: Message) -> Result<(), SessionError> {
     let mut waiting = Some(message);
     poll_fn(|cx| peer.poll_send(&mut waiting, State::send, cx)).await
-}
-
-pub(crate) async fn send_with_receipt(peer: &Arc<Peer>, message: Message) -> Result<Delivery, SessionError> {
-    let mut waiting = Some(message);
-    let receipt = poll_fn(|cx| peer.poll_send(&mut waiting, State::send_with_receipt, cx)).await?;
-    Ok(Delivery { peer: Arc::clone(peer), receipt })
 }
 
 pub(crate) async fn close(peer: &Arc<Peer>, reason: DisconnectReason) -> Option<Closed> {

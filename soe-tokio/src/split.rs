@@ -11,12 +11,13 @@ use std::{
 
 use futures_core::Stream;
 use futures_sink::Sink;
-use soe_core::{Closed, DisconnectReason, KeyError, Message, MessageHook, SendError, SessionStats};
+use soe_core::{Closed, DisconnectReason, KeyError, Message, MessageHook, ReliableChannel, SendError, SessionStats};
 use thiserror::Error;
 
 use crate::{
+    delivery::Delivery,
     error::SessionError,
-    session::{self, Delivery, SessionHandle, SoeSession},
+    session::{self, SessionHandle, SoeSession},
 };
 
 /// The half of a session that sends. See [`SoeSession::split`].
@@ -62,7 +63,7 @@ impl SendHalf {
     ///
     /// See [`SoeSession::send`].
     pub async fn send_with_receipt(&mut self, message: impl Into<Message>) -> Result<Delivery, SessionError> {
-        session::send_with_receipt(&self.handle.peer, message.into()).await
+        Delivery::send(&self.handle.peer, message.into()).await
     }
 
     /// Like [`SoeSession::try_send`].
@@ -106,6 +107,11 @@ impl SendHalf {
         self.handle.peer.act(|state| state.session.set_send_hook(hook));
     }
 
+    /// Like [`SoeSession::set_channel_send_hook`].
+    pub fn set_channel_send_hook(&mut self, channel: ReliableChannel, hook: Option<Box<dyn MessageHook>>) {
+        self.handle.peer.act(|state| state.session.set_channel_send_hook(channel, hook));
+    }
+
     /// Puts the session together again.
     ///
     /// # Errors
@@ -146,6 +152,11 @@ impl RecvHalf {
     /// Like [`SoeSession::set_recv_hook`].
     pub fn set_recv_hook(&mut self, hook: Option<Box<dyn MessageHook>>) {
         self.handle.peer.act(|state| state.session.set_recv_hook(hook));
+    }
+
+    /// Like [`SoeSession::set_channel_recv_hook`].
+    pub fn set_channel_recv_hook(&mut self, channel: ReliableChannel, hook: Option<Box<dyn MessageHook>>) {
+        self.handle.peer.act(|state| state.session.set_channel_recv_hook(channel, hook));
     }
 
     /// Puts the session together again.

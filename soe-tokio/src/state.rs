@@ -155,14 +155,14 @@ impl State {
     }
 
     /// A datagram from `from` has proved that the peer is there. Gives back where it was.
-    pub(crate) fn move_to(&mut self, from: SocketAddr, wakers: &mut Vec<Waker>) -> Option<SocketAddr> {
+    pub(crate) fn move_to(&mut self, now: Instant, from: SocketAddr) -> Option<SocketAddr> {
         // Only a candidate is routed here; an old address may still deliver stragglers after the move.
         if self.candidate != Some(from) {
             return None;
         }
         self.candidate = None;
         let old = std::mem::replace(&mut self.address, from);
-        wakers.append(&mut self.watchers);
+        self.session.handle_remap(now);
         if self.events.len() == MAX_EVENTS {
             self.events.pop_front();
         }
