@@ -16,8 +16,8 @@ pub mod wire;
 pub use admission::{Admission, AdmissionStats, Admit, Newcomer};
 pub use cipher::{HookError, KeyError, MessageHook, Rc4};
 pub use config::{
-    AdmissionConfig, AdmissionConfigBuilder, AdmissionSettings, EscapeRule, Oversized, RemapPolicy, RequestFilter,
-    RequestInfo, SessionConfig, SessionConfigBuilder, Settings,
+    AdmissionConfig, AdmissionConfigBuilder, AdmissionSettings, ChannelOptions, EscapeRule, Overflow, Oversized,
+    RemapPolicy, RequestFilter, RequestInfo, SessionConfig, SessionConfigBuilder, Settings, StatusReply,
 };
 pub use dialect::Dialect;
 pub use error::{Closed, ConfigError, Origin, SendError};

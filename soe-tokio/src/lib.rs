@@ -1,3 +1,75 @@
 //! Async servers and clients for the Sony Online Entertainment (SOE) UDP transport: one UDP socket, many sessions.
+//!
+//! A server accepts sessions from a [`SoeListener`], a client opens them with [`SoeSession::connect`]. A [`SoeSession`] is
+//! a stream and a sink of [`Message`]s.
+//!
+//! ```no_run
+//! # async fn demo() -> Result<(), Box<dyn std::error::Error>> {
+//! use soe_tokio::{SessionConfig, SoeListener, SoeSession};
+//!
+//! let listener = SoeListener::bind("127.0.0.1:20060", SessionConfig::new("Echo")?).await?;
+//! let mut client = SoeSession::connect("127.0.0.1:20060", SessionConfig::new("Echo")?).await?;
+//! client.send(&b"hello"[..]).await?;
+//! let mut server = listener.accept().await.ok_or("the listener was shut down")?.accept();
+//! while let Some(message) = server.recv().await {
+//!     server.send(message?).await?;
+//! }
+//! # Ok(()) }
+//! ```
+//!
+//! # What runs where
+//!
+//! Each socket is served by one task, the *driver*. It receives in batches, feeds every datagram to its session, and sends
+//! for all sessions at once. Each session has a small task that keeps its timers. Nothing stands between the socket and a
+//! session, so nothing can overflow: an application that does not read makes its own peer wait (the datagrams are not
+//! acknowledged once the session's receive buffer is full), and nobody else's.
+//!
+//! Sessions live on the runtime on which their socket was bound, and can be used from any other.
+//!
+//! # How a session ends
+//!
+//! Either side may close. What has arrived by then can still be received; then the stream ends with `None`, and
+//! [`SoeSession::closed`] tells reason and origin. When the *transport* ended the session (time-out, unreachable peer,
+//! impossible content) the stream yields that as one error before its `None`. Dropping a session closes it politely in the
+//! background.
 #![forbid(unsafe_code)]
 #![warn(missing_docs, clippy::exhaustive_enums, clippy::exhaustive_structs, clippy::unwrap_used)]
+
+mod calls;
+mod config;
+mod connect;
+mod delivery;
+mod driver;
+mod endpoint;
+mod error;
+mod flush;
+mod framed;
+mod listener;
+mod peer;
+mod random;
+mod session;
+mod shutdown;
+mod socket;
+mod split;
+mod state;
+mod stats;
+mod timer;
+mod udp;
+
+pub use config::{ListenerConfig, SocketConfig};
+pub use connect::SoeConnector;
+pub use delivery::Delivery;
+pub use error::{BindError, ConnectError, FramedError, SessionError};
+pub use framed::SoeFramed;
+pub use listener::{Incoming, SoeListener};
+pub use session::{SessionEvent, SoeSession};
+pub use shutdown::{SessionReport, ShutdownReport};
+pub use socket::{AsyncUdp, Outgoing, RecvBatch, SendBatch};
+pub use soe_core;
+pub use soe_core::{
+    AdmissionConfig, AdmissionStats, Channel, Closed, ConfigError, Dialect, DisconnectReason, HookError, KeyError,
+    Message, MessageHook, Origin, ReliableChannel, RemapPolicy, RequestFilter, RequestInfo, SendError, SessionConfig,
+    SessionStats, Undelivered,
+};
+pub use split::{RecvHalf, ReuniteError, SendHalf};
+pub use stats::{ListenerStats, SocketStats};

@@ -136,6 +136,7 @@ impl Admission {
                 }
                 _ => self.ignored(),
             },
+            Some(opcode::SERVER_STATUS) => self.status(now, from),
             Some(opcode) if opcode::is_exempt(opcode) => self.ignored(),
             _ if datagram.is_empty() => self.ignored(),
             opcode => self.handle_first(now, from, datagram, opcode == Some(opcode::DISCONNECT)),
@@ -302,15 +303,31 @@ impl Admission {
         if disconnect || !self.config.unknown_sender_replies {
             return Admit::Dropped;
         }
-        let rate = Rate { per_second: self.config.unknown_sender_rate, burst: self.config.unknown_sender_rate };
-        let place = self.cookies.place(prefix(from.ip()), 0);
-        if !self.unknown_senders.allow(now, place, rate, UNKNOWN_SENDER_PREFIX) {
-            self.stats.rate_limited += 1;
+        if !self.may_reflect(now, from) {
             return Admit::Dropped;
         }
         self.stats.unknown_sender_replies += 1;
         self.reply(|out| Packet::UnknownSender.encode(out));
         Admit::Answered
+    }
+
+    fn status(&mut self, now: Instant, from: SocketAddr) -> Admit {
+        let Some(status) = self.config.server_status.clone() else { return self.ignored() };
+        if !self.may_reflect(now, from) {
+            return Admit::Dropped;
+        }
+        let Some(reply) = status.reply(from) else { return self.ignored() };
+        self.reply(|out| Packet::ServerStatus(&reply).encode(out));
+        Admit::Answered
+    }
+
+    /// Whether somebody who has proved nothing may be sent something that is not a handshake.
+    fn may_reflect(&mut self, now: Instant, from: SocketAddr) -> bool {
+        let rate = Rate { per_second: self.config.unknown_sender_rate, burst: self.config.unknown_sender_rate };
+        let place = self.cookies.place(prefix(from.ip()), 0);
+        let allowed = self.unknown_senders.allow(now, place, rate, UNKNOWN_SENDER_PREFIX);
+        self.stats.rate_limited += u64::from(!allowed);
+        allowed
     }
 
     /// Tells a client in a form that it can read that it gets no session: a response, and a Disconnect under it. Both at once

@@ -47,6 +47,8 @@ pub(crate) struct Packet {
     /// Messages whose last byte is in this packet.
     pub(crate) ends: u16,
     pub(crate) transmissions: u16,
+    /// Copies that rode along since it was last sent.
+    pub(crate) copies: u8,
     /// When it was first sent.
     pub(crate) first_sent: Instant,
     /// When it was last sent.
@@ -149,12 +151,26 @@ impl Flight {
     pub(crate) fn resent(&mut self, sequence: u64, now: Instant, datagram: u64) {
         let Some(packet) = self.packets.get_mut((sequence - self.base) as usize) else { return };
         packet.state = State::Flying;
+        packet.copies = 0;
         packet.transmissions = packet.transmissions.saturating_add(1);
         packet.sent = now;
         packet.datagram = datagram;
         self.flying += packet.size();
         self.lost -= 1;
         self.first_lost = sequence + 1;
+    }
+
+    /// The newest packet of at most `largest` bytes that may ride along in this datagram: one that has been sent before, and
+    /// not yet copied `copies` times.
+    pub(crate) fn next_copy(&mut self, datagram: u64, largest: usize, copies: u8) -> Option<(u64, &mut Packet)> {
+        let index = self.packets.iter().enumerate().rev().take(TIMER_SCAN).find(|(_, packet)| {
+            packet.state == State::Flying
+                && packet.copies < copies
+                && packet.datagram < datagram
+                && packet.size() <= largest
+        })?;
+        let index = index.0;
+        self.packets.get_mut(index).map(|packet| (self.base + index as u64, packet))
     }
 
     /// Everything up to and including `sequence` has arrived.
@@ -191,9 +207,10 @@ impl Flight {
         acked.bytes += packet.size();
         // An acknowledgement that comes sooner after a resend than the link allows is for the first transmission.
         let arrived = if packet.transmissions == 1 {
+            let age = now.saturating_duration_since(packet.first_sent);
             let (newest, oldest) = acked.ages.unwrap_or((age, age));
             acked.ages = Some((newest.min(age), oldest.max(age)));
-            packet.datagram
+            packet.first_datagram
         } else if round_trip.is_some_and(|minimum| age >= minimum) {
             packet.datagram
         } else {
@@ -216,7 +233,7 @@ impl Flight {
         let (mut bytes, mut next) = (0, None);
         for (index, packet) in self.packets.iter_mut().enumerate() {
             // First transmissions leave in the order of their sequences: nothing behind this one has been overtaken.
-            if packet.transmissions == 1 && packet.datagram >= self.newest_acked {
+            if packet.transmissions == 1 && packet.copies == 0 && packet.datagram >= self.newest_acked {
                 break;
             }
             if packet.state != State::Flying || packet.datagram >= self.newest_acked {

@@ -5,6 +5,7 @@ pub(crate) mod congestion;
 pub(crate) mod flight;
 pub(crate) mod fragment;
 pub(crate) mod inbox;
+pub(crate) mod pacer;
 pub(crate) mod recv;
 pub(crate) mod rtt;
 pub(crate) mod send;

@@ -22,6 +22,8 @@ use crate::{
 pub(crate) const HEADER: usize = 4;
 /// The op code of a Group.
 const GROUP_HEADER: usize = 2;
+/// How often a packet rides along on a redundant channel.
+const COPIES: u8 = 1;
 /// What one queued message costs beside its bytes.
 const MESSAGE_OVERHEAD: usize = 64;
 
@@ -191,6 +193,17 @@ impl Sender {
         Some(Written { resend: Some(cause), messages: 0 })
     }
 
+    /// Writes a copy of a packet that is under way, if one fits: a duplicate to the peer, unless the first was lost.
+    pub(crate) fn write_copy(&mut self, slot: Slot, out: &mut Vec<u8>) -> Option<()> {
+        let channel = self.channel;
+        let (sequence, packet) = self.flight.next_copy(slot.datagram, slot.room.min(slot.budget), COPIES)?;
+        write_packet(channel, sequence, packet, out);
+        packet.copies += 1;
+        packet.sent = slot.now;
+        packet.datagram = slot.datagram;
+        Some(())
+    }
+
     /// Bytes that the peer's window still takes.
     fn window(&self, limits: &SendLimits) -> usize {
         if self.flight.span() >= limits.window_packets {
@@ -260,6 +273,7 @@ impl Sender {
             state: State::Flying,
             ends,
             transmissions: 1,
+            copies: 0,
             first_sent: now,
             sent: now,
             first_datagram: datagram,

@@ -1,4 +1,6 @@
-use std::{collections::BTreeSet, fmt, ops::Deref, sync::Arc};
+use std::{collections::BTreeSet, fmt, net::SocketAddr, ops::Deref, sync::Arc};
+
+use bytes::Bytes;
 
 use super::{SessionConfig, check, setters};
 use crate::ConfigError;
@@ -37,6 +39,30 @@ impl fmt::Debug for RequestFilter {
             Self::AnyOf(names) => f.debug_tuple("AnyOf").field(names).finish(),
             Self::Predicate(_) => f.write_str("Predicate(..)"),
         }
+    }
+}
+
+/// What a server says of itself to anybody who asks with a ServerStatus packet; `None` is silence.
+#[derive(Clone)]
+pub struct StatusReply(Arc<dyn Fn(SocketAddr) -> Option<Bytes> + Send + Sync>);
+
+impl StatusReply {
+    /// A reply made by this function from the address that asks. At most 512 bytes are sent.
+    pub fn new(reply: impl Fn(SocketAddr) -> Option<Bytes> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(reply))
+    }
+
+    pub(crate) fn reply(&self, from: SocketAddr) -> Option<Bytes> {
+        (self.0)(from).map(|reply| reply.slice(..reply.len().min(MAX_STATUS)))
+    }
+}
+
+/// The most that a status reply says, in bytes: the query has two, and whoever it is sent to may not have asked.
+const MAX_STATUS: usize = 512;
+
+impl fmt::Debug for StatusReply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("StatusReply(..)")
     }
 }
 
@@ -114,6 +140,9 @@ pub struct AdmissionSettings {
     pub unknown_sender_replies: bool,
     /// UnknownSender replies a second, over all addresses: without a limit the server would be a reflector. \[1,000\]
     pub unknown_sender_rate: u32,
+    /// What is answered to ServerStatus queries, at the rate of UnknownSender replies. The answer is larger than the query:
+    /// leave it off unless something needs it. \[nothing\]
+    pub server_status: Option<StatusReply>,
     /// From where sessions may move to another address. \[the same IP address\]
     pub remap: RemapPolicy,
 }
@@ -132,6 +161,7 @@ impl AdmissionSettings {
             response_burst_per_prefix: 1_000,
             unknown_sender_replies: true,
             unknown_sender_rate: 1_000,
+            server_status: None,
             remap: RemapPolicy::default(),
         }
     }

@@ -1,13 +1,16 @@
 //! Every knob, its default, the reason for the default and its source. Checked when built.
 
 mod admission;
+mod channel;
+mod presets;
 mod session;
 
 pub use admission::{
-    AdmissionConfig, AdmissionConfigBuilder, AdmissionSettings, RemapPolicy, RequestFilter, RequestInfo,
+    AdmissionConfig, AdmissionConfigBuilder, AdmissionSettings, RemapPolicy, RequestFilter, RequestInfo, StatusReply,
 };
+pub use channel::ChannelOptions;
 pub(crate) use session::UDP_LENGTH;
-pub use session::{EscapeRule, Oversized, SessionConfig, SessionConfigBuilder, Settings};
+pub use session::{EscapeRule, Overflow, Oversized, SessionConfig, SessionConfigBuilder, Settings};
 
 use crate::ConfigError;
 

@@ -1,7 +1,7 @@
 use std::{fmt, ops::Deref, sync::Arc, time::Duration};
 
-use super::{check, setters};
-use crate::{ConfigError, Dialect, Pass, wire};
+use super::{ChannelOptions, check, setters};
+use crate::{ConfigError, Dialect, Pass, ReliableChannel, wire};
 
 /// How one's own messages that begin with 00 are told from packets (section 1 of `docs/protocol.md`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,6 +24,17 @@ pub enum Oversized {
     Promote,
     /// It is refused with [`SendError::TooLarge`](crate::SendError::TooLarge).
     Refuse,
+}
+
+/// What becomes of a session whose application sends more than the peer takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Overflow {
+    /// The message is given back with [`SendError::Blocked`](crate::SendError::Blocked): the application waits, or drops it.
+    #[default]
+    Block,
+    /// The session ends with `ReliableOverflow`: the original library's choice for players who cannot keep up.
+    Close,
 }
 
 /// The configuration of a session; a cheap clone. [`Settings`] has the knobs.
@@ -129,6 +140,15 @@ pub struct Settings {
     /// Bytes that wait for the application, above which nothing more is delivered and the peer is held back, overhead of 64
     /// bytes a message included. \[1 MiB\]
     pub recv_buffer: usize,
+    /// What becomes of the session when a send buffer is full. \[the message is given back\]
+    pub overflow: Overflow,
+    /// How each reliable channel behaves on this side.
+    pub channels: [ChannelOptions; ReliableChannel::COUNT],
+    /// A datagram that dies on the way leaves when this side has sent nothing for so long, to keep the port mapping of a
+    /// router alive; zero disables it. \[off\]
+    pub port_alive_interval: Duration,
+    /// How many routers that datagram passes, 1 or more. \[5: the original's\]
+    pub port_alive_hops: u8,
     /// What becomes of an unreliable message that no datagram can carry. \[promoted\]
     pub oversized_unreliable: Oversized,
     /// Whether unreliable messages share datagrams with other packets, in a Multi. Some implementations take such a piece for
@@ -170,6 +190,10 @@ impl Settings {
             max_message_size: 10 << 20,
             send_buffer: 1 << 20,
             recv_buffer: 1 << 20,
+            overflow: Overflow::default(),
+            channels: [ChannelOptions::default(); ReliableChannel::COUNT],
+            port_alive_interval: Duration::ZERO,
+            port_alive_hops: 5,
             oversized_unreliable: Oversized::default(),
             bundle_unreliable: true,
             escape: EscapeRule::default(),
@@ -200,6 +224,7 @@ impl Settings {
         let message = self.max_message_size;
         let limit = u32::MAX as usize / 2;
         check((1..=limit).contains(&message), "max_message_size", message, "not within 1 byte to 2 GiB")?;
+        check(self.port_alive_hops > 0, "port_alive_hops", 0, "but a datagram passes at least one router")?;
         check(self.send_buffer > 0, "send_buffer", self.send_buffer, "but a message must fit")?;
         check(self.recv_buffer > 0, "recv_buffer", self.recv_buffer, "but a message must fit")
     }
@@ -216,6 +241,12 @@ impl SessionConfigBuilder {
     /// Whether a server offers the dialect's compression: pass 0 becomes the dialect's codec, or none.
     pub fn compression(mut self, on: bool) -> Self {
         self.settings.passes[0] = if on { Pass::UserCodec } else { Pass::None };
+        self
+    }
+
+    /// Sets how one reliable channel behaves.
+    pub fn channel(mut self, channel: ReliableChannel, options: ChannelOptions) -> Self {
+        self.settings.channels[channel.index()] = options;
         self
     }
 
@@ -255,6 +286,10 @@ setters!(
         max_message_size: usize,
         send_buffer: usize,
         recv_buffer: usize,
+        overflow: Overflow,
+        channels: [ChannelOptions; ReliableChannel::COUNT],
+        port_alive_interval: Duration,
+        port_alive_hops: u8,
         oversized_unreliable: Oversized,
         bundle_unreliable: bool,
         escape: EscapeRule,

@@ -27,7 +27,7 @@ impl<'a> Bundle<'a> {
 
     /// The most bytes that the next packet may have; zero if there is no room for one.
     pub(super) fn room(&self) -> usize {
-        let length = self.out.len() - self.start;
+        let length = self.len();
         let taken = match self.pieces {
             0 => return self.limit,
             1 if length > MAX_MULTI_PIECE => return 0,
@@ -35,6 +35,11 @@ impl<'a> Bundle<'a> {
             _ => length + PIECE_LENGTH,
         };
         self.limit.saturating_sub(taken).min(MAX_MULTI_PIECE)
+    }
+
+    /// Bytes so far.
+    pub(super) fn len(&self) -> usize {
+        self.out.len() - self.start
     }
 
     pub(super) fn is_empty(&self) -> bool {

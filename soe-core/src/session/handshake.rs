@@ -74,6 +74,9 @@ impl Session {
         session.negotiate(crc_seed, session.config.crc_length, passes, request.udp_length)?;
         session.epoch = epoch;
         session.announced = true;
+        // The handshake counts, or the client would see its request and our response as lost.
+        session.stats.datagrams_received = 1;
+        session.stats.datagrams_sent = 1;
         session.start_timers(now);
         Ok(session)
     }
@@ -107,6 +110,8 @@ impl Session {
         self.timers.set(Timer::Inactivity, inactivity);
         self.timers.set(Timer::Heartbeat, heartbeat);
         self.last_received = now;
+        let port_alive = after(self.config.port_alive_interval);
+        self.timers.set(Timer::PortAlive, port_alive);
         if self.asks_net_status() {
             self.timers.set(Timer::NetStatus, now + self.config.net_status_interval);
         }

@@ -6,8 +6,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::{Receipt, Session, State};
 use crate::{
-    Channel, DisconnectReason, EscapeRule, KeyError, Message, MessageHook, Oversized, Rc4, ReliableChannel, SendError,
-    wire,
+    Channel, DisconnectReason, EscapeRule, KeyError, Message, MessageHook, Overflow, Oversized, Rc4, ReliableChannel,
+    SendError, wire,
 };
 
 impl Session {
@@ -56,6 +56,10 @@ impl Session {
             }
         };
         if self.send_capacity_on(channel.map_or(Channel::Unreliable, Channel::Reliable)) == 0 {
+            if self.config.overflow == Overflow::Close {
+                self.fail(DisconnectReason::ReliableOverflow);
+                return Err(SendError::Closed(message));
+            }
             return Err(SendError::Blocked(message));
         }
         self.stats.messages_sent += 1;

@@ -7,7 +7,9 @@ mod handshake;
 mod input;
 mod keys;
 mod messages;
+mod outbox;
 mod output;
+mod pacing;
 mod stats;
 mod timeout;
 mod timer;
@@ -28,7 +30,8 @@ use self::{
     closing::Ending,
     handshake::Connecting,
     keys::Hooks,
-    output::Outbox,
+    outbox::Outbox,
+    pacing::Pacing,
     timer::{Timer, Timers},
 };
 use crate::{
@@ -123,6 +126,7 @@ pub struct Session {
     ordered: [(u16, u16); 2],
     rtt: RttEstimator,
     congestion: Congestion,
+    pacing: Pacing,
     /// Resend timers that have fired since the last acknowledgement of something new.
     backoff: u32,
     send_hooks: Option<Box<Hooks>>,
@@ -158,6 +162,7 @@ impl Session {
             ordered: [(0, 0); 2],
             rtt: RttEstimator::default(),
             congestion,
+            pacing: Pacing::default(),
             backoff: 0,
             send_hooks: None,
             recv_hooks: None,
@@ -246,6 +251,12 @@ impl Session {
         size_of::<Self>() + reliable + self.inbox.bytes() + self.outbox.unreliable_bytes()
     }
 
+    /// The server's clock in milliseconds, modulo 2^32, as the exchanges of statistics have shown it; on the side that asks
+    /// for them.
+    pub fn server_clock(&self, now: Instant) -> Option<u32> {
+        self.clock.offset().map(|offset| clock::millis(self.epoch, now).wrapping_add(offset))
+    }
+
     /// Counters and measurements at this moment.
     pub fn stats(&self, now: Instant) -> SessionStats {
         let senders = || self.channels.iter().flatten().map(|reliable| &reliable.sender);
@@ -301,7 +312,7 @@ impl Session {
         }
     }
 
-    fn recv_limits(&self) -> RecvLimits {
+    fn recv_limits(&self, channel: ReliableChannel) -> RecvLimits {
         let settings = &*self.config;
         RecvLimits {
             window: settings.recv_window,
@@ -311,17 +322,18 @@ impl Session {
                 packets: if settings.ack_every_packet { 1 } else { settings.ack_packets },
                 delay: settings.max_ack_delay,
             },
-            unordered: false,
+            unordered: settings.channels[channel.index()].unordered,
         }
     }
 
     /// Delivers what waited for room.
     fn drain(&mut self) {
-        let limits = self.recv_limits();
+        let limits = ReliableChannel::ALL.map(|channel| self.recv_limits(channel));
         let mut corrupt = None;
         self.stalled = false;
-        for reliable in self.channels.iter_mut().flatten() {
-            if let Err(error) = reliable.receiver.drain(&limits, &mut self.inbox) {
+        for (limits, reliable) in limits.iter().zip(&mut self.channels) {
+            let Some(reliable) = reliable else { continue };
+            if let Err(error) = reliable.receiver.drain(limits, &mut self.inbox) {
                 corrupt = Some(error);
             }
             self.stalled |= reliable.receiver.is_stalled();

@@ -1,8 +1,8 @@
 //! What leaves: which datagram is next, and what goes into it.
 
-use std::{collections::VecDeque, time::Instant};
+use std::time::Instant;
 
-use bytes::{BufMut, Bytes};
+use bytes::BufMut;
 
 use super::{
     Event, Receipt, Role, Session, State, Timer, Transmit,
@@ -17,8 +17,8 @@ use crate::{
         send::{Slot, Written},
     },
     wire::{
-        self, Acknowledge, AcknowledgeAll, Disconnect, MAX_MULTI_PIECE, NetStatusRequest, OrderedData, OrderedStream,
-        RemapConnection, opcode,
+        self, Acknowledge, AcknowledgeAll, Disconnect, MAX_MULTI_PIECE, OrderedData, OrderedStream, RemapConnection,
+        opcode,
     },
 };
 
@@ -26,59 +26,12 @@ use crate::{
 const MAX_SEGMENTS: usize = 64;
 /// The most bytes in one run: what one UDP payload can have, with room to spare.
 const MAX_RUN: usize = 60_000;
-/// What one queued unreliable message costs beside its bytes.
-const MESSAGE_OVERHEAD: usize = 64;
 /// An acknowledgement and its length in a Multi.
 const ACK_PIECE: usize = 4 + PIECE_OVERHEAD;
+/// The largest packet that rides along on a redundant channel: small messages, not bulk.
+const MAX_COPY: usize = 200;
 /// The op code of a Multi.
 const MULTI_HEADER: usize = 2;
-
-/// What waits to leave, apart from the reliable channels.
-#[derive(Debug, Default)]
-pub(super) struct Outbox {
-    unreliable: VecDeque<(Channel, Bytes)>,
-    unreliable_bytes: usize,
-    /// The number of the next datagram.
-    pub(super) datagrams: u64,
-    /// A sealed datagram that did not fit the run it was made for.
-    held: Option<Box<[u8]>>,
-    /// Packets of which the resend timer wants an answer: they go whatever the congestion window says.
-    pub(super) probes: usize,
-    /// Something new was acknowledged by the datagram at hand.
-    pub(super) acked: bool,
-    pub(super) acks_due: bool,
-    pub(super) heartbeat_due: bool,
-    pub(super) response_due: bool,
-    pub(super) remap_due: bool,
-    pub(super) net_status_due: bool,
-    pub(super) net_status_reply: Option<Box<NetStatusRequest>>,
-}
-
-impl Outbox {
-    pub(super) fn push_unreliable(&mut self, channel: Channel, message: Bytes) {
-        self.unreliable_bytes += message.len() + MESSAGE_OVERHEAD;
-        self.unreliable.push_back((channel, message));
-    }
-
-    fn pop_unreliable(&mut self) -> Option<(Channel, Bytes)> {
-        let (channel, message) = self.unreliable.pop_front()?;
-        self.unreliable_bytes -= message.len() + MESSAGE_OVERHEAD;
-        Some((channel, message))
-    }
-
-    pub(super) fn unreliable_bytes(&self) -> usize {
-        self.unreliable_bytes
-    }
-
-    pub(super) fn has_unreliable(&self) -> bool {
-        !self.unreliable.is_empty()
-    }
-
-    /// Drops everything that waits; the numbering goes on.
-    pub(super) fn clear(&mut self) {
-        *self = Self { datagrams: self.datagrams, ..Self::default() };
-    }
-}
 
 /// Whether a packet gets its passes and CRC.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -95,6 +48,10 @@ impl Session {
             buf.extend_from_slice(&held);
             return Some(Transmit::single(held.len()));
         }
+        if std::mem::take(&mut self.outbox.port_alive_due) {
+            return Some(self.port_alive(now, buf));
+        }
+        self.fill_pacers(now);
         let Some(segment) = self.next_datagram(now, buf) else {
             self.settle(now);
             return None;
@@ -120,11 +77,22 @@ impl Session {
         Some(transmit)
     }
 
+    /// A datagram that keeps a port mapping alive and dies before it reaches the peer.
+    fn port_alive(&mut self, now: Instant, buf: &mut Vec<u8>) -> Transmit {
+        let before = buf.len();
+        wire::Packet::PortAlive.encode(buf);
+        self.outbox.last_port_alive = Some(now);
+        let mut transmit = Transmit::single(buf.len() - before);
+        transmit.time_to_live = Some(self.config.port_alive_hops);
+        transmit
+    }
+
     /// Sets the timers by what has left.
     fn settle(&mut self, now: Instant) {
         self.set_ack_timer();
         if !matches!(self.state, State::Closed(_)) {
             self.detect_losses(now);
+            self.set_pace_timer();
             self.finish_closing(now);
         }
     }
@@ -208,18 +176,22 @@ impl Session {
         self.write_reliable(now, &mut bundle, if pieces { MAX_MULTI_PIECE } else { limit });
         self.write_unreliable(&mut bundle);
         self.write_acks(&mut bundle);
+        self.write_copies(now, &mut bundle);
         !bundle.is_empty()
     }
 
     /// Whether any message or resend waits.
     fn has_data(&self) -> bool {
         let limits = self.send_limits();
-        let reliable = self.channels.iter().flatten().any(|reliable| reliable.sender.has_work(&limits));
+        let reliable = ReliableChannel::ALL.into_iter().any(|channel| {
+            let reliable = self.channels[channel.index()].as_ref();
+            reliable.is_some_and(|reliable| reliable.sender.has_work(&limits)) && self.may_send(channel)
+        });
         reliable && self.budget() > 0 || self.outbox.has_unreliable()
     }
 
     /// Bytes that the congestion window still takes. Never so few that nothing could be under way.
-    fn budget(&self) -> usize {
+    pub(super) fn budget(&self) -> usize {
         let in_flight = self.in_flight();
         if in_flight == 0 || self.outbox.probes > 0 {
             return self.congestion.window().max(self.udp_length);
@@ -271,8 +243,8 @@ impl Session {
     /// Writes reliable packets of at most `largest` bytes while there is room.
     fn write_reliable(&mut self, now: Instant, bundle: &mut Bundle<'_>, largest: usize) {
         let limits = self.send_limits();
-        for channel in ReliableChannel::ALL {
-            loop {
+        for channel in self.send_order() {
+            while self.may_send(channel) {
                 let slot = Slot {
                     now,
                     datagram: self.outbox.datagrams,
@@ -283,13 +255,36 @@ impl Session {
                 if !reliable.sender.has_work(&limits) {
                     break;
                 }
+                let before = bundle.len();
                 let Some(written) = bundle.add(|out| reliable.sender.write(slot, &limits, out)) else {
                     if slot.budget < self.udp_length {
                         self.congestion.window_limited();
                     }
                     break;
                 };
+                self.paced(channel, bundle.len() - before, written.resend.is_some());
                 self.count(written);
+            }
+        }
+    }
+
+    /// Lets packets of redundant channels ride along.
+    fn write_copies(&mut self, now: Instant, bundle: &mut Bundle<'_>) {
+        for channel in ReliableChannel::ALL {
+            let redundant = self.config.channels[channel.index()].redundant;
+            let Some(reliable) = self.channels[channel.index()].as_deref_mut().filter(|_| redundant) else { continue };
+            let slot = |bundle: &Bundle<'_>| Slot {
+                now,
+                datagram: self.outbox.datagrams,
+                room: bundle.room(),
+                budget: MAX_COPY,
+            };
+            while !bundle.is_empty() {
+                let slot = slot(bundle);
+                if bundle.add(|out| reliable.sender.write_copy(slot, out)).is_none() {
+                    break;
+                }
+                self.stats.redundant_copies += 1;
             }
         }
     }
@@ -376,6 +371,7 @@ impl Session {
                     || outbox.net_status_due
                     || outbox.net_status_reply.is_some()
                     || outbox.heartbeat_due
+                    || outbox.port_alive_due
                     || self.has_data()
                     || self.acks_due(now)
                     || self.farewell_due()

@@ -49,6 +49,8 @@ pub struct SessionStats {
     pub resent_lost: u64,
     /// Packets sent again because no acknowledgement came in time.
     pub resent_timeout: u64,
+    /// Copies of packets that rode along on redundant channels.
+    pub redundant_copies: u64,
     /// Times the resend timer fired.
     pub resend_timeouts: u64,
     /// UnknownSender datagrams received.

@@ -5,7 +5,9 @@ use std::{collections::VecDeque, net::SocketAddr, time::Duration};
 use bytes::{Bytes, BytesMut};
 
 use super::*;
-use crate::{Admission, Admit, Dialect, Message, SendError, SessionConfigBuilder};
+use crate::{
+    Admission, Admit, ChannelOptions, Dialect, DisconnectReason, Message, Overflow, SendError, SessionConfigBuilder,
+};
 
 const MS: Duration = Duration::from_millis(1);
 const ID: u32 = 0x1234_5678;
@@ -356,6 +358,126 @@ fn an_application_that_does_not_read_holds_only_its_own_peer_back() {
     }
     assert_eq!(received, messages);
     assert!(link.client.is_idle());
+}
+
+fn tuned(tune: impl FnOnce(SessionConfigBuilder) -> SessionConfigBuilder) -> Link {
+    let config = tune(config()).build().unwrap();
+    Link::connected(config.clone(), config)
+}
+
+#[test]
+fn a_receipt_comes_when_the_last_byte_is_acknowledged() {
+    let mut link = Link::plain();
+    link.lose = |to_client, _| to_client;
+    let receipt = link.client.send_with_receipt(pattern(10_000, 1).into()).unwrap();
+    link.run(MS * 300);
+    assert_eq!(link.received().len(), 1);
+    assert!(!link.events.contains(&Event::Delivered(receipt)));
+    link.lose = |_, _| false;
+    link.run(Duration::from_secs(3));
+    assert_eq!(link.events.iter().filter(|event| **event == Event::Delivered(receipt)).count(), 1);
+}
+
+#[test]
+fn a_trickle_rate_is_kept() {
+    let rate = std::num::NonZeroU32::new(10_000).unwrap();
+    let mut link =
+        tuned(|config| config.channel(ReliableChannel::ONE, ChannelOptions::default().with_trickle_rate(rate)));
+    link.client.send(Message::new(ReliableChannel::ONE, pattern(100_000, 1))).unwrap();
+    link.run(Duration::from_secs(8));
+    assert!(link.received().is_empty());
+    link.client.send(pattern(100, 2).into()).unwrap();
+    link.run(MS * 50);
+    assert_eq!(link.received(), [pattern(100, 2)], "other channels do not wait");
+    link.run(Duration::from_secs(3));
+    assert_eq!(link.received(), [pattern(100_000, 1)]);
+}
+
+#[test]
+fn a_channel_of_higher_priority_goes_first() {
+    let mut link = tuned(|config| config.channel(ReliableChannel::ZERO, ChannelOptions::default().with_priority(9)));
+    link.client.send(pattern(400_000, 1).into()).unwrap();
+    link.run(MS * 30);
+    link.client.send(Message::new(ReliableChannel::TWO, pattern(100_000, 2))).unwrap();
+    link.run(Duration::from_secs(5));
+    assert_eq!(link.received(), [pattern(100_000, 2), pattern(400_000, 1)]);
+}
+
+#[test]
+fn channels_of_the_same_priority_share_the_window() {
+    let mut link = Link::plain();
+    link.client.send(pattern(400_000, 1).into()).unwrap();
+    link.run(MS * 30);
+    link.client.send(Message::new(ReliableChannel::TWO, pattern(50_000, 2))).unwrap();
+    link.run(Duration::from_secs(5));
+    assert_eq!(link.received(), [pattern(50_000, 2), pattern(400_000, 1)]);
+}
+
+#[test]
+fn an_unordered_channel_does_not_wait_for_what_is_lost() {
+    let options = ChannelOptions::default().with_unordered(true);
+    let mut link = tuned(|config| config.channel(ReliableChannel::ZERO, options));
+    let lost = link.sent[0] + 1;
+    assert_eq!(lost, 3, "the loss below hits the first message");
+    link.lose = |to_client, n| !to_client && n == 3;
+    link.client.send(pattern(10, 1).into()).unwrap();
+    link.run(MS);
+    link.client.send(pattern(10, 2).into()).unwrap();
+    link.run(MS * 15);
+    assert_eq!(link.received(), [pattern(10, 2)]);
+    link.run(Duration::from_secs(1));
+    assert_eq!(link.received(), [pattern(10, 1)]);
+}
+
+#[test]
+fn on_a_redundant_channel_a_loss_costs_one_send_interval() {
+    let options = ChannelOptions::default().with_redundancy(true);
+    let mut link = tuned(|config| config.channel(ReliableChannel::ZERO, options));
+    link.lose = |to_client, n| !to_client && n == 3;
+    link.client.send(pattern(10, 1).into()).unwrap();
+    link.run(MS * 5);
+    link.client.send(pattern(10, 2).into()).unwrap();
+    link.run(MS * 11);
+    assert_eq!(link.received(), [pattern(10, 1), pattern(10, 2)]);
+    link.run(Duration::from_secs(2));
+    let now = link.now;
+    assert_eq!(link.client.stats(now).redundant_copies, 1);
+    assert!(link.client.is_idle() && link.received().is_empty());
+}
+
+#[test]
+fn a_port_is_kept_alive_by_datagrams_that_die_on_the_way() {
+    let mut link = tuned(|config| config.port_alive_interval(Duration::from_secs(5)).port_alive_hops(3));
+    let mut buf = Vec::new();
+    let now = link.now + Duration::from_secs(6);
+    link.client.handle_timeout(now);
+    let transmit = link.client.poll_transmit(now, &mut buf).unwrap();
+    assert_eq!((transmit.time_to_live, &buf[..]), (Some(3), &[0, 0x1C][..]));
+    let received = link.server().stats(now).since_received;
+    let verdict = link.server().handle_datagram(now, BytesMut::from(&buf[..]));
+    assert_eq!(verdict, Verdict::Unproven);
+    assert_eq!(link.server().stats(now).since_received, received, "it refreshes no timer");
+}
+
+#[test]
+fn an_overflow_gives_the_message_back_or_ends_the_session_by_choice() {
+    let mut link = tuned(|config| config.send_buffer(1_000));
+    let send = |link: &mut Link| (0..100).find_map(|n| link.client.send(pattern(500, n).into()).err());
+    assert!(matches!(send(&mut link), Some(SendError::Blocked(_))));
+    assert!(link.client.closed().is_none());
+    let mut link = tuned(|config| config.send_buffer(1_000).overflow(Overflow::Close));
+    assert!(matches!(send(&mut link), Some(SendError::Closed(_))));
+    assert_eq!(link.client.closed().map(|closed| closed.reason), Some(DisconnectReason::ReliableOverflow));
+}
+
+#[test]
+fn a_client_knows_its_servers_clock() {
+    let mut link = Link::plain();
+    let now = link.now + Duration::from_secs(1);
+    let server = link.server().epoch;
+    let expected = now.duration_since(server).as_millis() as u32;
+    let clock = link.client.server_clock(now).unwrap();
+    assert!(clock.abs_diff(expected) <= 1, "{clock} {expected}");
 }
 
 #[test]

@@ -28,6 +28,8 @@ impl Session {
                     self.outbox.net_status_due = true;
                     self.timers.set(Timer::NetStatus, now + self.config.net_status_interval);
                 }
+                Timer::Pace => self.fill_pacers(now),
+                Timer::PortAlive => self.port_alive_timer(now),
                 Timer::Icmp => self.unanswered(now, DisconnectReason::IcmpError),
                 Timer::Remap => self.remap_timer(now),
                 Timer::Close if matches!(self.state, State::Closing(_)) => self.close_deadline(now),
@@ -56,6 +58,23 @@ impl Session {
             self.shrink();
         }
         self.timers.set(Timer::Heartbeat, if deadline <= now { now + self.config.heartbeat_after } else { deadline });
+    }
+
+    /// The peer goes on from another address: whoever routes datagrams has moved the path, after one that was
+    /// [`Authentic`](super::Verdict::Authentic) came from there. The application is told with
+    /// [`Event::Remapped`](super::Event::Remapped).
+    pub fn handle_remap(&mut self, now: Instant) {
+        if matches!(self.state, State::Open | State::Closing(_)) {
+            self.heard(now);
+            self.events.push_back(super::Event::Remapped);
+        }
+    }
+
+    fn port_alive_timer(&mut self, now: Instant) {
+        let interval = self.config.port_alive_interval;
+        let deadline = self.last_sent.max(self.outbox.last_port_alive.unwrap_or(self.last_sent)) + interval;
+        self.outbox.port_alive_due = deadline <= now;
+        self.timers.set(Timer::PortAlive, if deadline <= now { now + interval } else { deadline });
     }
 
     /// The peer goes on from another address: whoever routes datagrams has moved the path, after one that was

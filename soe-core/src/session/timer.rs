@@ -16,6 +16,9 @@ pub(crate) enum Timer {
     Heartbeat,
     Inactivity,
     NetStatus,
+    /// Pacing, or a trickle rate, allows more.
+    Pace,
+    PortAlive,
     /// The end of tolerance for ICMP errors.
     Icmp,
     /// The end of asking for a remap.
@@ -34,6 +37,8 @@ impl Timer {
         Self::Heartbeat,
         Self::Inactivity,
         Self::NetStatus,
+        Self::Pace,
+        Self::PortAlive,
         Self::Icmp,
         Self::Remap,
         Self::Close,

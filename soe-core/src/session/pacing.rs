@@ -1,0 +1,96 @@
+//! Who may send how much now: congestion window, pacing, trickle rates, and whose turn it is.
+
+use std::time::{Duration, Instant};
+
+use super::{Session, Timer};
+use crate::{ReliableChannel, channel::pacer::Pacer};
+
+/// Below this round trip a link is local: what leaves at once arrives at once, and timers are too coarse to pace.
+const LOCAL: Duration = Duration::from_millis(3);
+/// How much faster than the window a round trip data leaves, so that pacing never starves the window.
+const GAIN: f64 = 1.25;
+/// Datagrams that may leave back to back after a pause.
+const BURST: usize = 16;
+
+/// The pace of a session and the trickle of its channels.
+#[derive(Debug, Default)]
+pub(super) struct Pacing {
+    pacer: Pacer,
+    /// Made when a channel has a trickle rate.
+    trickles: Option<Box<[Pacer; ReliableChannel::COUNT]>>,
+    /// The channel that goes first among equals.
+    turn: u8,
+}
+
+impl Session {
+    /// Bytes a second that the congestion window amounts to; `None` on a local link.
+    fn pace(&self) -> Option<f64> {
+        let round_trip = self.rtt.smoothed().filter(|&round_trip| round_trip >= LOCAL)?;
+        Some(GAIN * self.congestion.window() as f64 / round_trip.as_secs_f64())
+    }
+
+    fn trickle(&self, channel: ReliableChannel) -> Option<f64> {
+        self.config.channels[channel.index()].trickle_rate.map(|rate| f64::from(rate.get()))
+    }
+
+    /// Lets time into the token buckets.
+    pub(super) fn fill_pacers(&mut self, now: Instant) {
+        if let Some(rate) = self.pace() {
+            self.pacing.pacer.fill(now, rate, BURST * self.udp_length);
+        }
+        for channel in ReliableChannel::ALL {
+            if let Some(rate) = self.trickle(channel) {
+                let pacers = self.pacing.trickles.get_or_insert_default();
+                pacers[channel.index()].fill(now, rate, self.udp_length);
+            }
+        }
+    }
+
+    /// Whether pacing and the channel's trickle rate let something leave.
+    pub(super) fn may_send(&self, channel: ReliableChannel) -> bool {
+        let paced = self.pace().is_none() || self.pacing.pacer.allows() || self.outbox.probes > 0;
+        paced && (self.trickle(channel).is_none() || self.trickle_pacer(channel).is_none_or(Pacer::allows))
+    }
+
+    fn trickle_pacer(&self, channel: ReliableChannel) -> Option<&Pacer> {
+        self.pacing.trickles.as_ref().map(|pacers| &pacers[channel.index()])
+    }
+
+    /// A reliable packet has been written.
+    pub(super) fn paced(&mut self, channel: ReliableChannel, bytes: usize, resend: bool) {
+        if self.pace().is_some() {
+            self.pacing.pacer.take(bytes);
+        }
+        if let (false, Some(pacers)) = (resend, &mut self.pacing.trickles) {
+            pacers[channel.index()].take(bytes);
+        }
+    }
+
+    /// The channels in the order in which they may send: by priority, and in turns among equals.
+    pub(super) fn send_order(&mut self) -> [ReliableChannel; ReliableChannel::COUNT] {
+        let turn = usize::from(self.pacing.turn);
+        self.pacing.turn = self.pacing.turn.wrapping_add(1);
+        let mut order = ReliableChannel::ALL;
+        order.rotate_left(turn % ReliableChannel::COUNT);
+        order.sort_by_key(|channel| self.config.channels[channel.index()].priority);
+        order
+    }
+
+    /// Comes back when more may leave, if something waits for that only.
+    pub(super) fn set_pace_timer(&mut self) {
+        let limits = self.send_limits();
+        let waiting = |channel: &ReliableChannel| {
+            let reliable = self.channels[channel.index()].as_ref();
+            reliable.is_some_and(|reliable| reliable.sender.has_work(&limits))
+        };
+        let pace = self.pace().and_then(|rate| self.pacing.pacer.next(rate));
+        let budget = self.budget() > 0;
+        let deadlines =
+            ReliableChannel::ALL.into_iter().filter(|channel| budget && waiting(channel)).filter_map(|channel| {
+                let trickle = self.trickle(channel).and_then(|rate| self.trickle_pacer(channel)?.next(rate));
+                pace.max(trickle)
+            });
+        let deadline = deadlines.min();
+        self.timers.set(Timer::Pace, deadline);
+    }
+}

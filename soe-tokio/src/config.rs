@@ -1,0 +1,85 @@
+//! What a socket and a listener need to know beside the protocol.
+
+use soe_core::{AdmissionConfig, SessionConfig};
+
+/// How the sockets of this crate are set up: [`crate::SoeListener`] and [`crate::SoeConnector`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct SocketConfig {
+    /// Receive buffer to ask the kernel for (`SO_RCVBUF`), in bytes. Default 4 MiB: at 512 bytes a datagram it holds what
+    /// a thousand peers send within one stalled tick. The kernel may grant less; that is logged once as a warning.
+    pub recv_buffer: usize,
+    /// Send buffer to ask the kernel for (`SO_SNDBUF`), in bytes. Default 1 MiB. What does not fit waits in the sessions,
+    /// where back-pressure counts it.
+    pub send_buffer: usize,
+}
+
+impl Default for SocketConfig {
+    fn default() -> Self {
+        Self { recv_buffer: 4 << 20, send_buffer: 1 << 20 }
+    }
+}
+
+impl SocketConfig {
+    /// Asks the kernel for a receive buffer of this many bytes.
+    #[must_use]
+    pub fn recv_buffer(mut self, bytes: usize) -> Self {
+        self.recv_buffer = bytes;
+        self
+    }
+
+    /// Asks the kernel for a send buffer of this many bytes.
+    #[must_use]
+    pub fn send_buffer(mut self, bytes: usize) -> Self {
+        self.send_buffer = bytes;
+        self
+    }
+}
+
+/// What a [`crate::SoeListener`] is bound with: who may come in, how many may wait, and how the socket is set up.
+///
+/// A [`SessionConfig`] or an [`AdmissionConfig`] turns into one with the defaults for the rest.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ListenerConfig {
+    /// Which strangers may open a session, and what they are offered.
+    pub admission: AdmissionConfig,
+    /// How many opened sessions may wait for [`crate::SoeListener::accept`] at once. Default 1,024: a server that restarts
+    /// meets all its players within seconds. Newcomers beyond it are not answered and try again by themselves.
+    pub accept_backlog: usize,
+    /// The socket's buffers.
+    pub socket: SocketConfig,
+}
+
+impl ListenerConfig {
+    /// A configuration around an admission policy.
+    pub fn new(admission: impl Into<AdmissionConfig>) -> Self {
+        Self { admission: admission.into(), accept_backlog: 1024, socket: SocketConfig::default() }
+    }
+
+    /// Lets this many opened sessions wait for [`crate::SoeListener::accept`]; 0 counts as 1.
+    #[must_use]
+    pub fn accept_backlog(mut self, sessions: usize) -> Self {
+        self.accept_backlog = sessions.max(1);
+        self
+    }
+
+    /// Sets up the socket differently.
+    #[must_use]
+    pub fn socket(mut self, socket: SocketConfig) -> Self {
+        self.socket = socket;
+        self
+    }
+}
+
+impl From<SessionConfig> for ListenerConfig {
+    fn from(session: SessionConfig) -> Self {
+        Self::new(session)
+    }
+}
+
+impl From<AdmissionConfig> for ListenerConfig {
+    fn from(admission: AdmissionConfig) -> Self {
+        Self::new(admission)
+    }
+}

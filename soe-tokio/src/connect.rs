@@ -1,0 +1,155 @@
+//! The client's side: sessions that start here.
+
+use std::{future::poll_fn, net::SocketAddr, sync::Arc};
+
+use soe_core::{Session, SessionConfig};
+use tokio::{
+    net::{ToSocketAddrs, lookup_host},
+    runtime::Handle,
+};
+
+use crate::{
+    config::SocketConfig,
+    driver::Driver,
+    endpoint::Shared,
+    error::{BindError, ConnectError},
+    listener::{bind_first, local_address},
+    peer::now,
+    random,
+    session::SoeSession,
+    socket::AsyncUdp,
+    state::End,
+    stats::SocketStats,
+    udp::{KernelUdp, canonical, unspecified_for},
+};
+
+/// A UDP socket that opens sessions, several if need be, each to another address.
+///
+/// Dropping it leaves its sessions alone; the socket is closed after the last of them.
+#[derive(Debug)]
+pub struct SoeConnector {
+    shared: Arc<Shared>,
+}
+
+impl SoeConnector {
+    /// Binds a socket. `0.0.0.0:0` reaches IPv4 servers from a free port; `[::]:0` reaches IPv6 ones, and IPv4 ones where
+    /// the system allows it.
+    ///
+    /// Must be called within a Tokio runtime with I/O and time enabled; the sessions are served there.
+    ///
+    /// # Errors
+    ///
+    /// If the address cannot be resolved or bound.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: nothing is bound before the future is ready.
+    pub async fn bind(address: impl ToSocketAddrs) -> Result<Self, BindError> {
+        Self::bind_with(address, SocketConfig::default()).await
+    }
+
+    /// Like [`SoeConnector::bind`], with other socket buffers.
+    ///
+    /// # Errors
+    ///
+    /// See [`SoeConnector::bind`].
+    pub async fn bind_with(address: impl ToSocketAddrs, config: SocketConfig) -> Result<Self, BindError> {
+        let socket = bind_first(address, |address| KernelUdp::bind(address, &config)).await?;
+        Self::from_socket(Box::new(socket))
+    }
+
+    /// Opens sessions from a socket of the caller's, for simulated networks.
+    ///
+    /// # Errors
+    ///
+    /// If the socket does not know its address.
+    pub fn from_socket(socket: Box<dyn AsyncUdp>) -> Result<Self, BindError> {
+        let address = local_address(&*socket)?;
+        let shared = Arc::new(Shared::new(address, Handle::current(), None));
+        Driver::spawn(Arc::clone(&shared), socket);
+        Ok(Self { shared })
+    }
+
+    /// Opens a session. All addresses that `remote` resolves to and that this socket can reach are tried in turn, each
+    /// until the connect time-out of `config`.
+    ///
+    /// # Errors
+    ///
+    /// Of the last address tried. [`ConnectError::Occupied`] if this socket already has a session to that address: the
+    /// protocol tells sessions apart by address alone.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives the attempt up and tells the server, if it has answered already.
+    pub async fn connect(
+        &self,
+        remote: impl ToSocketAddrs,
+        config: impl Into<SessionConfig>,
+    ) -> Result<SoeSession, ConnectError> {
+        let config = config.into();
+        let mut last = ConnectError::NoAddress;
+        for address in lookup_host(remote).await.map_err(ConnectError::Resolve)? {
+            let address = canonical(address);
+            if address.is_ipv6() && self.shared.local_addr.is_ipv4() {
+                continue;
+            }
+            match self.connect_to(address, config.clone()).await {
+                Ok(session) => return Ok(session),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    async fn connect_to(&self, address: SocketAddr, config: SessionConfig) -> Result<SoeSession, ConnectError> {
+        if self.shared.is_stopped() {
+            return Err(ConnectError::Stopped);
+        }
+        let session_id = random::session_id().map_err(ConnectError::Random)?;
+        let session = Session::connect(now(), config, session_id);
+        let peer = self.shared.register(address, session).ok_or(ConnectError::Occupied(address))?;
+        // Closes the session if this future is dropped.
+        let session = SoeSession::new(peer);
+        match poll_fn(|cx| session.peer().poll_connected(cx)).await {
+            Ok(()) => Ok(session),
+            Err(End::Closed(closed)) => Err(ConnectError::Closed(closed)),
+            Err(End::Stopped) => Err(ConnectError::Stopped),
+        }
+    }
+
+    /// [`SoeSession::connect`]: a socket for each address that is tried, of its family.
+    pub(crate) async fn connect_once(
+        remote: impl ToSocketAddrs,
+        config: SessionConfig,
+    ) -> Result<SoeSession, ConnectError> {
+        let mut last = ConnectError::NoAddress;
+        for address in lookup_host(remote).await.map_err(ConnectError::Resolve)? {
+            let address = canonical(address);
+            let tried = match Self::bind(unspecified_for(address)).await {
+                Ok(connector) => connector.connect_to(address, config.clone()).await,
+                Err(error) => Err(error.into()),
+            };
+            match tried {
+                Ok(session) => return Ok(session),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// Where the socket is bound.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.shared.local_addr
+    }
+
+    /// The socket's figures.
+    pub fn stats(&self) -> SocketStats {
+        SocketStats::of(&self.shared)
+    }
+}
+
+impl Drop for SoeConnector {
+    fn drop(&mut self) {
+        self.shared.close_door();
+    }
+}

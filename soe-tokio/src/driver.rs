@@ -1,0 +1,287 @@
+//! The one task that touches a socket: a batch in, each datagram to its peer, a yield, everything that waits out.
+
+use std::{
+    future::poll_fn,
+    io,
+    net::SocketAddr,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::{Duration, Instant},
+};
+
+use bytes::BytesMut;
+use soe_core::{Admit, DisconnectReason, Newcomer, wire::RemapConnection};
+use tokio::time::{Sleep, sleep, sleep_until};
+use tracing::{debug, trace, warn};
+
+use crate::{
+    endpoint::{Counters, Door, Shared, Work, lock},
+    flush::Flusher,
+    peer::{Peer, now},
+    socket::{AsyncUdp, RecvBatch},
+};
+
+/// Serves one socket until nobody needs it. There is one per socket; what several sockets of one listener would share is in
+/// [`Shared`].
+#[derive(Debug)]
+pub(crate) struct Driver {
+    shared: Arc<Shared>,
+    socket: Box<dyn AsyncUdp>,
+    received: RecvBatch,
+    flusher: Flusher,
+    /// What sessions could not accept and the admission has yet to see.
+    returned: Vec<BytesMut>,
+    /// Tasks to wake once no lock is held; each peer's once per batch.
+    wakers: Vec<Waker>,
+    admission_timer: Option<Pin<Box<Sleep>>>,
+    failures: u32,
+}
+
+/// Why the driver woke up.
+#[derive(Debug)]
+enum Wake {
+    Received(io::Result<()>),
+    Service,
+    Writable,
+    AdmissionTimer,
+    Stop,
+}
+
+impl Driver {
+    /// Starts serving `socket` on the runtime of `shared`.
+    pub(crate) fn spawn(shared: Arc<Shared>, socket: Box<dyn AsyncUdp>) {
+        let runtime = shared.runtime.clone();
+        let driver = Self {
+            shared,
+            socket,
+            received: RecvBatch::new(),
+            flusher: Flusher::default(),
+            returned: Vec::new(),
+            wakers: Vec::new(),
+            admission_timer: None,
+            failures: 0,
+        };
+        runtime.spawn(driver.run());
+    }
+
+    async fn run(mut self) {
+        loop {
+            match poll_fn(|cx| self.poll_wake(cx)).await {
+                Wake::Received(Ok(())) => {
+                    self.failures = 0;
+                    self.dispatch(now());
+                    // Tasks that the batch woke answer first, and the acks ride on their replies. Without the pause a flood
+                    // would also keep every other task of this thread from running.
+                    tokio::task::yield_now().await;
+                }
+                Wake::Received(Err(error)) => self.receive_failed(&error).await,
+                Wake::Service => tokio::task::consume_budget().await,
+                Wake::Writable => self.flusher.unblock(),
+                Wake::AdmissionTimer => self.admission_timeout(now()),
+                Wake::Stop => break,
+            }
+            self.flusher.flush(now(), &self.shared, &mut *self.socket, &mut self.wakers);
+            self.wake();
+        }
+        debug!(address = %self.shared.local_addr, "the socket is not needed any more");
+    }
+
+    fn poll_wake(&mut self, cx: &mut Context<'_>) -> Poll<Wake> {
+        if let Some(timer) = &mut self.admission_timer
+            && timer.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(Wake::AdmissionTimer);
+        }
+        if self.flusher.is_blocked() && self.socket.poll_writable(cx).is_ready() {
+            return Poll::Ready(Wake::Writable);
+        }
+        let work = self.shared.poll_work(cx, !self.flusher.is_blocked());
+        if let Poll::Ready(Work::Stop) = work {
+            return Poll::Ready(Wake::Stop);
+        }
+        // What has arrived goes first: it may be answered in the same flush.
+        match (self.socket.poll_recv(cx, &mut self.received), work) {
+            (Poll::Ready(received), _) => Poll::Ready(Wake::Received(received)),
+            (Poll::Pending, Poll::Ready(_)) => Poll::Ready(Wake::Service),
+            (Poll::Pending, Poll::Pending) => Poll::Pending,
+        }
+    }
+
+    /// An error on receipt is about some datagram that was sent earlier (ICMP), or about the one that came (its size). None
+    /// of them stops the socket; a socket that does nothing but fail is left alone for a moment.
+    async fn receive_failed(&mut self, error: &io::Error) {
+        trace!(%error, "receive error");
+        Counters::add(&self.shared.counters.receive_errors, 1);
+        if report_unreachable(&self.shared, &mut *self.socket) == 0
+            && crate::udp::is_unreachable(error)
+            && let Some(only) = self.shared.only_peer()
+        {
+            only.unreachable();
+        }
+        self.failures = self.failures.saturating_add(1);
+        if self.failures >= FAILURES_BEFORE_PAUSE {
+            sleep(FAILURE_PAUSE).await;
+        } else {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Hands every datagram of the batch to its session or to the admission.
+    fn dispatch(&mut self, now: Instant) {
+        let mut batch = std::mem::take(&mut self.received.datagrams);
+        let counters = &self.shared.counters;
+        Counters::add(&counters.receive_batches, 1);
+        Counters::add(&counters.datagrams_received, batch.len());
+        Counters::add(&counters.bytes_received, batch.iter().map(|(_, datagram)| datagram.len()).sum());
+        let mut datagrams = batch.drain(..).peekable();
+        while let Some((from, first)) = datagrams.next() {
+            let Some(peer) = self.shared.peer(from) else {
+                self.ask_admission(now, from, first);
+                continue;
+            };
+            let rest =
+                std::iter::from_fn(|| datagrams.next_if(|(next, _)| *next == from)).map(|(_, datagram)| datagram);
+            self.feed(now, &peer, from, std::iter::once(first).chain(rest));
+            for datagram in std::mem::take(&mut self.returned) {
+                self.ask_admission(now, from, datagram);
+            }
+        }
+        drop(datagrams);
+        self.received.datagrams = batch;
+        report_unreachable(&self.shared, &mut *self.socket);
+        self.wake();
+    }
+
+    fn feed(&mut self, now: Instant, peer: &Arc<Peer>, from: SocketAddr, datagrams: impl Iterator<Item = BytesMut>) {
+        let (returned, wakers) = (&mut self.returned, &mut self.wakers);
+        let fed = catch_unwind(AssertUnwindSafe(|| peer.feed(now, from, datagrams, returned, wakers)));
+        match fed {
+            Ok(true) => self.flusher.add(Arc::clone(peer)),
+            Ok(false) => {}
+            Err(_) => bury(peer, now),
+        }
+    }
+
+    /// A datagram that no session claims.
+    fn ask_admission(&mut self, now: Instant, from: SocketAddr, datagram: BytesMut) {
+        let shared = Arc::clone(&self.shared);
+        let Some(door) = &shared.door else {
+            trace!(%from, "a stranger's datagram");
+            return;
+        };
+        // No room for the moment is no reason to refuse anybody: clients repeat what is not answered.
+        if door.is_crowded() {
+            trace!(%from, "the accept queue is full");
+            return;
+        }
+        // After the door has closed newcomers are still let in, to be told that they are refused.
+        let room = shared.room(door);
+        let admit = {
+            let mut admission = lock(&door.admission);
+            admission.set_room(room);
+            let handled = catch_unwind(AssertUnwindSafe(|| admission.handle_datagram(now, from, datagram)));
+            let admit = handled.unwrap_or_else(|_| {
+                debug!(%from, "the request filter panicked; the request is dropped");
+                Admit::Dropped
+            });
+            self.flusher.reply(from, |buffer| admission.poll_transmit(buffer));
+            admit
+        };
+        match admit {
+            Admit::Opened(newcomer) => self.open(now, door, from, *newcomer),
+            Admit::Remap(request) => self.remap(door, from, request),
+            _ => {}
+        }
+        self.arm_admission(door);
+    }
+
+    fn open(&mut self, now: Instant, door: &Door, from: SocketAddr, newcomer: Newcomer) {
+        let Newcomer { request, mut session, .. } = newcomer;
+        if !self.shared.is_open() {
+            session.abort(now, DisconnectReason::ConnectionRefused, true);
+            self.flusher.reply(from, |buffer| session.poll_transmit(now, buffer));
+            return;
+        }
+        debug!(%from, version = request.version, name = %request.protocol_name, "a session opens");
+        if let Some(previous) = self.shared.enter(door, from, session, request) {
+            // The newcomer has proved that the address is its own: the client behind the old session is gone.
+            previous.abort(DisconnectReason::NewConnectionAttempt, false);
+        }
+    }
+
+    /// A client that knows a session's id and seed says that it now is at `from`. Datagrams from there reach the session
+    /// from here on; the path moves with the first one that has a valid CRC.
+    fn remap(&self, door: &Door, from: SocketAddr, request: RemapConnection) {
+        let Some(peer) = self.shared.by_identity(request.session_id, request.crc_seed) else { return };
+        let old = peer.lock().address;
+        if !door.remap.allows(old, from) || old == from || !self.shared.route(from, &peer) {
+            debug!(%from, %old, "a move is not allowed");
+            return;
+        }
+        if let Some(replaced) = peer.set_candidate(from) {
+            self.shared.unroute(replaced, &peer);
+        }
+    }
+
+    fn admission_timeout(&mut self, now: Instant) {
+        let shared = Arc::clone(&self.shared);
+        self.admission_timer = None;
+        if let Some(door) = &shared.door {
+            lock(&door.admission).handle_timeout(now);
+            self.arm_admission(door);
+        }
+    }
+
+    /// The admission's timer only ever expires entries and rotates keys, so it is set when it is not set and never moved.
+    fn arm_admission(&mut self, door: &Door) {
+        if self.admission_timer.is_none()
+            && let Some(deadline) = lock(&door.admission).poll_timeout()
+        {
+            self.admission_timer = Some(Box::pin(sleep_until(deadline.into())));
+        }
+    }
+
+    fn wake(&mut self) {
+        self.wakers.drain(..).for_each(Waker::wake);
+    }
+}
+
+impl Drop for Driver {
+    /// Also when the runtime shuts down or something here panics: nobody shall wait for a socket that is not served.
+    fn drop(&mut self) {
+        self.wake();
+        self.shared.stopped(now());
+    }
+}
+
+/// Tells the peers that the network reported as unreachable, a bounded number at once, and says how many reports there were.
+pub(crate) fn report_unreachable(shared: &Shared, socket: &mut dyn AsyncUdp) -> usize {
+    let mut reports = 0;
+    while reports < MAX_REPORTS
+        && let Some(address) = socket.next_unreachable()
+    {
+        reports += 1;
+        trace!(%address, "unreachable");
+        if let Some(peer) = shared.peer(address) {
+            peer.unreachable();
+        }
+    }
+    Counters::add(&shared.counters.unreachable_reports, reports);
+    reports
+}
+
+/// A session panicked in the driver's hands, in an application's codec or by a bug of ours: it is over, and nobody else
+/// notices.
+pub(crate) fn bury(peer: &Arc<Peer>, now: Instant) {
+    warn!(session = peer.session_id, "a session panicked; it is ended");
+    peer.kill(now);
+    peer.forget();
+}
+
+/// Receive errors in a row after which the socket is left alone for [`FAILURE_PAUSE`].
+const FAILURES_BEFORE_PAUSE: u32 = 64;
+const FAILURE_PAUSE: Duration = Duration::from_millis(10);
+/// ICMP reports taken at once.
+const MAX_REPORTS: usize = 64;

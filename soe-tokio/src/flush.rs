@@ -1,0 +1,158 @@
+//! Sending for everybody at once: the sessions that need service, their datagrams in one buffer, few system calls.
+
+use std::{
+    io,
+    net::SocketAddr,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, atomic::Ordering},
+    task::Waker,
+    time::Instant,
+};
+
+use soe_core::Transmit;
+use tracing::{debug, trace};
+
+use crate::{
+    driver::{bury, report_unreachable},
+    endpoint::{Counters, Shared},
+    peer::{Peer, Served},
+    socket::{AsyncUdp, SendBatch},
+};
+
+/// The sending half of the driver.
+#[derive(Debug)]
+pub(crate) struct Flusher {
+    batch: SendBatch,
+    /// The number of the batch that is being filled or sent; batches below it have left.
+    number: u64,
+    /// Peers that the driver itself found in need of service.
+    found: Vec<Arc<Peer>>,
+    /// The list of a round; empty between rounds.
+    round: Vec<Arc<Peer>>,
+    /// The socket is full: nothing is taken from sessions until it is writable.
+    is_blocked: bool,
+    /// The first pending entry has failed once.
+    retried: bool,
+    max_segments: usize,
+}
+
+impl Default for Flusher {
+    fn default() -> Self {
+        let batch = SendBatch::new();
+        Self { batch, number: 1, found: vec![], round: vec![], is_blocked: false, retried: false, max_segments: 1 }
+    }
+}
+
+impl Flusher {
+    /// Serves a peer in the next flush, its `dirty` flag being set.
+    pub(crate) fn add(&mut self, peer: Arc<Peer>) {
+        self.found.push(peer);
+    }
+
+    /// Takes the datagrams that answer a stranger. While the socket is full they are lost: strangers repeat themselves.
+    pub(crate) fn reply(&mut self, to: SocketAddr, mut poll: impl FnMut(&mut Vec<u8>) -> Option<Transmit>) {
+        let mut start = self.batch.buffer().len();
+        while let Some(transmit) = poll(self.batch.buffer()) {
+            if self.is_blocked {
+                self.batch.buffer().truncate(start);
+            } else {
+                self.batch.note(to, &transmit, self.max_segments, None);
+                start = self.batch.buffer().len();
+            }
+        }
+    }
+
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.is_blocked
+    }
+
+    pub(crate) fn unblock(&mut self) {
+        self.is_blocked = false;
+    }
+
+    /// Serves each peer that needs it once, and sends what they have. Stops early when the socket is full; the rest keep
+    /// their place in the list.
+    pub(crate) fn flush(&mut self, now: Instant, shared: &Shared, socket: &mut dyn AsyncUdp, wakers: &mut Vec<Waker>) {
+        if !self.send(shared, socket, wakers) {
+            shared.put_back_dirty(&mut self.found);
+            return;
+        }
+        self.max_segments = socket.max_segments();
+        let mut round = std::mem::take(&mut self.round);
+        round.append(&mut self.found);
+        shared.take_dirty(&mut round);
+        let mut again = std::mem::take(&mut self.found);
+        let mut peers = round.drain(..);
+        for peer in peers.by_ref() {
+            let (number, segments, batch) = (self.number, self.max_segments, &mut self.batch);
+            let served = catch_unwind(AssertUnwindSafe(|| peer.serve(now, number, segments, batch, wakers)));
+            match served {
+                Ok(Served::All) => {}
+                Ok(Served::Part) => again.push(peer),
+                Err(_) => bury(&peer, now),
+            }
+            if self.batch.is_full() && !self.send(shared, socket, wakers) {
+                break;
+            }
+        }
+        again.extend(peers);
+        if !self.is_blocked {
+            self.send(shared, socket, wakers);
+        }
+        shared.put_back_dirty(&mut again);
+        self.found = again;
+        self.round = round;
+    }
+
+    /// Hands the batch to the socket; false if the socket is full.
+    fn send(&mut self, shared: &Shared, socket: &mut dyn AsyncUdp, wakers: &mut Vec<Waker>) -> bool {
+        while !self.is_blocked && !self.batch.is_done() {
+            Counters::add(&shared.counters.send_calls, 1);
+            match socket.try_send(&self.batch) {
+                Ok(entries) => {
+                    self.count(shared, entries);
+                    self.batch.advance(entries.max(1));
+                    self.retried = false;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.is_blocked = true,
+                Err(error) => self.send_failed(shared, socket, &error),
+            }
+        }
+        if self.is_blocked {
+            return false;
+        }
+        shared.sent_batches.store(self.number, Ordering::SeqCst);
+        self.number += 1;
+        for peer in self.batch.finish() {
+            peer.batch_sent(wakers);
+        }
+        true
+    }
+
+    /// An error of a send may be an old one of the socket's (an ICMP report that was waiting): once more, then the run cut
+    /// into single datagrams, then on to the next. UDP may lose anything, the sessions send it again.
+    fn send_failed(&mut self, shared: &Shared, socket: &mut dyn AsyncUdp, error: &io::Error) {
+        trace!(%error, "send error");
+        report_unreachable(shared, socket);
+        if !std::mem::replace(&mut self.retried, true) || self.batch.split() {
+            return;
+        }
+        debug!(%error, "a datagram could not be sent");
+        Counters::add(&shared.counters.send_errors, 1);
+        if let Some(peer) = self.batch.first_peer()
+            && crate::udp::is_unreachable(error)
+        {
+            peer.unreachable();
+        }
+        self.batch.advance(1);
+        self.retried = false;
+    }
+
+    fn count(&self, shared: &Shared, entries: usize) {
+        let sent = self.batch.pending().take(entries);
+        let (datagrams, bytes) = sent
+            .fold((0, 0), |(datagrams, bytes), sent| (datagrams + sent.segments().len(), bytes + sent.contents.len()));
+        Counters::add(&shared.counters.datagrams_sent, datagrams);
+        Counters::add(&shared.counters.bytes_sent, bytes);
+    }
+}

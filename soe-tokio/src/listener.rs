@@ -1,0 +1,229 @@
+//! The server's side: a socket that strangers may open sessions on.
+
+use std::{
+    future::poll_fn,
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures_core::Stream;
+use soe_core::{Admission, DisconnectReason, RequestInfo};
+use tokio::{
+    net::{ToSocketAddrs, lookup_host},
+    runtime::Handle,
+};
+
+use crate::{
+    config::ListenerConfig,
+    driver::Driver,
+    endpoint::{Door, Shared},
+    error::BindError,
+    peer::{Peer, now},
+    random,
+    session::SoeSession,
+    shutdown::{self, ShutdownReport},
+    socket::AsyncUdp,
+    stats::{ListenerStats, SocketStats},
+    udp::KernelUdp,
+};
+
+/// A UDP socket that accepts sessions: [`SoeListener::accept`], or the stream of [`Incoming`] that it is.
+///
+/// Dropping the listener refuses what waits to be accepted and all newcomers. Accepted sessions live on, and with them the
+/// socket; it is closed after the last of them. [`SoeListener::shutdown`] ends them too.
+#[derive(Debug)]
+pub struct SoeListener {
+    shared: Arc<Shared>,
+}
+
+impl SoeListener {
+    /// Binds a socket and accepts sessions on it. Of several addresses the first that can be bound is taken.
+    ///
+    /// `[::]` listens to IPv4 as well where the system allows it. Must be called within a Tokio runtime with I/O and time
+    /// enabled; the sessions are served there.
+    ///
+    /// # Errors
+    ///
+    /// If the address cannot be resolved or bound, or the system's random source fails.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: nothing is bound before the future is ready.
+    pub async fn bind(address: impl ToSocketAddrs, config: impl Into<ListenerConfig>) -> Result<Self, BindError> {
+        let config = config.into();
+        let socket = bind_first(address, |address| KernelUdp::bind(address, &config.socket)).await?;
+        Self::from_socket(Box::new(socket), config)
+    }
+
+    /// Accepts sessions on a socket of the caller's, for simulated networks.
+    ///
+    /// # Errors
+    ///
+    /// If the socket does not know its address, or the system's random source fails.
+    pub fn from_socket(socket: Box<dyn AsyncUdp>, config: impl Into<ListenerConfig>) -> Result<Self, BindError> {
+        let config = config.into();
+        let address = local_address(&*socket)?;
+        let (max_sessions, remap) = (config.admission.max_sessions, config.admission.remap);
+        let key = random::admission_key().map_err(BindError::Random)?;
+        let admission = Admission::new(now(), config.admission, key);
+        let door = Door::new(admission, max_sessions, config.accept_backlog, remap);
+        let shared = Arc::new(Shared::new(address, Handle::current(), Some(door)));
+        Driver::spawn(Arc::clone(&shared), socket);
+        Ok(Self { shared })
+    }
+
+    /// Waits for the next session that a client has opened. `None`: the listener has been shut down.
+    ///
+    /// Sessions that ended while they waited are passed over.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: a session is taken from the queue only when the future is ready.
+    pub async fn accept(&self) -> Option<Incoming> {
+        poll_fn(|cx| self.poll_accept(cx)).await
+    }
+
+    fn poll_accept(&self, cx: &Context<'_>) -> Poll<Option<Incoming>> {
+        loop {
+            match self.shared.poll_accept(cx) {
+                Poll::Ready(Some((peer, _))) if peer.is_closed() => {}
+                other => return other.map(|next| next.map(Incoming::new)),
+            }
+        }
+    }
+
+    /// Where the socket is bound.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.shared.local_addr
+    }
+
+    /// The listener's figures.
+    pub fn stats(&self) -> ListenerStats {
+        let admission = self.shared.admission_stats().unwrap_or_default();
+        ListenerStats { socket: SocketStats::of(&self.shared), admission }
+    }
+
+    /// Closes every session and the socket, within `deadline` from now.
+    ///
+    /// New sessions are refused from now on. Live ones are closed like [`SoeSession::close`] with
+    /// [`DisconnectReason::Application`]: what is queued is delivered until the deadline, then they are cut off. The report
+    /// says which, and what was lost. Sessions that had ended before are not in it.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves the sessions closing by themselves, as if the listener had been dropped.
+    pub async fn shutdown(self, deadline: Duration) -> ShutdownReport {
+        for (peer, request) in self.shared.close_door() {
+            drop(Incoming::new((peer, request)));
+        }
+        shutdown::run(&self.shared, deadline).await
+    }
+}
+
+impl Drop for SoeListener {
+    fn drop(&mut self) {
+        for waiting in self.shared.close_door() {
+            drop(Incoming::new(waiting));
+        }
+    }
+}
+
+impl Stream for SoeListener {
+    type Item = Incoming;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Incoming>> {
+        self.poll_accept(cx)
+    }
+}
+
+/// A session that a client has opened and nobody has accepted yet.
+///
+/// The client has proved its address and believes that the session is open; what it sends is kept within the session's
+/// receive buffer. Dropping this refuses the session, with [`DisconnectReason::ConnectionRefused`].
+#[derive(Debug)]
+#[must_use = "dropping it refuses the session"]
+pub struct Incoming {
+    peer: Arc<Peer>,
+    is_decided: bool,
+    address: SocketAddr,
+    request: RequestInfo,
+}
+
+impl Incoming {
+    fn new((peer, request): (Arc<Peer>, RequestInfo)) -> Self {
+        let address = peer.lock().address;
+        Self { peer, is_decided: false, address, request }
+    }
+
+    /// Where the client is.
+    pub fn peer_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The protocol version that it asked for.
+    pub fn version(&self) -> u32 {
+        self.request.version
+    }
+
+    /// The application protocol that it named; empty if its version has no names.
+    pub fn protocol_name(&self) -> &str {
+        &self.request.protocol_name
+    }
+
+    /// The id that it chose for the session.
+    pub fn session_id(&self) -> u32 {
+        self.request.session_id
+    }
+
+    /// Takes the session.
+    pub fn accept(mut self) -> SoeSession {
+        self.is_decided = true;
+        SoeSession::new(Arc::clone(&self.peer))
+    }
+
+    /// Ends the session and tells the client why.
+    pub fn refuse(mut self, reason: DisconnectReason) {
+        self.end(reason, true);
+    }
+
+    /// Ends the session without a word: the client finds out by its time-out.
+    pub fn ignore(mut self) {
+        self.end(DisconnectReason::ConnectionRefused, false);
+    }
+
+    fn end(&mut self, reason: DisconnectReason, tell_peer: bool) {
+        if !std::mem::replace(&mut self.is_decided, true) {
+            self.peer.abort(reason, tell_peer);
+        }
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        self.end(DisconnectReason::ConnectionRefused, true);
+    }
+}
+
+/// Resolves and binds: the first address that works, or else the last error.
+pub(crate) async fn bind_first<T>(
+    address: impl ToSocketAddrs,
+    bind: impl Fn(SocketAddr) -> io::Result<T>,
+) -> Result<T, BindError> {
+    let mut last = BindError::Resolve(io::Error::new(io::ErrorKind::NotFound, "no address"));
+    for address in lookup_host(address).await.map_err(BindError::Resolve)? {
+        match bind(address) {
+            Ok(bound) => return Ok(bound),
+            Err(source) => last = BindError::Socket { address, source },
+        }
+    }
+    Err(last)
+}
+
+pub(crate) fn local_address(socket: &dyn AsyncUdp) -> Result<SocketAddr, BindError> {
+    let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
+    socket.local_addr().map_err(|source| BindError::Socket { address: unknown, source })
+}

@@ -1,0 +1,261 @@
+//! One peer: the core session under its lock, and what the driver does with it.
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::Waker,
+    time::Instant,
+};
+
+use bytes::BytesMut;
+use soe_core::{DisconnectReason, Session, Verdict};
+use tracing::{Span, debug, debug_span};
+
+use crate::{
+    endpoint::{ENDED_HERE, Shared},
+    socket::SendBatch,
+    state::State,
+    timer::tick,
+};
+
+/// One session as all tasks see it.
+pub(crate) struct Peer {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) session_id: u32,
+    /// Whether a task waits for the datagrams to leave: spares the driver a lock for those where none does.
+    pub(crate) awaits_flush: AtomicBool,
+    /// Set once the session is closed, for those who may not lock it.
+    closed_hint: AtomicBool,
+    span: Span,
+    state: Mutex<State>,
+}
+
+/// What became of a service round.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Served {
+    /// Everything that may leave now has been taken.
+    All,
+    /// The round's share has been taken and there may be more: the peer stays in the list.
+    Part,
+}
+
+impl Peer {
+    pub(crate) fn new(shared: Arc<Shared>, address: SocketAddr, session: Session) -> Arc<Self> {
+        let session_id = session.session_id();
+        let span = debug_span!(parent: None, "session", peer = %address, id = format_args!("{session_id:08x}"));
+        let state = State::new(session, address);
+        let (awaits_flush, closed_hint) = (AtomicBool::new(false), AtomicBool::new(false));
+        Arc::new(Self { shared, session_id, awaits_flush, closed_hint, span, state: Mutex::new(state) })
+    }
+
+    /// Starts the tick task and has the first datagrams sent.
+    pub(crate) fn start(self: &Arc<Self>) {
+        self.shared.runtime.spawn(tick(Arc::clone(self)));
+        self.act(|state| state.mark());
+    }
+
+    /// Locks the state. If somebody panicked under the lock (a message hook, in its own task), the session ends here.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|poisoned| {
+            self.state.clear_poison();
+            let mut state = poisoned.into_inner();
+            self.span.in_scope(|| debug!("a panic was caught in this session; it is closed"));
+            let now = now();
+            let aborted = catch_unwind(AssertUnwindSafe(|| state.session.abort(now, ENDED_HERE, true)));
+            state.is_broken |= aborted.is_err();
+            // Who panicked may have asked for the driver and not come to tell it. The tick task does.
+            state.dirty = false;
+            state.tick.take().into_iter().for_each(Waker::wake);
+            state
+        })
+    }
+
+    /// Does something to the session for the application. `work` says through [`State::mark`] whether the driver is needed.
+    pub(crate) fn act<T>(self: &Arc<Self>, work: impl FnOnce(&mut State) -> T) -> T {
+        let _entered = self.span.enter();
+        let (done, marked) = {
+            let mut state = self.lock();
+            let was_dirty = state.dirty;
+            let done = work(&mut state);
+            (done, state.dirty && !was_dirty)
+        };
+        if marked {
+            self.shared.push_dirty(Arc::clone(self));
+        }
+        done
+    }
+
+    /// Feeds the datagrams that came from one address. What the session could not accept is left in `returned`, for the
+    /// admission; true says that the peer must be put in the driver's list.
+    pub(crate) fn feed(
+        self: &Arc<Self>,
+        now: Instant,
+        from: SocketAddr,
+        datagrams: impl Iterator<Item = BytesMut>,
+        returned: &mut Vec<BytesMut>,
+        wakers: &mut Vec<Waker>,
+    ) -> bool {
+        let _entered = self.span.enter();
+        let (marked, left) = {
+            let mut state = self.lock();
+            let mut left = None;
+            for datagram in datagrams {
+                match state.session.handle_datagram(now, datagram) {
+                    Verdict::Authentic if from != state.address => left = state.move_to(now, from).or(left),
+                    Verdict::Rejected(datagram) | Verdict::Stranger(datagram) => returned.push(datagram),
+                    _ => {}
+                }
+            }
+            state.collect_wakers(wakers);
+            (!std::mem::replace(&mut state.dirty, true), left)
+        };
+        if let Some(left) = left {
+            debug!(from = %left, to = %from, "the peer has moved");
+            self.shared.unroute(left, self);
+        }
+        marked
+    }
+
+    /// Takes what the session wants to send, passes its events on, and sees to its timer.
+    pub(crate) fn serve(
+        self: &Arc<Self>,
+        now: Instant,
+        number: u64,
+        max_segments: usize,
+        batch: &mut SendBatch,
+        wakers: &mut Vec<Waker>,
+    ) -> Served {
+        let _entered = self.span.enter();
+        let mut state = self.lock();
+        state.dirty = false;
+        if state.is_stopped {
+            return Served::All;
+        }
+        let mut taken = 0;
+        while taken < BYTES_PER_ROUND
+            && let Some(transmit) = state.session.poll_transmit(now, batch.buffer())
+        {
+            taken += transmit.size;
+            state.batch = number;
+            batch.note(state.address, &transmit, max_segments, Some(self));
+        }
+        if state.take_events(wakers) {
+            self.closed_hint.store(true, Ordering::Relaxed);
+        }
+        state.collect_wakers(wakers);
+        state.collect_flushers(self, wakers);
+        state.arm(wakers);
+        if taken >= BYTES_PER_ROUND {
+            state.dirty = true;
+            return Served::Part;
+        }
+        Served::All
+    }
+
+    /// The driver has handed over a batch with datagrams of this peer.
+    pub(crate) fn batch_sent(self: &Arc<Self>, wakers: &mut Vec<Waker>) {
+        if self.awaits_flush.load(Ordering::SeqCst) {
+            self.lock().collect_flushers(self, wakers);
+        }
+    }
+
+    /// The network says that nobody is at this peer's address.
+    pub(crate) fn unreachable(self: &Arc<Self>) {
+        self.act(|state| {
+            state.session.handle_unreachable(now());
+            state.mark();
+        });
+    }
+
+    /// Lets a moved client be heard from `address` too. Gives back the candidate that it replaces.
+    pub(crate) fn set_candidate(&self, address: SocketAddr) -> Option<SocketAddr> {
+        self.lock().candidate.replace(address).filter(|old| *old != address)
+    }
+
+    /// Ends the session without a word to the peer: the driver is gone, or the session panicked within it.
+    pub(crate) fn kill(self: &Arc<Self>, now: Instant) {
+        self.closed_hint.store(true, Ordering::Relaxed);
+        let wakers = {
+            let mut state = self.lock();
+            state.is_stopped = true;
+            if state.session.closed().is_none() {
+                state.was_cut = true;
+                let aborted = catch_unwind(AssertUnwindSafe(|| state.session.abort(now, ENDED_HERE, false)));
+                state.is_broken |= aborted.is_err();
+            }
+            state.all_wakers()
+        };
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// Removes the session from the socket's tables, once.
+    pub(crate) fn forget(self: &Arc<Self>) {
+        let (addresses, crc_seed) = {
+            let mut state = self.lock();
+            if std::mem::replace(&mut state.is_forgotten, true) {
+                return;
+            }
+            ([Some(state.address), state.candidate], state.session.crc_seed())
+        };
+        self.shared.forget(self, addresses, crc_seed);
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        let state = self.lock();
+        state.end().is_some()
+    }
+
+    /// Like [`Peer::is_closed`] without the lock, and possibly late.
+    pub(crate) fn is_closed_hint(&self) -> bool {
+        self.closed_hint.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn close(self: &Arc<Self>, reason: DisconnectReason) {
+        self.act(|state| {
+            state.session.close(now(), reason);
+            state.mark();
+        });
+        self.wake_ended();
+    }
+
+    pub(crate) fn abort(self: &Arc<Self>, reason: DisconnectReason, tell_peer: bool) {
+        self.act(|state| {
+            state.session.abort(now(), reason, tell_peer);
+            state.mark();
+        });
+        self.wake_ended();
+    }
+
+    /// Wakes everybody who waits for a session that a call of the application has just ended.
+    fn wake_ended(&self) {
+        let wakers = {
+            let mut state = self.lock();
+            if state.end().is_none() {
+                return;
+            }
+            self.closed_hint.store(true, Ordering::Relaxed);
+            state.all_wakers()
+        };
+        wakers.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// The runtime's idea of now: virtual when its clock is paused.
+pub(crate) fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+impl fmt::Debug for Peer {
+    /// Without the state, whose lock somebody may hold, and without what all peers share.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Peer").field("session_id", &format_args!("{:08x}", self.session_id)).finish_non_exhaustive()
+    }
+}
+
+/// What one session may take out of one service round, in bytes: no peer waits for the bulk transfer of another.
+const BYTES_PER_ROUND: usize = 64 << 10;

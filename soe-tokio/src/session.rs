@@ -1,0 +1,377 @@
+//! A session in the application's hands.
+
+use std::{
+    future::poll_fn,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use futures_core::Stream;
+use futures_sink::Sink;
+use soe_core::{
+    Closed, DisconnectReason, KeyError, Message, MessageHook, ReliableChannel, SendError, SessionStats, Undelivered,
+};
+use tokio::net::ToSocketAddrs;
+
+use crate::{
+    connect::SoeConnector,
+    delivery::Delivery,
+    endpoint::ENDED_HERE,
+    error::{ConnectError, SessionError},
+    framed::SoeFramed,
+    peer::{Peer, now},
+    split::{RecvHalf, SendHalf},
+    state::{End, State},
+};
+
+/// Something that happened to a session beside its messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SessionEvent {
+    /// The peer has proved that it has moved to another address (section 9 of `docs/protocol.md`).
+    Remapped {
+        /// Where it was.
+        from: SocketAddr,
+        /// Where it is.
+        to: SocketAddr,
+    },
+}
+
+/// One session with one peer: a stream and a sink of [`Message`]s.
+///
+/// The stream ends with `None` after a close by either application; if the transport ended the session (time-out,
+/// unreachable peer, impossible content), one error comes before. Messages that arrived before the end are delivered first
+/// in any case. The sink's `poll_flush` hands what is queued to the task that sends, and does not wait for the system call:
+/// [`SoeSession::flushed`] does.
+///
+/// Dropping a session (or both its halves) closes it in the background like [`SoeSession::close`] with
+/// [`DisconnectReason::Application`]: what is queued is still delivered, within the session's `close_timeout`.
+#[derive(Debug)]
+pub struct SoeSession {
+    handle: Arc<SessionHandle>,
+}
+
+/// What a session or its halves share. The last one to go closes the session.
+#[derive(Debug)]
+pub(crate) struct SessionHandle {
+    pub(crate) peer: Arc<Peer>,
+}
+
+impl Drop for SessionHandle {
+    fn drop(&mut self) {
+        self.peer.close(ENDED_HERE);
+    }
+}
+
+impl SoeSession {
+    /// Opens a session from a socket of its own, bound to the wildcard address and a free port.
+    ///
+    /// All addresses that `remote` resolves to are tried in turn, each until the connect time-out of `config`. For several
+    /// sessions from one socket, or another local address, see [`SoeConnector`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`SoeConnector::bind`] and [`SoeConnector::connect`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives the attempt up and tells the server, if it has answered already.
+    pub async fn connect(
+        remote: impl ToSocketAddrs,
+        config: impl Into<soe_core::SessionConfig>,
+    ) -> Result<Self, ConnectError> {
+        SoeConnector::connect_once(remote, config.into()).await
+    }
+
+    pub(crate) fn new(peer: Arc<Peer>) -> Self {
+        Self { handle: Arc::new(SessionHandle { peer }) }
+    }
+
+    pub(crate) fn from_handle(handle: Arc<SessionHandle>) -> Self {
+        Self { handle }
+    }
+
+    pub(crate) fn peer(&self) -> &Arc<Peer> {
+        &self.handle.peer
+    }
+
+    /// Receives the next message, in the order of its channel. `None`: the session is over.
+    ///
+    /// # Errors
+    ///
+    /// One error, before the `None`, if the transport ended the session.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: a message is taken only when the future is ready.
+    pub async fn recv(&mut self) -> Option<Result<Message, SessionError>> {
+        poll_fn(|cx| self.peer().poll_recv(cx)).await
+    }
+
+    /// Queues a message, waiting for room in its channel's send buffer, and has it sent at once. Plain bytes travel on
+    /// reliable channel 0. To queue several messages before anything leaves, use the sink's `feed` and `flush`.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::Closed`] or [`SessionError::Stopped`] if the session is over, [`SessionError::Empty`] and
+    /// [`SessionError::TooLarge`] if the message cannot be carried.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future before it is ready drops the message unsent. Nothing else is lost; who must keep the message
+    /// waits with [`SoeSession::ready`] and then calls [`SoeSession::try_send`].
+    pub async fn send(&mut self, message: impl Into<Message>) -> Result<(), SessionError> {
+        send(self.peer(), message.into()).await
+    }
+
+    /// Like [`SoeSession::send`], and gives a future that is ready once the peer has acknowledged the whole message. What is
+    /// acknowledged has arrived at the peer's transport; its application may not have read it yet.
+    ///
+    /// For messages on unreliable channels nobody acknowledges anything: their future is ready only with the session's end.
+    ///
+    /// # Errors
+    ///
+    /// As for [`SoeSession::send`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As for [`SoeSession::send`]. Dropping the [`Delivery`] changes nothing.
+    pub async fn send_with_receipt(&mut self, message: impl Into<Message>) -> Result<Delivery, SessionError> {
+        Delivery::send(self.peer(), message.into()).await
+    }
+
+    /// Queues a message and has it sent at once, if there is room for it now.
+    ///
+    /// # Errors
+    ///
+    /// The message comes back with the reason: [`SendError::Blocked`] if the send buffer is full.
+    pub fn try_send(&mut self, message: impl Into<Message>) -> Result<(), SendError> {
+        self.peer().send(message.into(), true)
+    }
+
+    /// Waits until the send buffers of all channels have room. [`SoeSession::try_send`] then takes the next message,
+    /// whatever its size and channel.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::Closed`] or [`SessionError::Stopped`] if the session is over.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn ready(&mut self) -> Result<(), SessionError> {
+        poll_fn(|cx| self.peer().poll_ready(cx)).await
+    }
+
+    /// Waits until everything queued so far has been handed to the kernel. With a full congestion window that takes the
+    /// peer's acknowledgements.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::Closed`] or [`SessionError::Stopped`] if the session ended before that.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: sending goes on.
+    pub async fn flushed(&self) -> Result<(), SessionError> {
+        poll_fn(|cx| self.peer().poll_flushed(cx)).await
+    }
+
+    /// Waits for the next event. `None`: the session is over.
+    ///
+    /// Events that nobody asks for are kept, up to 16; then the oldest are dropped.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: an event is taken only when the future is ready.
+    pub async fn next_event(&self) -> Option<SessionEvent> {
+        poll_fn(|cx| self.peer().poll_event(cx)).await
+    }
+
+    /// Closes the session: refuses new messages, delivers what is queued within the session's `close_timeout`, tells the peer
+    /// `reason`, and returns how the session ended once that has left. (It may have ended otherwise before.)
+    ///
+    /// # Cancel safety
+    ///
+    /// Closing starts with the first poll and goes on if the future is dropped.
+    pub async fn close(&self, reason: DisconnectReason) -> Option<Closed> {
+        close(self.peer(), reason).await
+    }
+
+    /// Ends the session now. What is queued is lost; the peer is told once, or not at all.
+    pub fn abort(&self, reason: DisconnectReason, tell_peer: bool) {
+        self.peer().abort(reason, tell_peer);
+    }
+
+    /// Waits for the end of the session and says how it ended. `None`: with the runtime that served it.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn closed(&self) -> Option<Closed> {
+        closed(self.peer()).await
+    }
+
+    /// Splits the session into a half that sends and one that receives, for two tasks.
+    pub fn split(self) -> (SendHalf, RecvHalf) {
+        (SendHalf::new(Arc::clone(&self.handle)), RecvHalf::new(self.handle))
+    }
+
+    /// Turns the session into a stream and a sink of the codec's items, one message per item, on reliable channel 0.
+    pub fn framed<C>(self, codec: C) -> SoeFramed<C> {
+        SoeFramed::new(self, codec)
+    }
+
+    /// Encrypts every message queued from here on with RC4 under `key`; `None` stops that. Messages queued before are not
+    /// touched, even if they have not left (section 4 of `docs/protocol.md`).
+    ///
+    /// # Errors
+    ///
+    /// If RC4 cannot use the key.
+    pub fn set_send_key(&mut self, key: Option<&[u8]>) -> Result<(), KeyError> {
+        set_send_key(self.peer(), key)
+    }
+
+    /// Decrypts every message received from here on with RC4 under `key`; `None` stops that. Messages are decrypted when
+    /// they are received by the application and not when they arrive, so the switch is exact: it applies to the message
+    /// after the one received last.
+    ///
+    /// # Errors
+    ///
+    /// If RC4 cannot use the key.
+    pub fn set_recv_key(&mut self, key: Option<&[u8]>) -> Result<(), KeyError> {
+        set_recv_key(self.peer(), key)
+    }
+
+    /// Transforms every message queued from here on by `hook`.
+    ///
+    /// The hook runs in the task that sends, under the session's lock: it must not use the session. If it panics, the panic
+    /// goes on in that task and the session is closed.
+    pub fn set_send_hook(&mut self, hook: Option<Box<dyn MessageHook>>) {
+        self.peer().act(|state| state.session.set_send_hook(hook));
+    }
+
+    /// Transforms every message received from here on by `hook`, on the terms of [`SoeSession::set_send_hook`].
+    pub fn set_recv_hook(&mut self, hook: Option<Box<dyn MessageHook>>) {
+        self.peer().act(|state| state.session.set_recv_hook(hook));
+    }
+
+    /// Gives one channel a transform of its own for what is queued from here on, or with `None` none, whatever the session's
+    /// is. On the terms of [`SoeSession::set_send_hook`].
+    pub fn set_channel_send_hook(&mut self, channel: ReliableChannel, hook: Option<Box<dyn MessageHook>>) {
+        self.peer().act(|state| state.session.set_channel_send_hook(channel, hook));
+    }
+
+    /// Gives one channel a transform of its own for what is received from here on, or with `None` none, whatever the
+    /// session's is. On the terms of [`SoeSession::set_send_hook`].
+    pub fn set_channel_recv_hook(&mut self, channel: ReliableChannel, hook: Option<Box<dyn MessageHook>>) {
+        self.peer().act(|state| state.session.set_channel_recv_hook(channel, hook));
+    }
+
+    /// The server's clock in milliseconds, modulo 2^32, as the exchanges of statistics have shown it; on the side that asks
+    /// for them (section 8 of `docs/protocol.md`).
+    pub fn server_clock(&self) -> Option<u32> {
+        self.peer().lock().session.server_clock(now())
+    }
+
+    /// The session's figures.
+    pub fn stats(&self) -> SessionStats {
+        stats(self.peer())
+    }
+
+    /// What was queued here and is not known to have arrived.
+    pub fn undelivered(&self) -> Undelivered {
+        self.peer().lock().session.undelivered()
+    }
+
+    /// Where the peer is now. It can move, see [`SessionEvent::Remapped`].
+    pub fn peer_addr(&self) -> SocketAddr {
+        self.peer().lock().address
+    }
+
+    /// Where the socket is bound.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.peer().shared.local_addr
+    }
+
+    /// The id that the client chose for this session.
+    pub fn session_id(&self) -> u32 {
+        self.peer().session_id
+    }
+}
+
+impl Stream for SoeSession {
+    type Item = Result<Message, SessionError>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.peer().poll_recv(cx)
+    }
+}
+
+impl Sink<Message> for SoeSession {
+    type Error = SessionError;
+
+    fn poll_ready(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SessionError>> {
+        self.peer().poll_ready(cx)
+    }
+
+    fn start_send(self: Pin<&mut Self>, message: Message) -> Result<(), SessionError> {
+        start_send(self.peer(), message)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), SessionError>> {
+        Poll::Ready(self.peer().flush())
+    }
+
+    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SessionError>> {
+        poll_close(self.peer(), cx)
+    }
+}
+
+pub(crate) fn start_send(peer: &Arc<Peer>, message: Message) -> Result<(), SessionError> {
+    peer.send(message, false).map_err(|error| peer.refusal(error))
+}
+
+pub(crate) fn poll_close(peer: &Arc<Peer>, cx: &Context<'_>) -> Poll<Result<(), SessionError>> {
+    if !peer.is_closed() {
+        peer.close(ENDED_HERE);
+    }
+    match ready!(peer.poll_closed(cx)) {
+        end if end.is_clean() => Poll::Ready(Ok(())),
+        end => Poll::Ready(Err(end.into())),
+    }
+}
+
+pub(crate) async fn send(peer: &Arc<Peer>, message: Message) -> Result<(), SessionError> {
+    let mut waiting = Some(message);
+    poll_fn(|cx| peer.poll_send(&mut waiting, State::send, cx)).await
+}
+
+pub(crate) async fn close(peer: &Arc<Peer>, reason: DisconnectReason) -> Option<Closed> {
+    peer.close(reason);
+    let end = closed(peer).await;
+    // The farewell may still be on its way to the kernel. That the session is over is no error here.
+    let _ = poll_fn(|cx| peer.poll_flushed(cx)).await;
+    end
+}
+
+pub(crate) async fn closed(peer: &Arc<Peer>) -> Option<Closed> {
+    match poll_fn(|cx| peer.poll_closed(cx)).await {
+        End::Closed(closed) => Some(closed),
+        End::Stopped => peer.lock().session.closed(),
+    }
+}
+
+pub(crate) fn set_send_key(peer: &Arc<Peer>, key: Option<&[u8]>) -> Result<(), KeyError> {
+    peer.act(|state| state.session.set_send_key(key))
+}
+
+pub(crate) fn set_recv_key(peer: &Arc<Peer>, key: Option<&[u8]>) -> Result<(), KeyError> {
+    peer.act(|state| state.session.set_recv_key(key))
+}
+
+pub(crate) fn stats(peer: &Arc<Peer>) -> SessionStats {
+    peer.lock().session.stats(now())
+}

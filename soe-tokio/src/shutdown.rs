@@ -1,0 +1,99 @@
+//! Ending everything within a bound, and saying what was lost.
+
+use std::{future::poll_fn, net::SocketAddr, sync::Arc, time::Duration};
+
+use soe_core::{Closed, DisconnectReason, Undelivered};
+use tokio::time::{Instant, timeout_at};
+
+use crate::{
+    endpoint::{ENDED_HERE, Shared},
+    peer::Peer,
+};
+
+/// What became of the sessions of a listener that was shut down.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct ShutdownReport {
+    /// Sessions that ended with everything delivered.
+    pub clean: usize,
+    /// Sessions that did not: cut off at the deadline, or failed before it.
+    pub cut_off: usize,
+    /// Messages that were queued or unacknowledged when their session ended.
+    pub messages_lost: usize,
+    /// Bytes in them.
+    pub bytes_lost: usize,
+    /// Each session that was alive when the shutdown began.
+    pub sessions: Vec<SessionReport>,
+}
+
+/// What became of one session.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct SessionReport {
+    /// Where the peer was.
+    pub peer_addr: SocketAddr,
+    /// The session's id.
+    pub session_id: u32,
+    /// How it ended.
+    pub closed: Option<Closed>,
+    /// What the peer has not acknowledged.
+    pub undelivered: Undelivered,
+}
+
+impl ShutdownReport {
+    fn add(&mut self, session: SessionReport, is_cut_off: bool) {
+        let Undelivered { messages, bytes, .. } = session.undelivered;
+        self.messages_lost += messages;
+        self.bytes_lost += bytes;
+        if is_cut_off || messages > 0 {
+            self.cut_off += 1;
+        } else {
+            self.clean += 1;
+        }
+        self.sessions.push(session);
+    }
+}
+
+/// Closes all sessions of a socket whose door is closed, then the socket.
+pub(crate) async fn run(shared: &Arc<Shared>, deadline: Duration) -> ShutdownReport {
+    let deadline = Instant::now() + deadline;
+    let mut peers = shared.peers();
+    peers.retain(|peer| !peer.is_closed());
+    for peer in &peers {
+        peer.close(DisconnectReason::Application);
+    }
+    let mut report = ShutdownReport::default();
+    for peer in &peers {
+        let in_time = timeout_at(deadline, poll_fn(|cx| peer.poll_closed(cx))).await.is_ok();
+        if !in_time {
+            // Counted before the queue is thrown away.
+            report.add(report_of(peer), true);
+            peer.abort(ENDED_HERE, true);
+        } else {
+            let session = report_of(peer);
+            let failed = session.closed.is_none_or(|closed| !closed.is_clean());
+            report.add(session, failed);
+        }
+    }
+    // The farewells are a few datagrams; a socket that is full even then must not keep us.
+    let farewell = Instant::now().max(deadline) + FAREWELL;
+    for peer in &peers {
+        let _ = timeout_at(farewell, poll_fn(|cx| peer.poll_flushed(cx))).await;
+    }
+    shared.stop();
+    poll_fn(|cx| shared.poll_stopped(cx)).await;
+    report
+}
+
+fn report_of(peer: &Arc<Peer>) -> SessionReport {
+    let state = peer.lock();
+    SessionReport {
+        peer_addr: state.address,
+        session_id: peer.session_id,
+        closed: state.session.closed(),
+        undelivered: state.session.undelivered(),
+    }
+}
+
+/// How long after the deadline the last datagrams may take to reach the kernel.
+const FAREWELL: Duration = Duration::from_millis(100);

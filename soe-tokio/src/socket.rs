@@ -1,0 +1,254 @@
+//! What a session layer asks of a UDP socket, so that a simulated one can stand in for the kernel's.
+
+use std::{
+    fmt, io,
+    net::SocketAddr,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::BytesMut;
+use soe_core::Transmit;
+
+use crate::peer::Peer;
+
+/// A non-blocking datagram socket that sends and receives in batches.
+///
+/// The socket is owned by one task, which alone calls it. Ordinary users need nothing of this: it exists so that
+/// [`crate::SoeListener::from_socket`] and [`crate::SoeConnector::from_socket`] can run over an in-memory network in
+/// virtual time.
+pub trait AsyncUdp: fmt::Debug + Send + 'static {
+    /// Receives what is there into `batch`, at least one datagram, or registers the task's waker.
+    ///
+    /// An error ends nothing: the caller logs it and asks again. A socket that fails for ever is asked less often.
+    fn poll_recv(&mut self, cx: &mut Context<'_>, batch: &mut RecvBatch) -> Poll<io::Result<()>>;
+
+    /// Waits until [`AsyncUdp::try_send`] is worth another attempt.
+    fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Sends from the front of [`SendBatch::pending`] and says how many entries left.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::WouldBlock`]: nothing left now, ask [`AsyncUdp::poll_writable`]. Any other error speaks of the
+    /// first pending entry alone, none of which has left.
+    fn try_send(&mut self, batch: &SendBatch) -> io::Result<usize>;
+
+    /// How many equal datagrams one entry of a [`SendBatch`] may hold at present.
+    fn max_segments(&self) -> usize {
+        1
+    }
+
+    /// The next address that the network reported as unreachable (ICMP), if the socket learns of such things.
+    fn next_unreachable(&mut self) -> Option<SocketAddr> {
+        None
+    }
+
+    /// The address that the socket is bound to.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    fn local_addr(&self) -> io::Result<SocketAddr>;
+}
+
+/// Datagrams as they come in.
+///
+/// They are copied once, from the buffer that the socket receives into, to an arena that they share: the receive buffer
+/// must hold 64 KiB for each run that the kernel may join, and a small datagram that waits for its application would pin
+/// all of that.
+#[derive(Debug, Default)]
+pub struct RecvBatch {
+    arena: BytesMut,
+    pub(crate) datagrams: Vec<(SocketAddr, BytesMut)>,
+}
+
+impl RecvBatch {
+    /// An empty batch.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes a run of datagrams from one sender: each `segment_size` bytes long, the last may be shorter.
+    pub fn push(&mut self, from: SocketAddr, contents: &[u8], segment_size: usize) {
+        if self.arena.capacity() - self.arena.len() < contents.len() {
+            self.arena.reserve(contents.len().max(ARENA_CHUNK));
+        }
+        self.arena.extend_from_slice(contents);
+        let mut run = self.arena.split();
+        while segment_size > 0 && run.len() > segment_size {
+            self.datagrams.push((from, run.split_to(segment_size)));
+        }
+        self.datagrams.push((from, run));
+    }
+
+    /// How many datagrams are in it.
+    pub fn len(&self) -> usize {
+        self.datagrams.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.datagrams.is_empty()
+    }
+}
+
+/// One entry of a [`SendBatch`]: a run of equal datagrams to one address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Outgoing<'a> {
+    /// Where to.
+    pub to: SocketAddr,
+    /// One or more datagrams, back to back.
+    pub contents: &'a [u8],
+    /// The length of each datagram in `contents`; the last may be shorter.
+    pub segment_size: usize,
+    /// A time to live other than the system's.
+    pub time_to_live: Option<u8>,
+}
+
+impl<'a> Outgoing<'a> {
+    /// The single datagrams.
+    pub fn segments(&self) -> impl ExactSizeIterator<Item = &'a [u8]> + use<'a> {
+        self.contents.chunks(self.segment_size.max(1))
+    }
+}
+
+/// Datagrams on their way out.
+#[derive(Debug, Default)]
+pub struct SendBatch {
+    buffer: Vec<u8>,
+    entries: Vec<Entry>,
+    done: usize,
+}
+
+#[derive(Debug)]
+struct Entry {
+    to: SocketAddr,
+    start: usize,
+    end: usize,
+    segment_size: usize,
+    time_to_live: Option<u8>,
+    peer: Option<Arc<Peer>>,
+}
+
+impl SendBatch {
+    /// An empty batch.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// What has not left yet, oldest first.
+    pub fn pending(&self) -> impl Iterator<Item = Outgoing<'_>> {
+        self.entries[self.done..].iter().map(|entry| Outgoing {
+            to: entry.to,
+            contents: &self.buffer[entry.start..entry.end],
+            segment_size: entry.segment_size,
+            time_to_live: entry.time_to_live,
+        })
+    }
+
+    /// The buffer that a session or an admission appends its datagrams to, to be followed by [`SendBatch::note`].
+    pub(crate) fn buffer(&mut self) -> &mut Vec<u8> {
+        &mut self.buffer
+    }
+
+    /// Describes what was just appended to the buffer, cut into entries of at most `max_segments` datagrams.
+    pub(crate) fn note(&mut self, to: SocketAddr, transmit: &Transmit, max_segments: usize, peer: Option<&Arc<Peer>>) {
+        let segment_size = transmit.segment_size.max(1);
+        let run = segment_size * max_segments.min(MAX_RUN_BYTES / segment_size).max(1);
+        let mut start = self.buffer.len() - transmit.size;
+        while start < self.buffer.len() {
+            let end = self.buffer.len().min(start + run);
+            let (time_to_live, peer) = (transmit.time_to_live, peer.cloned());
+            self.entries.push(Entry { to, start, end, segment_size, time_to_live, peer });
+            start = end;
+        }
+    }
+
+    /// Whether everything in it has left (or was given up).
+    pub(crate) fn is_done(&self) -> bool {
+        self.done == self.entries.len()
+    }
+
+    /// Whether it holds as much as one round of system calls should carry.
+    pub(crate) fn is_full(&self) -> bool {
+        self.buffer.len() >= FULL_BYTES || self.entries.len() - self.done >= FULL_ENTRIES
+    }
+
+    /// Passes over the first `entries` pending ones.
+    pub(crate) fn advance(&mut self, entries: usize) {
+        self.done = self.entries.len().min(self.done + entries);
+    }
+
+    /// The peer that the first pending entry belongs to.
+    pub(crate) fn first_peer(&self) -> Option<Arc<Peer>> {
+        self.entries.get(self.done).and_then(|entry| entry.peer.clone())
+    }
+
+    /// Cuts every pending run into single datagrams; false if the first pending entry is one already.
+    pub(crate) fn split(&mut self) -> bool {
+        if self.entries.get(self.done).is_none_or(|first| first.end - first.start <= first.segment_size) {
+            return false;
+        }
+        let pending = self.entries.split_off(self.done);
+        for Entry { to, start, end, segment_size, time_to_live, peer } in pending {
+            for start in (start..end).step_by(segment_size) {
+                let (end, peer) = (end.min(start + segment_size), peer.clone());
+                self.entries.push(Entry { to, start, end, segment_size, time_to_live, peer });
+            }
+        }
+        true
+    }
+
+    /// Forgets everything, and gives the peers whose datagrams have left, in order, each run of the same one once.
+    pub(crate) fn finish(&mut self) -> impl Iterator<Item = Arc<Peer>> {
+        self.buffer.clear();
+        self.buffer.shrink_to(KEPT_BYTES);
+        self.done = 0;
+        let mut last = std::ptr::null();
+        self.entries
+            .drain(..)
+            .filter_map(|entry| entry.peer)
+            .filter(move |peer| std::mem::replace(&mut last, Arc::as_ptr(peer)) != Arc::as_ptr(peer))
+    }
+}
+
+/// Datagrams share chunks of this many bytes: few allocations under load, and one datagram that waits pins no more.
+const ARENA_CHUNK: usize = 16 << 10;
+/// The longest run that goes into one entry: what fits into one IPv6 packet before the kernel cuts it.
+const MAX_RUN_BYTES: usize = 65_000;
+/// Entries after which a batch is sent before more sessions are asked.
+const FULL_ENTRIES: usize = 64;
+/// Bytes after which a batch is sent before more sessions are asked.
+const FULL_BYTES: usize = 256 << 10;
+/// Bytes of buffer kept between batches.
+const KEPT_BYTES: usize = 2 * FULL_BYTES;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1);
+
+    #[test]
+    fn a_joined_run_is_cut_into_its_datagrams() {
+        let mut batch = RecvBatch::new();
+        batch.push(A, b"aabbc", 2);
+        batch.push(A, b"", 0);
+        let cut: Vec<_> = batch.datagrams.iter().map(|(_, datagram)| &datagram[..]).collect();
+        assert_eq!(cut, [&b"aa"[..], b"bb", b"c", b""]);
+    }
+
+    #[test]
+    fn an_arena_is_used_again_once_its_datagrams_are_gone() {
+        let mut batch = RecvBatch::new();
+        batch.push(A, &[1; 512], 512);
+        let first = batch.datagrams[0].1.as_ptr();
+        for _ in 0..ARENA_CHUNK / 512 {
+            batch.datagrams.clear();
+            batch.push(A, &[2; 512], 512);
+        }
+        assert_eq!(batch.datagrams[0].1.as_ptr(), first);
+    }
+}

@@ -1,0 +1,249 @@
+//! The two halves of a session.
+
+use std::{
+    fmt,
+    future::poll_fn,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use futures_core::Stream;
+use futures_sink::Sink;
+use soe_core::{Closed, DisconnectReason, KeyError, Message, MessageHook, ReliableChannel, SendError, SessionStats};
+use thiserror::Error;
+
+use crate::{
+    delivery::Delivery,
+    error::SessionError,
+    session::{self, SessionHandle, SoeSession},
+};
+
+/// The half of a session that sends. See [`SoeSession::split`].
+///
+/// The session is closed when both halves have been dropped; a dropped half alone changes nothing.
+#[derive(Debug)]
+pub struct SendHalf {
+    handle: Arc<SessionHandle>,
+}
+
+/// The half of a session that receives. See [`SoeSession::split`].
+///
+/// The session is closed when both halves have been dropped. While only the sending half is left nobody takes the peer's
+/// messages, and the peer has to stop sending once the receive buffer is full.
+#[derive(Debug)]
+pub struct RecvHalf {
+    handle: Arc<SessionHandle>,
+}
+
+/// The halves belong to different sessions. Both come back.
+#[derive(Debug, Error)]
+#[error("the halves belong to different sessions")]
+#[expect(clippy::exhaustive_structs, reason = "a pair of halves is all there can be")]
+pub struct ReuniteError(pub SendHalf, pub RecvHalf);
+
+impl SendHalf {
+    pub(crate) fn new(handle: Arc<SessionHandle>) -> Self {
+        Self { handle }
+    }
+
+    /// Like [`SoeSession::send`], errors and cancel safety included.
+    ///
+    /// # Errors
+    ///
+    /// See [`SoeSession::send`].
+    pub async fn send(&mut self, message: impl Into<Message>) -> Result<(), SessionError> {
+        session::send(&self.handle.peer, message.into()).await
+    }
+
+    /// Like [`SoeSession::send_with_receipt`], errors and cancel safety included.
+    ///
+    /// # Errors
+    ///
+    /// See [`SoeSession::send`].
+    pub async fn send_with_receipt(&mut self, message: impl Into<Message>) -> Result<Delivery, SessionError> {
+        Delivery::send(&self.handle.peer, message.into()).await
+    }
+
+    /// Like [`SoeSession::try_send`].
+    ///
+    /// # Errors
+    ///
+    /// See [`SoeSession::try_send`].
+    pub fn try_send(&mut self, message: impl Into<Message>) -> Result<(), SendError> {
+        self.handle.peer.send(message.into(), true)
+    }
+
+    /// Like [`SoeSession::ready`]. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// See [`SoeSession::ready`].
+    pub async fn ready(&mut self) -> Result<(), SessionError> {
+        poll_fn(|cx| self.handle.peer.poll_ready(cx)).await
+    }
+
+    /// Like [`SoeSession::flushed`]. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// See [`SoeSession::flushed`].
+    pub async fn flushed(&self) -> Result<(), SessionError> {
+        poll_fn(|cx| self.handle.peer.poll_flushed(cx)).await
+    }
+
+    /// Like [`SoeSession::set_send_key`].
+    ///
+    /// # Errors
+    ///
+    /// See [`SoeSession::set_send_key`].
+    pub fn set_send_key(&mut self, key: Option<&[u8]>) -> Result<(), KeyError> {
+        session::set_send_key(&self.handle.peer, key)
+    }
+
+    /// Like [`SoeSession::set_send_hook`].
+    pub fn set_send_hook(&mut self, hook: Option<Box<dyn MessageHook>>) {
+        self.handle.peer.act(|state| state.session.set_send_hook(hook));
+    }
+
+    /// Like [`SoeSession::set_channel_send_hook`].
+    pub fn set_channel_send_hook(&mut self, channel: ReliableChannel, hook: Option<Box<dyn MessageHook>>) {
+        self.handle.peer.act(|state| state.session.set_channel_send_hook(channel, hook));
+    }
+
+    /// Puts the session together again.
+    ///
+    /// # Errors
+    ///
+    /// Gives both halves back if they belong to different sessions.
+    pub fn reunite(self, recv: RecvHalf) -> Result<SoeSession, ReuniteError> {
+        if Arc::ptr_eq(&self.handle, &recv.handle) {
+            Ok(SoeSession::from_handle(self.handle))
+        } else {
+            Err(ReuniteError(self, recv))
+        }
+    }
+}
+
+impl RecvHalf {
+    pub(crate) fn new(handle: Arc<SessionHandle>) -> Self {
+        Self { handle }
+    }
+
+    /// Like [`SoeSession::recv`]. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// See [`SoeSession::recv`].
+    pub async fn recv(&mut self) -> Option<Result<Message, SessionError>> {
+        poll_fn(|cx| self.handle.peer.poll_recv(cx)).await
+    }
+
+    /// Like [`SoeSession::set_recv_key`].
+    ///
+    /// # Errors
+    ///
+    /// See [`SoeSession::set_recv_key`].
+    pub fn set_recv_key(&mut self, key: Option<&[u8]>) -> Result<(), KeyError> {
+        session::set_recv_key(&self.handle.peer, key)
+    }
+
+    /// Like [`SoeSession::set_recv_hook`].
+    pub fn set_recv_hook(&mut self, hook: Option<Box<dyn MessageHook>>) {
+        self.handle.peer.act(|state| state.session.set_recv_hook(hook));
+    }
+
+    /// Like [`SoeSession::set_channel_recv_hook`].
+    pub fn set_channel_recv_hook(&mut self, channel: ReliableChannel, hook: Option<Box<dyn MessageHook>>) {
+        self.handle.peer.act(|state| state.session.set_channel_recv_hook(channel, hook));
+    }
+
+    /// Puts the session together again.
+    ///
+    /// # Errors
+    ///
+    /// Gives both halves back if they belong to different sessions.
+    pub fn reunite(self, send: SendHalf) -> Result<SoeSession, ReuniteError> {
+        send.reunite(self)
+    }
+}
+
+/// What both halves can do.
+macro_rules! common {
+    ($half:ident) => {
+        impl $half {
+            /// Closes the whole session, like [`SoeSession::close`]: goes on if the future is dropped.
+            pub async fn close(&self, reason: DisconnectReason) -> Option<Closed> {
+                session::close(&self.handle.peer, reason).await
+            }
+
+            /// Ends the whole session now, like [`SoeSession::abort`].
+            pub fn abort(&self, reason: DisconnectReason, tell_peer: bool) {
+                self.handle.peer.abort(reason, tell_peer);
+            }
+
+            /// Waits for the end of the session, like [`SoeSession::closed`]. Cancel safe.
+            pub async fn closed(&self) -> Option<Closed> {
+                session::closed(&self.handle.peer).await
+            }
+
+            /// The session's figures, of both directions.
+            pub fn stats(&self) -> SessionStats {
+                session::stats(&self.handle.peer)
+            }
+
+            /// Where the peer is now.
+            pub fn peer_addr(&self) -> SocketAddr {
+                self.handle.peer.lock().address
+            }
+
+            /// Where the socket is bound.
+            pub fn local_addr(&self) -> SocketAddr {
+                self.handle.peer.shared.local_addr
+            }
+
+            /// The id that the client chose for this session.
+            pub fn session_id(&self) -> u32 {
+                self.handle.peer.session_id
+            }
+        }
+
+        impl fmt::Display for $half {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "session {:08x} with {}", self.session_id(), self.peer_addr())
+            }
+        }
+    };
+}
+
+common!(SendHalf);
+common!(RecvHalf);
+
+impl Stream for RecvHalf {
+    type Item = Result<Message, SessionError>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.handle.peer.poll_recv(cx)
+    }
+}
+
+impl Sink<Message> for SendHalf {
+    type Error = SessionError;
+
+    fn poll_ready(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SessionError>> {
+        self.handle.peer.poll_ready(cx)
+    }
+
+    fn start_send(self: Pin<&mut Self>, message: Message) -> Result<(), SessionError> {
+        session::start_send(&self.handle.peer, message)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), SessionError>> {
+        Poll::Ready(self.handle.peer.flush())
+    }
+
+    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SessionError>> {
+        session::poll_close(&self.handle.peer, cx)
+    }
+}

@@ -1,0 +1,253 @@
+//! What the lock of a peer guards: the core session and everybody who waits for it.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::SocketAddr,
+    sync::atomic::Ordering,
+    task::{Context, Waker},
+    time::Instant,
+};
+
+use soe_core::{Channel, Closed, Event, Message, Receipt, SendError, Session};
+use tracing::{debug, trace};
+
+use crate::{error::SessionError, peer::Peer, session::SessionEvent};
+
+/// What the lock of a peer guards.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) session: Session,
+    /// Where its datagrams go.
+    pub(crate) address: SocketAddr,
+    /// Where it says to be now; believed after the first datagram with a valid CRC from there.
+    pub(crate) candidate: Option<SocketAddr>,
+    /// Whether the peer is in the driver's list, or about to be put there by who set this.
+    pub(crate) dirty: bool,
+    /// When the tick task will wake up by itself.
+    pub(crate) armed: Option<Instant>,
+    pub(crate) tick: Option<Waker>,
+    pub(crate) reader: Option<Waker>,
+    /// Who waits for room to send, on one channel or on all.
+    pub(crate) writer: Option<(Option<Channel>, Waker)>,
+    /// Those who wait for the session to connect, to close, or for an event.
+    pub(crate) watchers: Vec<Waker>,
+    /// Those who wait for the datagrams to leave.
+    pub(crate) flushers: Vec<Waker>,
+    /// The batch that last took datagrams of this session.
+    pub(crate) batch: u64,
+    pub(crate) events: VecDeque<SessionEvent>,
+    /// Messages whose delivery somebody wants to know of and that has not been reported.
+    pub(crate) receipts: BTreeMap<Receipt, Option<Waker>>,
+    /// The session's last event has been seen: nothing more will be reported as delivered.
+    pub(crate) is_over: bool,
+    /// Whether the reader has been told about the abnormal end.
+    pub(crate) end_reported: bool,
+    /// The driver does not serve this session any more; what has arrived can still be read.
+    pub(crate) is_stopped: bool,
+    /// The driver went before the session had ended.
+    pub(crate) was_cut: bool,
+    /// The session panicked again while it was closed for a panic: it is not touched any more.
+    pub(crate) is_broken: bool,
+    pub(crate) is_forgotten: bool,
+}
+
+impl State {
+    pub(crate) fn new(session: Session, address: SocketAddr) -> Self {
+        Self {
+            session,
+            address,
+            candidate: None,
+            dirty: false,
+            armed: None,
+            tick: None,
+            reader: None,
+            writer: None,
+            watchers: Vec::new(),
+            flushers: Vec::new(),
+            batch: 0,
+            events: VecDeque::new(),
+            receipts: BTreeMap::new(),
+            is_over: false,
+            end_reported: false,
+            is_stopped: false,
+            was_cut: false,
+            is_broken: false,
+            is_forgotten: false,
+        }
+    }
+
+    /// Asks for the driver's service.
+    pub(crate) fn mark(&mut self) {
+        self.dirty = true;
+    }
+
+    pub(crate) fn send(&mut self, message: Message) -> Result<(), SendError> {
+        if self.is_stopped { Err(SendError::Closed(message)) } else { self.session.send(message) }
+    }
+
+    pub(crate) fn send_with_receipt(&mut self, message: Message) -> Result<Receipt, SendError> {
+        if self.is_stopped {
+            return Err(SendError::Closed(message));
+        }
+        let receipt = self.session.send_with_receipt(message)?;
+        self.receipts.insert(receipt, None);
+        Ok(receipt)
+    }
+
+    /// Passes on what has happened to the session. True if that was its end.
+    pub(crate) fn take_events(&mut self, wakers: &mut Vec<Waker>) -> bool {
+        while let Some(event) = self.session.poll_event() {
+            trace!(?event);
+            wakers.append(&mut self.watchers);
+            match event {
+                Event::Delivered(receipt) => wakers.extend(self.receipts.remove(&receipt).flatten()),
+                Event::Closed(closed) => {
+                    debug!(%closed, "the session is closed");
+                    self.is_over = true;
+                    wakers.extend(self.receipts.values_mut().filter_map(Option::take));
+                }
+                _ => {}
+            }
+        }
+        self.is_over
+    }
+
+    /// Gives the next message to the application, as long as the session can be trusted to.
+    pub(crate) fn recv(&mut self) -> Option<Message> {
+        if self.is_broken { None } else { self.session.recv() }
+    }
+
+    /// Remembers who waits for room, and has what fills the buffer sent.
+    pub(crate) fn await_room(&mut self, channel: Option<Channel>, cx: &Context<'_>) {
+        self.writer = Some((channel, cx.waker().clone()));
+        self.mark();
+    }
+
+    pub(crate) fn has_room(&self, channel: Option<Channel>) -> bool {
+        match channel {
+            Some(channel) => self.session.send_capacity_on(channel) > 0,
+            None => self.session.send_capacity() > 0,
+        }
+    }
+
+    /// How the session ended, if it has.
+    pub(crate) fn end(&self) -> Option<End> {
+        match self.session.closed() {
+            _ if self.was_cut || self.is_broken => Some(End::Stopped),
+            Some(closed) => Some(End::Closed(closed)),
+            None => None,
+        }
+    }
+
+    /// Whether the session wants to be woken before the tick task will wake.
+    pub(crate) fn is_late(&self) -> bool {
+        match (self.session.poll_timeout(), self.armed) {
+            (Some(deadline), Some(armed)) => deadline < armed,
+            (Some(_), None) => true,
+            (None, _) => false,
+        }
+    }
+
+    pub(crate) fn arm(&mut self, wakers: &mut Vec<Waker>) {
+        if self.is_late() || self.session.is_drained() {
+            wakers.extend(self.tick.take());
+        }
+    }
+
+    /// A datagram from `from` has proved that the peer is there. Gives back where it was.
+    pub(crate) fn move_to(&mut self, now: Instant, from: SocketAddr) -> Option<SocketAddr> {
+        // Only a candidate is routed here; an old address may still deliver stragglers after the move.
+        if self.candidate != Some(from) {
+            return None;
+        }
+        self.candidate = None;
+        let old = std::mem::replace(&mut self.address, from);
+        self.session.handle_remap(now);
+        if self.events.len() == MAX_EVENTS {
+            self.events.pop_front();
+        }
+        self.events.push_back(SessionEvent::Remapped { from: old, to: from });
+        Some(old)
+    }
+
+    pub(crate) fn collect_wakers(&mut self, wakers: &mut Vec<Waker>) {
+        if self.end().is_some() {
+            wakers.append(&mut self.all_wakers());
+            return;
+        }
+        if self.reader.is_some() && self.session.is_readable() {
+            wakers.extend(self.reader.take());
+        }
+        if let Some((channel, _)) = &self.writer
+            && self.has_room(*channel)
+        {
+            wakers.extend(self.writer.take().map(|(_, waker)| waker));
+        }
+    }
+
+    pub(crate) fn collect_flushers(&mut self, peer: &Peer, wakers: &mut Vec<Waker>) {
+        if !self.flushers.is_empty() && (self.is_stopped || peer.is_flushed(self)) {
+            wakers.append(&mut self.flushers);
+            peer.awaits_flush.store(false, Ordering::SeqCst);
+        }
+    }
+
+    pub(crate) fn all_wakers(&mut self) -> Vec<Waker> {
+        let mut wakers = std::mem::take(&mut self.watchers);
+        wakers.extend(self.reader.take());
+        wakers.extend(self.writer.take().map(|(_, waker)| waker));
+        if self.is_stopped {
+            wakers.append(&mut self.flushers);
+            wakers.extend(self.receipts.values_mut().filter_map(Option::take));
+            wakers.extend(self.tick.take());
+        }
+        wakers
+    }
+}
+
+/// How a session ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum End {
+    Closed(Closed),
+    Stopped,
+}
+
+impl End {
+    /// Whether one of the two applications ended it, and no failure.
+    pub(crate) fn is_clean(&self) -> bool {
+        matches!(self, Self::Closed(closed) if closed.is_clean())
+    }
+}
+
+impl From<End> for SessionError {
+    fn from(end: End) -> Self {
+        match end {
+            End::Closed(closed) => Self::Closed(closed),
+            End::Stopped => Self::Stopped,
+        }
+    }
+}
+
+/// Remembers a waker once per task.
+pub(crate) fn add_waker(wakers: &mut Vec<Waker>, cx: &Context<'_>) {
+    if !wakers.iter().any(|known| known.will_wake(cx.waker())) {
+        if wakers.len() == MAX_WAKERS {
+            debug!("too many tasks wait for one session; the oldest is woken early");
+            wakers.remove(0).wake();
+        }
+        wakers.push(cx.waker().clone());
+    }
+}
+
+pub(crate) fn set_waker(slot: &mut Option<Waker>, cx: &Context<'_>) {
+    match slot {
+        Some(waker) => waker.clone_from(cx.waker()),
+        none => *none = Some(cx.waker().clone()),
+    }
+}
+
+/// Events kept for an application that does not ask for them; the oldest go first.
+const MAX_EVENTS: usize = 16;
+/// Tasks that can wait for one thing at once. One future per task is remembered; more than this is a leak of wakers by
+/// futures that are made, polled and dropped from ever new tasks.
+const MAX_WAKERS: usize = 256;

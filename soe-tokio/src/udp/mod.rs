@@ -1,0 +1,304 @@
+//! The kernel's UDP socket: GRO and GSO through quinn-udp, and on Linux one system call for many peers.
+
+#[cfg(target_os = "linux")]
+mod linux;
+
+use std::{
+    io::{self, IoSliceMut},
+    net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6},
+    sync::Once,
+    task::{Context, Poll, ready},
+};
+
+use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSocketState};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::{io::Interest, net::UdpSocket};
+use tracing::{debug, warn};
+
+use crate::{
+    config::SocketConfig,
+    socket::{AsyncUdp, Outgoing, RecvBatch, SendBatch},
+};
+
+/// A bound UDP socket. IPv4 peers of a dual-stack IPv6 socket appear under their IPv4 addresses.
+#[derive(Debug)]
+pub(crate) struct KernelUdp {
+    io: UdpSocket,
+    state: UdpSocketState,
+    /// `BATCH_SIZE` slots of [`SLOT`] bytes; pages that no datagram ever touched are never backed by memory.
+    scratch: Box<[u8]>,
+    is_ipv6: bool,
+    /// Whether the kernel still takes runs of datagrams.
+    segmentation: bool,
+}
+
+impl KernelUdp {
+    /// Binds to `address`. Must be called within a Tokio runtime.
+    pub(crate) fn bind(address: SocketAddr, config: &SocketConfig) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+        if address.is_ipv6()
+            && address.ip().is_unspecified()
+            && let Err(error) = socket.set_only_v6(false)
+        {
+            debug!(%error, "this system keeps IPv6 sockets to themselves");
+        }
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        size_buffers(&socket, config);
+        let io = UdpSocket::from_std(socket.into())?;
+        let state = UdpSocketState::new((&io).into())?;
+        if let Err(error) = state.enable_transport_errors((&io).into()) {
+            debug!(%error, "this system does not report unreachable peers");
+        }
+        let segmentation = state.max_gso_segments() > 1;
+        let scratch = vec![0; BATCH_SIZE * SLOT].into_boxed_slice();
+        Ok(Self { io, state, scratch, is_ipv6: address.is_ipv6(), segmentation })
+    }
+
+    fn send_pending(&self, batch: &SendBatch) -> io::Result<usize> {
+        let mut sent = 0;
+        #[cfg(target_os = "linux")]
+        {
+            let run = linux::Run::collect(batch.pending(), |to| self.wire_address(to));
+            if run.len() > 1 {
+                return run.send(&self.io);
+            }
+        }
+        for outgoing in batch.pending() {
+            match self.send_one(&outgoing) {
+                Ok(()) => sent += 1,
+                Err(error) if sent == 0 => return Err(error),
+                Err(_) => break,
+            }
+            if cfg!(target_os = "linux") {
+                break;
+            }
+        }
+        Ok(sent)
+    }
+
+    fn send_one(&self, outgoing: &Outgoing<'_>) -> io::Result<()> {
+        let transmit = quinn_udp::Transmit {
+            destination: self.wire_address(outgoing.to),
+            ecn: None,
+            contents: outgoing.contents,
+            segment_size: (outgoing.contents.len() > outgoing.segment_size).then_some(outgoing.segment_size),
+            src_ip: None,
+        };
+        let Some(hops) = outgoing.time_to_live else {
+            return self.state.try_send((&self.io).into(), &transmit);
+        };
+        let normal = self.hops()?;
+        self.set_hops(hops.into())?;
+        let sent = self.state.try_send((&self.io).into(), &transmit);
+        self.set_hops(normal)?;
+        sent
+    }
+
+    fn hops(&self) -> io::Result<u32> {
+        let socket = SockRef::from(&self.io);
+        if self.is_ipv6 { socket.unicast_hops_v6() } else { socket.ttl_v4() }
+    }
+
+    fn set_hops(&self, hops: u32) -> io::Result<()> {
+        let socket = SockRef::from(&self.io);
+        if self.is_ipv6 { socket.set_unicast_hops_v6(hops) } else { socket.set_ttl_v4(hops) }
+    }
+
+    /// The form of an address that this socket's family can send to.
+    fn wire_address(&self, address: SocketAddr) -> SocketAddr {
+        match address {
+            SocketAddr::V4(v4) if self.is_ipv6 => SocketAddr::new(v4.ip().to_ipv6_mapped().into(), v4.port()),
+            other => other,
+        }
+    }
+}
+
+impl AsyncUdp for KernelUdp {
+    fn poll_recv(&mut self, cx: &mut Context<'_>, batch: &mut RecvBatch) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.io.poll_recv_ready(cx))?;
+            let mut metas = [RecvMeta::default(); BATCH_SIZE];
+            let mut slots = self.scratch.chunks_exact_mut(SLOT);
+            let mut buffers: [IoSliceMut<'_>; BATCH_SIZE] =
+                std::array::from_fn(|_| IoSliceMut::new(slots.next().unwrap_or_default()));
+            let (io, state) = (&self.io, &self.state);
+            match io.try_io(Interest::READABLE, || state.recv(io.into(), &mut buffers, &mut metas)) {
+                Ok(filled) => {
+                    for (meta, slot) in metas[..filled].iter().zip(self.scratch.chunks_exact(SLOT)) {
+                        batch.push(canonical(meta.addr), &slot[..meta.len.min(SLOT)], meta.stride);
+                    }
+                    return Poll::Ready(Ok(()));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+
+    fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.io.poll_send_ready(cx)
+    }
+
+    fn try_send(&mut self, batch: &SendBatch) -> io::Result<usize> {
+        let sent = self.io.try_io(Interest::WRITABLE, || self.send_pending(batch));
+        if let Err(error) = &sent
+            && error.kind() != io::ErrorKind::WouldBlock
+            && batch.pending().next().is_some_and(|first| first.contents.len() > first.segment_size)
+            && !is_unreachable(error)
+        {
+            debug!(%error, "the kernel refuses runs of datagrams; sending them one by one from now on");
+            self.segmentation = false;
+        }
+        sent
+    }
+
+    fn max_segments(&self) -> usize {
+        if self.segmentation { MAX_SEGMENTS } else { 1 }
+    }
+
+    #[cfg(target_os = "linux")]
+    fn next_unreachable(&mut self) -> Option<SocketAddr> {
+        linux::next_unreachable(&self.io).map(canonical)
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.io.local_addr()
+    }
+}
+
+/// Whether an error is about the way to a peer, and not about the datagram or the socket.
+pub(crate) fn is_unreachable(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+    )
+}
+
+/// One address, one spelling: IPv4 as IPv4, and no flow label.
+pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
+    match address {
+        SocketAddr::V6(v6) => match v6.ip().to_canonical() {
+            IpAddr::V6(ip) => SocketAddr::V6(SocketAddrV6::new(ip, v6.port(), 0, v6.scope_id())),
+            ip => SocketAddr::new(ip, v6.port()),
+        },
+        v4 => v4,
+    }
+}
+
+/// The wildcard address, any port, of the family that can reach `remote`.
+pub(crate) fn unspecified_for(remote: SocketAddr) -> SocketAddr {
+    match remote {
+        SocketAddr::V4(_) => SocketAddr::from(([0, 0, 0, 0], 0)),
+        SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+    }
+}
+
+fn size_buffers(socket: &Socket, config: &SocketConfig) {
+    static WARNED: Once = Once::new();
+    let asked = [
+        ("receive", config.recv_buffer, socket.set_recv_buffer_size(config.recv_buffer), socket.recv_buffer_size()),
+        ("send", config.send_buffer, socket.set_send_buffer_size(config.send_buffer), socket.send_buffer_size()),
+    ];
+    for (which, wanted, set, granted) in asked {
+        let granted = granted.unwrap_or_default();
+        if set.is_err() || granted < wanted {
+            WARNED.call_once(|| {
+                warn!(which, wanted, granted, "the system clamps the socket buffer; bursts may be lost");
+            });
+        }
+    }
+}
+
+/// Room for the longest run that the kernel joins (GRO).
+const SLOT: usize = 1 << 16;
+/// What kernels take in one run of equal datagrams (`UDP_MAX_SEGMENTS` was 64 before Linux 6.10).
+const MAX_SEGMENTS: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use soe_core::{Session, SessionConfig, Transmit};
+
+    use super::*;
+
+    /// A description that only a session makes.
+    fn transmit(size: usize, segment_size: usize) -> Transmit {
+        let config = SessionConfig::new("Sizes").unwrap();
+        let now = crate::peer::now();
+        let mut transmit = Session::connect(now, config, 1).poll_transmit(now, &mut Vec::new()).unwrap();
+        (transmit.size, transmit.segment_size) = (size, segment_size);
+        transmit
+    }
+
+    fn receivers() -> [std::net::UdpSocket; 3] {
+        std::array::from_fn(|_| {
+            let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+            socket.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
+            socket
+        })
+    }
+
+    async fn send_all(socket: &mut KernelUdp, batch: &mut SendBatch) {
+        while !batch.is_done() {
+            match socket.try_send(batch) {
+                Ok(entries) => batch.advance(entries),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    std::future::poll_fn(|cx| socket.poll_writable(cx)).await.unwrap();
+                }
+                Err(error) if batch.split() => debug!(%error),
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn runs_and_single_datagrams_for_several_peers_leave_in_order() {
+        let receivers = receivers();
+        let mut socket = KernelUdp::bind("127.0.0.1:0".parse().unwrap(), &SocketConfig::default()).unwrap();
+        let mut batch = SendBatch::new();
+        // Each a total and a segment size: single ones above and below the runs' sizes, and runs of different sizes.
+        let sizes = [(40, 40), (1100, 512), (600, 600), (900, 300), (20, 20), (1024, 512), (30, 30), (301, 300)];
+        for (sizes, fill) in sizes.into_iter().zip(1..) {
+            for receiver in &receivers {
+                batch.buffer().extend(std::iter::repeat_n(fill, sizes.0));
+                batch.note(receiver.local_addr().unwrap(), &transmit(sizes.0, sizes.1), socket.max_segments(), None);
+            }
+        }
+        send_all(&mut socket, &mut batch).await;
+        for receiver in &receivers {
+            for ((total, segment), fill) in sizes.into_iter().zip(1..) {
+                for expected in vec![fill; total].chunks(segment) {
+                    let mut received = [0; 2048];
+                    let length = receiver.recv(&mut received).unwrap();
+                    assert_eq!(&received[..length], expected);
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_time_to_live_holds_for_its_datagram_alone() {
+        let [receiver, ..] = receivers();
+        let mut socket = KernelUdp::bind("127.0.0.1:0".parse().unwrap(), &SocketConfig::default()).unwrap();
+        let normal = socket.hops().unwrap();
+        let mut batch = SendBatch::new();
+        batch.buffer().extend([1; 2]);
+        let mut short_lived = transmit(2, 2);
+        short_lived.time_to_live = Some(3);
+        batch.note(receiver.local_addr().unwrap(), &short_lived, 1, None);
+        send_all(&mut socket, &mut batch).await;
+        assert_eq!(receiver.recv(&mut [0; 8]).unwrap(), 2);
+        assert_eq!(socket.hops().unwrap(), normal);
+    }
+
+    #[test]
+    fn one_peer_has_one_address() {
+        let mapped = "[::ffff:192.0.2.1]:7".parse().unwrap();
+        assert_eq!(canonical(mapped), "192.0.2.1:7".parse().unwrap());
+        let plain = "[2001:db8::1]:7".parse().unwrap();
+        assert_eq!(canonical(plain), plain);
+    }
+}
