@@ -60,16 +60,6 @@ impl Session {
         self.timers.set(Timer::Heartbeat, if deadline <= now { now + self.config.heartbeat_after } else { deadline });
     }
 
-    /// The peer goes on from another address: whoever routes datagrams has moved the path, after one that was
-    /// [`Authentic`](super::Verdict::Authentic) came from there. The application is told with
-    /// [`Event::Remapped`](super::Event::Remapped).
-    pub fn handle_remap(&mut self, now: Instant) {
-        if matches!(self.state, State::Open | State::Closing(_)) {
-            self.heard(now);
-            self.events.push_back(super::Event::Remapped);
-        }
-    }
-
     fn port_alive_timer(&mut self, now: Instant) {
         let interval = self.config.port_alive_interval;
         let deadline = self.last_sent.max(self.outbox.last_port_alive.unwrap_or(self.last_sent)) + interval;
