@@ -1,6 +1,9 @@
 //! An application on one end of a session: what it sends, how it reads, and whether what it reads is what was sent.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use soe_core::{Channel, Message, MessageHook, Rc4, ReliableChannel, SendError, Session};
@@ -55,6 +58,8 @@ pub(crate) struct Plan {
     pub(crate) keys: Keys,
     /// Some messages begin like packets.
     pub(crate) leads: bool,
+    /// Reliable channels whose messages are read as they come.
+    pub(crate) unordered: [bool; ReliableChannel::COUNT],
 }
 
 impl Plan {
@@ -66,6 +71,7 @@ impl Plan {
             reading: Reading::AtOnce,
             keys: Keys::Never,
             leads: true,
+            unordered: [false; ReliableChannel::COUNT],
         }
     }
 
@@ -98,8 +104,10 @@ pub(crate) struct App {
     rng: Rng,
     sent: [u64; 7],
     received: [u64; 7],
-    /// Received on the channels that may lose some.
+    /// Messages taken, repetitions of unreliable ones included.
     pub(crate) arrived: [u64; 7],
+    /// What has come on unordered channels.
+    seen: BTreeSet<(usize, u64)>,
     pub(crate) refused: u64,
     /// When it wants to act next by itself.
     pub(crate) tick: Option<Instant>,
@@ -124,6 +132,7 @@ impl App {
             sent: [0; 7],
             received: [0; 7],
             arrived: [0; 7],
+            seen: BTreeSet::new(),
             refused: 0,
             tick: None,
             reads_at: None,
@@ -227,8 +236,9 @@ impl App {
         let choice = pattern::index(message.channel);
         let next = self.received[choice];
         let (count, sizes) = self.peer.messages[choice];
-        let n = if message.channel.is_reliable() { Some(next) } else { pattern::number(&message.payload) };
-        let n = n.unwrap_or_else(|| panic!("an unreliable message of {} bytes", message.payload.len()));
+        let ordered = message.channel.is_reliable() && !self.plan.unordered[choice];
+        let n = if ordered { Some(next) } else { pattern::number(message.channel, &message.payload) };
+        let n = n.unwrap_or_else(|| panic!("{} bytes on {}", message.payload.len(), message.channel));
         assert!(n < count, "message {n} on {} was never sent", message.channel);
         let expected = pattern::message(self.peer_side, message.channel, n, sizes, self.peer.leads);
         assert!(
@@ -239,7 +249,10 @@ impl App {
             expected.len()
         );
         match message.channel {
-            Channel::Reliable(_) => self.received[choice] += 1,
+            Channel::Reliable(_) => {
+                assert!(ordered || self.seen.insert((choice, n)), "message {n} on {} came twice", message.channel);
+                self.received[choice] += 1;
+            }
             Channel::Unreliable => {}
             Channel::Ordered | Channel::Ordered2 => {
                 assert!(n >= next, "{}: {n} after {next}", message.channel);

@@ -120,6 +120,7 @@ impl Endpoint {
         2 * times(settings.heartbeat_after)
             + times(settings.inactivity_timeout)
             + times(settings.net_status_interval)
+            + 2 * times(settings.port_alive_interval)
             + 2
     }
 }

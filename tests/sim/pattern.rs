@@ -45,7 +45,7 @@ pub(crate) fn index(channel: Channel) -> usize {
 
 /// Beginnings that mean something elsewhere on the wire.
 const LEADS: [&[u8]; 8] =
-    [&[0], &[0, 0], &[0, 0x19], &[0, 0x19, 3, 1], &[0, 9, 0, 0], &[0, 3, 2, 0, 6], &[0, 0, 0x19], &[0xFF, 0xFF]];
+    [&[0], &[0, 0], &[0, 0x19], &[0, 0x19, 2, 1], &[0, 9, 0, 0], &[0, 3, 1, 0], &[0, 0, 0x19], &[0xFF, 0xFF]];
 
 /// The bytes of an unreliable message that tell which one it is: two to begin with, four of number.
 pub(crate) const NUMBERED: usize = 6;
@@ -56,7 +56,7 @@ pub(crate) fn message(side: u64, channel: Channel, n: u64, sizes: Sizes, leads: 
     let mut message = vec![0; sizes.draw(&mut rng).max(if channel.is_reliable() { 1 } else { NUMBERED })];
     fill(&mut message, &mut rng);
     if channel.is_reliable() {
-        if message.len() > 16 {
+        if message.len() >= RELIABLE_NUMBERED {
             message[4..12].copy_from_slice(&n.to_be_bytes());
         }
         if rng.chance(0.2) && leads {
@@ -74,10 +74,13 @@ pub(crate) fn message(side: u64, channel: Channel, n: u64, sizes: Sizes, leads: 
     message.into()
 }
 
-/// Which unreliable message this claims to be.
-pub(crate) fn number(message: &[u8]) -> Option<u64> {
-    let number = message.get(2..NUMBERED)?;
-    Some(u64::from(u32::from_be_bytes([number[0], number[1], number[2], number[3]])))
+/// The least length of reliable messages that tell which one they are.
+pub(crate) const RELIABLE_NUMBERED: usize = 17;
+
+/// Which message this claims to be, where the order of arrival does not tell.
+pub(crate) fn number(channel: Channel, message: &[u8]) -> Option<u64> {
+    let bytes = message.get(if channel.is_reliable() { 4..12 } else { 2..NUMBERED })?;
+    Some(bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)))
 }
 
 /// Random bytes, or some that can be compressed.

@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, net::SocketAddr, time::Instant};
 
 use bytes::BytesMut;
-use soe_core::{Admission, AdmissionConfig, Admit, DisconnectReason, Newcomer, Verdict, wire::RemapConnection};
+use soe_core::{
+    Admission, AdmissionConfig, Admit, DisconnectReason, Newcomer, Verdict,
+    wire::{RemapConnection, opcode},
+};
 
 use super::{app::App, endpoint::Endpoint};
 
@@ -74,6 +77,7 @@ impl Server {
     ) -> Touched {
         let mut touched = Touched { peer: self.routes.get(&from).copied(), replaced: None };
         let mut datagram = BytesMut::from(datagram);
+        let mut returned = false;
         if let Some(n) = touched.peer
             && let Some(peer) = self.peer(n)
         {
@@ -82,7 +86,7 @@ impl Server {
                     self.moved(now, n, from);
                     return touched;
                 }
-                Verdict::Rejected(back) | Verdict::Stranger(back) => datagram = back,
+                Verdict::Rejected(back) | Verdict::Stranger(back) => (datagram, returned) = (back, true),
                 _ => return touched,
             }
         }
@@ -90,7 +94,9 @@ impl Server {
         let admit = self.admission.handle_datagram(now, from, datagram);
         let mut answer = Vec::new();
         while self.admission.poll_transmit(&mut answer).is_some() {
-            reply(&answer);
+            if !returned || answer != [0, opcode::UNKNOWN_SENDER] {
+                reply(&answer);
+            }
             answer.clear();
         }
         match admit {

@@ -162,8 +162,13 @@ impl World {
         &mut self.server.peer(peer).expect("the session is remembered").endpoint
     }
 
+    /// The same, to look at, if it is there.
+    pub(crate) fn peer_end(&self, n: usize) -> Option<&Endpoint> {
+        self.server.peers[self.peer_of(n)?].as_ref().map(|peer| &peer.endpoint)
+    }
+
     pub(crate) fn has_peer(&self, n: usize) -> bool {
-        self.peer_of(n).is_some_and(|peer| self.server.peers[peer].is_some())
+        self.peer_end(n).is_some()
     }
 
     /// Something outside of the network has changed a session: its application did something.
@@ -239,7 +244,11 @@ impl World {
             Happening::ToServer(from, datagram) => self.to_server(from, &datagram),
             Happening::ToClient(address, datagram) => {
                 let Some(&n) = self.by_address.get(&address) else { return true };
-                let _ = self.clients[n].endpoint.session.handle_datagram(self.now, datagram[..].into());
+                let session = &mut self.clients[n].endpoint.session;
+                if session.is_drained() {
+                    return true;
+                }
+                let _ = session.handle_datagram(self.now, datagram[..].into());
                 self.serve(Place::Client(n));
             }
             Happening::Alarm(place) => self.alarm(place),

@@ -1,10 +1,14 @@
 //! What the world is put through: each scenario is a function of a seed, from which it draws its parameters.
 
+pub(crate) mod crowd;
+pub(crate) mod long;
+pub(crate) mod loss;
+pub(crate) mod moves;
 pub(crate) mod random;
 
 use std::{net::SocketAddr, time::Duration};
 
-use super::{runner::Outcome, world::World};
+use super::{endpoint::Endpoint, runner::Outcome, world::World};
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 pub(crate) const MS: Duration = Duration::from_millis(1);
@@ -21,8 +25,7 @@ pub(crate) fn finish(world: &mut World, time: Duration) -> Outcome {
     let done = world.run_until(time, |world| all_quiet(world));
     if !done {
         for n in 0..clients {
-            let (client, peer) = (&world.clients[n].endpoint, world.peer_of(n));
-            let peer = peer.and_then(|peer| world.server.peers[peer].as_ref()).map(|peer| &peer.endpoint);
+            let (client, peer) = (&world.clients[n].endpoint, world.peer_end(n));
             if !client.is_quiet() || !peer.is_some_and(|peer| peer.is_quiet()) {
                 for endpoint in peer.into_iter().chain([client]) {
                     eprintln!("{:#?}\n{:#?}\n{:#?}", endpoint.session, endpoint.app, endpoint.session.stats(world.now));
@@ -37,10 +40,8 @@ pub(crate) fn finish(world: &mut World, time: Duration) -> Outcome {
 }
 
 fn all_quiet(world: &World) -> bool {
-    (0..world.clients.len()).all(|n| {
-        let peer = world.peer_of(n).and_then(|peer| world.server.peers[peer].as_ref());
-        peer.is_some_and(|peer| peer.endpoint.is_quiet()) && world.clients[n].endpoint.is_quiet()
-    })
+    (0..world.clients.len())
+        .all(|n| world.peer_end(n).is_some_and(Endpoint::is_quiet) && world.clients[n].endpoint.is_quiet())
 }
 
 /// When it is quiet, no timer fires and nothing leaves but signs of life and statistics.
@@ -61,7 +62,7 @@ fn rest(world: &mut World) {
     assert!(sent <= 2 * signs, "{sent} datagrams in a minute of silence, {signs} timers had reason to fire");
 }
 
-fn ends(world: &World) -> Vec<&super::endpoint::Endpoint> {
+fn ends(world: &World) -> Vec<&Endpoint> {
     let peers = world.server.peers.iter().flatten().map(|peer| &peer.endpoint);
     world.clients.iter().map(|client| &client.endpoint).chain(peers).collect()
 }

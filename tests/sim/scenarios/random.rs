@@ -1,12 +1,14 @@
 //! Two ends of a session, with everything that can be chosen chosen at random.
 
-use soe_core::{AdmissionConfig, Dialect, EscapeRule, Pass, SessionConfig};
+use std::num::NonZeroU32;
+
+use soe_core::{AdmissionConfig, ChannelOptions, Dialect, EscapeRule, Pass, ReliableChannel, SessionConfig};
 
 use super::{MS, SECOND, address, finish};
 use crate::{
     app::{Keys, Plan, Reading},
     network::{Bottleneck, Burst, Faults},
-    pattern::Sizes,
+    pattern::{RELIABLE_NUMBERED, Sizes},
     rng::Rng,
     runner::Outcome,
     world::World,
@@ -30,12 +32,23 @@ pub(crate) fn everything(seed: u64) -> Outcome {
     // Without escapes a plain message that begins like a packet is taken for one.
     let leads = rule == EscapeRule::Always;
     let keys = rng.pick(&[Keys::Never, Keys::Session, Keys::Channels]);
-    let plans = [(); 2].map(|()| Plan { keys, leads, ..plan(limit, &mut rng) });
+    let plans = [(&client, &server), (&server, &client)].map(|(own, peer)| {
+        let mut plan = Plan { keys, leads, ..plan(limit, &mut rng) };
+        for channel in 0..ReliableChannel::COUNT {
+            plan.unordered[channel] = own.channels[channel].unordered;
+            if peer.channels[channel].unordered {
+                // What arrives out of turn must say where it belongs, and can be encrypted with no key stream.
+                plan.keys = Keys::Never;
+                let (count, sizes) = plan.messages[channel];
+                plan.messages[channel] = (count, Sizes::Range(RELIABLE_NUMBERED, sizes.most().max(RELIABLE_NUMBERED)));
+            }
+        }
+        plan
+    });
     let mut world = World::new(seed, AdmissionConfig::from(server));
     world.connect(client, address(0), faults, plans);
     world.run_until(90 * SECOND, |world| {
-        let peer = world.peer_of(0).and_then(|peer| world.server.peers[peer].as_ref());
-        world.clients[0].endpoint.is_quiet() && peer.is_some_and(|peer| peer.endpoint.is_quiet())
+        world.clients[0].endpoint.is_quiet() && world.peer_end(0).is_some_and(|peer| peer.is_quiet())
     });
     world.calm();
     // A window of one packet takes its time.
@@ -66,6 +79,16 @@ fn config(dialect: &Dialect, rule: EscapeRule, [recv, send]: [usize; 2], rng: &m
         .refusal_grace(rng.pick(&[0, 20, 1_000]) * MS)
         .bundle_unreliable(rng.chance(0.8))
         .escape(rule);
+    for channel in ReliableChannel::ALL {
+        let mut options = ChannelOptions::default().with_priority(rng.range(0, 2) as u8);
+        options.unordered = rng.chance(0.05);
+        options.redundant = rng.chance(0.1);
+        options.trickle_rate = NonZeroU32::new(rng.range(5_000, 100_000) as u32).filter(|_| rng.chance(0.05));
+        builder = builder.channel(channel, options);
+    }
+    if rng.chance(0.1) {
+        builder = builder.port_alive_interval(5 * SECOND);
+    }
     // Passes that need a codec are only for dialects that have one.
     let compresses = dialect.codecs[0].is_some();
     if rng.chance(0.3) {
