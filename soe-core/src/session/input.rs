@@ -210,6 +210,9 @@ impl Session {
             return;
         }
         self.backoff = 0;
+        if let Some(age) = acked.late {
+            self.rtt.late(age);
+        }
         if let Some((newest, oldest)) = acked.ages {
             self.rtt.sample(newest, oldest);
         }
