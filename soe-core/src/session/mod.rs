@@ -1,6 +1,7 @@
 //! One session as a value: input goes in, datagrams and messages come out.
 
 mod bundle;
+mod cadence;
 mod clock;
 mod closing;
 mod handshake;
@@ -26,6 +27,7 @@ pub use self::types::{Event, Receipt, Transmit, Undelivered, Verdict};
 pub(crate) use self::handshake::response;
 
 use self::{
+    cadence::Cadence,
     clock::ClockSync,
     closing::Ending,
     handshake::Connecting,
@@ -127,6 +129,7 @@ pub struct Session {
     rtt: RttEstimator,
     congestion: Congestion,
     pacing: Pacing,
+    cadence: Cadence,
     /// Resend timers that have fired since the last acknowledgement of something new.
     backoff: u32,
     send_hooks: Option<Box<Hooks>>,
@@ -163,6 +166,7 @@ impl Session {
             rtt: RttEstimator::default(),
             congestion,
             pacing: Pacing::default(),
+            cadence: Cadence::default(),
             backoff: 0,
             send_hooks: None,
             recv_hooks: None,
@@ -312,15 +316,16 @@ impl Session {
         }
     }
 
-    fn recv_limits(&self, channel: ReliableChannel) -> RecvLimits {
+    fn recv_limits(&self, now: Instant, channel: ReliableChannel) -> RecvLimits {
         let settings = &*self.config;
+        let ride = self.cadence.wait(now, settings.ack_ride_limit);
         RecvLimits {
             window: settings.recv_window,
             message: settings.max_message_size + TRANSFORM_OVERHEAD,
             inbox: settings.recv_buffer,
             acks: AckPolicy {
                 packets: if settings.ack_every_packet { 1 } else { settings.ack_packets },
-                delay: settings.max_ack_delay,
+                delay: ride.map_or(settings.max_ack_delay, |ride| ride.max(settings.max_ack_delay)),
             },
             unordered: settings.channels[channel.index()].unordered,
         }
@@ -328,7 +333,7 @@ impl Session {
 
     /// Delivers what waited for room.
     fn drain(&mut self) {
-        let limits = ReliableChannel::ALL.map(|channel| self.recv_limits(channel));
+        let limits = ReliableChannel::ALL.map(|channel| self.recv_limits(self.last_received, channel));
         let mut corrupt = None;
         self.stalled = false;
         for (limits, reliable) in limits.iter().zip(&mut self.channels) {

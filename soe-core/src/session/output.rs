@@ -173,6 +173,9 @@ impl Session {
         if pieces {
             self.write_acks(&mut bundle);
         }
+        if data {
+            self.cadence.sent(now);
+        }
         self.write_reliable(now, &mut bundle, if pieces { MAX_MULTI_PIECE } else { limit });
         self.write_unreliable(&mut bundle);
         self.write_acks(&mut bundle);
