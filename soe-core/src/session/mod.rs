@@ -34,6 +34,7 @@ use self::{
     keys::Hooks,
     outbox::Outbox,
     pacing::Pacing,
+    stats::Counters,
     timer::{Timer, Timers},
 };
 use crate::{
@@ -72,12 +73,12 @@ enum Role {
 #[derive(Debug)]
 enum State {
     /// A client waits for the response to its request.
-    Connecting(Connecting),
+    Connecting(Box<Connecting>),
     Open,
     /// The application has closed; what it sent before is still being delivered.
     Closing(DisconnectReason),
     /// Over. Stragglers are told so until the ending says otherwise.
-    Closed(Ending),
+    Closed(Box<Ending>),
 }
 
 /// Both directions of a reliable channel, made when first used.
@@ -140,7 +141,7 @@ pub struct Session {
     receipts: u64,
     /// When the last UnknownSender came, while asking for a remap.
     unknown_sender_at: Option<Instant>,
-    stats: SessionStats,
+    stats: Counters,
 }
 
 impl Session {
@@ -171,11 +172,11 @@ impl Session {
             send_hooks: None,
             recv_hooks: None,
             clock: ClockSync::default(),
-            timers: Timers::default(),
+            timers: Timers::new(now),
             events: VecDeque::new(),
             receipts: 0,
             unknown_sender_at: None,
-            stats: SessionStats::default(),
+            stats: Counters::default(),
             config,
         }
     }
@@ -281,7 +282,7 @@ impl Session {
                 .min()
                 .map(|sent| now.saturating_duration_since(sent)),
             since_received: self.confirmed.then(|| now.saturating_duration_since(self.last_received)),
-            ..self.stats
+            ..self.stats.snapshot()
         }
     }
 
