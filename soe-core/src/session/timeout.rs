@@ -57,7 +57,7 @@ impl Session {
             self.outbox.heartbeat_due = true;
             self.shrink();
         }
-        self.timers.set(Timer::Heartbeat, deadline.max(now + self.config.heartbeat_after.min(Duration::from_secs(1))));
+        self.timers.set(Timer::Heartbeat, if deadline <= now { now + self.config.heartbeat_after } else { deadline });
     }
 
     fn port_alive_timer(&mut self, now: Instant) {
