@@ -76,6 +76,8 @@ impl Packet {
 pub(crate) struct Acked {
     pub(crate) packets: usize,
     pub(crate) bytes: usize,
+    /// The age of a packet that was sent again too soon: its first acknowledgement was on the way.
+    pub(crate) late: Option<Duration>,
     /// The ages of the newest and the oldest packet acknowledged that was sent only once.
     pub(crate) ages: Option<(Duration, Duration)>,
 }
@@ -205,16 +207,18 @@ impl Flight {
         }
         acked.packets += 1;
         acked.bytes += packet.size();
-        // An acknowledgement that comes sooner after a resend than the link allows is for the first transmission.
+        // An acknowledgement that comes sooner after a resend than the link allows is for the first transmission; so is every
+        // one of a packet that was sent once. Otherwise it may be for either, and measures nothing (Karn's rule).
+        let first_age = now.saturating_duration_since(packet.first_sent);
         let arrived = if packet.transmissions == 1 {
-            let age = now.saturating_duration_since(packet.first_sent);
-            let (newest, oldest) = acked.ages.unwrap_or((age, age));
-            acked.ages = Some((newest.min(age), oldest.max(age)));
+            let (newest, oldest) = acked.ages.unwrap_or((first_age, first_age));
+            acked.ages = Some((newest.min(first_age), oldest.max(first_age)));
             packet.first_datagram
-        } else if round_trip.is_some_and(|minimum| age >= minimum) {
-            packet.datagram
+        } else if round_trip.is_some_and(|minimum| age < minimum) {
+            acked.late = Some(first_age);
+            packet.first_datagram
         } else {
-            packet.first_datagram
+            packet.datagram
         };
         self.newest_acked = self.newest_acked.max(arrived);
         packet.payload = Bytes::new();

@@ -118,7 +118,7 @@ impl Session {
         }
         let forget_at = now + self.config.linger;
         self.outbox.clear();
-        self.state = State::Closed(Ending {
+        self.state = State::Closed(Box::new(Ending {
             closed,
             undelivered,
             tell,
@@ -127,7 +127,7 @@ impl Session {
             last_farewell: None,
             forget_at,
             over: self.config.linger.is_zero(),
-        });
+        }));
         self.timers.stop_all();
         self.timers.set(Timer::Close, if tell { (now + FAREWELL_INTERVAL).min(forget_at) } else { forget_at });
         self.events.push_back(Event::Closed(closed));

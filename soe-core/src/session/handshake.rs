@@ -56,7 +56,7 @@ impl Session {
     /// generator: until the response arrives it is all that tells the server from a stranger.
     pub fn connect(now: Instant, config: SessionConfig, session_id: u32) -> Self {
         let connecting = Connecting { request_due: true, ..Connecting::default() };
-        let mut session = Self::new(now, config, Role::Client, State::Connecting(connecting), session_id);
+        let mut session = Self::new(now, config, Role::Client, State::Connecting(Box::new(connecting)), session_id);
         session.timers.set(Timer::Connect, now + session.config.connect_timeout);
         session
     }
@@ -194,8 +194,11 @@ impl Session {
     /// Nothing has come within the time to connect, or to be refused.
     pub(super) fn connect_timer(&mut self, now: Instant) {
         match &self.state {
-            State::Connecting(Connecting { mutual: true, .. }) => self.unanswered(now, DisconnectReason::ConnectError),
-            State::Connecting(_) => self.unanswered(now, DisconnectReason::ConnectFail),
+            State::Connecting(connecting) => {
+                let mutual = connecting.mutual;
+                let reason = if mutual { DisconnectReason::ConnectError } else { DisconnectReason::ConnectFail };
+                self.unanswered(now, reason);
+            }
             _ => self.announce(),
         }
     }

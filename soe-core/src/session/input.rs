@@ -188,7 +188,7 @@ impl Session {
     }
 
     fn handle_reliable(&mut self, now: Instant, channel: ReliableChannel, sequence: u16, kind: Kind, body: Bytes) {
-        let limits = self.recv_limits(channel);
+        let limits = self.recv_limits(now, channel);
         self.reliable(channel);
         let Some(reliable) = self.channels[channel.index()].as_deref_mut() else { return };
         match reliable.receiver.receive(now, sequence, kind, body, &limits, &mut self.inbox) {
@@ -210,6 +210,9 @@ impl Session {
             return;
         }
         self.backoff = 0;
+        if let Some(age) = acked.late {
+            self.rtt.late(age);
+        }
         if let Some((newest, oldest)) = acked.ages {
             self.rtt.sample(newest, oldest);
         }

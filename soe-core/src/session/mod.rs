@@ -1,6 +1,7 @@
 //! One session as a value: input goes in, datagrams and messages come out.
 
 mod bundle;
+mod cadence;
 mod clock;
 mod closing;
 mod handshake;
@@ -26,12 +27,14 @@ pub use self::types::{Event, Receipt, Transmit, Undelivered, Verdict};
 pub(crate) use self::handshake::response;
 
 use self::{
+    cadence::Cadence,
     clock::ClockSync,
     closing::Ending,
     handshake::Connecting,
     keys::Hooks,
     outbox::Outbox,
     pacing::Pacing,
+    stats::Counters,
     timer::{Timer, Timers},
 };
 use crate::{
@@ -70,12 +73,12 @@ enum Role {
 #[derive(Debug)]
 enum State {
     /// A client waits for the response to its request.
-    Connecting(Connecting),
+    Connecting(Box<Connecting>),
     Open,
     /// The application has closed; what it sent before is still being delivered.
     Closing(DisconnectReason),
     /// Over. Stragglers are told so until the ending says otherwise.
-    Closed(Ending),
+    Closed(Box<Ending>),
 }
 
 /// Both directions of a reliable channel, made when first used.
@@ -127,6 +130,7 @@ pub struct Session {
     rtt: RttEstimator,
     congestion: Congestion,
     pacing: Pacing,
+    cadence: Cadence,
     /// Resend timers that have fired since the last acknowledgement of something new.
     backoff: u32,
     send_hooks: Option<Box<Hooks>>,
@@ -137,7 +141,7 @@ pub struct Session {
     receipts: u64,
     /// When the last UnknownSender came, while asking for a remap.
     unknown_sender_at: Option<Instant>,
-    stats: SessionStats,
+    stats: Counters,
 }
 
 impl Session {
@@ -163,15 +167,16 @@ impl Session {
             rtt: RttEstimator::default(),
             congestion,
             pacing: Pacing::default(),
+            cadence: Cadence::default(),
             backoff: 0,
             send_hooks: None,
             recv_hooks: None,
             clock: ClockSync::default(),
-            timers: Timers::default(),
+            timers: Timers::new(now),
             events: VecDeque::new(),
             receipts: 0,
             unknown_sender_at: None,
-            stats: SessionStats::default(),
+            stats: Counters::default(),
             config,
         }
     }
@@ -277,7 +282,7 @@ impl Session {
                 .min()
                 .map(|sent| now.saturating_duration_since(sent)),
             since_received: self.confirmed.then(|| now.saturating_duration_since(self.last_received)),
-            ..self.stats
+            ..self.stats.snapshot()
         }
     }
 
@@ -312,15 +317,16 @@ impl Session {
         }
     }
 
-    fn recv_limits(&self, channel: ReliableChannel) -> RecvLimits {
+    fn recv_limits(&self, now: Instant, channel: ReliableChannel) -> RecvLimits {
         let settings = &*self.config;
+        let ride = self.cadence.wait(now, settings.ack_ride_limit);
         RecvLimits {
             window: settings.recv_window,
             message: settings.max_message_size + TRANSFORM_OVERHEAD,
             inbox: settings.recv_buffer,
             acks: AckPolicy {
                 packets: if settings.ack_every_packet { 1 } else { settings.ack_packets },
-                delay: settings.max_ack_delay,
+                delay: ride.map_or(settings.max_ack_delay, |ride| ride.max(settings.max_ack_delay)),
             },
             unordered: settings.channels[channel.index()].unordered,
         }
@@ -328,7 +334,7 @@ impl Session {
 
     /// Delivers what waited for room.
     fn drain(&mut self) {
-        let limits = ReliableChannel::ALL.map(|channel| self.recv_limits(channel));
+        let limits = ReliableChannel::ALL.map(|channel| self.recv_limits(self.last_received, channel));
         let mut corrupt = None;
         self.stalled = false;
         for (limits, reliable) in limits.iter().zip(&mut self.channels) {

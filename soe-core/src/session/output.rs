@@ -173,6 +173,9 @@ impl Session {
         if pieces {
             self.write_acks(&mut bundle);
         }
+        if data {
+            self.cadence.sent(now);
+        }
         self.write_reliable(now, &mut bundle, if pieces { MAX_MULTI_PIECE } else { limit });
         self.write_unreliable(&mut bundle);
         self.write_acks(&mut bundle);
@@ -222,18 +225,19 @@ impl Session {
     }
 
     fn write_acks(&mut self, bundle: &mut Bundle<'_>) {
+        let datagram = self.outbox.datagrams;
         for channel in ReliableChannel::ALL {
             let Some(reliable) = self.channels[channel.index()].as_deref_mut() else { continue };
             let expected = reliable.receiver.expected();
             let acks = reliable.receiver.acks();
             while bundle.room() >= ACK_PIECE && !acks.is_empty() {
-                bundle.add(|out| {
-                    match acks.take(expected)? {
-                        Ack::All(sequence) => AcknowledgeAll { channel, sequence: sequence as u16 }.encode(out),
-                        Ack::One(sequence) => Acknowledge { channel, sequence: sequence as u16 }.encode(out),
-                    }
-                    Some(())
-                });
+                bundle.add(|out| acks.take(expected, datagram).map(|ack| put_ack(channel, ack, out)));
+            }
+            while bundle.room() >= ACK_PIECE && !bundle.is_empty() {
+                let second = acks.take_second(expected, datagram);
+                if bundle.add(|out| second.map(|ack| put_ack(channel, ack, out))).is_none() {
+                    break;
+                }
             }
         }
         let mut receivers = self.channels.iter().flatten();
@@ -257,13 +261,11 @@ impl Session {
                 }
                 let before = bundle.len();
                 let Some(written) = bundle.add(|out| reliable.sender.write(slot, &limits, out)) else {
-                    if slot.budget < self.udp_length {
-                        self.congestion.window_limited();
-                    }
                     break;
                 };
                 self.paced(channel, bundle.len() - before, written.resend.is_some());
                 self.count(written);
+                self.congestion.sent(self.in_flight());
             }
         }
     }
@@ -389,5 +391,12 @@ impl Session {
 
     pub(super) fn is_client(&self) -> bool {
         self.role == Role::Client
+    }
+}
+
+fn put_ack(channel: ReliableChannel, ack: Ack, out: &mut Vec<u8>) {
+    match ack {
+        Ack::All(sequence) => AcknowledgeAll { channel, sequence: sequence as u16 }.encode(out),
+        Ack::One(sequence) => Acknowledge { channel, sequence: sequence as u16 }.encode(out),
     }
 }

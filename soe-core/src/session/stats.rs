@@ -80,3 +80,47 @@ pub struct SessionStats {
     /// How long ago the last valid datagram came.
     pub since_received: Option<Duration>,
 }
+
+/// Makes the struct of what is counted, and its way into a snapshot: a snapshot's gauges would weigh on every session.
+macro_rules! counters {
+    ($($name:ident),* $(,)?) => {
+        /// What a session counts as it goes; [`SessionStats`] says what each means.
+        #[derive(Clone, Debug, Default)]
+        pub(super) struct Counters {
+            $(pub(super) $name: u64,)*
+        }
+
+        impl Counters {
+            pub(super) fn snapshot(&self) -> SessionStats {
+                SessionStats { $($name: self.$name,)* ..SessionStats::default() }
+            }
+        }
+    };
+}
+
+counters!(
+    datagrams_sent,
+    datagrams_received,
+    bytes_sent,
+    bytes_received,
+    messages_sent,
+    messages_received,
+    message_bytes_sent,
+    message_bytes_received,
+    crc_rejects,
+    malformed,
+    ignored,
+    duplicates,
+    out_of_order,
+    beyond_window,
+    overtaken,
+    unread_dropped,
+    oversized_dropped,
+    bogus_acks,
+    reliable_sent,
+    resent_lost,
+    resent_timeout,
+    redundant_copies,
+    resend_timeouts,
+    unknown_sender,
+);
