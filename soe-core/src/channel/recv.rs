@@ -69,11 +69,21 @@ pub(crate) struct Receiver {
     held: usize,
     train: Option<Train>,
     acks: AckQueue,
+    /// A packet that was acknowledged has turned out corrupt.
+    broken: bool,
 }
 
 impl Receiver {
     pub(crate) fn new(channel: ReliableChannel) -> Self {
-        Self { channel, expected: 0, ring: VecDeque::new(), held: 0, train: None, acks: AckQueue::default() }
+        Self {
+            channel,
+            expected: 0,
+            ring: VecDeque::new(),
+            held: 0,
+            train: None,
+            acks: AckQueue::default(),
+            broken: false,
+        }
     }
 
     /// Takes one packet and delivers whatever has become deliverable.
@@ -126,7 +136,9 @@ impl Receiver {
                     let slot = std::mem::replace(slot, Slot::Delivered);
                     if let Slot::Held(kind, body) = slot {
                         self.held -= body.len();
+                        self.broken = true;
                         self.deliver(kind, body, limits, inbox)?;
+                        self.broken = false;
                     }
                 }
             }
@@ -146,6 +158,11 @@ impl Receiver {
     /// Whether a packet that is next in line waits for the application to make room.
     pub(crate) fn is_stalled(&self) -> bool {
         self.ring.front().is_some_and(|slot| !matches!(slot, Slot::Missing))
+    }
+
+    /// Whether an error concerned a packet that had been acknowledged: the channel cannot go on.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken
     }
 
     /// Bytes held for later: packets ahead of a gap and the open train.

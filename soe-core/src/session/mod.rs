@@ -21,6 +21,7 @@ use std::{collections::VecDeque, fmt, time::Instant};
 pub use self::stats::SessionStats;
 pub use self::types::{Event, Receipt, Transmit, Undelivered, Verdict};
 
+pub(crate) use self::closing::PROOF;
 pub(crate) use self::handshake::response;
 
 use self::{
@@ -131,6 +132,10 @@ pub struct Session {
     timers: Timers,
     events: VecDeque<Event>,
     receipts: u64,
+    /// When the request of this session was last answered again.
+    answered_at: Option<Instant>,
+    /// Corrupt datagrams since the last wrong CRC: see [`corrupt`](Self::corrupt).
+    strikes: u8,
     /// When the last UnknownSender came, while asking for a remap.
     unknown_sender_at: Option<Instant>,
     stats: SessionStats,
@@ -165,6 +170,8 @@ impl Session {
             timers: Timers::default(),
             events: VecDeque::new(),
             receipts: 0,
+            answered_at: None,
+            strikes: 0,
             unknown_sender_at: None,
             stats: SessionStats::default(),
             config,
@@ -327,7 +334,7 @@ impl Session {
             self.stalled |= reliable.receiver.is_stalled();
         }
         if let Some(error) = corrupt {
-            self.corrupt(error.0);
+            self.broken(error.0);
         }
     }
 }
