@@ -107,6 +107,7 @@ impl Session {
         }
         self.framing = Framing::new(crc_seed, crc_length, passes, &self.config.dialect.codecs)?;
         self.crc_seed = crc_seed;
+        self.negotiated = true;
         // Both directions: each side's offer says what it takes, and what it sends is no larger in any known peer.
         self.udp_length = self.config.udp_length.min(udp_length) as usize;
         Ok(())

@@ -33,7 +33,7 @@ impl Session {
         if opcode::of(&datagram).is_some_and(opcode::is_exempt) {
             return self.handle_exempt(now, datagram);
         }
-        if matches!(self.state, State::Connecting(_)) || datagram.is_empty() {
+        if !self.negotiated || datagram.is_empty() {
             self.stats.ignored += 1;
             return Verdict::Unproven;
         }

@@ -104,6 +104,8 @@ pub struct Session {
     state: State,
     session_id: u32,
     crc_seed: u32,
+    /// There has been a response: until then, also when it never comes, nothing that arrives proves anything.
+    negotiated: bool,
     /// The largest datagram agreed on, in bytes.
     udp_length: usize,
     framing: Framing,
@@ -136,8 +138,10 @@ pub struct Session {
     answered_at: Option<Instant>,
     /// Corrupt datagrams since the last wrong CRC: see [`corrupt`](Self::corrupt).
     strikes: u8,
-    /// When the last UnknownSender came, while asking for a remap.
+    /// When the last UnknownSender came, if nothing valid has come since.
     unknown_sender_at: Option<Instant>,
+    /// When a remap was last asked for.
+    remap_asked_at: Option<Instant>,
     stats: SessionStats,
 }
 
@@ -149,6 +153,7 @@ impl Session {
             state,
             session_id,
             crc_seed: 0,
+            negotiated: false,
             udp_length: config.udp_length as usize,
             framing: Framing::plain(),
             epoch: now,
@@ -173,6 +178,7 @@ impl Session {
             answered_at: None,
             strikes: 0,
             unknown_sender_at: None,
+            remap_asked_at: None,
             stats: SessionStats::default(),
             config,
         }
