@@ -120,13 +120,17 @@ impl World {
 
     fn arrive(&mut self) {
         for to_client in [false, true] {
-            while let Some((_, datagram)) =
-                self.wires[usize::from(to_client)].pop_front_if(|(arrives, _)| *arrives <= self.now)
-            {
-                let side = if to_client { Side::Client } else { Side::Server };
+            let side = if to_client { Side::Client } else { Side::Server };
+            while let Some(datagram) = self.arrived(to_client) {
                 self.inject(side, &datagram);
             }
         }
+    }
+
+    fn arrived(&mut self, to_client: bool) -> Option<Vec<u8>> {
+        let wire = &mut self.wires[usize::from(to_client)];
+        wire.front().filter(|(arrives, _)| *arrives <= self.now)?;
+        wire.pop_front().map(|(_, datagram)| datagram)
     }
 
     /// Gives a datagram to one side, whoever sent it. Returns whether its CRC was right.
