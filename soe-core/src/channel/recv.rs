@@ -165,9 +165,16 @@ impl Receiver {
         self.broken
     }
 
-    /// Bytes held for later: packets ahead of a gap and the open train.
-    pub(crate) fn bytes(&self) -> usize {
-        self.held + self.ring.capacity() * size_of::<Slot>() + self.train.as_ref().map_or(0, Train::bytes)
+    /// Memory held for later: packets ahead of a gap and the open train.
+    pub(crate) fn memory(&self) -> usize {
+        let train = self.train.as_ref().map_or(0, Train::bytes);
+        self.held + self.ring.capacity() * size_of::<Slot>() + train + self.acks.memory()
+    }
+
+    /// The most memory that this takes with packets of this size at most.
+    pub(crate) const fn memory_ceiling(window: usize, packet: usize, message: usize) -> usize {
+        // A ring that has just grown is half empty.
+        window * packet + 2 * window * size_of::<Slot>() + message + AckQueue::memory_ceiling(window)
     }
 
     pub(crate) fn is_idle(&self) -> bool {
@@ -222,10 +229,19 @@ impl Receiver {
         }
     }
 
-    /// Delivers a reliable payload: one message, or the elements of a Group, itself perhaps of Groups.
+    /// Delivers a reliable payload: one message, or a Group, itself perhaps of Groups, all of it or nothing.
     fn deliver_data(&self, payload: Bytes, inbox: &mut Inbox) -> Result<(), Corrupt> {
         let channel = Channel::Reliable(self.channel);
-        walk_group(&payload, |element| inbox.push(channel, payload.slice_ref(element)))
+        if let Payload::Message(_) = Payload::classify(&payload) {
+            inbox.push(channel, payload);
+            return Ok(());
+        }
+        let mut messages = 0;
+        walk_group(&payload, |_| messages += 1)?;
+        if messages > 0 {
+            inbox.push_group(channel, payload, messages);
+        }
+        Ok(())
     }
 }
 

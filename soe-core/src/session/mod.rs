@@ -6,6 +6,7 @@ mod closing;
 mod handshake;
 mod input;
 mod keys;
+mod memory;
 mod messages;
 mod output;
 mod stats;
@@ -95,7 +96,8 @@ struct Reliable {
 /// 4. Send what [`poll_transmit`](Self::poll_transmit) gives, until `None`.
 /// 5. Come back at [`poll_timeout`](Self::poll_timeout) at the latest.
 ///
-/// Memory is bounded: messages to send by [`send_buffer`](crate::Settings::send_buffer) per channel, messages to read by
+/// Memory is bounded by [`SessionConfig::memory_ceiling`]: messages to send by
+/// [`send_buffer`](crate::Settings::send_buffer) per channel, messages to read by
 /// [`recv_buffer`](crate::Settings::recv_buffer), packets ahead of a gap by [`recv_window`](crate::Settings::recv_window)
 /// datagrams per channel, and a message under way by [`max_message_size`](crate::Settings::max_message_size) per channel.
 pub struct Session {
@@ -248,15 +250,6 @@ impl Session {
         let mut channels = self.channels.iter().flatten();
         let idle = channels.all(|reliable| reliable.sender.is_idle() && reliable.receiver.is_idle());
         idle && self.inbox.is_empty() && !self.outbox.has_unreliable()
-    }
-
-    /// The memory that the session takes at this moment, in bytes: itself, messages that wait, packets under way or ahead of
-    /// a gap, half a message, and what keeps account of them. Receive buffers that messages share are not counted.
-    pub fn memory(&self) -> usize {
-        let channels = self.channels.iter().flatten();
-        let reliable: usize =
-            channels.map(|reliable| size_of::<Reliable>() + reliable.sender.bytes() + reliable.receiver.bytes()).sum();
-        size_of::<Self>() + reliable + self.inbox.bytes() + self.outbox.unreliable_bytes()
     }
 
     /// Counters and measurements at this moment.
