@@ -141,6 +141,15 @@ impl AckQueue {
         !self.is_empty() && (self.due || self.deadline.is_some_and(|deadline| deadline <= now))
     }
 
+    pub(crate) fn memory(&self) -> usize {
+        self.ones.capacity() * size_of::<u64>() + self.seconds.capacity() * size_of::<(u64, u64)>()
+    }
+
+    /// The most memory that this takes, if what is owed leaves once in a window.
+    pub(crate) const fn memory_ceiling(window: usize) -> usize {
+        2 * (window + MAX_REPEATS) * size_of::<u64>() + 2 * MAX_SECONDS * size_of::<(u64, u64)>()
+    }
+
     /// When waiting acknowledgements fall due. `None` if none wait, or if they are due already.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         if self.due { None } else { self.deadline }

@@ -163,7 +163,7 @@ impl Congestion {
             let step = if near { self.window / 64 } else { (self.window / 8) << (self.calm / 2).min(3) };
             self.window = (self.window + step.max(MIN_STEP)).min(self.limit);
             self.calm = if near { 0 } else { self.calm + 1 };
-            if self.window > self.ceiling / 4 * 5 {
+            if self.window > (self.ceiling / 4).saturating_mul(5) {
                 self.ceiling = usize::MAX;
             }
         }

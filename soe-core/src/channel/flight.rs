@@ -296,9 +296,16 @@ impl Flight {
         probes
     }
 
-    /// Memory held, payloads not counted.
-    pub(crate) fn overhead(&self) -> usize {
-        self.packets.capacity() * size_of::<Packet>()
+    /// Memory held, fragments not counted: they are parts of messages, which are.
+    pub(crate) fn memory(&self) -> usize {
+        let data = self.packets.iter().filter(|packet| packet.head == Head::Data);
+        data.map(|packet| packet.payload.len()).sum::<usize>() + self.packets.capacity() * size_of::<Packet>()
+    }
+
+    /// The most memory that this takes.
+    pub(crate) const fn memory_ceiling(window: usize, packet: usize) -> usize {
+        // A list that has just grown is half empty.
+        window * packet + 2 * window * size_of::<Packet>()
     }
 
     /// Gives back memory that a burst has left behind.

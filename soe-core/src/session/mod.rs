@@ -7,6 +7,7 @@ mod closing;
 mod handshake;
 mod input;
 mod keys;
+mod memory;
 mod messages;
 mod outbox;
 mod output;
@@ -24,6 +25,7 @@ use std::{collections::VecDeque, fmt, time::Instant};
 pub use self::stats::SessionStats;
 pub use self::types::{Event, Receipt, Transmit, Undelivered, Verdict};
 
+pub(crate) use self::closing::PROOF;
 pub(crate) use self::handshake::response;
 
 use self::{
@@ -100,7 +102,8 @@ struct Reliable {
 /// 4. Send what [`poll_transmit`](Self::poll_transmit) gives, until `None`.
 /// 5. Come back at [`poll_timeout`](Self::poll_timeout) at the latest.
 ///
-/// Memory is bounded: messages to send by [`send_buffer`](crate::Settings::send_buffer) per channel, messages to read by
+/// Memory is bounded by [`SessionConfig::memory_ceiling`]: messages to send by
+/// [`send_buffer`](crate::Settings::send_buffer) per channel, messages to read by
 /// [`recv_buffer`](crate::Settings::recv_buffer), packets ahead of a gap by [`recv_window`](crate::Settings::recv_window)
 /// datagrams per channel, and a message under way by [`max_message_size`](crate::Settings::max_message_size) per channel.
 pub struct Session {
@@ -109,6 +112,8 @@ pub struct Session {
     state: State,
     session_id: u32,
     crc_seed: u32,
+    /// There has been a response: until then, also when it never comes, nothing that arrives proves anything.
+    negotiated: bool,
     /// The largest datagram agreed on, in bytes.
     udp_length: usize,
     framing: Framing,
@@ -139,8 +144,14 @@ pub struct Session {
     timers: Timers,
     events: VecDeque<Event>,
     receipts: u64,
-    /// When the last UnknownSender came, while asking for a remap.
+    /// When the request of this session was last answered again.
+    answered_at: Option<Instant>,
+    /// Corrupt datagrams since the last wrong CRC: see [`corrupt`](Self::corrupt).
+    strikes: u8,
+    /// When the last UnknownSender came, if nothing valid has come since.
     unknown_sender_at: Option<Instant>,
+    /// When a remap was last asked for.
+    remap_asked_at: Option<Instant>,
     stats: Counters,
 }
 
@@ -152,6 +163,7 @@ impl Session {
             state,
             session_id,
             crc_seed: 0,
+            negotiated: false,
             udp_length: config.udp_length as usize,
             framing: Framing::plain(),
             epoch: now,
@@ -175,7 +187,10 @@ impl Session {
             timers: Timers::new(now),
             events: VecDeque::new(),
             receipts: 0,
+            answered_at: None,
+            strikes: 0,
             unknown_sender_at: None,
+            remap_asked_at: None,
             stats: Counters::default(),
             config,
         }
@@ -245,15 +260,6 @@ impl Session {
         let mut channels = self.channels.iter().flatten();
         let idle = channels.all(|reliable| reliable.sender.is_idle() && reliable.receiver.is_idle());
         idle && self.inbox.is_empty() && !self.outbox.has_unreliable()
-    }
-
-    /// The memory that the session takes at this moment, in bytes: itself, messages that wait, packets under way or ahead of
-    /// a gap, half a message, and what keeps account of them. Receive buffers that messages share are not counted.
-    pub fn memory(&self) -> usize {
-        let channels = self.channels.iter().flatten();
-        let reliable: usize =
-            channels.map(|reliable| size_of::<Reliable>() + reliable.sender.bytes() + reliable.receiver.bytes()).sum();
-        size_of::<Self>() + reliable + self.inbox.bytes() + self.outbox.unreliable_bytes()
     }
 
     /// The server's clock in milliseconds, modulo 2^32, as the exchanges of statistics have shown it; on the side that asks
@@ -345,7 +351,7 @@ impl Session {
             self.stalled |= reliable.receiver.is_stalled();
         }
         if let Some(error) = corrupt {
-            self.corrupt(error.0);
+            self.broken(error.0);
         }
     }
 }

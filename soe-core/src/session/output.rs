@@ -106,13 +106,15 @@ impl Session {
     /// Appends the next datagram. Returns its size.
     fn next_datagram(&mut self, now: Instant, out: &mut Vec<u8>) -> Option<usize> {
         let start = out.len();
+        // What carries no CRC proves nothing to the peer, and strangers can provoke it: it is no sign of life, and it takes no
+        // number, from which losses are told.
         if self.write_packet(now, out)? == Seal::Sealed {
             self.framing.seal(out, start);
+            self.outbox.datagrams += 1;
+            self.outbox.heartbeat_due = false;
+            self.last_sent = now;
         }
         let size = out.len() - start;
-        self.outbox.datagrams += 1;
-        self.outbox.heartbeat_due = false;
-        self.last_sent = now;
         self.stats.datagrams_sent += 1;
         self.stats.bytes_sent += size as u64;
         Some(size)
@@ -133,7 +135,7 @@ impl Session {
             return Some(Seal::Exempt);
         }
         let (clock, sent, received) =
-            (millis(self.epoch, now), self.stats.datagrams_sent + 1, self.stats.datagrams_received);
+            (millis(self.epoch, now), self.outbox.datagrams + 1, self.stats.datagrams_authentic);
         // Clock sync travels alone: company would delay it, and some peers look for it only there.
         if let Some(request) = self.outbox.net_status_reply.take() {
             self.clock.respond(clock, &request, sent, received).encode(out);

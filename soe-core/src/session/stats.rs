@@ -10,6 +10,8 @@ pub struct SessionStats {
     pub datagrams_sent: u64,
     /// Datagrams that came from the peer's address.
     pub datagrams_received: u64,
+    /// Datagrams received whose CRC was right: what the exchange of statistics tells the peer.
+    pub datagrams_authentic: u64,
     /// Bytes sent in datagrams, UDP and IP headers not counted.
     pub bytes_sent: u64,
     /// Bytes received in datagrams, UDP and IP headers not counted.
@@ -24,8 +26,8 @@ pub struct SessionStats {
     pub message_bytes_received: u64,
     /// Datagrams dropped for a wrong CRC, or too short to have one.
     pub crc_rejects: u64,
-    /// Datagrams with a right CRC and no sensible content, dropped because the CRC has no bytes and proves nothing; or with
-    /// an unknown op code.
+    /// Datagrams with a right CRC and no sensible content, dropped because so short a CRC could have been guessed; or packets
+    /// with an unknown op code.
     pub malformed: u64,
     /// Packets ignored: handshakes out of place, disconnects with another id, and the like.
     pub ignored: u64,
@@ -101,6 +103,7 @@ macro_rules! counters {
 counters!(
     datagrams_sent,
     datagrams_received,
+    datagrams_authentic,
     bytes_sent,
     bytes_received,
     messages_sent,

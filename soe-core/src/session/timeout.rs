@@ -120,10 +120,13 @@ impl Session {
         }
         if !self.timers.is_set(Timer::Remap) {
             self.timers.set(Timer::Remap, now + self.config.remap_timeout);
-        } else if self.unknown_sender_at.is_some_and(|last| now < last + REMAP_INTERVAL) {
-            return;
         }
         self.unknown_sender_at = Some(now);
+        // However often the server answers in between: whoever keeps sending these must not keep both sides busy.
+        if self.remap_asked_at.is_some_and(|last| now < last + REMAP_INTERVAL) {
+            return;
+        }
+        self.remap_asked_at = Some(now);
         self.outbox.remap_due = true;
         self.outbox.net_status_due = true;
     }
