@@ -15,7 +15,7 @@ const UNKNOWN_SENDER_FRESH: Duration = Duration::from_secs(2);
 /// is overdue when it is asked.
 const SILENCE_ASKED: u32 = 8;
 /// How often it is asked.
-const ASK_INTERVAL: Duration = Duration::from_millis(500);
+const ASK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// How long a peer may be silent before it is asked.
 pub(super) fn first_silence(timeout: Duration) -> Duration {
