@@ -101,9 +101,10 @@ pub(crate) fn lazy(seed: u64) -> Outcome {
     let mut rng = Rng::of(seed, 105);
     let up = Faults { hold: Some(500 * MS), ..Faults::delay(rng.range(1, 80)) };
     let config = SessionConfig::new("Game").unwrap();
-    let mut world = World::new(seed, config.clone());
+    let client = config.to_builder().ack_packets(1_000).max_ack_delay(100 * MS).build().unwrap();
+    let mut world = World::new(seed, config);
     let plan = Plan::send(60, Sizes::Range(1, 400)).paced(1, rng.millis(10, 120));
-    world.connect(config, address(0), [up, Faults::delay(rng.range(1, 80))], [Plan::idle(), plan]);
+    world.connect(client, address(0), [up, Faults::delay(rng.range(1, 80))], [Plan::idle(), plan]);
     assert!(world.run_until(60 * SECOND, |world| world.clients[0].endpoint.app.has_all()));
     world.run_for(2 * SECOND);
     let now = world.now;
