@@ -11,6 +11,7 @@ mod rng;
 mod runner;
 mod scenarios;
 mod server;
+mod traps;
 mod world;
 
 use runner::{Outcome, assert_reproducible, sweep};

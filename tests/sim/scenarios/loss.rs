@@ -1,7 +1,5 @@
 //! Networks that lose, and what must arrive nevertheless.
 
-use std::time::Duration;
-
 use soe_core::{DisconnectReason, SessionConfig};
 
 use super::{MS, SECOND, address, finish};
@@ -175,15 +173,18 @@ pub(crate) fn last_acknowledgement(seed: u64) -> Outcome {
     finish(&mut world, 5 * SECOND)
 }
 
-/// For an hour of game traffic at five percent loss: how long messages took is not asserted here, only that all came.
+/// An hour of game traffic at five percent loss each way.
 pub(crate) fn evening(seed: u64) -> Outcome {
     let mut rng = Rng::of(seed, 109);
-    let faults =
-        [(); 2].map(|()| Faults { jitter: 10 * MS, reorder: 0.01, reorder_by: 50 * MS, ..Faults::lossy(40, 0.05) });
-    let config = patient();
+    let faults = [(); 2].map(|()| Faults {
+        jitter: 10 * MS,
+        reorder: 0.01,
+        reorder_by: 50 * MS,
+        ..Faults::lossy(rng.range(5, 150), 0.05)
+    });
+    let config = SessionConfig::new("Game").unwrap();
     let mut world = World::new(seed, config.clone());
-    let plan =
-        Plan::send(3_600, Sizes::Range(10, 300)).and(4, 3_600, Sizes::Range(6, 200)).paced(2, Duration::from_secs(2));
+    let plan = Plan::send(3_600, Sizes::Range(10, 300)).and(4, 3_600, Sizes::Range(6, 200)).paced(2, 2 * SECOND);
     world.connect(config, address(0), faults, [plan.clone(), plan]);
     finish(&mut world, 7_200 * SECOND)
 }
