@@ -176,16 +176,6 @@ impl World {
         }
     }
 
-    /// Lets a stranger, or a forger, send the server something.
-    pub(crate) fn forge_to_server(&mut self, from: SocketAddr, datagram: Vec<u8>) {
-        self.push(self.now, Happening::ToServer(from, datagram));
-    }
-
-    /// Lets somebody send a client something in the server's name.
-    pub(crate) fn forge_to_client(&mut self, n: usize, datagram: Vec<u8>) {
-        self.push(self.now, Happening::ToClient(self.clients[n].address, datagram));
-    }
-
     pub(crate) fn calm(&mut self) {
         for client in &mut self.clients {
             client.up.calm();
@@ -238,7 +228,7 @@ impl World {
         self.now = self.now.max(at);
         self.steps += 1;
         match happening {
-            Happening::ToServer(from, datagram) => self.to_server(from, &datagram),
+            Happening::ToServer(from, datagram) => self.reach_server(from, &datagram),
             Happening::ToClient(address, datagram) => {
                 let Some(&n) = self.by_address.get(&address) else { return true };
                 let session = &mut self.clients[n].endpoint.session;
@@ -253,7 +243,7 @@ impl World {
         true
     }
 
-    fn to_server(&mut self, from: SocketAddr, datagram: &[u8]) {
+    fn reach_server(&mut self, from: SocketAddr, datagram: &[u8]) {
         let counterparts = &mut self.counterparts;
         let mut apps = |id: u32| counterparts.remove(&id).expect("one session for each that is asked for");
         let mut answers = Vec::new();

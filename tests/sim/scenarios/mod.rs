@@ -22,7 +22,7 @@ pub(crate) fn address(n: usize) -> SocketAddr {
 /// Lets everything arrive, then asserts that both ends of each session have it all and that nothing goes on without need.
 pub(crate) fn finish(world: &mut World, time: Duration) -> Outcome {
     let clients = world.clients.len();
-    let done = world.run_until(time, |world| all_quiet(world));
+    let done = world.run_until(time, all_quiet);
     if !done {
         for n in 0..clients {
             let (client, peer) = (&world.clients[n].endpoint, world.peer_end(n));

@@ -1,6 +1,6 @@
 //! Two ends of a session, with everything that can be chosen chosen at random.
 
-use std::num::NonZeroU32;
+use std::{num::NonZeroU32, time::Duration};
 
 use soe_core::{AdmissionConfig, ChannelOptions, Dialect, EscapeRule, Pass, ReliableChannel, SessionConfig};
 
@@ -100,7 +100,7 @@ fn faults(crc: u8, rng: &mut Rng) -> Faults {
     let damage = if crc == 0 { 0.0 } else { 0.1 };
     Faults {
         latency: rng.millis(0, 150),
-        jitter: if rng.chance(0.5) { rng.millis(0, 40) } else { 0 * MS },
+        jitter: if rng.chance(0.5) { rng.millis(0, 40) } else { Duration::ZERO },
         loss: some(rng, 0.2),
         burst: rng.chance(0.2).then(|| Burst { enter: rng.share(0.03), leave: 0.1 + rng.share(0.4), loss: 0.9 }),
         reorder: some(rng, 0.2),
