@@ -5,6 +5,10 @@ use std::time::{Duration, Instant};
 use super::{Session, State, Timer};
 use crate::{Closed, DisconnectReason, Origin};
 
+/// A client that has heard nothing for all but this part of the inactivity time-out asks for a sign of life,
+const LAST_RESORT: u32 = 5;
+/// this many times.
+const SIGNS_OF_LIFE: u32 = 6;
 /// The resend timer doubles up to this, so that a link that comes back is noticed soon.
 const MAX_RESEND_INTERVAL: Duration = Duration::from_secs(2);
 /// Resend timers in a row without any acknowledgement after which the path counts as a new one.
@@ -81,9 +85,19 @@ impl Session {
         let deadline = self.last_received + self.config.inactivity_timeout;
         if deadline <= now {
             self.end(now, Closed::new(Origin::Transport, DisconnectReason::Timeout), true);
-        } else {
-            self.timers.set(Timer::Inactivity, deadline);
+            return;
         }
+        // What keeps a quiet session alive may be lost like anything else: near the end a client asks for a sign of life.
+        let last_resort = deadline - self.config.inactivity_timeout / LAST_RESORT;
+        if now < last_resort || !self.is_client() {
+            let next = if self.is_client() { last_resort } else { deadline };
+            self.timers.set(Timer::Inactivity, next);
+            return;
+        }
+        self.outbox.heartbeat_due = true;
+        self.outbox.net_status_due |= self.asks_net_status();
+        let interval = self.config.inactivity_timeout / (LAST_RESORT * SIGNS_OF_LIFE);
+        self.timers.set(Timer::Inactivity, deadline.min(now + interval));
     }
 
     /// The socket reported that the peer cannot be reached (an ICMP error). Tolerated for
