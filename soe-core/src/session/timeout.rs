@@ -9,6 +9,10 @@ use crate::{Closed, DisconnectReason, Origin};
 const LAST_RESORT: u32 = 5;
 /// this many times.
 const SIGNS_OF_LIFE: u32 = 6;
+/// A heartbeat should be answered by then,
+const HEARTBEAT_ANSWER: Duration = Duration::from_millis(1_200);
+/// and is repeated this often if it is not.
+const HEARTBEAT_REPEATS: u8 = 3;
 /// The resend timer doubles up to this, so that a link that comes back is noticed soon.
 const MAX_RESEND_INTERVAL: Duration = Duration::from_secs(2);
 /// Resend timers in a row without any acknowledgement after which the path counts as a new one.
@@ -55,13 +59,26 @@ impl Session {
         }
     }
 
+    /// A client repeats a heartbeat that is not answered: the server would miss a lost one. Some servers answer none, so a few
+    /// must do.
     fn heartbeat_timer(&mut self, now: Instant) {
         let deadline = self.last_sent + self.config.heartbeat_after;
+        let unanswered = self.heartbeat_at.is_some_and(|sent| self.last_received <= sent);
+        let repeats = self.is_client() && unanswered && self.heartbeat_repeats < HEARTBEAT_REPEATS;
         if deadline <= now {
-            self.outbox.heartbeat_due = true;
+            self.heartbeat_at = Some(now);
+            self.heartbeat_repeats = 0;
             self.shrink();
+        } else if repeats {
+            self.heartbeat_repeats += 1;
+        } else {
+            self.heartbeat_at = None;
+            self.timers.set(Timer::Heartbeat, deadline);
+            return;
         }
-        self.timers.set(Timer::Heartbeat, if deadline <= now { now + self.config.heartbeat_after } else { deadline });
+        self.outbox.heartbeat_due = true;
+        let next = if self.is_client() { HEARTBEAT_ANSWER } else { self.config.heartbeat_after };
+        self.timers.set(Timer::Heartbeat, now + next.min(self.config.heartbeat_after));
     }
 
     fn port_alive_timer(&mut self, now: Instant) {
