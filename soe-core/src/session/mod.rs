@@ -144,9 +144,6 @@ pub struct Session {
     timers: Timers,
     events: VecDeque<Event>,
     receipts: u64,
-    /// When a heartbeat was last sent because it was time, and how often it has been repeated.
-    heartbeat_at: Option<Instant>,
-    heartbeat_repeats: u8,
     /// When the request of this session was last answered again.
     answered_at: Option<Instant>,
     /// Corrupt datagrams since the last wrong CRC: see [`corrupt`](Self::corrupt).
@@ -190,8 +187,6 @@ impl Session {
             timers: Timers::new(now),
             events: VecDeque::new(),
             receipts: 0,
-            heartbeat_at: None,
-            heartbeat_repeats: 0,
             answered_at: None,
             strikes: 0,
             unknown_sender_at: None,

@@ -5,20 +5,22 @@ use std::time::{Duration, Instant};
 use super::{Session, State, Timer};
 use crate::{Closed, DisconnectReason, Origin};
 
-/// A client that has heard nothing for all but this part of the inactivity time-out asks for a sign of life,
-const LAST_RESORT: u32 = 5;
-/// this many times.
-const SIGNS_OF_LIFE: u32 = 6;
-/// A heartbeat should be answered by then,
-const HEARTBEAT_ANSWER: Duration = Duration::from_millis(1_200);
-/// and is repeated this often if it is not.
-const HEARTBEAT_REPEATS: u8 = 3;
 /// The resend timer doubles up to this, so that a link that comes back is noticed soon.
 const MAX_RESEND_INTERVAL: Duration = Duration::from_secs(2);
 /// Resend timers in a row without any acknowledgement after which the path counts as a new one.
 const PERSISTENT: u32 = 3;
 /// UnknownSender must have come again within this long before the deadline to count as still coming.
 const UNKNOWN_SENDER_FRESH: Duration = Duration::from_secs(2);
+/// A peer is asked for a sign of life in this last part of the inactivity time-out: 1/8, so that by default its heartbeat
+/// is overdue when it is asked.
+const SILENCE_ASKED: u32 = 8;
+/// How often it is asked.
+const ASK_INTERVAL: Duration = Duration::from_millis(250);
+
+/// How long a peer may be silent before it is asked.
+pub(super) fn first_silence(timeout: Duration) -> Duration {
+    timeout - timeout / SILENCE_ASKED
+}
 
 impl Session {
     /// Does what is due. To be called at [`poll_timeout`](Self::poll_timeout), and harmless at any other time.
@@ -59,26 +61,13 @@ impl Session {
         }
     }
 
-    /// A client repeats a heartbeat that is not answered: the server would miss a lost one. Some servers answer none, so a few
-    /// must do.
     fn heartbeat_timer(&mut self, now: Instant) {
         let deadline = self.last_sent + self.config.heartbeat_after;
-        let unanswered = self.heartbeat_at.is_some_and(|sent| self.last_received <= sent);
-        let repeats = self.is_client() && unanswered && self.heartbeat_repeats < HEARTBEAT_REPEATS;
         if deadline <= now {
-            self.heartbeat_at = Some(now);
-            self.heartbeat_repeats = 0;
+            self.outbox.heartbeat_due = true;
             self.shrink();
-        } else if repeats {
-            self.heartbeat_repeats += 1;
-        } else {
-            self.heartbeat_at = None;
-            self.timers.set(Timer::Heartbeat, deadline);
-            return;
         }
-        self.outbox.heartbeat_due = true;
-        let next = if self.is_client() { HEARTBEAT_ANSWER } else { self.config.heartbeat_after };
-        self.timers.set(Timer::Heartbeat, now + next.min(self.config.heartbeat_after));
+        self.timers.set(Timer::Heartbeat, if deadline <= now { now + self.config.heartbeat_after } else { deadline });
     }
 
     fn port_alive_timer(&mut self, now: Instant) {
@@ -99,22 +88,18 @@ impl Session {
     }
 
     fn inactivity_timer(&mut self, now: Instant) {
-        let deadline = self.last_received + self.config.inactivity_timeout;
+        let timeout = self.config.inactivity_timeout;
+        let deadline = self.last_received + timeout;
+        let ask = self.last_received + first_silence(timeout);
         if deadline <= now {
             self.end(now, Closed::new(Origin::Transport, DisconnectReason::Timeout), true);
-            return;
+        } else if ask <= now {
+            // A lost heartbeat or two must not end an idle session; everybody answers this.
+            self.outbox.net_status_due = true;
+            self.timers.set(Timer::Inactivity, deadline.min(now + ASK_INTERVAL));
+        } else {
+            self.timers.set(Timer::Inactivity, ask);
         }
-        // What keeps a quiet session alive may be lost like anything else: near the end a client asks for a sign of life.
-        let last_resort = deadline - self.config.inactivity_timeout / LAST_RESORT;
-        if now < last_resort || !self.is_client() {
-            let next = if self.is_client() { last_resort } else { deadline };
-            self.timers.set(Timer::Inactivity, next);
-            return;
-        }
-        self.outbox.heartbeat_due = true;
-        self.outbox.net_status_due |= self.asks_net_status();
-        let interval = self.config.inactivity_timeout / (LAST_RESORT * SIGNS_OF_LIFE);
-        self.timers.set(Timer::Inactivity, deadline.min(now + interval));
     }
 
     /// The socket reported that the peer cannot be reached (an ICMP error). Tolerated for
