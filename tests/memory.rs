@@ -1,9 +1,6 @@
 //! What a session takes, measured by the allocator: no more than its configuration says, and what it says of itself.
 
-use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use bytes::{BufMut, BytesMut};
 use peak_alloc::PeakAlloc;
@@ -13,12 +10,6 @@ use soe_core::{
 
 #[global_allocator]
 static MEMORY: PeakAlloc = PeakAlloc;
-
-/// One test at a time: the allocator counts for all.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 const MS: Duration = Duration::from_millis(1);
 /// What the measurement itself may take: buffers of this test, the scratch space of the codec.
@@ -115,9 +106,22 @@ fn packet(op: u8, channel: u8, sequence: u16, body: &[u8]) -> Vec<u8> {
 const DATA: u8 = 0x09;
 const FRAGMENT: u8 = 0x0D;
 
+/// One test, for the allocator counts for all threads.
 #[test]
+fn a_session_takes_what_it_says_and_no_more_than_its_configuration_allows() {
+    tiny_packets_ahead_of_a_gap();
+    full_packets_ahead_of_a_gap();
+    packets_that_inflate_ahead_of_a_gap();
+    half_finished_trains_on_four_channels();
+    announced_trains_that_never_come();
+    an_application_that_reads_nothing_of_tiny_messages();
+    a_message_that_is_a_group_of_tiny_ones_takes_its_own_size();
+    a_peer_that_never_acknowledges();
+    unreliable_messages_that_cannot_leave();
+    a_connected_session_that_says_nothing_is_small();
+}
+
 fn tiny_packets_ahead_of_a_gap() {
-    let _alone = alone();
     let mut peer = Peer::new(&config().build().unwrap());
     for channel in 0..4 {
         for sequence in 1..2_000 {
@@ -128,9 +132,7 @@ fn tiny_packets_ahead_of_a_gap() {
     peer.check("tiny packets ahead of a gap");
 }
 
-#[test]
 fn full_packets_ahead_of_a_gap() {
-    let _alone = alone();
     let mut peer = Peer::new(&config().build().unwrap());
     for channel in 0..4 {
         for sequence in 1..400 {
@@ -141,9 +143,7 @@ fn full_packets_ahead_of_a_gap() {
     peer.check("full packets ahead of a gap");
 }
 
-#[test]
 fn packets_that_inflate_ahead_of_a_gap() {
-    let _alone = alone();
     let mut peer = Peer::new(&config().compression(true).build().unwrap());
     for channel in 0..4 {
         for sequence in 1..400 {
@@ -169,9 +169,7 @@ fn send_train(peer: &mut Peer, channel: u8, total: u32) {
     }
 }
 
-#[test]
 fn half_finished_trains_on_four_channels() {
-    let _alone = alone();
     let mut peer = Peer::new(&config().build().unwrap());
     for channel in 0..4 {
         send_train(&mut peer, channel, 300_000);
@@ -180,9 +178,7 @@ fn half_finished_trains_on_four_channels() {
     peer.check("half-finished trains");
 }
 
-#[test]
 fn announced_trains_that_never_come() {
-    let _alone = alone();
     let mut peer = Peer::new(&config().build().unwrap());
     for channel in 0..4 {
         peer.put(&packet(FRAGMENT, channel, 0, &[&300_000u32.to_be_bytes()[..], b"x"].concat()));
@@ -191,9 +187,7 @@ fn announced_trains_that_never_come() {
     peer.check("announced trains");
 }
 
-#[test]
 fn an_application_that_reads_nothing_of_tiny_messages() {
-    let _alone = alone();
     let mut peer = Peer::new(&config().build().unwrap());
     for sequence in 0..10_000 {
         peer.put(&packet(DATA, 0, sequence, b"x"));
@@ -204,9 +198,7 @@ fn an_application_that_reads_nothing_of_tiny_messages() {
     peer.check("tiny messages that nobody reads");
 }
 
-#[test]
 fn a_message_that_is_a_group_of_tiny_ones_takes_its_own_size() {
-    let _alone = alone();
     let mut peer = Peer::new(&config().build().unwrap());
     let group = [&[0, 0x19][..], &[1, b'x'].repeat(149_000)].concat();
     let total = (group.len() as u32).to_be_bytes();
@@ -224,9 +216,7 @@ fn a_message_that_is_a_group_of_tiny_ones_takes_its_own_size() {
     assert!(peer.taken() < 20_000);
 }
 
-#[test]
 fn a_peer_that_never_acknowledges() {
-    let _alone = alone();
     for (what, length) in [("tiny", 1), ("small", 100), ("large", 5_000), ("huge", 250_000)] {
         let mut peer = Peer::new(&config().build().unwrap());
         for channel in ReliableChannel::ALL {
@@ -249,9 +239,7 @@ fn a_peer_that_never_acknowledges() {
     }
 }
 
-#[test]
 fn unreliable_messages_that_cannot_leave() {
-    let _alone = alone();
     let mut peer = Peer::new(&config().build().unwrap());
     while peer.server.send(Message::new(Channel::Unreliable, vec![7; 3])).is_ok() {}
     peer.check("unreliable messages");
@@ -259,9 +247,7 @@ fn unreliable_messages_that_cannot_leave() {
     assert_eq!(peer.server.stats(peer.now).pending_bytes, 0);
 }
 
-#[test]
 fn a_connected_session_that_says_nothing_is_small() {
-    let _alone = alone();
     let peer = Peer::new(&config().build().unwrap());
     peer.check("a session that says nothing");
     assert!(peer.server.memory() < 3_000, "{} bytes", peer.server.memory());
