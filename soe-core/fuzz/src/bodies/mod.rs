@@ -1,0 +1,28 @@
+//! What each target does with its bytes. None may panic, whatever they are.
+
+mod admission;
+mod differential;
+mod handshake;
+mod input;
+mod session;
+mod wire;
+
+pub use self::{
+    admission::datagram_to_admission,
+    differential::differential,
+    handshake::handshake,
+    session::{datagram_to_session, fragments, nesting},
+    wire::{inflate, round_trip},
+};
+
+/// Every target by name.
+pub const ALL: [(&str, fn(&[u8])); 8] = [
+    ("datagram_to_session", datagram_to_session),
+    ("datagram_to_admission", datagram_to_admission),
+    ("handshake", handshake),
+    ("fragments", fragments),
+    ("nesting", nesting),
+    ("inflate", inflate),
+    ("round_trip", round_trip),
+    ("differential", differential),
+];
