@@ -15,8 +15,11 @@ pub use self::{
     wire::{inflate, round_trip},
 };
 
+/// A target takes whatever the fuzzer makes.
+pub type Target = fn(&[u8]);
+
 /// Every target by name.
-pub const ALL: [(&str, fn(&[u8])); 8] = [
+pub const ALL: [(&str, Target); 8] = [
     ("datagram_to_session", datagram_to_session),
     ("datagram_to_admission", datagram_to_admission),
     ("handshake", handshake),
