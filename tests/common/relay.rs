@@ -75,11 +75,7 @@ impl Relay {
     pub(crate) fn tally(&self) -> Tally {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let counters = &self.counters;
-        Tally {
-            lost: read(&counters.lost),
-            late: read(&counters.late),
-            repeated: read(&counters.repeated),
-        }
+        Tally { lost: read(&counters.lost), late: read(&counters.late), repeated: read(&counters.repeated) }
     }
 }
 
