@@ -4,16 +4,17 @@
 use std::{
     future::Future,
     net::{SocketAddr, UdpSocket},
+    sync::Arc,
     time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
 
 use futures_util::{FutureExt, SinkExt, StreamExt};
-use soe_core::HookError;
+use soe_core::{HookError, RequestFilter};
 use soe_tokio::{
-    Channel, ConnectError, DisconnectReason, Incoming, ListenerConfig, Message, MessageHook, Origin, ReliableChannel,
-    SendError, SessionConfig, SessionError, SoeConnector, SoeListener, SoeSession,
+    AdmissionConfig, Channel, ConnectError, DisconnectReason, Incoming, ListenerConfig, Message, MessageHook, Origin,
+    ReliableChannel, SendError, SessionConfig, SessionError, SoeConnector, SoeListener, SoeSession,
 };
 use tokio::time::timeout;
 use tokio_util::codec::BytesCodec;
@@ -77,6 +78,27 @@ async fn messages_travel_both_ways_on_every_channel() {
         let back = soon("echo", client.recv()).await.expect("open").expect("well");
         assert_eq!((back.channel, &back.payload[..]), (channel, &b"there and back"[..]));
     }
+}
+
+#[tokio::test]
+async fn what_is_shared_can_be_printed_without_end() {
+    let listener = listen().await;
+    let (client, server) = pair(&listener).await;
+    let printed = format!("{listener:?} {client:?} {server:?}");
+    assert!(printed.len() < 2_000, "{printed}");
+}
+
+#[tokio::test]
+async fn a_panicking_request_filter_spoils_that_request_alone() {
+    let filter = RequestFilter::Predicate(Arc::new(|request| {
+        assert!(request.protocol_name != "Fatal", "a filter of the application panics");
+        true
+    }));
+    let admission = AdmissionConfig::builder(config()).filter(filter).build().expect("valid");
+    let listener = SoeListener::bind("127.0.0.1:0", admission).await.expect("loopback can be bound");
+    let fatal = SessionConfig::builder("Fatal").connect_timeout(Duration::from_millis(200)).build().expect("valid");
+    soon("time-out", SoeSession::connect(listener.local_addr(), fatal)).await.expect_err("nobody answers");
+    pair(&listener).await;
 }
 
 #[tokio::test]

@@ -220,6 +220,22 @@ async fn loss_and_a_full_socket_lose_and_stall_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_receipt_comes_with_the_acknowledgement_and_not_before() {
+    let network = Arc::new(Network::default());
+    let (listener, connector) = (network.listen(config()), network.connector(CLIENT));
+    let (mut client, mut server) = pair(&listener, &connector).await;
+    let delivered = client.send_with_receipt(vec![1; 5_000]).await.expect("open");
+    delivered.await.expect("the peer has it");
+    assert_eq!(receive(&mut server).await, vec![1; 5_000]);
+
+    network.wires().inboxes.remove(&SERVER);
+    let mut lost = client.send_with_receipt(vec![2; 5_000]).await.expect("open");
+    assert!(tokio::time::timeout(Duration::from_secs(5), &mut lost).await.is_err(), "nobody has it");
+    client.abort(DisconnectReason::Application, false);
+    assert!(lost.await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_client_that_moves_keeps_its_session() {
     let network = Arc::new(Network::default());
     let (listener, connector) = (network.listen(config()), network.connector(CLIENT));

@@ -21,8 +21,15 @@ fn main() -> ExitCode {
         Implementation {
             name: "soe-tokio",
             can: |_| true,
-            serve: |spec, ready| block_on(ours::serve(spec, ready)),
-            join: join_with::<ours::OurClient>,
+            serve: |spec, ready| block_on(ours::serve(spec, false, ready)),
+            join: join_with::<ours::OurClient<false>>,
+        },
+        Implementation {
+            name: "soe-tokio wide",
+            // Between two processes on one machine the default windows are never full.
+            can: |spec| spec.delay > 0 && spec.kind == Kind::Bulk,
+            serve: |spec, ready| block_on(ours::serve(spec, true, ready)),
+            join: join_with::<ours::OurClient<true>>,
         },
         Implementation {
             name: "soe-protocol",

@@ -18,14 +18,29 @@ use crate::harness::spec::{Kind, Spec};
 const PROTOCOL: &str = "Load";
 const MAX_SESSIONS: usize = 20_000;
 
-fn config(spec: &Spec) -> Result<SessionConfig, ConfigError> {
-    SessionConfig::builder(PROTOCOL).udp_length(spec.udp as u32).build()
+/// Everything comes from one address here, as if thousands of players joined from one house in a second.
+const REQUESTS_PER_SECOND: u32 = 1_000_000;
+/// A window that fills long and fast links, as both sides may agree on where neither is an old game client.
+const WIDE_PACKETS: usize = 16_384;
+const WIDE_BYTES: usize = 8 << 20;
+
+fn config(spec: &Spec, wide: bool) -> Result<SessionConfig, ConfigError> {
+    let config = SessionConfig::builder(PROTOCOL).udp_length(spec.udp as u32);
+    if !wide {
+        return config.build();
+    }
+    let config = config.recv_window(WIDE_PACKETS).send_window(WIDE_PACKETS).send_window_bytes(WIDE_BYTES);
+    config.send_buffer(WIDE_BYTES).recv_buffer(WIDE_BYTES).build()
 }
 
 /// Serves for ever.
-pub(crate) async fn serve(spec: &Spec, ready: impl FnOnce(SocketAddr)) -> Result<(), Failure> {
-    let admission = AdmissionConfig::builder(config(spec)?).max_sessions(MAX_SESSIONS).build()?;
-    let listener = Arc::new(SoeListener::bind((Ipv4Addr::LOCALHOST, 0), admission).await?);
+pub(crate) async fn serve(spec: &Spec, wide: bool, ready: impl FnOnce(SocketAddr)) -> Result<(), Failure> {
+    let admission = AdmissionConfig::builder(config(spec, wide)?)
+        .max_sessions(MAX_SESSIONS)
+        .response_rate(REQUESTS_PER_SECOND)
+        .response_rate_per_prefix(REQUESTS_PER_SECOND)
+        .response_burst_per_prefix(REQUESTS_PER_SECOND);
+    let listener = Arc::new(SoeListener::bind((Ipv4Addr::LOCALHOST, 0), admission.build()?).await?);
     ready(listener.local_addr());
     let counted = Arc::clone(&listener);
     count_sent_with(move || counted.stats().socket.datagrams_sent);
@@ -75,16 +90,16 @@ async fn update_all(mut newcomers: UnboundedReceiver<SendHalf>) {
     }
 }
 
-/// One session with its own socket.
+/// One session with its own socket, under wide windows or the default ones.
 #[derive(Debug)]
-pub(crate) struct OurClient {
+pub(crate) struct OurClient<const WIDE: bool> {
     session: SoeSession,
     bulk: bool,
 }
 
-impl Client for OurClient {
+impl<const WIDE: bool> Client for OurClient<WIDE> {
     async fn connect(server: SocketAddr, spec: &Spec) -> Result<Self, Failure> {
-        let session = SoeSession::connect(server, config(spec)?).await?;
+        let session = SoeSession::connect(server, config(spec, WIDE)?).await?;
         Ok(Self { session, bulk: spec.kind == Kind::Bulk })
     }
 

@@ -5,7 +5,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use soe_core::{Message, SendError};
+use soe_core::{Message, Receipt, SendError};
 
 use crate::{
     error::SessionError,
@@ -51,22 +51,24 @@ impl Peer {
     }
 
     /// Queues a message and has it sent, waiting for room on its own channel alone. `message` is taken once it is queued.
-    pub(crate) fn poll_send(
+    pub(crate) fn poll_send<T>(
         self: &Arc<Self>,
         message: &mut Option<Message>,
+        queue: impl FnOnce(&mut State, Message) -> Result<T, SendError>,
         cx: &Context<'_>,
-    ) -> Poll<Result<(), SessionError>> {
-        let Some(next) = message.take() else { return Poll::Ready(Ok(())) };
+    ) -> Poll<Result<T, SessionError>> {
+        // Only a future that is polled after it was ready finds nothing here.
+        let Some(next) = message.take() else { return Poll::Pending };
         let sent = self.act(|state| {
+            let sent = queue(state, next);
             state.mark();
-            let sent = state.send(next);
             if let Err(SendError::Blocked(message)) = &sent {
                 state.await_room(Some(message.channel).filter(|channel| channel.is_reliable()), cx);
             }
             sent
         });
         match sent {
-            Ok(()) => Poll::Ready(Ok(())),
+            Ok(queued) => Poll::Ready(Ok(queued)),
             Err(SendError::Blocked(blocked)) => {
                 *message = Some(blocked);
                 Poll::Pending
@@ -84,6 +86,20 @@ impl Peer {
             }
             Ok(())
         })
+    }
+
+    /// Waits until the peer has acknowledged the message with this receipt.
+    pub(crate) fn poll_delivered(&self, receipt: Receipt, cx: &Context<'_>) -> Poll<Result<(), SessionError>> {
+        let mut state = self.lock();
+        let end = state.end().filter(|_| state.is_over || state.is_stopped);
+        match (state.receipts.get_mut(&receipt), end) {
+            (None, _) => Poll::Ready(Ok(())),
+            (Some(_), Some(end)) => Poll::Ready(Err(end.into())),
+            (Some(waker), None) => {
+                set_waker(waker, cx);
+                Poll::Pending
+            }
+        }
     }
 
     /// What a refused message means to a caller who waits for room.

@@ -181,7 +181,11 @@ impl Driver {
         let admit = {
             let mut admission = lock(&door.admission);
             admission.set_room(room);
-            let admit = admission.handle_datagram(now, from, datagram);
+            let handled = catch_unwind(AssertUnwindSafe(|| admission.handle_datagram(now, from, datagram)));
+            let admit = handled.unwrap_or_else(|_| {
+                debug!(%from, "the request filter panicked; the request is dropped");
+                Admit::Dropped
+            });
             self.flusher.reply(from, |buffer| admission.poll_transmit(buffer));
             admit
         };

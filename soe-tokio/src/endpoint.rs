@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    fmt,
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -19,7 +20,6 @@ use crate::{peer::Peer, state::add_waker};
 
 /// State shared by a socket's driver, its sessions and its listener or connector. No two of its locks are ever held at
 /// once, none across an await, and none while foreign code runs.
-#[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) local_addr: SocketAddr,
     pub(crate) runtime: Handle,
@@ -132,8 +132,12 @@ impl Shared {
         only.filter(|_| peers.next().is_none())
     }
 
+    /// Every peer once, though one that is moving is routed from two addresses.
     pub(crate) fn peers(&self) -> Vec<Arc<Peer>> {
-        self.peers.iter().map(|entry| Arc::clone(entry.value())).collect()
+        let mut peers: Vec<_> = self.peers.iter().map(|entry| Arc::clone(entry.value())).collect();
+        peers.sort_unstable_by_key(Arc::as_ptr);
+        peers.dedup_by(|a, b| Arc::ptr_eq(a, b));
+        peers
     }
 
     pub(crate) fn session_count(&self) -> usize {
@@ -343,6 +347,14 @@ impl Shared {
 
     pub(crate) fn admission_stats(&self) -> Option<AdmissionStats> {
         self.door.as_ref().map(|door| lock(&door.admission).stats())
+    }
+}
+
+impl fmt::Debug for Shared {
+    /// Without the peers, which show what they belong to.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sessions = self.session_count();
+        f.debug_struct("Socket").field("address", &self.local_addr).field("sessions", &sessions).finish_non_exhaustive()
     }
 }
 

@@ -38,6 +38,7 @@
 mod calls;
 mod config;
 mod connect;
+mod delivery;
 mod driver;
 mod endpoint;
 mod error;
@@ -57,15 +58,18 @@ mod udp;
 
 pub use config::{ListenerConfig, SocketConfig};
 pub use connect::SoeConnector;
+pub use delivery::Delivery;
 pub use error::{BindError, ConnectError, FramedError, SessionError};
 pub use framed::SoeFramed;
 pub use listener::{Incoming, SoeListener};
 pub use session::{SessionEvent, SoeSession};
 pub use shutdown::{SessionReport, ShutdownReport};
 pub use socket::{AsyncUdp, Outgoing, RecvBatch, SendBatch};
+pub use soe_core;
 pub use soe_core::{
-    AdmissionConfig, Channel, Closed, DisconnectReason, KeyError, Message, MessageHook, Origin, ReliableChannel,
-    SendError, SessionConfig, SessionStats, Undelivered,
+    AdmissionConfig, AdmissionStats, Channel, Closed, ConfigError, Dialect, DisconnectReason, HookError, KeyError,
+    Message, MessageHook, Origin, ReliableChannel, RemapPolicy, RequestFilter, RequestInfo, SendError, SessionConfig,
+    SessionStats, Undelivered,
 };
 pub use split::{RecvHalf, ReuniteError, SendHalf};
 pub use stats::{ListenerStats, SocketStats};

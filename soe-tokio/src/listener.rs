@@ -147,8 +147,8 @@ impl Stream for SoeListener {
 #[derive(Debug)]
 #[must_use = "dropping it refuses the session"]
 pub struct Incoming {
-    /// `None` once it has been decided.
-    peer: Option<Arc<Peer>>,
+    peer: Arc<Peer>,
+    is_decided: bool,
     address: SocketAddr,
     request: RequestInfo,
 }
@@ -156,7 +156,7 @@ pub struct Incoming {
 impl Incoming {
     fn new((peer, request): (Arc<Peer>, RequestInfo)) -> Self {
         let address = peer.lock().address;
-        Self { peer: Some(peer), address, request }
+        Self { peer, is_decided: false, address, request }
     }
 
     /// Where the client is.
@@ -181,31 +181,30 @@ impl Incoming {
 
     /// Takes the session.
     pub fn accept(mut self) -> SoeSession {
-        let peer = self.peer.take();
-        // Only a method that consumes the value takes the peer out.
-        SoeSession::new(peer.expect("an incoming session is decided once"))
+        self.is_decided = true;
+        SoeSession::new(Arc::clone(&self.peer))
     }
 
     /// Ends the session and tells the client why.
     pub fn refuse(mut self, reason: DisconnectReason) {
-        if let Some(peer) = self.peer.take() {
-            peer.abort(reason, true);
-        }
+        self.end(reason, true);
     }
 
     /// Ends the session without a word: the client finds out by its time-out.
     pub fn ignore(mut self) {
-        if let Some(peer) = self.peer.take() {
-            peer.abort(DisconnectReason::ConnectionRefused, false);
+        self.end(DisconnectReason::ConnectionRefused, false);
+    }
+
+    fn end(&mut self, reason: DisconnectReason, tell_peer: bool) {
+        if !std::mem::replace(&mut self.is_decided, true) {
+            self.peer.abort(reason, tell_peer);
         }
     }
 }
 
 impl Drop for Incoming {
     fn drop(&mut self) {
-        if let Some(peer) = self.peer.take() {
-            peer.abort(DisconnectReason::ConnectionRefused, true);
-        }
+        self.end(DisconnectReason::ConnectionRefused, true);
     }
 }
 

@@ -1,6 +1,7 @@
 //! One peer: the core session under its lock, and what the driver does with it.
 
 use std::{
+    fmt,
     net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
@@ -12,8 +13,8 @@ use std::{
 };
 
 use bytes::BytesMut;
-use soe_core::{DisconnectReason, Event, Session, Verdict};
-use tracing::{Span, debug, debug_span, trace};
+use soe_core::{DisconnectReason, Session, Verdict};
+use tracing::{Span, debug, debug_span};
 
 use crate::{
     endpoint::{ENDED_HERE, Shared},
@@ -23,7 +24,6 @@ use crate::{
 };
 
 /// One session as all tasks see it.
-#[derive(Debug)]
 pub(crate) struct Peer {
     pub(crate) shared: Arc<Shared>,
     pub(crate) session_id: u32,
@@ -144,13 +144,8 @@ impl Peer {
             state.batch = number;
             batch.note(state.address, &transmit, max_segments, Some(self));
         }
-        while let Some(event) = state.session.poll_event() {
-            trace!(?event);
-            if let Event::Closed(closed) = event {
-                debug!(%closed, "the session is closed");
-                self.closed_hint.store(true, Ordering::Relaxed);
-            }
-            wakers.append(&mut state.watchers);
+        if state.take_events(wakers) {
+            self.closed_hint.store(true, Ordering::Relaxed);
         }
         state.collect_wakers(wakers);
         state.collect_flushers(self, wakers);
@@ -253,6 +248,13 @@ impl Peer {
 /// The runtime's idea of now: virtual when its clock is paused.
 pub(crate) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
+}
+
+impl fmt::Debug for Peer {
+    /// Without the state, whose lock somebody may hold, and without what all peers share.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Peer").field("session_id", &format_args!("{:08x}", self.session_id)).finish_non_exhaustive()
+    }
 }
 
 /// What one session may take out of one service round, in bytes: no peer waits for the bulk transfer of another.

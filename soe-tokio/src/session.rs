@@ -10,17 +10,20 @@ use std::{
 
 use futures_core::Stream;
 use futures_sink::Sink;
-use soe_core::{Closed, DisconnectReason, KeyError, Message, MessageHook, SendError, SessionStats, Undelivered};
+use soe_core::{
+    Closed, DisconnectReason, KeyError, Message, MessageHook, ReliableChannel, SendError, SessionStats, Undelivered,
+};
 use tokio::net::ToSocketAddrs;
 
 use crate::{
     connect::SoeConnector,
+    delivery::Delivery,
     endpoint::ENDED_HERE,
     error::{ConnectError, SessionError},
     framed::SoeFramed,
     peer::{Peer, now},
     split::{RecvHalf, SendHalf},
-    state::End,
+    state::{End, State},
 };
 
 /// Something that happened to a session beside its messages.
@@ -121,6 +124,22 @@ impl SoeSession {
     /// waits with [`SoeSession::ready`] and then calls [`SoeSession::try_send`].
     pub async fn send(&mut self, message: impl Into<Message>) -> Result<(), SessionError> {
         send(self.peer(), message.into()).await
+    }
+
+    /// Like [`SoeSession::send`], and gives a future that is ready once the peer has acknowledged the whole message. What is
+    /// acknowledged has arrived at the peer's transport; its application may not have read it yet.
+    ///
+    /// For messages on unreliable channels nobody acknowledges anything: their future is ready only with the session's end.
+    ///
+    /// # Errors
+    ///
+    /// As for [`SoeSession::send`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As for [`SoeSession::send`]. Dropping the [`Delivery`] changes nothing.
+    pub async fn send_with_receipt(&mut self, message: impl Into<Message>) -> Result<Delivery, SessionError> {
+        Delivery::send(self.peer(), message.into()).await
     }
 
     /// Queues a message and has it sent at once, if there is room for it now.
@@ -239,6 +258,24 @@ impl SoeSession {
         self.peer().act(|state| state.session.set_recv_hook(hook));
     }
 
+    /// Gives one channel a transform of its own for what is queued from here on, or with `None` none, whatever the session's
+    /// is. On the terms of [`SoeSession::set_send_hook`].
+    pub fn set_channel_send_hook(&mut self, channel: ReliableChannel, hook: Option<Box<dyn MessageHook>>) {
+        self.peer().act(|state| state.session.set_channel_send_hook(channel, hook));
+    }
+
+    /// Gives one channel a transform of its own for what is received from here on, or with `None` none, whatever the
+    /// session's is. On the terms of [`SoeSession::set_send_hook`].
+    pub fn set_channel_recv_hook(&mut self, channel: ReliableChannel, hook: Option<Box<dyn MessageHook>>) {
+        self.peer().act(|state| state.session.set_channel_recv_hook(channel, hook));
+    }
+
+    /// The server's clock in milliseconds, modulo 2^32, as the exchanges of statistics have shown it; on the side that asks
+    /// for them (section 8 of `docs/protocol.md`).
+    pub fn server_clock(&self) -> Option<u32> {
+        self.peer().lock().session.server_clock(now())
+    }
+
     /// The session's figures.
     pub fn stats(&self) -> SessionStats {
         stats(self.peer())
@@ -309,7 +346,7 @@ pub(crate) fn poll_close(peer: &Arc<Peer>, cx: &Context<'_>) -> Poll<Result<(), 
 
 pub(crate) async fn send(peer: &Arc<Peer>, message: Message) -> Result<(), SessionError> {
     let mut waiting = Some(message);
-    poll_fn(|cx| peer.poll_send(&mut waiting, cx)).await
+    poll_fn(|cx| peer.poll_send(&mut waiting, State::send, cx)).await
 }
 
 pub(crate) async fn close(peer: &Arc<Peer>, reason: DisconnectReason) -> Option<Closed> {

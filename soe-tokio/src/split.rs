@@ -11,10 +11,11 @@ use std::{
 
 use futures_core::Stream;
 use futures_sink::Sink;
-use soe_core::{Closed, DisconnectReason, KeyError, Message, MessageHook, SendError, SessionStats};
+use soe_core::{Closed, DisconnectReason, KeyError, Message, MessageHook, ReliableChannel, SendError, SessionStats};
 use thiserror::Error;
 
 use crate::{
+    delivery::Delivery,
     error::SessionError,
     session::{self, SessionHandle, SoeSession},
 };
@@ -54,6 +55,15 @@ impl SendHalf {
     /// See [`SoeSession::send`].
     pub async fn send(&mut self, message: impl Into<Message>) -> Result<(), SessionError> {
         session::send(&self.handle.peer, message.into()).await
+    }
+
+    /// Like [`SoeSession::send_with_receipt`], errors and cancel safety included.
+    ///
+    /// # Errors
+    ///
+    /// See [`SoeSession::send`].
+    pub async fn send_with_receipt(&mut self, message: impl Into<Message>) -> Result<Delivery, SessionError> {
+        Delivery::send(&self.handle.peer, message.into()).await
     }
 
     /// Like [`SoeSession::try_send`].
@@ -97,6 +107,11 @@ impl SendHalf {
         self.handle.peer.act(|state| state.session.set_send_hook(hook));
     }
 
+    /// Like [`SoeSession::set_channel_send_hook`].
+    pub fn set_channel_send_hook(&mut self, channel: ReliableChannel, hook: Option<Box<dyn MessageHook>>) {
+        self.handle.peer.act(|state| state.session.set_channel_send_hook(channel, hook));
+    }
+
     /// Puts the session together again.
     ///
     /// # Errors
@@ -137,6 +152,11 @@ impl RecvHalf {
     /// Like [`SoeSession::set_recv_hook`].
     pub fn set_recv_hook(&mut self, hook: Option<Box<dyn MessageHook>>) {
         self.handle.peer.act(|state| state.session.set_recv_hook(hook));
+    }
+
+    /// Like [`SoeSession::set_channel_recv_hook`].
+    pub fn set_channel_recv_hook(&mut self, channel: ReliableChannel, hook: Option<Box<dyn MessageHook>>) {
+        self.handle.peer.act(|state| state.session.set_channel_recv_hook(channel, hook));
     }
 
     /// Puts the session together again.

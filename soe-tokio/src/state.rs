@@ -1,15 +1,15 @@
 //! What the lock of a peer guards: the core session and everybody who waits for it.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     net::SocketAddr,
     sync::atomic::Ordering,
     task::{Context, Waker},
     time::Instant,
 };
 
-use soe_core::{Channel, Closed, Message, SendError, Session};
-use tracing::debug;
+use soe_core::{Channel, Closed, Event, Message, Receipt, SendError, Session};
+use tracing::{debug, trace};
 
 use crate::{error::SessionError, peer::Peer, session::SessionEvent};
 
@@ -36,6 +36,10 @@ pub(crate) struct State {
     /// The batch that last took datagrams of this session.
     pub(crate) batch: u64,
     pub(crate) events: VecDeque<SessionEvent>,
+    /// Messages whose delivery somebody wants to know of and that has not been reported.
+    pub(crate) receipts: BTreeMap<Receipt, Option<Waker>>,
+    /// The session's last event has been seen: nothing more will be reported as delivered.
+    pub(crate) is_over: bool,
     /// Whether the reader has been told about the abnormal end.
     pub(crate) end_reported: bool,
     /// The driver does not serve this session any more; what has arrived can still be read.
@@ -62,6 +66,8 @@ impl State {
             flushers: Vec::new(),
             batch: 0,
             events: VecDeque::new(),
+            receipts: BTreeMap::new(),
+            is_over: false,
             end_reported: false,
             is_stopped: false,
             was_cut: false,
@@ -77,6 +83,33 @@ impl State {
 
     pub(crate) fn send(&mut self, message: Message) -> Result<(), SendError> {
         if self.is_stopped { Err(SendError::Closed(message)) } else { self.session.send(message) }
+    }
+
+    pub(crate) fn send_with_receipt(&mut self, message: Message) -> Result<Receipt, SendError> {
+        if self.is_stopped {
+            return Err(SendError::Closed(message));
+        }
+        let receipt = self.session.send_with_receipt(message)?;
+        self.receipts.insert(receipt, None);
+        Ok(receipt)
+    }
+
+    /// Passes on what has happened to the session. True if that was its end.
+    pub(crate) fn take_events(&mut self, wakers: &mut Vec<Waker>) -> bool {
+        while let Some(event) = self.session.poll_event() {
+            trace!(?event);
+            wakers.append(&mut self.watchers);
+            match event {
+                Event::Delivered(receipt) => wakers.extend(self.receipts.remove(&receipt).flatten()),
+                Event::Closed(closed) => {
+                    debug!(%closed, "the session is closed");
+                    self.is_over = true;
+                    wakers.extend(self.receipts.values_mut().filter_map(Option::take));
+                }
+                _ => {}
+            }
+        }
+        self.is_over
     }
 
     /// Gives the next message to the application, as long as the session can be trusted to.
@@ -165,6 +198,7 @@ impl State {
         wakers.extend(self.writer.take().map(|(_, waker)| waker));
         if self.is_stopped {
             wakers.append(&mut self.flushers);
+            wakers.extend(self.receipts.values_mut().filter_map(Option::take));
             wakers.extend(self.tick.take());
         }
         wakers

@@ -186,6 +186,7 @@ fn derive(figures: &mut Figures, of_server: &Figures, spec: &Spec) {
             }
         }
         Kind::Idle => add("bytes_per_session", of_server("resident") / spec.sessions as f64),
+        Kind::Game if of_server("sent") > 0.0 => add("server_datagrams_per_s", of_server("sent") / spec.seconds),
         Kind::Echo => {
             add("server_cpu_us_per_message", of_server("cpu_s") * 1e6 / messages.max(1.0));
             if of_server("sent") > 0.0 {

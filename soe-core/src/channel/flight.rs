@@ -76,6 +76,8 @@ impl Packet {
 pub(crate) struct Acked {
     pub(crate) packets: usize,
     pub(crate) bytes: usize,
+    /// The age of a packet that was sent again too soon: its first acknowledgement was on the way.
+    pub(crate) late: Option<Duration>,
     /// The ages of the newest and the oldest packet acknowledged that was sent only once.
     pub(crate) ages: Option<(Duration, Duration)>,
 }
@@ -205,16 +207,18 @@ impl Flight {
         }
         acked.packets += 1;
         acked.bytes += packet.size();
-        // An acknowledgement that comes sooner after a resend than the link allows is for the first transmission.
+        // An acknowledgement that comes sooner after a resend than the link allows is for the first transmission; so is every
+        // one of a packet that was sent once. Otherwise it may be for either, and measures nothing (Karn's rule).
+        let first_age = now.saturating_duration_since(packet.first_sent);
         let arrived = if packet.transmissions == 1 {
-            let age = now.saturating_duration_since(packet.first_sent);
-            let (newest, oldest) = acked.ages.unwrap_or((age, age));
-            acked.ages = Some((newest.min(age), oldest.max(age)));
+            let (newest, oldest) = acked.ages.unwrap_or((first_age, first_age));
+            acked.ages = Some((newest.min(first_age), oldest.max(first_age)));
             packet.first_datagram
-        } else if round_trip.is_some_and(|minimum| age >= minimum) {
-            packet.datagram
+        } else if round_trip.is_some_and(|minimum| age < minimum) {
+            acked.late = Some(first_age);
+            packet.first_datagram
         } else {
-            packet.first_datagram
+            packet.datagram
         };
         self.newest_acked = self.newest_acked.max(arrived);
         packet.payload = Bytes::new();
@@ -286,9 +290,16 @@ impl Flight {
         probes
     }
 
-    /// Memory held, payloads not counted.
-    pub(crate) fn overhead(&self) -> usize {
-        self.packets.capacity() * size_of::<Packet>()
+    /// Memory held, fragments not counted: they are parts of messages, which are.
+    pub(crate) fn memory(&self) -> usize {
+        let data = self.packets.iter().filter(|packet| packet.head == Head::Data);
+        data.map(|packet| packet.payload.len()).sum::<usize>() + self.packets.capacity() * size_of::<Packet>()
+    }
+
+    /// The most memory that this takes.
+    pub(crate) const fn memory_ceiling(window: usize, packet: usize) -> usize {
+        // A list that has just grown is half empty.
+        window * packet + 2 * window * size_of::<Packet>()
     }
 
     /// Gives back memory that a burst has left behind.

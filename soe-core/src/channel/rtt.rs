@@ -11,7 +11,7 @@ const MIN_TIMEOUT: Duration = Duration::from_millis(30);
 /// The longest resend timer before back-off.
 const MAX_TIMEOUT: Duration = Duration::from_secs(4);
 /// The least allowance for variance: the granularity of ordinary timers on either side.
-const GRANULARITY: Duration = Duration::from_millis(5);
+const GRANULARITY: Duration = Duration::from_millis(2);
 /// How fast the largest seen acknowledgement delay is forgotten, per acknowledgement: 1/16.
 const ACK_DELAY_DECAY: u32 = 16;
 /// An acknowledgement delay above this is a lost acknowledgement, not a habit.
@@ -55,6 +55,14 @@ impl RttEstimator {
         }
         let delay = oldest.saturating_sub(newest).min(MAX_ACK_DELAY);
         self.ack_delay = delay.max(self.ack_delay - self.ack_delay / ACK_DELAY_DECAY);
+    }
+
+    /// A packet was sent again `age` after the first time, and the acknowledgement of the first came then: the timer was too
+    /// short, or an earlier acknowledgement was lost. Once says little, often says that the link has become slower.
+    pub(crate) fn late(&mut self, age: Duration) {
+        if let Some(smoothed) = self.smoothed {
+            self.variance += age.saturating_sub(smoothed) / 16;
+        }
     }
 
     /// After this long without an acknowledgement a packet is worth a second try.

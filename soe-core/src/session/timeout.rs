@@ -57,7 +57,7 @@ impl Session {
             self.outbox.heartbeat_due = true;
             self.shrink();
         }
-        self.timers.set(Timer::Heartbeat, deadline.max(now + self.config.heartbeat_after.min(Duration::from_secs(1))));
+        self.timers.set(Timer::Heartbeat, if deadline <= now { now + self.config.heartbeat_after } else { deadline });
     }
 
     fn port_alive_timer(&mut self, now: Instant) {
@@ -104,10 +104,13 @@ impl Session {
         }
         if !self.timers.is_set(Timer::Remap) {
             self.timers.set(Timer::Remap, now + self.config.remap_timeout);
-        } else if self.unknown_sender_at.is_some_and(|last| now < last + REMAP_INTERVAL) {
-            return;
         }
         self.unknown_sender_at = Some(now);
+        // However often the server answers in between: whoever keeps sending these must not keep both sides busy.
+        if self.remap_asked_at.is_some_and(|last| now < last + REMAP_INTERVAL) {
+            return;
+        }
+        self.remap_asked_at = Some(now);
         self.outbox.remap_due = true;
         self.outbox.net_status_due = true;
     }

@@ -217,3 +217,88 @@ fn size_buffers(socket: &Socket, config: &SocketConfig) {
 const SLOT: usize = 1 << 16;
 /// What kernels take in one run of equal datagrams (`UDP_MAX_SEGMENTS` was 64 before Linux 6.10).
 const MAX_SEGMENTS: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use soe_core::{Session, SessionConfig, Transmit};
+
+    use super::*;
+
+    /// A description that only a session makes.
+    fn transmit(size: usize, segment_size: usize) -> Transmit {
+        let config = SessionConfig::new("Sizes").unwrap();
+        let now = crate::peer::now();
+        let mut transmit = Session::connect(now, config, 1).poll_transmit(now, &mut Vec::new()).unwrap();
+        (transmit.size, transmit.segment_size) = (size, segment_size);
+        transmit
+    }
+
+    fn receivers() -> [std::net::UdpSocket; 3] {
+        std::array::from_fn(|_| {
+            let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+            socket.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
+            socket
+        })
+    }
+
+    async fn send_all(socket: &mut KernelUdp, batch: &mut SendBatch) {
+        while !batch.is_done() {
+            match socket.try_send(batch) {
+                Ok(entries) => batch.advance(entries),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    std::future::poll_fn(|cx| socket.poll_writable(cx)).await.unwrap();
+                }
+                Err(error) if batch.split() => debug!(%error),
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn runs_and_single_datagrams_for_several_peers_leave_in_order() {
+        let receivers = receivers();
+        let mut socket = KernelUdp::bind("127.0.0.1:0".parse().unwrap(), &SocketConfig::default()).unwrap();
+        let mut batch = SendBatch::new();
+        // Each a total and a segment size: single ones above and below the runs' sizes, and runs of different sizes.
+        let sizes = [(40, 40), (1100, 512), (600, 600), (900, 300), (20, 20), (1024, 512), (30, 30), (301, 300)];
+        for (sizes, fill) in sizes.into_iter().zip(1..) {
+            for receiver in &receivers {
+                batch.buffer().extend(std::iter::repeat_n(fill, sizes.0));
+                batch.note(receiver.local_addr().unwrap(), &transmit(sizes.0, sizes.1), socket.max_segments(), None);
+            }
+        }
+        send_all(&mut socket, &mut batch).await;
+        for receiver in &receivers {
+            for ((total, segment), fill) in sizes.into_iter().zip(1..) {
+                for expected in vec![fill; total].chunks(segment) {
+                    let mut received = [0; 2048];
+                    let length = receiver.recv(&mut received).unwrap();
+                    assert_eq!(&received[..length], expected);
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_time_to_live_holds_for_its_datagram_alone() {
+        let [receiver, ..] = receivers();
+        let mut socket = KernelUdp::bind("127.0.0.1:0".parse().unwrap(), &SocketConfig::default()).unwrap();
+        let normal = socket.hops().unwrap();
+        let mut batch = SendBatch::new();
+        batch.buffer().extend([1; 2]);
+        let mut short_lived = transmit(2, 2);
+        short_lived.time_to_live = Some(3);
+        batch.note(receiver.local_addr().unwrap(), &short_lived, 1, None);
+        send_all(&mut socket, &mut batch).await;
+        assert_eq!(receiver.recv(&mut [0; 8]).unwrap(), 2);
+        assert_eq!(socket.hops().unwrap(), normal);
+    }
+
+    #[test]
+    fn one_peer_has_one_address() {
+        let mapped = "[::ffff:192.0.2.1]:7".parse().unwrap();
+        assert_eq!(canonical(mapped), "192.0.2.1:7".parse().unwrap());
+        let plain = "[2001:db8::1]:7".parse().unwrap();
+        assert_eq!(canonical(plain), plain);
+    }
+}

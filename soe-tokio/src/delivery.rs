@@ -1,0 +1,44 @@
+//! Knowing that a message has arrived.
+
+use std::{
+    future::poll_fn,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use soe_core::{Message, Receipt};
+
+use crate::{error::SessionError, peer::Peer, state::State};
+
+/// Waits until the peer has acknowledged a message. See [`crate::SoeSession::send_with_receipt`].
+///
+/// The future gives an error if the session ends before that.
+#[derive(Debug)]
+#[must_use = "delivery is reported to who asks"]
+pub struct Delivery {
+    peer: Arc<Peer>,
+    receipt: Receipt,
+}
+
+impl Delivery {
+    pub(crate) async fn send(peer: &Arc<Peer>, message: Message) -> Result<Self, SessionError> {
+        let mut waiting = Some(message);
+        let receipt = poll_fn(|cx| peer.poll_send(&mut waiting, State::send_with_receipt, cx)).await?;
+        Ok(Self { peer: Arc::clone(peer), receipt })
+    }
+}
+
+impl Future for Delivery {
+    type Output = Result<(), SessionError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.peer.poll_delivered(self.receipt, cx)
+    }
+}
+
+impl Drop for Delivery {
+    fn drop(&mut self) {
+        self.peer.lock().receipts.remove(&self.receipt);
+    }
+}
