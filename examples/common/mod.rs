@@ -1,6 +1,8 @@
 //! What the examples share: a command line, hex, and messages whose every byte can be checked.
 #![allow(dead_code, reason = "each example uses a part of this")]
 
+pub(crate) mod game;
+
 use std::{env, error::Error, fmt::Display, process, str::FromStr};
 
 use soe_core::Dialect;
