@@ -103,6 +103,11 @@ pub(crate) struct Flight {
 }
 
 impl Flight {
+    #[cfg(test)]
+    pub(crate) fn starting_at(base: u64) -> Self {
+        Self { base, first_lost: base, ..Self::default() }
+    }
+
     /// The next sequence to send.
     pub(crate) fn next(&self) -> u64 {
         self.base + self.packets.len() as u64
