@@ -18,9 +18,6 @@ use super::{
     world::World,
 };
 
-/// Seeds of all scenarios together in an ordinary run.
-const ORDINARY: u64 = 6_000;
-
 /// What a run of one seed has shown, or of many.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Outcome {
@@ -84,16 +81,16 @@ fn number(variable: &str) -> Option<u64> {
     Some(value.parse().unwrap_or_else(|_| panic!("{variable} is {value:?}, not a number")))
 }
 
-/// Runs a scenario under `ordinary` seeds, or under its share of `SOE_SIM_SEEDS`, or under `SOE_SIM_SEED` alone. `name` is
-/// the name of the test. Fails if any seed does, and says how to run it again.
+/// Runs a scenario under `seeds` seeds of `all` in an ordinary run, or under the same share of `SOE_SIM_SEEDS`, or under
+/// `SOE_SIM_SEED` alone. `name` is the name of the test. Fails if any seed does, and says how to run it again.
 ///
 /// `None` when one seed was replayed: there is nothing to sum up.
-pub(crate) fn sweep(name: &str, ordinary: u64, scenario: impl Fn(u64) -> Outcome + Sync) -> Option<Outcome> {
+pub(crate) fn sweep(name: &str, seeds: u64, all: u64, scenario: impl Fn(u64) -> Outcome + Sync) -> Option<Outcome> {
     if let Some(seed) = number("SOE_SIM_SEED") {
         println!("{name}, seed {seed}: {:?}", scenario(seed));
         return None;
     }
-    let seeds = number("SOE_SIM_SEEDS").map_or(ordinary, |all| (all * ordinary).div_ceil(ORDINARY));
+    let seeds = number("SOE_SIM_SEEDS").map_or(seeds, |wanted| (wanted * seeds).div_ceil(all));
     let threads = thread::available_parallelism().map_or(1, usize::from);
     let (next, total, failed) = (AtomicU64::new(0), Mutex::new(Outcome::default()), Mutex::new(Vec::new()));
     let begin = Instant::now();
