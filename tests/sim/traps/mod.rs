@@ -136,7 +136,10 @@ fn no_train_has_one_fragment() {
                 packets.retain(|packet| (0x09..=0x10).contains(&packet[1]));
                 let fragments = packets.iter().filter(|packet| packet[1] == 0x0D).count();
                 let empty = packets.iter().filter(|packet| packet.len() == 4).count();
-                assert!(fragments != 1 && empty == 0, "{length} bytes in datagrams of {udp_length}, CRC {crc_length}, {passes:?}");
+                assert!(
+                    fragments != 1 && empty == 0,
+                    "{length} bytes in datagrams of {udp_length}, CRC {crc_length}, {passes:?}"
+                );
                 let last = packets.last().map(|packet| u16::from_be_bytes([packet[2], packet[3]])).unwrap();
                 hand.acknowledge_all(last);
             }
