@@ -7,14 +7,14 @@ use crate::{RequestInfo, Session, wire::RemapConnection};
 #[must_use]
 #[non_exhaustive]
 pub enum Admit {
-    /// It was answered; the answer waits in [`Admission::poll_transmit`].
+    /// It was answered; the answer waits in [`Admission::poll_transmit`](crate::Admission::poll_transmit).
     Answered,
     /// It was dropped, and counted.
     Dropped,
     /// It opened a session.
     Opened(Box<Newcomer>),
     /// Somebody claims that the session with this id and seed goes on from its address. Whoever holds the sessions looks it
-    /// up, asks [`RemapPolicy::allows`], and lets the session's datagrams come from the new address from then on; it sends
+    /// up, asks [`RemapPolicy::allows`](crate::RemapPolicy::allows), and lets the session's datagrams come from the new address from then on; it sends
     /// there after the first that is [`Authentic`](crate::Verdict::Authentic).
     Remap(RemapConnection),
 }

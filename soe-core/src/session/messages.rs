@@ -20,7 +20,7 @@ impl Session {
         self.enqueue(message, None)
     }
 
-    /// Like [`send`](Self::send), and [`Event::Delivered`] reports when the peer has acknowledged the last byte. Unreliable
+    /// Like [`send`](Self::send), and [`Event::Delivered`](crate::Event::Delivered) reports when the peer has acknowledged the last byte. Unreliable
     /// messages are never acknowledged: their receipt is never reported, unless they are promoted.
     ///
     /// # Errors
