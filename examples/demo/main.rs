@@ -36,10 +36,11 @@ const ROOM: u32 = 10;
 /// What each player says, and how often.
 const LINES: u32 = 40;
 const LINE_EVERY: Duration = Duration::from_millis(200);
-const MOVE_EVERY: Duration = Duration::from_millis(100);
+const MOVE_EVERY: Duration = Duration::from_millis(200);
 /// What each player loads, in messages of this many bytes.
-const MAPS: u32 = 3;
-const MAP_SIZE: usize = 100_000;
+const MAPS: u32 = 5;
+const MAP_SIZE: usize = 20_000;
+const MAP_EVERY: Duration = Duration::from_millis(1500);
 /// The whole takes a little more than `LINES * LINE_EVERY`. Far beyond that something hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
 

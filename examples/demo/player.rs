@@ -9,14 +9,17 @@ use std::{
 use soe_tokio::{Channel, DisconnectReason, Message, SessionConfig, SessionStats, SocketStats, SoeConnector};
 use tokio::{
     sync::Barrier,
-    time::{Instant, interval_at, timeout_at},
+    time::{Instant, interval_at, sleep_until, timeout_at},
 };
 
 use crate::{
-    BoxError, LINE_EVERY, LINES, MAPS, MOVE_EVERY, ROOM,
+    BoxError, LINE_EVERY, LINES, MAP_EVERY, MAPS, MOVE_EVERY, ROOM,
     common::game::{self, BULK, CHAT, LOGIN_PROTOCOL, Packet, ZONE_PROTOCOL},
     servers::{World, map},
 };
+
+/// Who hears nothing for so long has lost something: the transport has long given up or repeated it.
+const SILENCE: Duration = Duration::from_secs(15);
 
 /// What one player has counted, or all of them.
 #[derive(Default)]
@@ -62,34 +65,38 @@ pub(crate) async fn play(login: SocketAddr, world: Arc<World>, together: Arc<Bar
     let (mut send, mut recv) = session.split();
     // Not all at the same moment.
     let start = Instant::now() + LINE_EVERY * (me * 7 % 100) / 100;
-    let (mut line_clock, mut move_clock) = (interval_at(start, LINE_EVERY), interval_at(start, MOVE_EVERY));
+    let [mut line_clock, mut map_clock, mut move_clock] =
+        [LINE_EVERY, MAP_EVERY, MOVE_EVERY].map(|every| interval_at(start, every));
+    let mut last = start;
     let mut said: Vec<Instant> = Vec::new();
     let mut heard = [0; ROOM as usize];
-    send.try_send(Message::new(BULK, Packet::NextMap.encode()))?;
+    let mut maps_asked = 0;
     while outcome.lines < u64::from(room * LINES) || outcome.maps < u64::from(MAPS) {
         tokio::select! {
             message = recv.recv() => {
                 let Some(message) = message else {
                     let end = recv.closed().await.map(|closed| closed.to_string()).unwrap_or_default();
-                    return Err(format!("player {me} heard {} of {} lines, loaded {} of {MAPS} maps: {end}",
-                        outcome.lines, room * LINES, outcome.maps).into());
+                    return Err(outcome.shortfall(me, room, &end));
                 };
+                last = Instant::now();
                 let message = message?;
                 match outcome.take(&message, me, &mut heard, &said)? {
                     Channel::Unreliable => world.moves.fetch_add(1, Ordering::Relaxed),
                     channel if channel == CHAT.into() => world.lines.fetch_add(1, Ordering::Relaxed),
-                    _ => {
-                        if outcome.maps < u64::from(MAPS) {
-                            send.try_send(Message::new(BULK, Packet::NextMap.encode()))?;
-                        }
-                        world.maps.fetch_add(1, Ordering::Relaxed)
-                    }
+                    _ => world.maps.fetch_add(1, Ordering::Relaxed),
                 };
+            }
+            () = sleep_until(last + SILENCE) => {
+                return Err(outcome.shortfall(me, room, &format!("and then nothing more; {:?}", recv.stats())));
             }
             _ = line_clock.tick(), if (said.len() as u32) < LINES => {
                 let number = said.len() as u32;
                 said.push(Instant::now());
                 send.try_send(Packet::Chat { player: me, number, text: line(me, number) }.encode())?;
+            }
+            _ = map_clock.tick(), if maps_asked < MAPS => {
+                maps_asked += 1;
+                send.try_send(Message::new(BULK, Packet::NextMap.encode()))?;
             }
             _ = move_clock.tick(), if (said.len() as u32) < LINES => {
                 let at = Packet::Moved { player: me, x: outcome.moves_sent as u32, y: me };
@@ -143,6 +150,11 @@ impl Outcome {
             other => return Err(format!("player {me}: {other:?} came on {channel}").into()),
         }
         Ok(channel)
+    }
+
+    fn shortfall(&self, me: u32, room: u32, why: &str) -> BoxError {
+        let (lines, maps) = (self.lines, self.maps);
+        format!("player {me} heard {lines} of {} lines and loaded {maps} of {MAPS} maps, {why}", room * LINES).into()
     }
 
     pub(crate) fn sum(outcomes: Vec<Self>) -> Self {

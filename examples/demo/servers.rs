@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use soe_core::ChannelOptions;
 use soe_tokio::{
     Channel, DisconnectReason, Incoming, Message, SendError, SendHalf, SessionConfig, SessionStats, SocketStats,
     SoeListener,
@@ -68,7 +69,10 @@ pub(crate) struct Servers {
 impl Servers {
     pub(crate) async fn start(world: &Arc<World>) -> Result<Self, BoxError> {
         let login = SoeListener::bind("127.0.0.1:0", SessionConfig::new(LOGIN_PROTOCOL)?).await?;
-        let zone = SoeListener::bind("127.0.0.1:0", SessionConfig::new(ZONE_PROTOCOL)?).await?;
+        // Maps come second: what is said goes out first whenever something leaves.
+        let second = ChannelOptions::default().with_priority(1);
+        let config = SessionConfig::builder(ZONE_PROTOCOL).channel(BULK, second).build()?;
+        let zone = SoeListener::bind("127.0.0.1:0", config).await?;
         let (login_at, zone_at) = (login.local_addr(), zone.local_addr());
         let ((stop_login, login_stopped), (stop_zone, zone_stopped)) = (oneshot::channel(), oneshot::channel());
         let (for_login, for_zone) = (Arc::clone(world), Arc::clone(world));
@@ -126,9 +130,13 @@ async fn serve(incoming: Incoming, world: Arc<World>) -> Result<SessionStats, Bo
     let key = lock(&world.tickets).remove(&ticket).ok_or("not a valid ticket")?;
     let player = world.arrived.fetch_add(1, std::sync::atomic::Ordering::Relaxed) as u32;
     game::encrypt_chat(&mut session, &key)?;
-    session.send(Packet::Joined { player }.encode()).await?;
-    let (send, mut recv) = session.split();
-    world.room(player).insert(player, send);
+    let (mut send, mut recv) = session.split();
+    {
+        // Under the room's lock: as soon as the player knows that it is here, it must not miss a word.
+        let mut room = world.room(player);
+        send.try_send(Packet::Joined { player }.encode())?;
+        room.insert(player, send);
+    }
     let mut maps_sent = 0;
     while let Some(Ok(message)) = recv.recv().await {
         let reply = match Packet::decode(&message.payload) {
