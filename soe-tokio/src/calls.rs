@@ -92,7 +92,7 @@ impl Peer {
     pub(crate) fn poll_delivered(&self, receipt: Receipt, cx: &Context<'_>) -> Poll<Result<(), SessionError>> {
         let mut state = self.lock();
         let end = state.end().filter(|_| state.is_over || state.is_stopped);
-        match (state.receipts.get_mut(&receipt), end) {
+        match (state.rare().receipts.get_mut(&receipt), end) {
             (None, _) => Poll::Ready(Ok(())),
             (Some(_), Some(end)) => Poll::Ready(Err(end.into())),
             (Some(waker), None) => {
@@ -135,13 +135,14 @@ impl Peer {
                 return Poll::Ready(Err(SessionError::Stopped));
             }
             if self.is_flushed(state) {
-                self.awaits_flush.store(!state.flushers.is_empty(), Ordering::SeqCst);
+                let others_wait = state.rare_if_any().is_some_and(|rare| !rare.flushers.is_empty());
+                self.awaits_flush.store(others_wait, Ordering::SeqCst);
                 return Poll::Ready(match state.end() {
                     Some(end) if state.session.undelivered().messages > 0 => Err(end.into()),
                     _ => Ok(()),
                 });
             }
-            add_waker(&mut state.flushers, cx);
+            add_waker(&mut state.rare().flushers, cx);
             state.mark();
             Poll::Pending
         })
@@ -161,7 +162,7 @@ impl Peer {
         if state.session.is_connected() {
             return Poll::Ready(Ok(()));
         }
-        add_waker(&mut state.watchers, cx);
+        add_waker(&mut state.rare().watchers, cx);
         Poll::Pending
     }
 
@@ -170,19 +171,19 @@ impl Peer {
         if let Some(end) = state.end() {
             return Poll::Ready(end);
         }
-        add_waker(&mut state.watchers, cx);
+        add_waker(&mut state.rare().watchers, cx);
         Poll::Pending
     }
 
     pub(crate) fn poll_event(&self, cx: &Context<'_>) -> Poll<Option<SessionEvent>> {
         let mut state = self.lock();
-        if let Some(event) = state.events.pop_front() {
+        if let Some(event) = state.rare_if_any().and_then(|rare| rare.events.pop_front()) {
             return Poll::Ready(Some(event));
         }
         if state.end().is_some() {
             return Poll::Ready(None);
         }
-        add_waker(&mut state.watchers, cx);
+        add_waker(&mut state.rare().watchers, cx);
         Poll::Pending
     }
 }

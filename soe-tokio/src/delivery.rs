@@ -39,6 +39,6 @@ impl Future for Delivery {
 
 impl Drop for Delivery {
     fn drop(&mut self) {
-        self.peer.lock().receipts.remove(&self.receipt);
+        self.peer.lock().rare().receipts.remove(&self.receipt);
     }
 }

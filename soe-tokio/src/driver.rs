@@ -21,6 +21,7 @@ use crate::{
     flush::Flusher,
     peer::{Peer, now},
     socket::{AsyncUdp, RecvBatch},
+    timer::Timers,
 };
 
 /// Serves one socket until nobody needs it. There is one per socket; what several sockets of one listener would share is in
@@ -29,6 +30,7 @@ use crate::{
 pub(crate) struct Driver {
     shared: Arc<Shared>,
     socket: Box<dyn AsyncUdp>,
+    timers: Timers,
     received: RecvBatch,
     flusher: Flusher,
     /// What sessions could not accept and the admission has yet to see.
@@ -37,6 +39,18 @@ pub(crate) struct Driver {
     wakers: Vec<Waker>,
     admission_timer: Option<Pin<Box<Sleep>>>,
     failures: u32,
+    /// Dropped last.
+    _freed: Freed,
+}
+
+/// Reports that the socket is free.
+#[derive(Debug)]
+struct Freed(Arc<Shared>);
+
+impl Drop for Freed {
+    fn drop(&mut self) {
+        self.0.freed();
+    }
 }
 
 /// Why the driver woke up.
@@ -46,6 +60,7 @@ enum Wake {
     Service,
     Writable,
     AdmissionTimer,
+    SessionTimers,
     Stop,
 }
 
@@ -54,8 +69,10 @@ impl Driver {
     pub(crate) fn spawn(shared: Arc<Shared>, socket: Box<dyn AsyncUdp>) {
         let runtime = shared.runtime.clone();
         let driver = Self {
+            _freed: Freed(Arc::clone(&shared)),
             shared,
             socket,
+            timers: Timers::default(),
             received: RecvBatch::new(),
             flusher: Flusher::default(),
             returned: Vec::new(),
@@ -80,9 +97,10 @@ impl Driver {
                 Wake::Service => tokio::task::consume_budget().await,
                 Wake::Writable => self.flusher.unblock(),
                 Wake::AdmissionTimer => self.admission_timeout(now()),
+                Wake::SessionTimers => self.expire(now()),
                 Wake::Stop => break,
             }
-            self.flusher.flush(now(), &self.shared, &mut *self.socket, &mut self.wakers);
+            self.flusher.flush(now(), &self.shared, &mut *self.socket, &mut self.timers, &mut self.wakers);
             self.wake();
         }
         debug!(address = %self.shared.local_addr, "the socket is not needed any more");
@@ -93,6 +111,9 @@ impl Driver {
             && timer.as_mut().poll(cx).is_ready()
         {
             return Poll::Ready(Wake::AdmissionTimer);
+        }
+        if self.timers.poll(cx).is_ready() {
+            return Poll::Ready(Wake::SessionTimers);
         }
         if self.flusher.is_blocked() && self.socket.poll_writable(cx).is_ready() {
             return Poll::Ready(Wake::Writable);
@@ -161,6 +182,19 @@ impl Driver {
             Ok(true) => self.flusher.add(Arc::clone(peer)),
             Ok(false) => {}
             Err(_) => bury(peer, now),
+        }
+    }
+
+    /// Sees to the sessions whose timers have expired, a bounded number at once.
+    fn expire(&mut self, now: Instant) {
+        for _ in 0..MAX_EXPIRED {
+            let Some(peer) = self.timers.pop(now) else { break };
+            let (timers, wakers) = (&mut self.timers, &mut self.wakers);
+            match catch_unwind(AssertUnwindSafe(|| peer.expire(now, timers, wakers))) {
+                Ok(true) => self.flusher.add(peer),
+                Ok(false) => {}
+                Err(_) => bury(&peer, now),
+            }
         }
     }
 
@@ -252,7 +286,7 @@ impl Drop for Driver {
     /// Also when the runtime shuts down or something here panics: nobody shall wait for a socket that is not served.
     fn drop(&mut self) {
         self.wake();
-        self.shared.stopped(now());
+        self.shared.stopped(now(), self.timers.drain().chain(self.flusher.drain()));
     }
 }
 
@@ -276,12 +310,13 @@ pub(crate) fn report_unreachable(shared: &Shared, socket: &mut dyn AsyncUdp) -> 
 /// notices.
 pub(crate) fn bury(peer: &Arc<Peer>, now: Instant) {
     warn!(session = peer.session_id, "a session panicked; it is ended");
-    peer.kill(now);
-    peer.forget();
+    peer.bury(now);
 }
 
 /// Receive errors in a row after which the socket is left alone for [`FAILURE_PAUSE`].
 const FAILURES_BEFORE_PAUSE: u32 = 64;
 const FAILURE_PAUSE: Duration = Duration::from_millis(10);
+/// Sessions whose timers are seen to between two looks at the socket.
+const MAX_EXPIRED: usize = 256;
 /// ICMP reports taken at once.
 const MAX_REPORTS: usize = 64;

@@ -16,7 +16,10 @@ use dashmap::{DashMap, Entry};
 use soe_core::{Admission, AdmissionStats, DisconnectReason, RemapPolicy, RequestInfo, Session};
 use tokio::runtime::Handle;
 
-use crate::{peer::Peer, state::add_waker};
+use crate::{
+    peer::{Peer, now},
+    state::{State, add_waker},
+};
 
 /// State shared by a socket's driver, its sessions and its listener or connector. No two of its locks are ever held at
 /// once, none across an await, and none while foreign code runs.
@@ -61,8 +64,11 @@ struct Dirty {
     peers: Vec<Arc<Peer>>,
     driver: Option<Waker>,
     stop: bool,
+    /// Nobody is served any more.
     is_stopped: bool,
-    on_stopped: Vec<Waker>,
+    /// And the socket is gone.
+    is_free: bool,
+    on_free: Vec<Waker>,
 }
 
 /// What the driver finds when it looks for work.
@@ -163,7 +169,7 @@ impl Shared {
         let previous = self.peers.insert(address, Arc::clone(&peer));
         self.live.fetch_add(1, Ordering::Relaxed);
         door.by_identity.insert(identity, Arc::clone(&peer));
-        peer.start();
+        peer.act(State::mark);
         let wakers = {
             let mut accept = lock(&door.accept);
             accept.waiting.push_back((peer, request));
@@ -190,7 +196,7 @@ impl Shared {
             }
         }
         self.live.fetch_add(1, Ordering::Relaxed);
-        peer.start();
+        peer.act(State::mark);
         Some(peer)
     }
 
@@ -262,12 +268,13 @@ impl Shared {
         }
     }
 
-    /// Asks the driver to serve a peer whose `dirty` flag was just set.
+    /// Asks the driver to serve a peer whose `dirty` flag was just set. Without a driver its session ends here.
     pub(crate) fn push_dirty(&self, peer: Arc<Peer>) {
         let driver = {
             let mut dirty = lock(&self.dirty);
             if dirty.is_stopped {
-                return;
+                drop(dirty);
+                return peer.bury(now());
             }
             dirty.peers.push(peer);
             dirty.driver.take()
@@ -317,31 +324,37 @@ impl Shared {
     }
 
     /// Waits until the driver has ended and the socket is free.
-    pub(crate) fn poll_stopped(&self, cx: &Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_free(&self, cx: &Context<'_>) -> Poll<()> {
         let mut dirty = lock(&self.dirty);
-        if dirty.is_stopped {
+        if dirty.is_free {
             return Poll::Ready(());
         }
-        add_waker(&mut dirty.on_stopped, cx);
+        add_waker(&mut dirty.on_free, cx);
         Poll::Pending
     }
 
-    /// The driver is gone, by `stop` or with its runtime: ends every session that is left.
-    pub(crate) fn stopped(&self, now: Instant) {
+    /// The driver is gone, by `stop` or with its runtime: ends every session that is left, those included that only the
+    /// driver knew.
+    pub(crate) fn stopped(&self, now: Instant, known_to_driver: impl Iterator<Item = Arc<Peer>>) {
         drop(self.close_door());
-        for peer in self.peers() {
-            peer.kill(now);
-        }
-        self.peers.clear();
-        if let Some(door) = &self.door {
-            door.by_identity.clear();
-        }
-        let (peers, wakers) = {
+        let dirty = {
             let mut dirty = lock(&self.dirty);
             dirty.is_stopped = true;
-            (std::mem::take(&mut dirty.peers), std::mem::take(&mut dirty.on_stopped))
+            std::mem::take(&mut dirty.peers)
         };
-        drop(peers);
+        // Who comes after this finds out by itself, see `push_dirty`.
+        for peer in self.peers().into_iter().chain(dirty).chain(known_to_driver) {
+            peer.bury(now);
+        }
+    }
+
+    /// The driver has dropped its socket.
+    pub(crate) fn freed(&self) {
+        let wakers = {
+            let mut dirty = lock(&self.dirty);
+            dirty.is_free = true;
+            std::mem::take(&mut dirty.on_free)
+        };
         wakers.into_iter().for_each(Waker::wake);
     }
 

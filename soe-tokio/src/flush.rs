@@ -17,6 +17,7 @@ use crate::{
     endpoint::{Counters, Shared},
     peer::{Peer, Served},
     socket::{AsyncUdp, SendBatch},
+    timer::Timers,
 };
 
 /// The sending half of the driver.
@@ -62,6 +63,11 @@ impl Flusher {
         }
     }
 
+    /// Peers that wait for a flush.
+    pub(crate) fn drain(&mut self) -> impl Iterator<Item = Arc<Peer>> {
+        self.found.drain(..).chain(self.round.drain(..))
+    }
+
     pub(crate) fn is_blocked(&self) -> bool {
         self.is_blocked
     }
@@ -72,7 +78,14 @@ impl Flusher {
 
     /// Serves each peer that needs it once, and sends what they have. Stops early when the socket is full; the rest keep
     /// their place in the list.
-    pub(crate) fn flush(&mut self, now: Instant, shared: &Shared, socket: &mut dyn AsyncUdp, wakers: &mut Vec<Waker>) {
+    pub(crate) fn flush(
+        &mut self,
+        now: Instant,
+        shared: &Shared,
+        socket: &mut dyn AsyncUdp,
+        timers: &mut Timers,
+        wakers: &mut Vec<Waker>,
+    ) {
         if !self.send(shared, socket, wakers) {
             shared.put_back_dirty(&mut self.found);
             return;
@@ -85,10 +98,11 @@ impl Flusher {
         let mut peers = round.drain(..);
         for peer in peers.by_ref() {
             let (number, segments, batch) = (self.number, self.max_segments, &mut self.batch);
-            let served = catch_unwind(AssertUnwindSafe(|| peer.serve(now, number, segments, batch, wakers)));
+            let served = catch_unwind(AssertUnwindSafe(|| peer.serve(now, number, segments, batch, timers, wakers)));
             match served {
                 Ok(Served::All) => {}
                 Ok(Served::Part) => again.push(peer),
+                Ok(Served::Over) => peer.forget(),
                 Err(_) => bury(&peer, now),
             }
             if self.batch.is_full() && !self.send(shared, socket, wakers) {

@@ -3,7 +3,7 @@
 use std::{
     fmt,
     net::SocketAddr,
-    panic::{AssertUnwindSafe, catch_unwind},
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, Ordering},
@@ -20,7 +20,7 @@ use crate::{
     endpoint::{ENDED_HERE, Shared},
     socket::SendBatch,
     state::State,
-    timer::tick,
+    timer::Timers,
 };
 
 /// One session as all tasks see it.
@@ -31,7 +31,8 @@ pub(crate) struct Peer {
     pub(crate) awaits_flush: AtomicBool,
     /// Set once the session is closed, for those who may not lock it.
     closed_hint: AtomicBool,
-    span: Span,
+    /// `None` if nobody listens to it.
+    span: Option<Box<Span>>,
     state: Mutex<State>,
 }
 
@@ -42,21 +43,18 @@ pub(crate) enum Served {
     All,
     /// The round's share has been taken and there may be more: the peer stays in the list.
     Part,
+    /// The session is over and can be forgotten.
+    Over,
 }
 
 impl Peer {
     pub(crate) fn new(shared: Arc<Shared>, address: SocketAddr, session: Session) -> Arc<Self> {
         let session_id = session.session_id();
         let span = debug_span!(parent: None, "session", peer = %address, id = format_args!("{session_id:08x}"));
+        let span = (!span.is_disabled()).then(|| Box::new(span));
         let state = State::new(session, address);
         let (awaits_flush, closed_hint) = (AtomicBool::new(false), AtomicBool::new(false));
         Arc::new(Self { shared, session_id, awaits_flush, closed_hint, span, state: Mutex::new(state) })
-    }
-
-    /// Starts the tick task and has the first datagrams sent.
-    pub(crate) fn start(self: &Arc<Self>) {
-        self.shared.runtime.spawn(tick(Arc::clone(self)));
-        self.act(|state| state.mark());
     }
 
     /// Locks the state. If somebody panicked under the lock (a message hook, in its own task), the session ends here.
@@ -64,30 +62,39 @@ impl Peer {
         self.state.lock().unwrap_or_else(|poisoned| {
             self.state.clear_poison();
             let mut state = poisoned.into_inner();
-            self.span.in_scope(|| debug!("a panic was caught in this session; it is closed"));
+            debug!(session = self.session_id, "a panic was caught in this session; it is closed");
             let now = now();
             let aborted = catch_unwind(AssertUnwindSafe(|| state.session.abort(now, ENDED_HERE, true)));
             state.is_broken |= aborted.is_err();
-            // Who panicked may have asked for the driver and not come to tell it. The tick task does.
-            state.dirty = false;
-            state.tick.take().into_iter().for_each(Waker::wake);
             state
         })
     }
 
     /// Does something to the session for the application. `work` says through [`State::mark`] whether the driver is needed.
     pub(crate) fn act<T>(self: &Arc<Self>, work: impl FnOnce(&mut State) -> T) -> T {
-        let _entered = self.span.enter();
-        let (done, marked) = {
+        let _entered = self.span.as_ref().map(|span| span.enter());
+        let done = catch_unwind(AssertUnwindSafe(|| {
             let mut state = self.lock();
             let was_dirty = state.dirty;
             let done = work(&mut state);
             (done, state.dirty && !was_dirty)
+        }));
+        let marked = match &done {
+            Ok((_, marked)) => *marked,
+            Err(_) => {
+                // A hook has panicked, in a task of the application. The lock ends the session; the driver is to see to it,
+                // though it may be told twice.
+                self.lock().dirty = true;
+                true
+            }
         };
         if marked {
             self.shared.push_dirty(Arc::clone(self));
         }
-        done
+        match done {
+            Ok((done, _)) => done,
+            Err(panic) => resume_unwind(panic),
+        }
     }
 
     /// Feeds the datagrams that came from one address. What the session could not accept is left in `returned`, for the
@@ -100,7 +107,7 @@ impl Peer {
         returned: &mut Vec<BytesMut>,
         wakers: &mut Vec<Waker>,
     ) -> bool {
-        let _entered = self.span.enter();
+        let _entered = self.span.as_ref().map(|span| span.enter());
         let (marked, left) = {
             let mut state = self.lock();
             let mut left = None;
@@ -128,10 +135,12 @@ impl Peer {
         number: u64,
         max_segments: usize,
         batch: &mut SendBatch,
+        timers: &mut Timers,
         wakers: &mut Vec<Waker>,
     ) -> Served {
-        let _entered = self.span.enter();
-        let mut state = self.lock();
+        let _entered = self.span.as_ref().map(|span| span.enter());
+        let mut guard = self.lock();
+        let state = &mut *guard;
         state.dirty = false;
         if state.is_stopped {
             return Served::All;
@@ -144,17 +153,51 @@ impl Peer {
             state.batch = number;
             batch.note(state.address, &transmit, max_segments, Some(self));
         }
-        if state.take_events(wakers) {
-            self.closed_hint.store(true, Ordering::Relaxed);
-        }
-        state.collect_wakers(wakers);
+        self.pass_on(state, wakers);
         state.collect_flushers(self, wakers);
-        state.arm(wakers);
+        if state.session.is_drained() {
+            timers.set(self, state.armed.take(), None);
+            return Served::Over;
+        }
+        if state.is_late() {
+            let next = state.session.poll_timeout();
+            timers.set(self, std::mem::replace(&mut state.armed, next), next);
+        }
         if taken >= BYTES_PER_ROUND {
             state.dirty = true;
             return Served::Part;
         }
         Served::All
+    }
+
+    /// The session's entry among the timers has expired. True says that the peer must be put in the driver's list.
+    pub(crate) fn expire(self: &Arc<Self>, now: Instant, timers: &mut Timers, wakers: &mut Vec<Waker>) -> bool {
+        let _entered = self.span.as_ref().map(|span| span.enter());
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        state.armed = None;
+        if state.is_stopped {
+            return false;
+        }
+        let is_due = state.session.poll_timeout().is_some_and(|deadline| deadline <= now);
+        if is_due {
+            state.session.handle_timeout(now);
+            self.pass_on(state, wakers);
+        }
+        // Now, and not only after the flush: time passes while the socket is full, too.
+        if let Some(deadline) = state.session.poll_timeout().filter(|deadline| *deadline > now) {
+            timers.set(self, None, Some(deadline));
+            state.armed = Some(deadline);
+        }
+        is_due && !std::mem::replace(&mut state.dirty, true)
+    }
+
+    /// Tells those who wait what has happened to the session.
+    fn pass_on(&self, state: &mut State, wakers: &mut Vec<Waker>) {
+        if state.take_events(wakers) {
+            self.closed_hint.store(true, Ordering::Relaxed);
+        }
+        state.collect_wakers(wakers);
     }
 
     /// The driver has handed over a batch with datagrams of this peer.
@@ -174,7 +217,7 @@ impl Peer {
 
     /// Lets a moved client be heard from `address` too. Gives back the candidate that it replaces.
     pub(crate) fn set_candidate(&self, address: SocketAddr) -> Option<SocketAddr> {
-        self.lock().candidate.replace(address).filter(|old| *old != address)
+        self.lock().rare().candidate.replace(address).filter(|old| *old != address)
     }
 
     /// Ends the session without a word to the peer: the driver is gone, or the session panicked within it.
@@ -193,6 +236,12 @@ impl Peer {
         wakers.into_iter().for_each(Waker::wake);
     }
 
+    /// [`Peer::kill`] and [`Peer::forget`].
+    pub(crate) fn bury(self: &Arc<Self>, now: Instant) {
+        self.kill(now);
+        self.forget();
+    }
+
     /// Removes the session from the socket's tables, once.
     pub(crate) fn forget(self: &Arc<Self>) {
         let (addresses, crc_seed) = {
@@ -200,7 +249,7 @@ impl Peer {
             if std::mem::replace(&mut state.is_forgotten, true) {
                 return;
             }
-            ([Some(state.address), state.candidate], state.session.crc_seed())
+            ([Some(state.address), state.candidate()], state.session.crc_seed())
         };
         self.shared.forget(self, addresses, crc_seed);
     }

@@ -81,7 +81,7 @@ pub(crate) async fn run(shared: &Arc<Shared>, deadline: Duration) -> ShutdownRep
         let _ = timeout_at(farewell, poll_fn(|cx| peer.poll_flushed(cx))).await;
     }
     shared.stop();
-    poll_fn(|cx| shared.poll_stopped(cx)).await;
+    poll_fn(|cx| shared.poll_free(cx)).await;
     report
 }
 

@@ -19,25 +19,17 @@ pub(crate) struct State {
     pub(crate) session: Session,
     /// Where its datagrams go.
     pub(crate) address: SocketAddr,
-    /// Where it says to be now; believed after the first datagram with a valid CRC from there.
-    pub(crate) candidate: Option<SocketAddr>,
     /// Whether the peer is in the driver's list, or about to be put there by who set this.
     pub(crate) dirty: bool,
-    /// When the tick task will wake up by itself.
+    /// Where the session's entry among the driver's timers is.
     pub(crate) armed: Option<Instant>,
-    pub(crate) tick: Option<Waker>,
     pub(crate) reader: Option<Waker>,
     /// Who waits for room to send, on one channel or on all.
     pub(crate) writer: Option<(Option<Channel>, Waker)>,
-    /// Those who wait for the session to connect, to close, or for an event.
-    pub(crate) watchers: Vec<Waker>,
-    /// Those who wait for the datagrams to leave.
-    pub(crate) flushers: Vec<Waker>,
     /// The batch that last took datagrams of this session.
     pub(crate) batch: u64,
-    pub(crate) events: VecDeque<SessionEvent>,
-    /// Messages whose delivery somebody wants to know of and that has not been reported.
-    pub(crate) receipts: BTreeMap<Receipt, Option<Waker>>,
+    /// Made when first needed: thousands of sessions do without.
+    rare: Option<Box<Rare>>,
     /// The session's last event has been seen: nothing more will be reported as delivered.
     pub(crate) is_over: bool,
     /// Whether the reader has been told about the abnormal end.
@@ -51,22 +43,31 @@ pub(crate) struct State {
     pub(crate) is_forgotten: bool,
 }
 
+/// What few sessions need at any moment.
+#[derive(Debug, Default)]
+pub(crate) struct Rare {
+    /// Where the peer says to be now; believed after the first datagram with a valid CRC from there.
+    pub(crate) candidate: Option<SocketAddr>,
+    /// Those who wait for the session to connect, to close, or for an event.
+    pub(crate) watchers: Vec<Waker>,
+    /// Those who wait for the datagrams to leave.
+    pub(crate) flushers: Vec<Waker>,
+    pub(crate) events: VecDeque<SessionEvent>,
+    /// Messages whose delivery somebody wants to know of and that has not been reported.
+    pub(crate) receipts: BTreeMap<Receipt, Option<Waker>>,
+}
+
 impl State {
     pub(crate) fn new(session: Session, address: SocketAddr) -> Self {
         Self {
             session,
             address,
-            candidate: None,
             dirty: false,
             armed: None,
-            tick: None,
             reader: None,
             writer: None,
-            watchers: Vec::new(),
-            flushers: Vec::new(),
             batch: 0,
-            events: VecDeque::new(),
-            receipts: BTreeMap::new(),
+            rare: None,
             is_over: false,
             end_reported: false,
             is_stopped: false,
@@ -74,6 +75,20 @@ impl State {
             is_broken: false,
             is_forgotten: false,
         }
+    }
+
+    /// For who has something to put there.
+    pub(crate) fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
+    /// For who only looks.
+    pub(crate) fn rare_if_any(&mut self) -> Option<&mut Rare> {
+        self.rare.as_deref_mut()
+    }
+
+    pub(crate) fn candidate(&self) -> Option<SocketAddr> {
+        self.rare.as_ref().and_then(|rare| rare.candidate)
     }
 
     /// Asks for the driver's service.
@@ -90,7 +105,7 @@ impl State {
             return Err(SendError::Closed(message));
         }
         let receipt = self.session.send_with_receipt(message)?;
-        self.receipts.insert(receipt, None);
+        self.rare().receipts.insert(receipt, None);
         Ok(receipt)
     }
 
@@ -98,14 +113,15 @@ impl State {
     pub(crate) fn take_events(&mut self, wakers: &mut Vec<Waker>) -> bool {
         while let Some(event) = self.session.poll_event() {
             trace!(?event);
-            wakers.append(&mut self.watchers);
+            if let Event::Closed(closed) = event {
+                debug!(%closed, "the session is closed");
+                self.is_over = true;
+            }
+            let Some(rare) = self.rare.as_deref_mut() else { continue };
+            wakers.append(&mut rare.watchers);
             match event {
-                Event::Delivered(receipt) => wakers.extend(self.receipts.remove(&receipt).flatten()),
-                Event::Closed(closed) => {
-                    debug!(%closed, "the session is closed");
-                    self.is_over = true;
-                    wakers.extend(self.receipts.values_mut().filter_map(Option::take));
-                }
+                Event::Delivered(receipt) => wakers.extend(rare.receipts.remove(&receipt).flatten()),
+                Event::Closed(_) => wakers.extend(rare.receipts.values_mut().filter_map(Option::take)),
                 _ => {}
             }
         }
@@ -139,7 +155,7 @@ impl State {
         }
     }
 
-    /// Whether the session wants to be woken before the tick task will wake.
+    /// Whether the session wants to be woken before its timer expires.
     pub(crate) fn is_late(&self) -> bool {
         match (self.session.poll_timeout(), self.armed) {
             (Some(deadline), Some(armed)) => deadline < armed,
@@ -148,25 +164,17 @@ impl State {
         }
     }
 
-    pub(crate) fn arm(&mut self, wakers: &mut Vec<Waker>) {
-        if self.is_late() || self.session.is_drained() {
-            wakers.extend(self.tick.take());
-        }
-    }
-
     /// A datagram from `from` has proved that the peer is there. Gives back where it was.
     pub(crate) fn move_to(&mut self, now: Instant, from: SocketAddr) -> Option<SocketAddr> {
         // Only a candidate is routed here; an old address may still deliver stragglers after the move.
-        if self.candidate != Some(from) {
-            return None;
-        }
-        self.candidate = None;
+        let rare = self.rare.as_deref_mut()?;
+        rare.candidate.take_if(|candidate| *candidate == from)?;
         let old = std::mem::replace(&mut self.address, from);
         self.session.handle_remap(now);
-        if self.events.len() == MAX_EVENTS {
-            self.events.pop_front();
+        if rare.events.len() == MAX_EVENTS {
+            rare.events.pop_front();
         }
-        self.events.push_back(SessionEvent::Remapped { from: old, to: from });
+        rare.events.push_back(SessionEvent::Remapped { from: old, to: from });
         Some(old)
     }
 
@@ -186,20 +194,22 @@ impl State {
     }
 
     pub(crate) fn collect_flushers(&mut self, peer: &Peer, wakers: &mut Vec<Waker>) {
-        if !self.flushers.is_empty() && (self.is_stopped || peer.is_flushed(self)) {
-            wakers.append(&mut self.flushers);
+        if self.rare.as_ref().is_some_and(|rare| !rare.flushers.is_empty())
+            && (self.is_stopped || peer.is_flushed(self))
+        {
+            wakers.append(&mut self.rare().flushers);
             peer.awaits_flush.store(false, Ordering::SeqCst);
         }
     }
 
     pub(crate) fn all_wakers(&mut self) -> Vec<Waker> {
-        let mut wakers = std::mem::take(&mut self.watchers);
-        wakers.extend(self.reader.take());
+        let mut wakers: Vec<_> = self.reader.take().into_iter().collect();
         wakers.extend(self.writer.take().map(|(_, waker)| waker));
+        let Some(rare) = self.rare.as_deref_mut() else { return wakers };
+        wakers.append(&mut rare.watchers);
         if self.is_stopped {
-            wakers.append(&mut self.flushers);
-            wakers.extend(self.receipts.values_mut().filter_map(Option::take));
-            wakers.extend(self.tick.take());
+            wakers.append(&mut rare.flushers);
+            wakers.extend(rare.receipts.values_mut().filter_map(Option::take));
         }
         wakers
     }

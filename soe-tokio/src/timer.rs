@@ -1,72 +1,62 @@
-//! The task that keeps one session's timers.
+//! The timers of all sessions of one socket, kept by its driver.
 
 use std::{
-    future::poll_fn,
-    pin::{Pin, pin},
+    collections::BTreeMap,
+    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Instant,
 };
 
 use tokio::time::{Sleep, sleep_until};
 
-use crate::{
-    peer::{Peer, now},
-    state::set_waker,
-};
+use crate::peer::{Peer, now};
 
-/// Keeps one session's timers: sleeps until the earliest is due, and is woken only by an earlier one. A deadline that moves
-/// to later costs nothing until the old one expires.
-pub(crate) async fn tick(peer: Arc<Peer>) {
-    let mut watch = TickGuard { peer, is_over: false };
-    {
-        let mut sleep = pin!(sleep_until(tokio::time::Instant::now()));
-        poll_fn(|cx| watch.peer.poll_tick(cx, sleep.as_mut())).await;
-    }
-    watch.is_over = true;
+/// When which session wants to be woken: one entry for each session that has a timer, one sleep for all of them.
+///
+/// A deadline that moves to later costs nothing: its entry stays and is looked at again when it expires. So in every
+/// session the entry, which [`crate::state::State::armed`] repeats, is never later than the session's own deadline once the
+/// driver has served it.
+#[derive(Debug, Default)]
+pub(crate) struct Timers {
+    /// By time, and by the peer's address in memory, which tells entries of one instant apart.
+    entries: BTreeMap<(Instant, usize), Arc<Peer>>,
+    sleep: Option<Pin<Box<Sleep>>>,
 }
 
-/// Forgets the session when its tick task ends, also with its runtime or by a panic: without timers it would never end.
-struct TickGuard {
-    peer: Arc<Peer>,
-    is_over: bool,
-}
-
-impl Drop for TickGuard {
-    fn drop(&mut self) {
-        if !self.is_over {
-            self.peer.kill(now());
+impl Timers {
+    /// Moves a session's entry. `from` is where it is, if it is anywhere.
+    pub(crate) fn set(&mut self, peer: &Arc<Peer>, from: Option<Instant>, to: Option<Instant>) {
+        let id = Arc::as_ptr(peer).addr();
+        let known = from.and_then(|from| self.entries.remove(&(from, id)));
+        if let Some(to) = to {
+            self.entries.insert((to, id), known.unwrap_or_else(|| Arc::clone(peer)));
         }
-        self.peer.forget();
     }
-}
 
-impl Peer {
-    /// One look at the timer by the tick task; ready when the session is over and forgotten.
-    fn poll_tick(self: &Arc<Self>, cx: &mut Context<'_>, mut sleep: Pin<&mut Sleep>) -> Poll<()> {
-        loop {
-            let deadline = self.act(|state| {
-                let now = now();
-                if state.is_stopped || state.session.is_drained() {
-                    return Err(());
-                }
-                set_waker(&mut state.tick, cx);
-                state.armed = state.session.poll_timeout();
-                if state.armed.is_some_and(|deadline| deadline <= now) {
-                    state.session.handle_timeout(now);
-                    // The driver sends what the timer caused, and wakes this task if the next one is due earlier than none.
-                    state.armed = None;
-                    state.mark();
-                }
-                Ok(state.armed)
-            });
-            let Ok(deadline) = deadline else { return Poll::Ready(()) };
-            let Some(deadline) = deadline else { return Poll::Pending };
-            if sleep.deadline().into_std() != deadline || sleep.is_elapsed() {
-                sleep.as_mut().reset(deadline.into());
-            }
-            if sleep.as_mut().poll(cx).is_pending() {
-                return Poll::Pending;
-            }
+    /// Takes the entry that expired first, if one has.
+    pub(crate) fn pop(&mut self, now: Instant) -> Option<Arc<Peer>> {
+        let first = self.entries.first_entry()?;
+        (first.key().0 <= now).then(|| first.remove())
+    }
+
+    /// Waits for the first entry.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(((first, _), _)) = self.entries.first_key_value() else { return Poll::Pending };
+        let first = tokio::time::Instant::from_std(*first);
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(first)));
+        // The sleep is as lazy as the entries: it may end before the first of them is due.
+        if sleep.is_elapsed() && first.into_std() <= now() {
+            return Poll::Ready(());
         }
+        if first < sleep.deadline() || sleep.is_elapsed() {
+            sleep.as_mut().reset(first);
+        }
+        sleep.as_mut().poll(cx)
+    }
+
+    /// Everybody who has a timer.
+    pub(crate) fn drain(&mut self) -> impl Iterator<Item = Arc<Peer>> {
+        std::mem::take(&mut self.entries).into_values()
     }
 }

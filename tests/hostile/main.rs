@@ -68,7 +68,7 @@ fn attack(config: &SessionConfig, script: Script, seed: u64, forged: u64) -> Out
     let steps = script.end.as_millis() as u64 / world::STEP.as_millis() as u64;
     for step in 0..steps {
         let framing = attacked.framing();
-        while outcome.forged < forged * step / steps {
+        while outcome.forged < forged * (step + 1) / steps {
             let side = if forger.rng.one_in(2) { Side::Client } else { Side::Server };
             let datagram = forger.forge(side);
             outcome.forged += 1;
@@ -115,7 +115,7 @@ fn no_forged_datagram_has_an_effect_whatever_the_session_is_doing() {
         ("crc 4, zlib and xor", config().crc_length(4).passes([Pass::UserCodec, Pass::Xor])),
     ];
     let scripts = [WHOLE_LIFE, SILENCE, NO_SERVER];
-    let each = forged_in_all() / (configs.len() * scripts.len()) as u64;
+    let each = forged_in_all().div_ceil((configs.len() * scripts.len()) as u64);
     let (mut forged, mut lucky) = (0, 0);
     for (seed, (name, config)) in (1..).zip(configs) {
         let config = config.build().unwrap();
@@ -128,7 +128,7 @@ fn no_forged_datagram_has_an_effect_whatever_the_session_is_doing() {
         }
     }
     println!("{forged} forged datagrams without an effect, and {lucky} that hit a CRC by chance and were held back");
-    assert!(forged >= forged_in_all() * 9 / 10);
+    assert!(forged >= forged_in_all());
     // Half of the datagrams need a CRC and half of the sessions have 2 bytes of it; damage that repairs itself adds a few.
     assert!(lucky as f64 <= forged as f64 / 65_536.0 + 5.0 * (forged as f64 / 65_536.0).sqrt() + 10.0, "{lucky} hits");
 }

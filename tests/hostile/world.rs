@@ -87,10 +87,13 @@ impl World {
 
     /// What checks datagrams of this session, once there is one.
     pub(crate) fn framing(&self) -> Option<Framing> {
-        let server = self.server.as_ref()?;
-        let config = server.config();
+        // The client has the seed first.
+        let (seed, config) = (self.client.crc_seed(), self.client.config());
+        if seed == 0 {
+            return None;
+        }
         let passes = config.passes.map(u8::from);
-        Framing::new(server.crc_seed(), config.crc_length, passes, &config.dialect.codecs).ok()
+        Framing::new(seed, config.crc_length, passes, &config.dialect.codecs).ok()
     }
 
     /// Lets one step of time pass.

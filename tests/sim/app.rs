@@ -289,6 +289,13 @@ impl App {
         self.sent[..ReliableChannel::COUNT].iter().sum()
     }
 
+    /// No more to do.
+    pub(crate) fn stop(&mut self) {
+        for (sent, (count, _)) in self.sent.iter().zip(&mut self.plan.messages) {
+            *count = *sent;
+        }
+    }
+
     /// More to do: as if the plan had been longer from the start. Both ends must be told.
     pub(crate) fn extend(&mut self, now: Instant, own: [u64; 7], peers: [u64; 7]) {
         for n in 0..7 {

@@ -3,10 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, time::Instant};
 
 use bytes::BytesMut;
-use soe_core::{
-    Admission, AdmissionConfig, Admit, DisconnectReason, Newcomer, Verdict,
-    wire::{RemapConnection, opcode},
-};
+use soe_core::{Admission, AdmissionConfig, Admit, DisconnectReason, Newcomer, Verdict, wire::RemapConnection};
 
 use super::{app::App, endpoint::Endpoint};
 
@@ -91,12 +88,13 @@ impl Server {
             }
         }
         self.admission.set_room(self.config.max_sessions - self.live);
-        let admit = self.admission.handle_datagram(now, from, datagram);
+        let admit = match returned {
+            true => self.admission.handle_returned(now, from, datagram),
+            false => self.admission.handle_datagram(now, from, datagram),
+        };
         let mut answer = Vec::new();
         while self.admission.poll_transmit(&mut answer).is_some() {
-            if !returned || answer != [0, opcode::UNKNOWN_SENDER] {
-                reply(&answer);
-            }
+            reply(&answer);
             answer.clear();
         }
         match admit {

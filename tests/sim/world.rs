@@ -39,8 +39,6 @@ pub(crate) struct Client {
     pub(crate) address: SocketAddr,
     pub(crate) up: Link,
     pub(crate) down: Link,
-    /// The application that the server will have for it.
-    counterpart: Option<App>,
 }
 
 /// Everything there is, at one moment.
@@ -56,7 +54,8 @@ pub(crate) struct World {
     session: SessionConfig,
     pub(crate) clients: Vec<Client>,
     by_address: BTreeMap<SocketAddr, usize>,
-    by_session: BTreeMap<u32, usize>,
+    /// The applications that the server will have for sessions asked for, by their ids.
+    counterparts: BTreeMap<u32, App>,
     pub(crate) trace: Trace,
     pub(crate) steps: u64,
     /// Steps since time last advanced.
@@ -87,7 +86,7 @@ impl World {
             server: Server::new(now, config, key),
             clients: Vec::new(),
             by_address: BTreeMap::new(),
-            by_session: BTreeMap::new(),
+            counterparts: BTreeMap::new(),
             trace: Trace::default(),
             steps: 0,
             stuck: 0,
@@ -120,9 +119,8 @@ impl World {
             address,
             up: Link::new(self.epoch, up, Rng::of(self.seed, 0x7570 + n as u64 * 0x10000)),
             down: Link::new(self.epoch, down, Rng::of(self.seed, 0x646F + n as u64 * 0x10000)),
-            counterpart: Some(counterpart),
         });
-        self.by_session.insert(id, n);
+        self.counterparts.insert(id, counterpart);
         self.by_address.insert(address, n);
         self.serve(Place::Client(n));
         n
@@ -135,8 +133,7 @@ impl World {
         let config = self.clients[n].endpoint.session.config().clone();
         let session = Session::connect(self.now, config, id);
         self.clients[n].endpoint = Endpoint::new(self.now, session, app, self.session.udp_length);
-        self.clients[n].counterpart = Some(counterpart);
-        self.by_session.insert(id, n);
+        self.counterparts.insert(id, counterpart);
         self.serve(Place::Client(n));
     }
 
@@ -257,11 +254,8 @@ impl World {
     }
 
     fn to_server(&mut self, from: SocketAddr, datagram: &[u8]) {
-        let (clients, by_session) = (&mut self.clients, &self.by_session);
-        let mut apps = |id: u32| {
-            let client = by_session.get(&id).map(|n| &mut clients[*n]);
-            client.and_then(|client| client.counterpart.take()).expect("one session for each that is asked for")
-        };
+        let counterparts = &mut self.counterparts;
+        let mut apps = |id: u32| counterparts.remove(&id).expect("one session for each that is asked for");
         let mut answers = Vec::new();
         let mut reply = |answer: &[u8]| answers.push(answer.to_vec());
         let touched = self.server.handle(self.now, from, datagram, &mut apps, &mut reply);

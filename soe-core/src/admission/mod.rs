@@ -104,7 +104,8 @@ impl Admission {
             },
             Some(opcode::SERVER_STATUS) => self.status(now, from),
             Some(opcode) if opcode::is_exempt(opcode) => self.ignored(),
-            _ if datagram.is_empty() => self.ignored(),
+            // Too short for any packet, and for an answer that does not outweigh it.
+            _ if datagram.len() < 2 => self.ignored(),
             _ => self.handle_first(now, from, datagram, at),
         }
     }

@@ -13,8 +13,9 @@ pub(super) const ENTRY: usize = 64;
 /// Places that one hash leads to. When all are taken by others, the oldest is given away: under a flood, that approximates
 /// one queue through the whole table, in which a newcomer stays as long as any other.
 const WAYS: usize = 16;
-/// A stranger is forgotten after this long: the time in which clients give up connecting, and again as long.
-const LIFETIME: Duration = Duration::from_secs(20);
+/// A stranger is forgotten after this long: the 30 s in which a client that has the response goes on trying to be heard, and
+/// half as long again.
+const LIFETIME: Duration = Duration::from_secs(45);
 /// The unit of time of an entry.
 const TICK: Duration = Duration::from_millis(125);
 /// Wrong CRCs after which a stranger must ask again: what guessing a seed may cost.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::{
     Channel,
-    wire::{Group, MAX_NESTING, Payload},
+    wire::{Group, Payload},
 };
 
 /// What one waiting payload costs beside its bytes: its place in the queue and its share of the buffer that it was cut from.
@@ -35,8 +35,10 @@ struct Waiting {
 /// Where the next message of the Group at the front lies: the parts not walked through yet of the Groups in each other.
 #[derive(Debug, Default)]
 struct Cursor {
-    open: [(usize, usize); MAX_NESTING],
-    depth: usize,
+    /// The outermost Group, from and to.
+    outer: Option<(u32, u32)>,
+    /// Groups within it, outermost first; seldom any.
+    inner: Vec<(u32, u32)>,
 }
 
 /// The queue between the channels and the application, all channels in order of arrival.
@@ -105,31 +107,26 @@ impl Inbox {
 
 impl Cursor {
     fn next(&mut self, raw: &Bytes) -> Option<Bytes> {
-        if self.depth == 0
+        if self.outer.is_none()
             && let Payload::Group(group) = Payload::classify(raw)
         {
-            self.enter(raw.len() - group.body().len(), raw.len());
+            self.outer = Some(((raw.len() - group.body().len()) as u32, raw.len() as u32));
         }
-        while self.depth > 0 {
-            let (start, end) = self.open[self.depth - 1];
-            let mut elements = Group::new(raw.get(start..end)?).elements();
+        while let Some(open) = self.inner.last_mut().or(self.outer.as_mut()) {
+            let (start, end) = *open;
+            let mut elements = Group::new(raw.get(start as usize..end as usize)?).elements();
             let element = elements.next();
-            let walked = end - elements.rest().len();
-            self.open[self.depth - 1].0 = walked;
+            let walked = end - elements.rest().len() as u32;
+            open.0 = walked;
             match element.map(|element| element.map(Payload::classify)) {
                 Some(Ok(Payload::Message(message))) => return Some(raw.slice_ref(message)),
-                Some(Ok(Payload::Group(group))) => self.enter(walked - group.body().len(), walked),
-                Some(Err(_)) | None => self.depth -= 1,
+                // How deep Groups may be in each other was checked when they arrived.
+                Some(Ok(Payload::Group(group))) => self.inner.push((walked - group.body().len() as u32, walked)),
+                Some(Err(_)) | None if self.inner.pop().is_none() => return None,
+                Some(Err(_)) | None => {}
             }
         }
         None
-    }
-
-    fn enter(&mut self, start: usize, end: usize) {
-        if let Some(place) = self.open.get_mut(self.depth) {
-            *place = (start, end);
-            self.depth += 1;
-        }
     }
 }
 

@@ -86,6 +86,11 @@ impl Receiver {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn starting_at(channel: ReliableChannel, expected: u64) -> Self {
+        Self { expected, ..Self::new(channel) }
+    }
+
     /// Takes one packet and delivers whatever has become deliverable.
     pub(crate) fn receive(
         &mut self,

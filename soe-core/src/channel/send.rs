@@ -110,6 +110,11 @@ impl Sender {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn starting_at(channel: ReliableChannel, sequence: u64) -> Self {
+        Self { flight: Flight::starting_at(sequence), ..Self::new(channel) }
+    }
+
     /// Queues a message in wire form.
     pub(crate) fn push(&mut self, wire: Bytes, receipt: Option<NonZeroU64>) {
         self.queued += wire.len() + MESSAGE_OVERHEAD;

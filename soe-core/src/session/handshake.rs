@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Event, Role, Session, State, Timer};
+use super::{Event, Role, Session, State, Timer, timeout::first_silence};
 use crate::{
     DisconnectReason, NegotiationError, RequestInfo, SessionConfig,
     config::UDP_LENGTH,
@@ -119,8 +119,8 @@ impl Session {
     fn start_timers(&mut self, now: Instant) {
         let settings = &*self.config;
         let after = |period: Duration| (!period.is_zero()).then(|| now + period);
-        let (inactivity, heartbeat) = (after(settings.inactivity_timeout), after(settings.heartbeat_after));
-        self.timers.set(Timer::Inactivity, inactivity);
+        let (ask, heartbeat) = (after(first_silence(settings.inactivity_timeout)), after(settings.heartbeat_after));
+        self.timers.set(Timer::Inactivity, ask);
         self.timers.set(Timer::Heartbeat, heartbeat);
         self.last_received = now;
         let port_alive = after(self.config.port_alive_interval);

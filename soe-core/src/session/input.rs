@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// A heartbeat is answered by a server that has sent nothing for this long.
-const HEARTBEAT_ANSWER_AFTER: Duration = Duration::from_secs(5);
+const HEARTBEAT_ANSWER_AFTER: Duration = Duration::from_millis(500);
 /// An ordered message is news if its stamp is ahead of the last one by 1 to this.
 const MAX_STAMP_AHEAD: u16 = 30_000;
 /// A heartbeat without CRC: some peers send it that way. It proves nothing.
@@ -217,7 +217,7 @@ impl Session {
             self.rtt.late(age);
         }
         if let Some((newest, oldest)) = acked.ages {
-            self.rtt.sample(newest, oldest);
+            self.rtt.sample(now, newest, oldest);
         }
         let newest = reliable.sender.flight().newest_acked();
         let round_trip = acked.ages.map(|(newest, _)| newest);

@@ -297,11 +297,10 @@ impl Session {
         match written.resend {
             None => self.stats.reliable_sent += 1,
             Some(Cause::Overtaken) => self.stats.resent_lost += 1,
-            Some(Cause::Timeout) => {
-                self.stats.resent_timeout += 1;
-                self.outbox.probes = self.outbox.probes.saturating_sub(1);
-            }
+            Some(Cause::Timeout) => self.stats.resent_timeout += 1,
         }
+        // Whatever was resent provokes the answer that the probe is for.
+        self.outbox.probes -= usize::from(written.resend.is_some() && self.outbox.probes > 0);
     }
 
     fn write_unreliable(&mut self, bundle: &mut Bundle<'_>) {
@@ -363,7 +362,8 @@ impl Session {
         }
     }
 
-    /// Whether a call of [`poll_transmit`](Self::poll_transmit) would give something.
+    /// Whether a call of [`poll_transmit`](Self::poll_transmit) is worth while. If not, it gives nothing; if so, it may still
+    /// turn out that the congestion window has no room for the next packet.
     pub fn has_transmit(&self, now: Instant) -> bool {
         let outbox = &self.outbox;
         match &self.state {

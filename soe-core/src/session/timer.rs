@@ -103,6 +103,8 @@ impl Timers {
 
 #[cfg(test)]
 mod tests {
+    use proptest::{collection::vec, prelude::*};
+
     use super::*;
 
     #[test]
@@ -126,5 +128,41 @@ mod tests {
         let mut timers = Timers::new(start);
         timers.set(Timer::Pace, start - Duration::from_secs(5));
         assert_eq!(timers.expire(start), Some(Timer::Pace));
+    }
+
+    proptest! {
+        #[test]
+        fn timers_do_as_a_list_of_deadlines_does(ops in vec((0..Timer::COUNT, 0u64..50, 0..4u8), 0..200)) {
+            let start = Instant::now();
+            let at = |millis| start + Duration::from_millis(millis);
+            let (mut timers, mut model) = (Timers::new(start), [None; Timer::COUNT]);
+            for (index, millis, op) in ops {
+                let timer = Timer::ALL[index];
+                match op {
+                    0 | 1 => {
+                        timers.set(timer, at(millis));
+                        model[index] = Some(at(millis));
+                    }
+                    2 => {
+                        timers.stop(timer);
+                        model[index] = None;
+                    }
+                    _ => {
+                        while let Some(expired) = timers.expire(at(millis)) {
+                            let deadline = model[expired as usize].take();
+                            prop_assert!(deadline.is_some_and(|deadline| deadline <= at(millis)), "{expired:?}");
+                        }
+                        prop_assert!(model.iter().flatten().all(|&deadline| deadline > at(millis)));
+                    }
+                }
+                prop_assert_eq!(timers.next(), model.iter().flatten().min().copied());
+                prop_assert_eq!(timers.is_set(timer), model[index].is_some());
+            }
+        }
+    }
+
+    #[test]
+    fn the_list_of_timers_is_in_the_order_of_their_numbers() {
+        assert!(Timer::ALL.iter().enumerate().all(|(index, &timer)| timer as usize == index));
     }
 }

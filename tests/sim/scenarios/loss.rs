@@ -74,7 +74,7 @@ pub(crate) fn blackout(seed: u64) -> Outcome {
     let faults = [dark(up, &mut rng), dark(down, &mut rng)];
     let config = SessionConfig::new("Game").unwrap();
     let mut world = World::new(seed, config.clone());
-    let plan = |rng: &mut Rng| Plan::send(200, Sizes::Orders(1_000)).paced(3, rng.millis(50, 100));
+    let plan = |rng: &mut Rng| Plan::send(200, Sizes::Orders(1_000)).paced(2, rng.millis(100, 200));
     let plans = [plan(&mut rng), plan(&mut rng)];
     world.connect(config, address(0), faults, plans);
     world.run_for(from + 20 * SECOND);
@@ -84,12 +84,14 @@ pub(crate) fn blackout(seed: u64) -> Outcome {
     outcome
 }
 
-/// 800 ms there and back, a tenth lost each way, under the defaults.
+/// 800 ms there and back, a tenth lost each way, under the defaults, in traffic and in silence.
 pub(crate) fn far(seed: u64) -> Outcome {
     let mut rng = Rng::of(seed, 104);
     let faults = [(); 2].map(|()| Faults { jitter: 20 * MS, ..Faults::lossy(400, 0.1) });
-    let config = SessionConfig::builder("Game").connect_timeout(30 * SECOND).build().unwrap();
+    let config = SessionConfig::new("Game").unwrap();
     let mut world = connected(seed, &config, faults, &mut rng);
+    // Ten minutes of silence follow: heartbeats are lost as well.
+    world.run_for(600 * SECOND);
     finish(&mut world, 120 * SECOND)
 }
 
@@ -130,7 +132,6 @@ pub(crate) fn narrow(seed: u64) -> Outcome {
         world.connect(config.clone(), address(n + 1), [Faults::delay(10), Faults::delay(10)], [plan.clone(), plan]);
     }
     world.run_for(rng.millis(1_000, 20_000));
-    assert!(world.counts().over_mtu > 0);
     world.calm();
     finish(&mut world, 30 * SECOND)
 }

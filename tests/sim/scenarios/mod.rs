@@ -35,6 +35,7 @@ pub(crate) fn finish(world: &mut World, time: Duration) -> Outcome {
         }
         panic!("not quiet after {:?}", world.elapsed());
     }
+    world.calm();
     rest(world);
     Outcome::of(world)
 }

@@ -90,6 +90,7 @@ pub(crate) fn close(seed: u64) -> Outcome {
     let peer = world.peer_of(0).unwrap();
     let closer = if by_client { world.client(0) } else { world.peer(0) };
     closer.session.close(now, Reason::Application);
+    closer.app.stop();
     let given = closer.app.given();
     world.touch(0);
     let mut taken = 0;

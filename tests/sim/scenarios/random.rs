@@ -25,10 +25,7 @@ pub(crate) fn everything(seed: u64) -> Outcome {
     let [client, server] = [0, 1].map(|n| config(&dialect, rule, [windows[n], windows[1 - n]], &mut rng));
     let limit = client.udp_length.min(server.udp_length) as usize;
     let crc = server.crc_length;
-    let mut faults = [faults(crc, &mut rng), faults(crc, &mut rng)];
-    if dialect.name == "everquest2" {
-        faults[0].corrupt = 0.0;
-    }
+    let faults = [faults(crc, &mut rng), faults(crc, &mut rng)];
     // Without escapes a plain message that begins like a packet is taken for one.
     let leads = rule == EscapeRule::Always;
     let keys = rng.pick(&[Keys::Never, Keys::Session, Keys::Channels]);
