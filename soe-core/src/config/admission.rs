@@ -208,5 +208,6 @@ setters!(AdmissionConfigBuilder, AdmissionSettings {
     response_burst_per_prefix: u32,
     unknown_sender_replies: bool,
     unknown_sender_rate: u32,
+    server_status: Option<StatusReply>,
     remap: RemapPolicy,
 });
