@@ -118,6 +118,20 @@ mod tests {
     }
 
     #[test]
+    fn places_under_one_key_say_nothing_about_another() {
+        const SETS: u64 = 64;
+        let (mine, theirs) = (Cookies::new(Instant::now(), [1; 16]), Cookies::new(Instant::now(), [2; 16]));
+        let set = |cookies: &Cookies, port| cookies.place(address(1, port).ip(), port) % SETS;
+        // Whoever knew one key could gather the ports that share a set with a victim's.
+        let gathered: Vec<u16> = (1..=u16::MAX).filter(|&port| set(&mine, port) == set(&mine, 0)).collect();
+        assert!(gathered.len() > 800);
+        let mut hits = [0; SETS as usize];
+        gathered.iter().for_each(|&port| hits[set(&theirs, port) as usize] += 1);
+        let even = gathered.len() / SETS as usize;
+        assert!(hits.iter().all(|&hits| hits < 4 * even), "{hits:?}");
+    }
+
+    #[test]
     fn a_seed_outlives_one_rotation_and_not_two() {
         let now = Instant::now();
         let mut cookies = Cookies::new(now, [1; 16]);

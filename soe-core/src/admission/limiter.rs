@@ -35,6 +35,13 @@ impl Bucket {
     }
 }
 
+/// Which limit was reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Limited {
+    Prefix,
+    All,
+}
+
 /// One limit for all, and one for each prefix. The prefixes share a fixed number of buckets, found by a keyed hash.
 #[derive(Debug)]
 pub(super) struct Limiter {
@@ -45,6 +52,8 @@ pub(super) struct Limiter {
 
 /// Buckets for prefixes: 64 KiB in all. Prefixes that share one share its rate, which is generous.
 const PREFIX_BUCKETS: usize = 8_192;
+/// The memory that a limiter takes at most, in bytes.
+pub(super) const MEMORY: usize = PREFIX_BUCKETS * size_of::<Bucket>();
 
 impl Limiter {
     pub(super) fn new(epoch: Instant) -> Self {
@@ -52,13 +61,16 @@ impl Limiter {
     }
 
     /// Whether one more answer may leave: `place` is the keyed hash of the prefix it would go to.
-    pub(super) fn allow(&mut self, now: Instant, place: u64, all: Rate, prefix: Rate) -> bool {
+    pub(super) fn allow(&mut self, now: Instant, place: u64, all: Rate, prefix: Rate) -> Result<(), Limited> {
         let millis = now.saturating_duration_since(self.epoch).as_millis() as u32;
         if self.prefixes.is_empty() {
             self.prefixes = vec![Bucket::EMPTY; PREFIX_BUCKETS];
         }
         let bucket = &mut self.prefixes[(place % PREFIX_BUCKETS as u64) as usize];
-        bucket.take(millis, prefix) && self.all.take(millis, all)
+        if !bucket.take(millis, prefix) {
+            return Err(Limited::Prefix);
+        }
+        if self.all.take(millis, all) { Ok(()) } else { Err(Limited::All) }
     }
 }
 
@@ -73,7 +85,8 @@ mod tests {
         let now = Instant::now();
         let mut limiter = Limiter::new(now);
         let rate = Rate { per_second: 10, burst: 5 };
-        let allowed = |limiter: &mut Limiter, now| (0..100).filter(|_| limiter.allow(now, 1, PLENTY, rate)).count();
+        let allowed =
+            |limiter: &mut Limiter, now| (0..100).filter(|_| limiter.allow(now, 1, PLENTY, rate).is_ok()).count();
         assert_eq!(allowed(&mut limiter, now), 5);
         assert_eq!(allowed(&mut limiter, now + Duration::from_millis(200)), 2);
         assert_eq!(allowed(&mut limiter, now + Duration::from_secs(60)), 5);
@@ -84,9 +97,9 @@ mod tests {
         let now = Instant::now();
         let mut limiter = Limiter::new(now);
         let rate = Rate { per_second: 1, burst: 1 };
-        assert!(limiter.allow(now, 1, PLENTY, rate));
-        assert!(!limiter.allow(now, 1, PLENTY, rate));
-        assert!(limiter.allow(now, 2, PLENTY, rate));
+        assert_eq!(limiter.allow(now, 1, PLENTY, rate), Ok(()));
+        assert_eq!(limiter.allow(now, 1, PLENTY, rate), Err(Limited::Prefix));
+        assert_eq!(limiter.allow(now, 2, PLENTY, rate), Ok(()));
     }
 
     #[test]
@@ -94,7 +107,7 @@ mod tests {
         let now = Instant::now();
         let mut limiter = Limiter::new(now);
         let all = Rate { per_second: 1, burst: 50 };
-        let allowed = (0..1_000).filter(|&place| limiter.allow(now, place, all, PLENTY)).count();
+        let allowed = (0..1_000).filter(|&place| limiter.allow(now, place, all, PLENTY).is_ok()).count();
         assert_eq!(allowed, 50);
     }
 }

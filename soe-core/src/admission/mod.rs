@@ -2,7 +2,9 @@
 
 mod cookie;
 mod limiter;
+mod refusal;
 mod strangers;
+mod types;
 
 use std::{
     collections::VecDeque,
@@ -13,92 +15,41 @@ use std::{
 
 use bytes::BytesMut;
 
+pub use self::types::{AdmissionStats, Admit, Newcomer};
+
 use self::{
     cookie::Cookies,
-    limiter::{Limiter, Rate},
+    limiter::{Limited, Limiter, Rate},
+    refusal::{MISMATCHED, OVER_CAPACITY, refusal},
     strangers::{Name, Stranger, Strangers, prefix},
 };
 use crate::{
-    AdmissionConfig, DisconnectReason, Framing, RemapPolicy, RequestFilter, RequestInfo, Session, SessionConfig,
-    Transmit,
+    AdmissionConfig, Framing, RemapPolicy, RequestFilter, RequestInfo, Session, SessionConfig, Transmit,
     config::UDP_LENGTH,
     dialect::OpensOn,
-    session::response,
-    wire::{Disconnect, Packet, RemapConnection, SessionRequest, opcode},
+    session::{PROOF, response},
+    wire::{Packet, SessionRequest, opcode},
 };
 
-/// In place of a configuration: strangers that are to be refused once they have proved their address.
-const OVER_CAPACITY: u8 = 14;
-const MISMATCHED: u8 = 15;
-
-/// What became of a stranger's datagram.
-#[derive(Debug)]
-#[must_use]
-#[non_exhaustive]
-pub enum Admit {
-    /// It was answered; the answer waits in [`Admission::poll_transmit`].
-    Answered,
-    /// It was dropped, and counted.
-    Dropped,
-    /// It opened a session.
-    Opened(Box<Newcomer>),
-    /// Somebody claims that the session with this id and seed goes on from its address. Whoever holds the sessions looks it
-    /// up, asks [`RemapPolicy::allows`], and lets the session's datagrams come from the new address from then on; it sends
-    /// there after the first that is [`Authentic`](crate::Verdict::Authentic).
-    Remap(RemapConnection),
-}
-
-/// A session that a stranger has opened.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct Newcomer {
-    /// What it asked for.
-    pub request: RequestInfo,
-    /// The session. It has already been given the datagram that opened it.
-    pub session: Session,
-}
-
-/// Counts of what strangers have done. All start with the admission.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct AdmissionStats {
-    /// Session requests received.
-    pub requests: u64,
-    /// Responses sent.
-    pub responses: u64,
-    /// Sessions opened.
-    pub opened: u64,
-    /// Requests refused for their version or protocol name, or with a udp length below 64 bytes.
-    pub mismatched: u64,
-    /// Requests refused, or first datagrams dropped, for want of room.
-    pub over_capacity: u64,
-    /// Answers not sent because the limits of the prefix or of all together were reached.
-    pub rate_limited: u64,
-    /// Strangers forgotten because others needed the place.
-    pub evicted: u64,
-    /// First datagrams with a wrong CRC.
-    pub crc_rejects: u64,
-    /// Packets from addresses without a session.
-    pub unknown_senders: u64,
-    /// UnknownSender replies sent.
-    pub unknown_sender_replies: u64,
-    /// Requests for a remap.
-    pub remaps: u64,
-    /// Everything else that was dropped.
-    pub ignored: u64,
+/// Whether a live session has the address that a datagram claims to come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum At {
+    Vacant,
+    Live,
 }
 
 /// The server's door: everything from addresses that have no session, and what live sessions say is not theirs.
 ///
-/// Holds a table of fixed size, whoever comes. Drive it like a session: [`handle_datagram`](Self::handle_datagram), then
-/// [`poll_transmit`](Self::poll_transmit) until `None`, with [`handle_timeout`](Self::handle_timeout) at
-/// [`poll_timeout`](Self::poll_timeout).
+/// Holds a table of fixed size, whoever comes. Drive it like a session: [`handle_datagram`](Self::handle_datagram) or
+/// [`handle_returned`](Self::handle_returned), then [`poll_transmit`](Self::poll_transmit) until `None`, with
+/// [`handle_timeout`](Self::handle_timeout) at [`poll_timeout`](Self::poll_timeout).
 pub struct Admission {
     config: AdmissionConfig,
     epoch: Instant,
     cookies: Cookies,
     strangers: Strangers,
     answers: Limiter,
+    openings: Limiter,
     unknown_senders: Limiter,
     replies: VecDeque<Vec<u8>>,
     room: usize,
@@ -113,6 +64,7 @@ impl Admission {
             cookies: Cookies::new(now, key),
             strangers: Strangers::new(now, config.max_strangers),
             answers: Limiter::new(now),
+            openings: Limiter::new(now),
             unknown_senders: Limiter::new(now),
             replies: VecDeque::new(),
             room: config.max_sessions,
@@ -121,12 +73,26 @@ impl Admission {
         }
     }
 
-    /// Takes a datagram from an address without a session, or one that the session there gave back.
+    /// Takes a datagram from an address without a session.
     pub fn handle_datagram(&mut self, now: Instant, from: SocketAddr, datagram: BytesMut) -> Admit {
+        self.handle(now, from, datagram, At::Vacant)
+    }
+
+    /// Takes a datagram that the session at its address gave back, as [`Verdict::Rejected`](crate::Verdict::Rejected) or
+    /// [`Verdict::Stranger`](crate::Verdict::Stranger): there may be a newcomer behind the same address.
+    ///
+    /// Whoever it is is not told that it is unknown, for it may only claim the address. [`Admit::Opened`] means that the old
+    /// session's client is gone: valid datagrams in a row, with 4 bytes of CRC in all, have come from the new one.
+    pub fn handle_returned(&mut self, now: Instant, from: SocketAddr, datagram: BytesMut) -> Admit {
+        self.handle(now, from, datagram, At::Live)
+    }
+
+    fn handle(&mut self, now: Instant, from: SocketAddr, datagram: BytesMut, at: At) -> Admit {
         self.cookies.rotate(now);
+        self.replies.clear();
         match opcode::of(&datagram) {
             Some(opcode::SESSION_REQUEST) => match Packet::decode(&datagram) {
-                Ok(Packet::SessionRequest(request)) => self.handle_request(now, from, &request, datagram.len()),
+                Ok(Packet::SessionRequest(request)) => self.handle_request(now, from, &request, datagram.len(), at),
                 _ => self.ignored(),
             },
             Some(opcode::REMAP_CONNECTION) => match Packet::decode(&datagram) {
@@ -138,12 +104,14 @@ impl Admission {
             },
             Some(opcode::SERVER_STATUS) => self.status(now, from),
             Some(opcode) if opcode::is_exempt(opcode) => self.ignored(),
-            _ if datagram.is_empty() => self.ignored(),
-            opcode => self.handle_first(now, from, datagram, opcode == Some(opcode::DISCONNECT)),
+            // Too short for any packet, and for an answer that does not outweigh it.
+            _ if datagram.len() < 2 => self.ignored(),
+            _ => self.handle_first(now, from, datagram, at),
         }
     }
 
-    /// Appends the next answer to `buf`; it goes to the sender of the datagram handled last. Call until `None` after each.
+    /// Appends the next answer to `buf`; it goes to the sender of the datagram handled last. Call until `None` after each:
+    /// what is not taken is dropped when the next datagram comes.
     pub fn poll_transmit(&mut self, buf: &mut Vec<u8>) -> Option<Transmit> {
         let reply = self.replies.pop_front()?;
         buf.extend_from_slice(&reply);
@@ -170,14 +138,29 @@ impl Admission {
         self.stats
     }
 
-    /// The configuration it was made with.
+    /// The configuration it was made with, with the limits that hold now.
     pub fn config(&self) -> &AdmissionConfig {
         &self.config
     }
 
-    /// The most memory that strangers can make this take, in bytes.
+    /// Takes over the limits of this configuration while running: the size of the table, all rates, what is refused and what
+    /// is answered. How sessions are set up and who is welcome stay as they are. Strangers in the table keep their places as
+    /// far as there are as many.
+    pub fn set_limits(&mut self, now: Instant, limits: &AdmissionConfig) {
+        let places = limits.max_strangers;
+        if places != self.config.max_strangers {
+            let old = std::mem::replace(&mut self.strangers, Strangers::new(self.epoch, places));
+            for stranger in old.iter(now) {
+                let place = self.cookies.place(stranger.from.ip(), stranger.from.port());
+                self.stats.evicted += u64::from(self.strangers.put(now, place, &stranger));
+            }
+        }
+        self.config = self.config.with_limits_of(limits);
+    }
+
+    /// The most memory that strangers can make this take, in bytes: the table, and the buckets that limit the answers.
     pub fn memory_ceiling(&self) -> usize {
-        self.strangers.memory()
+        size_of::<Self>() + self.strangers.memory() + 3 * limiter::MEMORY + MAX_REPLIES
     }
 
     fn ignored(&mut self) -> Admit {
@@ -185,18 +168,24 @@ impl Admission {
         Admit::Dropped
     }
 
-    fn handle_request(&mut self, now: Instant, from: SocketAddr, request: &SessionRequest<'_>, length: usize) -> Admit {
+    fn handle_request(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        request: &SessionRequest<'_>,
+        length: usize,
+        at: At,
+    ) -> Admit {
         self.stats.requests += 1;
+        if !self.may_answer(now, from) {
+            return Admit::Dropped;
+        }
         let info = RequestInfo {
             version: request.version,
             session_id: request.session_id,
             udp_length: request.udp_length,
             protocol_name: String::from_utf8_lossy(request.protocol_name.unwrap_or_default()).into_owned(),
         };
-        if !self.may_answer(now, from) {
-            self.stats.rate_limited += 1;
-            return Admit::Dropped;
-        }
         let Some(index) = self.select(&info).filter(|_| info.udp_length >= *UDP_LENGTH.start()) else {
             self.stats.mismatched += 1;
             return self.refuse(now, from, request, MISMATCHED, length);
@@ -208,7 +197,7 @@ impl Admission {
             }
             return self.refuse(now, from, request, OVER_CAPACITY, length);
         }
-        self.admit(now, from, request, info, index as u8)
+        self.admit(now, from, request, info, index as u8, at)
     }
 
     fn admit(
@@ -218,6 +207,7 @@ impl Admission {
         request: &SessionRequest<'_>,
         info: RequestInfo,
         index: u8,
+        at: At,
     ) -> Admit {
         let place = self.cookies.place(from.ip(), from.port());
         let known = self.strangers.get(now, place, from).filter(|known| known.session_id == info.session_id);
@@ -227,14 +217,15 @@ impl Admission {
             udp_length: info.udp_length.min(*UDP_LENGTH.end()) as u16,
             version: info.version,
             // The same request gets the same seed, even when the key has changed in between.
-            period_tag: known.map_or_else(|| self.cookies.period_tag(), |known| known.period_tag),
+            period_tag: known.as_ref().map_or_else(|| self.cookies.period_tag(), |known| known.period_tag),
+            proofs: known.map_or(0, |known| known.proofs),
             config: index,
             name: Name::new(request.protocol_name.unwrap_or_default()),
         };
         let Some(seed) = self.cookies.seed(from, info.session_id, stranger.period_tag) else { return self.ignored() };
         let config = self.session_config(index).clone();
         self.stats.responses += 1;
-        if config.dialect.policies.opens_on == OpensOn::Response {
+        if config.dialect.policies.opens_on == OpensOn::Response && self.may_open(now, from, at) {
             return match Session::accept(now, self.epoch, config, &info, seed) {
                 Ok(mut session) => {
                     session.answer_request();
@@ -251,10 +242,13 @@ impl Admission {
     }
 
     /// A packet of a session that this address does not have: perhaps the first of one that it has been offered.
-    fn handle_first(&mut self, now: Instant, from: SocketAddr, datagram: BytesMut, disconnect: bool) -> Admit {
+    fn handle_first(&mut self, now: Instant, from: SocketAddr, datagram: BytesMut, at: At) -> Admit {
         let place = self.cookies.place(from.ip(), from.port());
-        let Some(stranger) = self.strangers.get(now, place, from) else {
-            return self.unknown_sender(now, from, disconnect);
+        let Some(mut stranger) = self.strangers.get(now, place, from) else {
+            return match at {
+                At::Vacant => self.unknown_sender(now, from, opcode::of(&datagram) == Some(opcode::DISCONNECT)),
+                At::Live => self.ignored(),
+            };
         };
         let config = self.session_config(stranger.config).clone();
         let Some(seed) = self.cookies.seed(from, stranger.session_id, stranger.period_tag) else {
@@ -276,6 +270,13 @@ impl Admission {
         }
         if self.room == 0 {
             self.stats.over_capacity += 1;
+            return Admit::Dropped;
+        }
+        stranger.proofs += 1;
+        if at == At::Live && usize::from(stranger.proofs) * framing.crc_length() < PROOF {
+            // Anybody can ask in the name of this address, and hit a short CRC once; the client there repeats itself.
+            self.stats.more_proof_wanted += 1;
+            self.strangers.prove(now, place, from);
             return Admit::Dropped;
         }
         let info = RequestInfo {
@@ -325,43 +326,13 @@ impl Admission {
     fn may_reflect(&mut self, now: Instant, from: SocketAddr) -> bool {
         let rate = Rate { per_second: self.config.unknown_sender_rate, burst: self.config.unknown_sender_rate };
         let place = self.cookies.place(prefix(from.ip()), 0);
-        let allowed = self.unknown_senders.allow(now, place, rate, UNKNOWN_SENDER_PREFIX);
-        self.stats.rate_limited += u64::from(!allowed);
-        allowed
-    }
-
-    /// Tells a client in a form that it can read that it gets no session: a response, and a Disconnect under it. Both at once
-    /// if that is no more than one and a half times what it sent; otherwise the Disconnect waits until the client has proved
-    /// its address, or the server would amplify what others send in its name.
-    fn refuse(
-        &mut self,
-        now: Instant,
-        from: SocketAddr,
-        request: &SessionRequest<'_>,
-        refused: u8,
-        length: usize,
-    ) -> Admit {
-        let config = self.session_config(0).clone();
-        let session_id = request.session_id;
-        let period_tag = self.cookies.period_tag();
-        let Some(seed) = self.cookies.seed(from, session_id, period_tag) else { return self.ignored() };
-        let passes = config.passes.map(u8::from);
-        let Ok(framing) = Framing::new(seed, config.crc_length, passes, &config.dialect.codecs) else {
-            return self.ignored();
-        };
-        let answer = response(&config, session_id, seed);
-        let farewell = refusal(&config, &framing, session_id, refused);
-        let both = (answer.encoded_len() + farewell.len()) * 2 <= length * 3;
-        self.reply(|out| answer.encode(out));
-        if both {
-            self.replies.push_back(farewell);
-        } else {
-            let (version, config, name) = (request.version, refused, Name::default());
-            let stranger = Stranger { from, session_id, udp_length: 0, version, period_tag, config, name };
-            let place = self.cookies.place(from.ip(), from.port());
-            self.stats.evicted += u64::from(self.strangers.put(now, place, &stranger));
+        match self.unknown_senders.allow(now, place, rate, UNKNOWN_SENDER_PREFIX) {
+            Ok(()) => true,
+            Err(limited) => {
+                self.count_limited(limited);
+                false
+            }
         }
-        Admit::Answered
     }
 
     fn reply(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
@@ -374,7 +345,26 @@ impl Admission {
         let settings = &*self.config;
         let all = Rate { per_second: settings.response_rate, burst: settings.response_rate };
         let one = Rate { per_second: settings.response_rate_per_prefix, burst: settings.response_burst_per_prefix };
-        self.answers.allow(now, self.cookies.place(prefix(from.ip()), 0), all, one)
+        let place = self.cookies.place(prefix(from.ip()), 0);
+        self.answers.allow(now, place, all, one).map_err(|limited| self.count_limited(limited)).is_ok()
+    }
+
+    /// Whether a session may open before its client has proved anything: a few at a time, for what strangers can have for the
+    /// asking must not crowd out those who prove themselves.
+    fn may_open(&mut self, now: Instant, from: SocketAddr, at: At) -> bool {
+        let all = Rate { per_second: self.config.unproven_rate, burst: self.config.unproven_rate.saturating_mul(10) };
+        let place = self.cookies.place(prefix(from.ip()), 0);
+        let may = at == At::Vacant && self.openings.allow(now, place, all, all).is_ok();
+        self.stats.opening_deferred += u64::from(!may);
+        may
+    }
+
+    fn count_limited(&mut self, limited: Limited) {
+        self.stats.rate_limited += 1;
+        match limited {
+            Limited::Prefix => self.stats.rate_limited_prefix += 1,
+            Limited::All => self.stats.rate_limited_all += 1,
+        }
     }
 
     fn session_config(&self, index: u8) -> &SessionConfig {
@@ -402,21 +392,10 @@ impl Admission {
     }
 }
 
-/// The Disconnect that refuses a session, sealed.
-fn refusal(config: &SessionConfig, framing: &Framing, session_id: u32, refused: u8) -> Vec<u8> {
-    let reason = match refused {
-        MISMATCHED => DisconnectReason::ProtocolMismatch,
-        _ => DisconnectReason::ConnectionRefused,
-    };
-    let reason = config.dialect.policies.disconnect_reason.then_some(reason);
-    let mut out = Vec::new();
-    Disconnect { session_id, reason }.encode(&mut out);
-    framing.seal(&mut out, 0);
-    out
-}
-
 /// UnknownSender replies to one prefix: a client whose session is gone needs a few, a reflector's victim none.
 const UNKNOWN_SENDER_PREFIX: Rate = Rate { per_second: 20, burst: 100 };
+/// What the answers to one datagram take at most, in bytes: a response, a Disconnect, and the queue they stand in.
+const MAX_REPLIES: usize = 512;
 
 impl fmt::Debug for Admission {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

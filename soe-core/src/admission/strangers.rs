@@ -13,8 +13,9 @@ pub(super) const ENTRY: usize = 64;
 /// Places that one hash leads to. When all are taken by others, the oldest is given away: under a flood, that approximates
 /// one queue through the whole table, in which a newcomer stays as long as any other.
 const WAYS: usize = 16;
-/// A stranger is forgotten after this long: the time in which clients give up connecting, and again as long.
-const LIFETIME: Duration = Duration::from_secs(20);
+/// A stranger is forgotten after this long: the 30 s in which a client that has the response goes on trying to be heard, and
+/// half as long again.
+const LIFETIME: Duration = Duration::from_secs(45);
 /// The unit of time of an entry.
 const TICK: Duration = Duration::from_millis(125);
 /// Wrong CRCs after which a stranger must ask again: what guessing a seed may cost.
@@ -29,6 +30,8 @@ pub(super) struct Stranger {
     pub(super) version: u32,
     /// The period of the key that made its seed.
     pub(super) period_tag: u8,
+    /// Valid datagrams in a row that were not enough to open a session, 0 to 3.
+    pub(super) proofs: u8,
     /// Which of the server's configurations it asked for, 0 to 13; 14 and 15 stand for refusals.
     pub(super) config: u8,
     pub(super) name: Name,
@@ -62,6 +65,8 @@ impl Name {
 /// |IP   |port|session id|udp length|tick|name length|period|config|failed|version|name       |
 /// +-----+----+----------+----------+----+------------------+-------------+-------+-----------+
 /// ```
+///
+/// The two highest bits of the udp length, which is 8192 at most, count the proofs.
 type Entry = [u8; ENTRY];
 
 const PORT: usize = 16;
@@ -72,6 +77,8 @@ const NAME_LENGTH: usize = 26;
 const CONFIG: usize = 27;
 const VERSION: usize = 28;
 const NAME: usize = 32;
+const PROOFS_SHIFT: u32 = 14;
+const LENGTH_MASK: u16 = (1 << PROOFS_SHIFT) - 1;
 
 /// A table of fixed size. Nothing grows in it, whoever asks.
 #[derive(Debug)]
@@ -79,6 +86,8 @@ pub(super) struct Strangers {
     epoch: Instant,
     entries: Vec<Entry>,
     ways: usize,
+    /// Where the search for the oldest begins: among equals nobody's place is the one that always goes.
+    turn: usize,
 }
 
 impl Strangers {
@@ -86,7 +95,7 @@ impl Strangers {
     pub(super) fn new(epoch: Instant, places: usize) -> Self {
         let ways = WAYS.min(places.max(1));
         // Zeroed pages that nobody has touched cost nothing.
-        Self { epoch, entries: vec![[0; ENTRY]; places.max(1) / ways * ways], ways }
+        Self { epoch, entries: vec![[0; ENTRY]; places.max(1) / ways * ways], ways, turn: 0 }
     }
 
     /// The memory that the table takes at most, in bytes.
@@ -107,8 +116,10 @@ impl Strangers {
         let (index, evicted) = match self.find(now, place, stranger.from) {
             Some(index) => (index, false),
             None => {
+                self.turn = self.turn.wrapping_add(1);
                 let age = |index: &usize| self.age(now, &self.entries[*index]).unwrap_or(Duration::MAX);
-                let oldest = ways.max_by_key(age).unwrap_or(0);
+                let turned = (0..self.ways).map(|way| ways.start + (way + self.turn) % self.ways);
+                let oldest = turned.max_by_key(age).unwrap_or(0);
                 (oldest, age(&oldest) <= LIFETIME)
             }
         };
@@ -123,10 +134,26 @@ impl Strangers {
         }
     }
 
-    /// Counts a datagram with a wrong CRC. A stranger with too many of them is forgotten.
+    /// All that are remembered.
+    pub(super) fn iter(&self, now: Instant) -> impl Iterator<Item = Stranger> {
+        let known = self.entries.iter().filter(move |entry| self.age(now, entry).is_some_and(|age| age <= LIFETIME));
+        known.map(|entry| read(entry, address(entry)))
+    }
+
+    /// Counts a valid datagram.
+    pub(super) fn prove(&mut self, now: Instant, place: u64, from: SocketAddr) {
+        let Some(index) = self.find(now, place, from) else { return };
+        let entry = &mut self.entries[index];
+        let stranger = read(entry, from);
+        set_length(entry, stranger.udp_length, stranger.proofs.saturating_add(1));
+    }
+
+    /// Counts a datagram with a wrong CRC: valid ones before it prove nothing any more. A stranger with too many of them is
+    /// forgotten.
     pub(super) fn fail(&mut self, now: Instant, place: u64, from: SocketAddr) {
         let Some(index) = self.find(now, place, from) else { return };
         let entry = &mut self.entries[index];
+        set_length(entry, u16::from_be_bytes([entry[UDP_LENGTH], entry[UDP_LENGTH + 1]]) & LENGTH_MASK, 0);
         if entry[CONFIG] & 0x0F >= MAX_FAILURES {
             *entry = [0; ENTRY];
         } else {
@@ -165,10 +192,12 @@ impl Strangers {
 
 fn read(entry: &Entry, from: SocketAddr) -> Stranger {
     let word = |at: usize| u32::from_be_bytes([entry[at], entry[at + 1], entry[at + 2], entry[at + 3]]);
+    let length = u16::from_be_bytes([entry[UDP_LENGTH], entry[UDP_LENGTH + 1]]);
     Stranger {
         from,
         session_id: word(SESSION_ID),
-        udp_length: u16::from_be_bytes([entry[UDP_LENGTH], entry[UDP_LENGTH + 1]]),
+        udp_length: length & LENGTH_MASK,
+        proofs: (length >> PROOFS_SHIFT) as u8,
         version: word(VERSION),
         period_tag: entry[NAME_LENGTH] & 0b11,
         config: entry[CONFIG] >> 4,
@@ -183,12 +212,24 @@ fn write(entry: &mut Entry, stranger: &Stranger, tick: u16) {
     entry[..PORT].copy_from_slice(&octets(stranger.from.ip()));
     entry[PORT..SESSION_ID].copy_from_slice(&stranger.from.port().to_be_bytes());
     entry[SESSION_ID..UDP_LENGTH].copy_from_slice(&stranger.session_id.to_be_bytes());
-    entry[UDP_LENGTH..TICKED].copy_from_slice(&stranger.udp_length.to_be_bytes());
+    set_length(entry, stranger.udp_length, stranger.proofs);
     entry[TICKED..NAME_LENGTH].copy_from_slice(&tick.to_be_bytes());
     entry[NAME_LENGTH] = stranger.name.length << 2 | stranger.period_tag & 0b11;
     entry[CONFIG] = stranger.config << 4 | failures;
     entry[VERSION..NAME].copy_from_slice(&stranger.version.to_be_bytes());
     entry[NAME..].copy_from_slice(&stranger.name.bytes);
+}
+
+fn set_length(entry: &mut Entry, udp_length: u16, proofs: u8) {
+    let length = udp_length & LENGTH_MASK | u16::from(proofs.min(3)) << PROOFS_SHIFT;
+    entry[UDP_LENGTH..TICKED].copy_from_slice(&length.to_be_bytes());
+}
+
+/// The address of an entry, IPv4 in its own form.
+fn address(entry: &Entry) -> SocketAddr {
+    let mut ip = [0; PORT];
+    ip.copy_from_slice(&entry[..PORT]);
+    SocketAddr::new(IpAddr::from(ip).to_canonical(), u16::from_be_bytes([entry[PORT], entry[PORT + 1]]))
 }
 
 /// The part of an address that one household or host commands: all of an IPv4 address, the network half of an IPv6 one.
@@ -213,6 +254,7 @@ mod tests {
             udp_length: 512,
             version: 3,
             period_tag: 2,
+            proofs: 1,
             config: 5,
             name: Name::new(b"LoginUdp_9"),
         }

@@ -8,6 +8,9 @@ use std::{
 /// Repeated acknowledgements of packets ahead of a gap that are remembered at once; more of them say nothing new.
 const MAX_REPEATS: usize = 64;
 
+/// Acknowledgements ahead of a gap that are kept to be sent once more.
+const MAX_SECONDS: usize = 64;
+
 /// How long acknowledgements may wait for data to ride with.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AckPolicy {
@@ -34,6 +37,9 @@ pub(crate) struct AckQueue {
     all: bool,
     /// Packets ahead of a gap, in order of arrival. Those that the expected sequence has passed are left out when sent.
     ones: VecDeque<u64>,
+    /// Those of `ones` that have been sent once, and in which datagram. They ride along once more: one that is lost for good
+    /// makes the peer send a packet again that has long arrived.
+    seconds: VecDeque<(u64, u64)>,
     /// Packets in order since the last acknowledgement.
     waiting: u32,
     /// When to send without data to ride with; `None`: nothing is owed, or it is due at once.
@@ -84,18 +90,40 @@ impl AckQueue {
         }
     }
 
-    /// Takes the next acknowledgement to write: at most one `Ack::All`, which comes first and covers whatever the expected
-    /// sequence has passed.
-    pub(crate) fn take(&mut self, expected: u64) -> Option<Ack> {
+    /// Takes the next acknowledgement to write to this datagram: at most one `Ack::All`, which comes first and covers whatever
+    /// the expected sequence has passed.
+    pub(crate) fn take(&mut self, expected: u64, datagram: u64) -> Option<Ack> {
         let ack = if std::mem::take(&mut self.all) && expected > 0 {
             Some(Ack::All(expected - 1))
         } else {
-            std::iter::from_fn(|| self.ones.pop_front()).find(|&sequence| sequence >= expected).map(Ack::One)
+            let next = std::iter::from_fn(|| self.ones.pop_front()).find(|&sequence| sequence >= expected);
+            if let Some(sequence) = next
+                && self.seconds.len() < MAX_SECONDS
+            {
+                self.seconds.push_back((sequence, datagram));
+            }
+            next.map(Ack::One)
         };
         if !self.all && self.ones.is_empty() {
-            *self = Self::default();
+            (self.waiting, self.deadline, self.due) = (0, None, false);
         }
         ack
+    }
+
+    /// Takes the next acknowledgement that an earlier datagram than this has carried once.
+    pub(crate) fn take_second(&mut self, expected: u64, datagram: u64) -> Option<Ack> {
+        while let Some(&(sequence, first)) = self.seconds.front()
+            && first < datagram
+        {
+            self.seconds.pop_front();
+            if sequence >= expected {
+                return Some(Ack::One(sequence));
+            }
+        }
+        if self.seconds.is_empty() && self.seconds.capacity() > 0 {
+            self.seconds = VecDeque::new();
+        }
+        None
     }
 
     /// Whether anything is owed, due or not.
@@ -111,6 +139,15 @@ impl AckQueue {
     /// Whether the acknowledgements should leave now, even alone.
     pub(crate) fn is_due(&self, now: Instant) -> bool {
         !self.is_empty() && (self.due || self.deadline.is_some_and(|deadline| deadline <= now))
+    }
+
+    pub(crate) fn memory(&self) -> usize {
+        self.ones.capacity() * size_of::<u64>() + self.seconds.capacity() * size_of::<(u64, u64)>()
+    }
+
+    /// The most memory that this takes, if what is owed leaves once in a window.
+    pub(crate) const fn memory_ceiling(window: usize) -> usize {
+        2 * (window + MAX_REPEATS) * size_of::<u64>() + 2 * MAX_SECONDS * size_of::<(u64, u64)>()
     }
 
     /// When waiting acknowledgements fall due. `None` if none wait, or if they are due already.
@@ -134,8 +171,8 @@ mod tests {
         assert!(!acks.is_due(now + Duration::from_millis(1)));
         assert_eq!(acks.deadline(), Some(now + POLICY.delay));
         assert!(acks.is_due(now + POLICY.delay));
-        assert_eq!(acks.take(2), Some(Ack::All(1)));
-        assert_eq!(acks.take(2), None);
+        assert_eq!(acks.take(2, 0), Some(Ack::All(1)));
+        assert_eq!(acks.take(2, 0), None);
         assert!(acks.is_empty());
     }
 
@@ -155,7 +192,18 @@ mod tests {
         let mut acks = AckQueue::default();
         acks.ahead(7);
         assert!(acks.is_due(Instant::now()));
-        assert_eq!(acks.take(5), Some(Ack::One(7)));
+        assert_eq!(acks.take(5, 0), Some(Ack::One(7)));
+    }
+
+    #[test]
+    fn an_acknowledgement_ahead_of_a_gap_is_sent_twice_in_two_datagrams() {
+        let mut acks = AckQueue::default();
+        acks.ahead(7);
+        assert_eq!(acks.take(5, 3), Some(Ack::One(7)));
+        assert_eq!(acks.take_second(5, 3), None);
+        assert!(acks.is_empty());
+        assert_eq!(acks.take_second(5, 4), Some(Ack::One(7)));
+        assert_eq!(acks.take_second(5, 5), None);
     }
 
     #[test]
@@ -163,15 +211,15 @@ mod tests {
         let mut acks = AckQueue::default();
         acks.ahead(7);
         acks.passed();
-        assert_eq!(acks.take(8), Some(Ack::All(7)));
-        assert_eq!(acks.take(8), None);
+        assert_eq!(acks.take(8, 0), Some(Ack::All(7)));
+        assert_eq!(acks.take(8, 0), None);
     }
 
     #[test]
     fn nothing_is_acknowledged_before_the_first_packet() {
         let mut acks = AckQueue::default();
         acks.passed();
-        assert_eq!(acks.take(0), None);
+        assert_eq!(acks.take(0, 0), None);
     }
 
     #[test]

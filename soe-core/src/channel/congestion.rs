@@ -7,9 +7,11 @@
 use std::time::{Duration, Instant};
 
 /// The window of a new session: enough for a burst of ordinary messages, below what a slow link's queue holds.
-const INITIAL_WINDOW: usize = 32 * 512;
+const INITIAL_WINDOW: usize = 64 * 512;
 /// The window never falls below this: two probes of full size and an acknowledgement.
 const MIN_WINDOW: usize = 4 * 512;
+/// The window grows by this at least when it grows.
+const MIN_STEP: usize = 256;
 /// The lowest round trip is believed this long, then measured anew.
 const BASE_LIFETIME: Duration = Duration::from_secs(10);
 /// Delay above the base that is put down to timers and scheduling, not to a queue.
@@ -27,6 +29,12 @@ pub(crate) struct Congestion {
     /// Slow start: the window doubles each round.
     starting: bool,
     round: Round,
+    /// The most bytes under way in the round before.
+    most: usize,
+    /// The window that was last too large; what comes near it is approached slowly.
+    ceiling: usize,
+    /// Rounds in a row that gave no reason not to grow.
+    calm: u32,
     /// The lowest round trip of late, and when it was seen.
     base: Option<(Duration, Instant)>,
     /// The best delivery rate seen of late, in bytes per second.
@@ -42,8 +50,8 @@ struct Round {
     delivered: usize,
     lost: usize,
     lowest: Option<Duration>,
-    /// The window kept the sender waiting at some time in this round.
-    limited: bool,
+    /// The most bytes under way at any time in this round.
+    most: usize,
 }
 
 impl Congestion {
@@ -54,6 +62,9 @@ impl Congestion {
             limit,
             starting: true,
             round: Round::default(),
+            most: 0,
+            ceiling: usize::MAX,
+            calm: 0,
             base: None,
             best_rate: 0.0,
         }
@@ -64,9 +75,21 @@ impl Congestion {
         self.window
     }
 
-    /// The sender had more to send than the window allowed.
-    pub(crate) fn window_limited(&mut self) {
-        self.round.limited = true;
+    /// Whether the window still doubles each round.
+    pub(crate) fn is_starting(&self) -> bool {
+        self.starting
+    }
+
+    /// This many bytes are under way, those that have just left included.
+    pub(crate) fn sent(&mut self, in_flight: usize) {
+        self.round.most = self.round.most.max(in_flight);
+    }
+
+    /// Whether the window has been made use of: a larger one would be too, as far as anybody can tell. While it doubles each
+    /// round, half of it in flight counts as full, since pacing spreads the rest over the round.
+    fn is_used(&self) -> bool {
+        let most = self.round.most.max(self.most);
+        if self.starting { most * 2 > self.window } else { most * 10 > self.window * 8 }
     }
 
     /// Bytes were acknowledged. `next_datagram` is the number of the next datagram to leave, `newest` the newest known to
@@ -87,11 +110,15 @@ impl Congestion {
                 self.base = Some((sample, now));
             }
         }
-        if self.starting && self.round.limited {
+        if self.starting && self.is_used() {
             self.window = (self.window + bytes).min(self.limit);
         }
-        if newest >= self.round.last_datagram {
+        // A burst of acknowledgements makes no round: its rate would be the burst's.
+        let base = self.base.map_or(Duration::ZERO, |(base, _)| base);
+        let lasted = self.round.started.is_none_or(|started| now.saturating_duration_since(started) >= base);
+        if newest >= self.round.last_datagram && lasted {
             self.end_round(now);
+            self.most = self.round.most;
             self.round = Round { started: Some(now), last_datagram: next_datagram, ..Round::default() };
         }
     }
@@ -105,6 +132,7 @@ impl Congestion {
     pub(crate) fn persistent(&mut self) {
         self.window = MIN_WINDOW.min(self.limit);
         self.starting = true;
+        self.ceiling = usize::MAX;
         self.best_rate = 0.0;
         self.base = None;
     }
@@ -121,19 +149,30 @@ impl Congestion {
         let in_pipe = (self.best_rate * base.as_secs_f64() * 1.25) as usize;
         if self.round.lost * HEAVY_LOSS > total {
             self.shrink(self.window * 7 / 10);
-        } else if queue > slack * 2 || (self.round.limited && !grew && self.round.lost * LIGHT_LOSS > total) {
+        } else if queue > slack * 2 || (self.is_used() && !grew && self.round.lost * LIGHT_LOSS > total) {
             self.starting = false;
             // What has been delivered in a base round trip fits the pipe; less would idle it.
             self.shrink((self.window * 17 / 20).max(in_pipe.min(self.window)));
         } else if queue > slack {
             self.starting = false;
-        } else if !self.starting && self.round.limited {
-            self.window = (self.window + self.window / 8).min(self.limit);
+            self.calm = 0;
+        } else if !self.starting && self.is_used() {
+            // An eighth at first, then ever faster as long as nothing speaks against it: a link that has become free, or was
+            // misjudged, is filled again soon.
+            let near = self.window > self.ceiling / 5 * 4;
+            let step = if near { self.window / 64 } else { (self.window / 8) << (self.calm / 2).min(3) };
+            self.window = (self.window + step.max(MIN_STEP)).min(self.limit);
+            self.calm = if near { 0 } else { self.calm + 1 };
+            if self.window > (self.ceiling / 4).saturating_mul(5) {
+                self.ceiling = usize::MAX;
+            }
         }
     }
 
     fn shrink(&mut self, window: usize) {
         self.starting = false;
+        self.calm = 0;
+        self.ceiling = self.window;
         self.window = window.clamp(MIN_WINDOW.min(self.limit), self.limit);
     }
 }
@@ -156,7 +195,7 @@ mod tests {
             let packets = (window / 512).max(1);
             now += round_trip;
             for packet in 0..packets {
-                congestion.window_limited();
+                congestion.sent(window);
                 if loss > 0 && (datagram as usize + packet).is_multiple_of(loss) {
                     congestion.lost(512);
                 } else {

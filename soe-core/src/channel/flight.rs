@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 /// A packet is lost once a datagram sent this much later has been acknowledged (RFC 9002, section 6.1.1).
 const REORDERING: u64 = 3;
-/// How many of the oldest packets are looked through for the resend timer.
+/// How many packets are looked through for the resend timer, from the oldest under way on.
 const TIMER_SCAN: usize = 32;
 /// Packets sent again when the resend timer fires: enough to provoke an acknowledgement, too few to congest.
 const PROBES: usize = 2;
@@ -66,6 +66,10 @@ impl Packet {
         head + self.payload.len()
     }
 
+    fn is_flying(&self) -> bool {
+        self.state == State::Flying
+    }
+
     fn is_lost(&self) -> bool {
         matches!(self.state, State::Lost(_))
     }
@@ -76,6 +80,8 @@ impl Packet {
 pub(crate) struct Acked {
     pub(crate) packets: usize,
     pub(crate) bytes: usize,
+    /// The age of a packet that was sent again too soon: its first acknowledgement was on the way.
+    pub(crate) late: Option<Duration>,
     /// The ages of the newest and the oldest packet acknowledged that was sent only once.
     pub(crate) ages: Option<(Duration, Duration)>,
 }
@@ -97,6 +103,11 @@ pub(crate) struct Flight {
 }
 
 impl Flight {
+    #[cfg(test)]
+    pub(crate) fn starting_at(base: u64) -> Self {
+        Self { base, first_lost: base, ..Self::default() }
+    }
+
     /// The next sequence to send.
     pub(crate) fn next(&self) -> u64 {
         self.base + self.packets.len() as u64
@@ -205,16 +216,18 @@ impl Flight {
         }
         acked.packets += 1;
         acked.bytes += packet.size();
-        // An acknowledgement that comes sooner after a resend than the link allows is for the first transmission.
+        // An acknowledgement that comes sooner after a resend than the link allows is for the first transmission; so is every
+        // one of a packet that was sent once. Otherwise it may be for either, and measures nothing (Karn's rule).
+        let first_age = now.saturating_duration_since(packet.first_sent);
         let arrived = if packet.transmissions == 1 {
-            let age = now.saturating_duration_since(packet.first_sent);
-            let (newest, oldest) = acked.ages.unwrap_or((age, age));
-            acked.ages = Some((newest.min(age), oldest.max(age)));
+            let (newest, oldest) = acked.ages.unwrap_or((first_age, first_age));
+            acked.ages = Some((newest.min(first_age), oldest.max(first_age)));
             packet.first_datagram
-        } else if round_trip.is_some_and(|minimum| age >= minimum) {
-            packet.datagram
+        } else if round_trip.is_some_and(|minimum| age < minimum) {
+            acked.late = Some(first_age);
+            packet.first_datagram
         } else {
-            packet.first_datagram
+            packet.datagram
         };
         self.newest_acked = self.newest_acked.max(arrived);
         packet.payload = Bytes::new();
@@ -255,8 +268,9 @@ impl Flight {
 
     /// When the oldest packet under way was sent: the start of the resend timer.
     pub(crate) fn oldest_sent(&self) -> Option<Instant> {
-        let flying = self.packets.iter().take(TIMER_SCAN).filter(|packet| packet.state == State::Flying);
-        flying.map(|packet| packet.sent).min()
+        // Before the first there may be any number of lost ones that wait for the congestion window.
+        let flying = self.packets.iter().skip_while(|packet| !packet.is_flying()).take(TIMER_SCAN);
+        flying.filter(|packet| packet.is_flying()).map(|packet| packet.sent).min()
     }
 
     /// When the oldest packet not known to have arrived was first sent.
@@ -271,11 +285,12 @@ impl Flight {
     /// The resend timer fired: the oldest packets sent before `deadline` go again. Returns how many.
     pub(crate) fn probe(&mut self, deadline: Instant) -> usize {
         let mut probes = 0;
-        for (index, packet) in self.packets.iter_mut().take(TIMER_SCAN).enumerate() {
+        let oldest = self.packets.iter_mut().enumerate().skip_while(|(_, packet)| !packet.is_flying());
+        for (index, packet) in oldest.take(TIMER_SCAN) {
             if probes == PROBES {
                 break;
             }
-            if packet.state == State::Flying && packet.sent <= deadline {
+            if packet.is_flying() && packet.sent <= deadline {
                 packet.state = State::Lost(Cause::Timeout);
                 self.flying -= packet.size();
                 self.lost += 1;
@@ -286,9 +301,16 @@ impl Flight {
         probes
     }
 
-    /// Memory held, payloads not counted.
-    pub(crate) fn overhead(&self) -> usize {
-        self.packets.capacity() * size_of::<Packet>()
+    /// Memory held, fragments not counted: they are parts of messages, which are.
+    pub(crate) fn memory(&self) -> usize {
+        let data = self.packets.iter().filter(|packet| packet.head == Head::Data);
+        data.map(|packet| packet.payload.len()).sum::<usize>() + self.packets.capacity() * size_of::<Packet>()
+    }
+
+    /// The most memory that this takes.
+    pub(crate) const fn memory_ceiling(window: usize, packet: usize) -> usize {
+        // A list that has just grown is half empty.
+        window * packet + 2 * window * size_of::<Packet>()
     }
 
     /// Gives back memory that a burst has left behind.
@@ -296,5 +318,40 @@ impl Flight {
         if self.packets.is_empty() {
             self.packets = VecDeque::new();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn packet(now: Instant, datagram: u64) -> Packet {
+        Packet {
+            head: Head::Data,
+            payload: Bytes::from_static(b"payload"),
+            state: State::Flying,
+            ends: 1,
+            transmissions: 1,
+            copies: 0,
+            first_sent: now,
+            sent: now,
+            first_datagram: datagram,
+            datagram,
+        }
+    }
+
+    #[test]
+    fn the_resend_timer_sees_a_packet_behind_any_number_of_lost_ones() {
+        let now = Instant::now();
+        let mut flight = Flight::default();
+        let count = 3 * TIMER_SCAN as u64;
+        for datagram in 0..count {
+            flight.push(packet(now, datagram));
+        }
+        flight.acknowledge(now, count - 2, None);
+        flight.detect_losses(now, Duration::from_secs(1));
+        assert_eq!(flight.oldest_sent(), Some(now));
+        let probes = flight.probe(now);
+        assert!(probes > 0 && flight.next_lost().is_some());
     }
 }

@@ -1,6 +1,6 @@
 //! A train of fragments and the message it carries (section 7 of `docs/protocol.md`).
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 
 /// The four bytes of total length that lead the first fragment of a train.
 pub(crate) const TOTAL_LENGTH: usize = 4;
@@ -17,7 +17,7 @@ pub(crate) struct Corrupt(pub(crate) &'static str);
 #[derive(Debug)]
 pub(crate) struct Train {
     total: usize,
-    buffer: BytesMut,
+    buffer: Vec<u8>,
 }
 
 impl Train {
@@ -33,7 +33,7 @@ impl Train {
         if total > limit {
             return Err(Corrupt("fragments of a message over the limit"));
         }
-        let mut train = Self { total, buffer: BytesMut::with_capacity(total.min(FIRST_RESERVE)) };
+        let mut train = Self { total, buffer: Vec::with_capacity(total.min(FIRST_RESERVE)) };
         train.add(data)?;
         Ok(train)
     }
@@ -46,9 +46,10 @@ impl Train {
         }
         let free = self.buffer.capacity() - self.buffer.len();
         if data.len() > free {
-            self.buffer.reserve(missing.min(self.buffer.capacity().max(data.len())));
+            // Doubled by hand: never beyond what was announced, so that the message takes its own length in the end.
+            self.buffer.reserve_exact(missing.min(self.buffer.capacity().max(data.len())));
         }
-        self.buffer.put_slice(data);
+        self.buffer.extend_from_slice(data);
         Ok(())
     }
 
@@ -62,7 +63,7 @@ impl Train {
     }
 
     pub(crate) fn into_message(self) -> Bytes {
-        self.buffer.freeze()
+        self.buffer.into()
     }
 }
 

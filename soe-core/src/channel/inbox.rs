@@ -4,11 +4,14 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use crate::Channel;
+use crate::{
+    Channel,
+    wire::{Group, MAX_NESTING, Payload},
+};
 
-/// What one waiting message costs beside its bytes: its place in the queue and its share of the buffer that it was cut from.
+/// What one waiting payload costs beside its bytes: its place in the queue and its share of the buffer that it was cut from.
 const MESSAGE_OVERHEAD: usize = 64;
-/// Up to this many waiting messages stay slices of the buffer they arrived in. A longer queue means that the application
+/// Up to this many waiting payloads stay slices of the buffer they arrived in. A longer queue means that the application
 /// is behind, and a copy then keeps a small message from pinning a large receive buffer.
 const SLICES_HELD: usize = 8;
 
@@ -19,33 +22,63 @@ pub(crate) struct Arrival {
     pub(crate) raw: Bytes,
 }
 
+/// A payload as it came: one message, or a Group of several. A Group is taken apart message by message as the application
+/// asks for them: whole, it takes its own bytes and no more, however small its elements are.
+#[derive(Debug)]
+struct Waiting {
+    channel: Channel,
+    raw: Bytes,
+    /// Messages in `raw` not taken yet, 1 or more. Zero stands for a plain message, which is not to be looked into.
+    grouped: u32,
+}
+
+/// Where the next message of the Group at the front lies: the parts not walked through yet of the Groups in each other.
+#[derive(Debug, Default)]
+struct Cursor {
+    open: [(usize, usize); MAX_NESTING],
+    depth: usize,
+}
+
 /// The queue between the channels and the application, all channels in order of arrival.
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
-    queue: VecDeque<Arrival>,
+    queue: VecDeque<Waiting>,
     /// The bytes of `queue`, overhead included.
     bytes: usize,
+    cursor: Cursor,
 }
 
 impl Inbox {
-    /// Whether another message may come in; one message, or the elements of one packet, may overshoot the limit.
+    /// Whether another payload may come in; one may overshoot the limit.
     pub(crate) fn has_room(&self, limit: usize) -> bool {
         self.bytes < limit
     }
 
     pub(crate) fn push(&mut self, channel: Channel, raw: Bytes) {
+        self.push_group(channel, raw, 0);
+    }
+
+    /// Takes a Group that has been walked through once and holds this many messages.
+    pub(crate) fn push_group(&mut self, channel: Channel, raw: Bytes, messages: u32) {
         let raw = if self.queue.len() < SLICES_HELD { raw } else { Bytes::copy_from_slice(&raw) };
         self.bytes += raw.len() + MESSAGE_OVERHEAD;
-        self.queue.push_back(Arrival { channel, raw });
+        self.queue.push_back(Waiting { channel, raw, grouped: messages });
     }
 
     pub(crate) fn pop(&mut self) -> Option<Arrival> {
-        let arrival = self.queue.pop_front()?;
-        self.bytes -= arrival.raw.len() + MESSAGE_OVERHEAD;
+        let front = self.queue.front_mut()?;
+        let channel = front.channel;
+        if front.grouped > 1 {
+            front.grouped -= 1;
+            return self.cursor.next(&front.raw).map(|raw| Arrival { channel, raw });
+        }
+        let Waiting { raw, grouped, .. } = self.queue.pop_front()?;
+        self.bytes -= raw.len() + MESSAGE_OVERHEAD;
         if self.queue.is_empty() && self.queue.capacity() > SLICES_HELD {
             self.queue = VecDeque::new();
         }
-        Some(arrival)
+        let raw = if grouped == 0 { Some(raw) } else { std::mem::take(&mut self.cursor).next(&raw) };
+        raw.map(|raw| Arrival { channel, raw })
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -55,6 +88,48 @@ impl Inbox {
     /// Bytes held, overhead included.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Memory held at this moment.
+    pub(crate) fn memory(&self) -> usize {
+        self.bytes - self.queue.len() * MESSAGE_OVERHEAD + self.queue.capacity() * size_of::<Waiting>()
+    }
+
+    /// The most memory that this takes under a limit, payloads of this size or smaller.
+    pub(crate) const fn memory_ceiling(limit: usize, payload: usize) -> usize {
+        // A queue that has just grown is half empty.
+        let places = 2 * (limit / (MESSAGE_OVERHEAD + 1) + 2) * size_of::<Waiting>();
+        limit + payload + places
+    }
+}
+
+impl Cursor {
+    fn next(&mut self, raw: &Bytes) -> Option<Bytes> {
+        if self.depth == 0
+            && let Payload::Group(group) = Payload::classify(raw)
+        {
+            self.enter(raw.len() - group.body().len(), raw.len());
+        }
+        while self.depth > 0 {
+            let (start, end) = self.open[self.depth - 1];
+            let mut elements = Group::new(raw.get(start..end)?).elements();
+            let element = elements.next();
+            let walked = end - elements.rest().len();
+            self.open[self.depth - 1].0 = walked;
+            match element.map(|element| element.map(Payload::classify)) {
+                Some(Ok(Payload::Message(message))) => return Some(raw.slice_ref(message)),
+                Some(Ok(Payload::Group(group))) => self.enter(walked - group.body().len(), walked),
+                Some(Err(_)) | None => self.depth -= 1,
+            }
+        }
+        None
+    }
+
+    fn enter(&mut self, start: usize, end: usize) {
+        if let Some(place) = self.open.get_mut(self.depth) {
+            *place = (start, end);
+            self.depth += 1;
+        }
     }
 }
 
@@ -88,6 +163,26 @@ mod tests {
             let arrival = inbox.pop().map(|arrival| within(&arrival.raw));
             assert_eq!(arrival, Some(n < SLICES_HELD), "message {n}");
         }
+    }
+
+    #[test]
+    fn a_group_is_taken_apart_in_order_and_costs_no_more_than_its_bytes() {
+        let mut group = vec![0, 0x19];
+        for n in 1..=200u8 {
+            group.extend([1, n]);
+        }
+        group.extend([8, 0, 0x19, 1, 201, 0, 2, 202, 202]);
+        group.extend([1, 203]);
+        let mut inbox = Inbox::default();
+        inbox.push_group(Channel::default(), Bytes::from(group.clone()), 203);
+        inbox.push(Channel::default(), Bytes::from_static(&[0, 0x19, 1]));
+        assert_eq!(inbox.bytes(), group.len() + 3 + 2 * MESSAGE_OVERHEAD);
+        for n in 1..=203u8 {
+            assert_eq!(inbox.pop().map(|arrival| arrival.raw[0]), Some(n));
+        }
+        assert_eq!(inbox.pop().map(|arrival| arrival.raw), Some(Bytes::from_static(&[0, 0x19, 1])));
+        assert!(inbox.pop().is_none());
+        assert_eq!(inbox.bytes(), 0);
     }
 
     #[test]

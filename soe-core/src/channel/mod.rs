@@ -5,6 +5,8 @@ pub(crate) mod congestion;
 pub(crate) mod flight;
 pub(crate) mod fragment;
 pub(crate) mod inbox;
+#[cfg(test)]
+mod model_tests;
 pub(crate) mod pacer;
 pub(crate) mod recv;
 pub(crate) mod rtt;

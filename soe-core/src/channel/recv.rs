@@ -69,11 +69,26 @@ pub(crate) struct Receiver {
     held: usize,
     train: Option<Train>,
     acks: AckQueue,
+    /// A packet that was acknowledged has turned out corrupt.
+    broken: bool,
 }
 
 impl Receiver {
     pub(crate) fn new(channel: ReliableChannel) -> Self {
-        Self { channel, expected: 0, ring: VecDeque::new(), held: 0, train: None, acks: AckQueue::default() }
+        Self {
+            channel,
+            expected: 0,
+            ring: VecDeque::new(),
+            held: 0,
+            train: None,
+            acks: AckQueue::default(),
+            broken: false,
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn starting_at(channel: ReliableChannel, expected: u64) -> Self {
+        Self { expected, ..Self::new(channel) }
     }
 
     /// Takes one packet and delivers whatever has become deliverable.
@@ -126,7 +141,9 @@ impl Receiver {
                     let slot = std::mem::replace(slot, Slot::Delivered);
                     if let Slot::Held(kind, body) = slot {
                         self.held -= body.len();
+                        self.broken = true;
                         self.deliver(kind, body, limits, inbox)?;
+                        self.broken = false;
                     }
                 }
             }
@@ -148,9 +165,21 @@ impl Receiver {
         self.ring.front().is_some_and(|slot| !matches!(slot, Slot::Missing))
     }
 
-    /// Bytes held for later: packets ahead of a gap and the open train.
-    pub(crate) fn bytes(&self) -> usize {
-        self.held + self.ring.capacity() * size_of::<Slot>() + self.train.as_ref().map_or(0, Train::bytes)
+    /// Whether an error concerned a packet that had been acknowledged: the channel cannot go on.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken
+    }
+
+    /// Memory held for later: packets ahead of a gap and the open train.
+    pub(crate) fn memory(&self) -> usize {
+        let train = self.train.as_ref().map_or(0, Train::bytes);
+        self.held + self.ring.capacity() * size_of::<Slot>() + train + self.acks.memory()
+    }
+
+    /// The most memory that this takes with packets of this size at most.
+    pub(crate) const fn memory_ceiling(window: usize, packet: usize, message: usize) -> usize {
+        // A ring that has just grown is half empty.
+        window * packet + 2 * window * size_of::<Slot>() + message + AckQueue::memory_ceiling(window)
     }
 
     pub(crate) fn is_idle(&self) -> bool {
@@ -205,10 +234,19 @@ impl Receiver {
         }
     }
 
-    /// Delivers a reliable payload: one message, or the elements of a Group, itself perhaps of Groups.
+    /// Delivers a reliable payload: one message, or a Group, itself perhaps of Groups, all of it or nothing.
     fn deliver_data(&self, payload: Bytes, inbox: &mut Inbox) -> Result<(), Corrupt> {
         let channel = Channel::Reliable(self.channel);
-        walk_group(&payload, |element| inbox.push(channel, payload.slice_ref(element)))
+        if let Payload::Message(_) = Payload::classify(&payload) {
+            inbox.push(channel, payload);
+            return Ok(());
+        }
+        let mut messages = 0;
+        walk_group(&payload, |_| messages += 1)?;
+        if messages > 0 {
+            inbox.push_group(channel, payload, messages);
+        }
+        Ok(())
     }
 }
 

@@ -1,6 +1,6 @@
 //! How long a datagram takes to the peer and its acknowledgement back, and what follows for the resend timer.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Before the first sample: the delay of the slowest acknowledger known (500 ms) and some network.
 const INITIAL_TIMEOUT: Duration = Duration::from_millis(1_000);
@@ -11,11 +11,13 @@ const MIN_TIMEOUT: Duration = Duration::from_millis(30);
 /// The longest resend timer before back-off.
 const MAX_TIMEOUT: Duration = Duration::from_secs(4);
 /// The least allowance for variance: the granularity of ordinary timers on either side.
-const GRANULARITY: Duration = Duration::from_millis(5);
-/// How fast the largest seen acknowledgement delay is forgotten, per acknowledgement: 1/16.
+const GRANULARITY: Duration = Duration::from_millis(2);
+/// How fast a seen acknowledgement delay is forgotten, per event: 1/16.
 const ACK_DELAY_DECAY: u32 = 16;
 /// An acknowledgement delay above this is a lost acknowledgement, not a habit.
 const MAX_ACK_DELAY: Duration = Duration::from_secs(1);
+/// Acknowledgements that arrive within this time of each other are one event: a peer that acknowledges now and then.
+const EVENT: Duration = Duration::from_millis(1);
 
 /// The round-trip estimate of RFC 6298, with the peer's acknowledgement delay learnt beside it.
 ///
@@ -26,8 +28,10 @@ pub(crate) struct RttEstimator {
     variance: Duration,
     minimum: Option<Duration>,
     latest: Duration,
-    /// How much longer than the newest the oldest packet of one acknowledgement has waited, at most, of late.
+    /// How much longer than the newest the oldest packet of one event has waited, of late.
     ack_delay: Duration,
+    /// The event going on: when it began, and the ages of the newest and the oldest packet that it has acknowledged.
+    event: Option<(Instant, Duration, Duration)>,
     /// The handshake's round trip: no sample, since handshakes are answered without delay.
     handshake: Option<Duration>,
 }
@@ -40,21 +44,49 @@ impl RttEstimator {
     }
 
     /// An acknowledgement came `newest` after the newest packet that it covers was sent and `oldest` after the oldest.
-    pub(crate) fn sample(&mut self, newest: Duration, oldest: Duration) {
+    pub(crate) fn sample(&mut self, now: Instant, newest: Duration, oldest: Duration) {
         self.latest = newest;
         self.minimum = Some(self.minimum.map_or(newest, |minimum| minimum.min(newest)));
-        match self.smoothed {
-            None => {
-                self.smoothed = Some(newest);
-                self.variance = newest / 2;
+        self.event = match self.event {
+            Some((began, event_newest, event_oldest)) if now < began + EVENT => {
+                Some((began, event_newest.min(newest), event_oldest.max(oldest)))
             }
-            Some(smoothed) => {
-                self.variance = (self.variance * 3 + smoothed.abs_diff(newest)) / 4;
-                self.smoothed = Some((smoothed * 7 + newest) / 8);
+            last => {
+                if let Some((_, newest, oldest)) = last {
+                    self.learn(newest, oldest);
+                }
+                Some((now, newest, oldest))
             }
+        };
+        if self.smoothed.is_none() {
+            self.smoothed = Some(newest);
+            self.variance = newest / 2;
         }
+    }
+
+    /// An event is over.
+    fn learn(&mut self, newest: Duration, oldest: Duration) {
+        let smoothed = self.smoothed.unwrap_or(newest);
+        self.variance = (self.variance * 3 + smoothed.abs_diff(newest)) / 4;
+        self.smoothed = Some((smoothed * 7 + newest) / 8);
         let delay = oldest.saturating_sub(newest).min(MAX_ACK_DELAY);
-        self.ack_delay = delay.max(self.ack_delay - self.ack_delay / ACK_DELAY_DECAY);
+        // A delay that is large beside the round trip is a habit that a resend timer must know at once; a small one may as
+        // well be a lost acknowledgement, and counts when it comes often.
+        self.ack_delay = if delay > self.ack_delay && delay > smoothed / 2 {
+            delay
+        } else if delay > self.ack_delay {
+            self.ack_delay + (delay - self.ack_delay) / 8
+        } else {
+            self.ack_delay - (self.ack_delay - delay) / ACK_DELAY_DECAY
+        };
+    }
+
+    /// A packet was sent again `age` after the first time, and the acknowledgement of the first came then: the timer was too
+    /// short, or an earlier acknowledgement was lost. Once says little, often says that the link has become slower.
+    pub(crate) fn late(&mut self, age: Duration) {
+        if let Some(smoothed) = self.smoothed {
+            self.variance += age.saturating_sub(smoothed) / 16;
+        }
     }
 
     /// After this long without an acknowledgement a packet is worth a second try.
@@ -62,7 +94,11 @@ impl RttEstimator {
         let Some(smoothed) = self.smoothed else {
             return self.handshake.map_or(INITIAL_TIMEOUT, |round_trip| round_trip + UNSEEN_ACK_DELAY);
         };
-        let timeout = smoothed + (self.variance * 4).max(GRANULARITY) + self.ack_delay;
+        // What the event at hand shows counts already: the next may be as far away.
+        let pending = self.event.map_or(Duration::ZERO, |(_, newest, oldest)| oldest.saturating_sub(newest));
+        let habit = if pending > smoothed / 2 { pending.min(MAX_ACK_DELAY) } else { Duration::ZERO };
+        let ack_delay = self.ack_delay.max(habit);
+        let timeout = smoothed + (self.variance * 4).max(GRANULARITY) + ack_delay + ack_delay / 8;
         timeout.clamp(MIN_TIMEOUT, MAX_TIMEOUT)
     }
 
@@ -95,27 +131,45 @@ mod tests {
     #[test]
     fn the_first_sample_sets_the_estimate() {
         let mut rtt = RttEstimator::default();
-        rtt.sample(100 * MS, 100 * MS);
+        rtt.sample(Instant::now(), 100 * MS, 100 * MS);
         assert_eq!(rtt.smoothed(), Some(100 * MS));
         assert_eq!(rtt.timeout(), 300 * MS);
     }
 
     #[test]
     fn a_steady_link_gets_a_tight_timer() {
-        let mut rtt = RttEstimator::default();
-        for _ in 0..100 {
-            rtt.sample(50 * MS, 50 * MS);
+        let (mut rtt, start) = (RttEstimator::default(), Instant::now());
+        for n in 0..100 {
+            rtt.sample(start + n * 20 * MS, 50 * MS, 50 * MS);
         }
         assert!(rtt.timeout() < 60 * MS, "{:?}", rtt.timeout());
     }
 
     #[test]
     fn a_peer_that_acknowledges_every_half_second_is_waited_for() {
-        let mut rtt = RttEstimator::default();
-        for _ in 0..20 {
-            rtt.sample(50 * MS, 550 * MS);
+        for acks in [1, 5, 50] {
+            let (mut rtt, start) = (RttEstimator::default(), Instant::now());
+            for n in 0..3 {
+                let now = start + n * 500 * MS;
+                for ack in 0..acks {
+                    let age = 550 * MS - 500 * MS * ack / acks;
+                    rtt.sample(now, if acks == 1 { 50 * MS } else { age }, age);
+                }
+                assert!(rtt.timeout() > 550 * MS, "{:?} with {acks}", rtt.timeout());
+            }
         }
-        assert!(rtt.timeout() > 550 * MS, "{:?}", rtt.timeout());
+    }
+
+    #[test]
+    fn a_lost_acknowledgement_now_and_then_hardly_moves_the_timer() {
+        let (mut rtt, start) = (RttEstimator::default(), Instant::now());
+        for n in 0..1_000 {
+            let lost = n % 50 == 49;
+            rtt.sample(start + n * 20 * MS, 50 * MS, if lost { 70 * MS } else { 50 * MS });
+            if n > 50 {
+                assert!(rtt.timeout() < 58 * MS, "{:?}", rtt.timeout());
+            }
+        }
     }
 
     #[test]

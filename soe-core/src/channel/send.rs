@@ -92,6 +92,9 @@ pub(crate) struct Sender {
     flight: Flight,
     /// Receipts asked for, with the sequence of the packet that ends their message.
     receipts: VecDeque<(NonZeroU64, u64)>,
+    /// Fragmented messages that have left altogether: the sequence of their last packet, and their bytes, which stay in
+    /// memory until that packet is acknowledged.
+    whole: VecDeque<(u64, usize)>,
 }
 
 impl Sender {
@@ -103,7 +106,13 @@ impl Sender {
             offset: 0,
             flight: Flight::default(),
             receipts: VecDeque::new(),
+            whole: VecDeque::new(),
         }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn starting_at(channel: ReliableChannel, sequence: u64) -> Self {
+        Self { flight: Flight::starting_at(sequence), ..Self::new(channel) }
     }
 
     /// Queues a message in wire form.
@@ -248,10 +257,12 @@ impl Sender {
             Next::Fragment { data } => {
                 let message = &self.queue.front()?.wire;
                 let payload = message.slice(self.offset..self.offset + data);
-                let ends = u16::from(self.offset + data == message.len());
+                let length = message.len();
+                let ends = u16::from(self.offset + data == length);
                 self.advance(data);
                 if ends == 1 {
                     self.pop(sequence);
+                    self.whole.push_back((sequence, length));
                 }
                 (Head::Fragment, payload, ends)
             }
@@ -300,13 +311,25 @@ impl Sender {
     /// Everything up to and including this wire sequence has arrived. `None`: that was never sent.
     pub(crate) fn acknowledge_all(&mut self, now: Instant, wire: u16, round_trip: Option<Duration>) -> Option<Acked> {
         let sequence = widen_acked(wire, self.flight.next())?;
-        Some(self.flight.acknowledge_all(now, sequence, round_trip))
+        let acked = self.flight.acknowledge_all(now, sequence, round_trip);
+        self.release();
+        Some(acked)
     }
 
     /// Exactly this wire sequence has arrived. `None`: that was never sent.
     pub(crate) fn acknowledge(&mut self, now: Instant, wire: u16, round_trip: Option<Duration>) -> Option<Acked> {
         let sequence = widen_acked(wire, self.flight.next())?;
-        Some(self.flight.acknowledge(now, sequence, round_trip))
+        let acked = self.flight.acknowledge(now, sequence, round_trip);
+        self.release();
+        Some(acked)
+    }
+
+    /// Forgets messages whose packets have all been acknowledged.
+    fn release(&mut self) {
+        let base = self.flight.base();
+        while self.whole.front().is_some_and(|&(sequence, _)| sequence < base) {
+            self.whole.pop_front();
+        }
     }
 
     /// The next receipt that has become due.
@@ -329,8 +352,26 @@ impl Sender {
     }
 
     /// Memory held: messages, and the lists of what waits and flies.
-    pub(crate) fn bytes(&self) -> usize {
-        self.queued + self.flight.flying_bytes() + self.flight.overhead() + self.queue.capacity() * size_of::<Queued>()
+    pub(crate) fn memory(&self) -> usize {
+        let waiting = self.queued + self.offset - self.queue.len() * MESSAGE_OVERHEAD;
+        let whole: usize = self.whole.iter().map(|(_, bytes)| bytes).sum();
+        waiting
+            + whole
+            + self.flight.memory()
+            + self.queue.capacity() * size_of::<Queued>()
+            + self.receipts.capacity() * size_of::<(NonZeroU64, u64)>()
+            + self.whole.capacity() * size_of::<(u64, usize)>()
+    }
+
+    /// The most memory that this takes with a send buffer of so many bytes and messages of this size at most.
+    pub(crate) const fn memory_ceiling(limits: &SendLimits, buffer: usize, message: usize) -> usize {
+        // Lists that have just grown are half empty. One message may overshoot the buffer, and one may have left but for its
+        // last packet.
+        let places = 2 * (buffer / (MESSAGE_OVERHEAD + 1) + 2) * size_of::<Queued>();
+        let ended =
+            limits.window_packets * (limits.packet / 2 * size_of::<(NonZeroU64, u64)>() + size_of::<(u64, usize)>());
+        let flight = Flight::memory_ceiling(limits.window_packets, limits.packet);
+        buffer + places + 2 * message + flight + 2 * ended
     }
 
     /// Gives back memory that a burst has left behind.
@@ -338,6 +379,9 @@ impl Sender {
         self.flight.shrink();
         if self.queue.is_empty() {
             self.queue = VecDeque::new();
+        }
+        if self.whole.is_empty() {
+            self.whole = VecDeque::new();
         }
         if self.receipts.is_empty() {
             self.receipts = VecDeque::new();

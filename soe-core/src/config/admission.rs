@@ -88,6 +88,21 @@ impl AdmissionConfig {
     pub fn builder(session: SessionConfig) -> AdmissionConfigBuilder {
         AdmissionConfigBuilder { settings: AdmissionSettings::new(session) }
     }
+
+    /// A builder that starts from this configuration.
+    pub fn to_builder(&self) -> AdmissionConfigBuilder {
+        AdmissionConfigBuilder { settings: AdmissionSettings::clone(&self.0) }
+    }
+
+    /// This configuration with the limits of another.
+    pub(crate) fn with_limits_of(&self, limits: &Self) -> Self {
+        Self(Arc::new(AdmissionSettings {
+            session: self.session.clone(),
+            others: self.others.clone(),
+            filter: self.filter.clone(),
+            ..AdmissionSettings::clone(limits)
+        }))
+    }
 }
 
 impl From<SessionConfig> for AdmissionConfig {
@@ -136,6 +151,10 @@ pub struct AdmissionSettings {
     /// Answers to session requests to one IPv4 address or IPv6 /64 that may come at once, 1 or more. \[1,000: an internet
     /// cafe, or a carrier's shared address, when a server comes up\]
     pub response_burst_per_prefix: u32,
+    /// Sessions a second that may open with the response, before their clients have proved anything, in dialects whose
+    /// servers speak first; ten times as many at once. The others wait for a first valid datagram. Strangers can have them
+    /// for the asking, and each counts as a session until it times out. \[100\]
+    pub unproven_rate: u32,
     /// Whether packets from strangers are answered with UnknownSender. \[yes\]
     pub unknown_sender_replies: bool,
     /// UnknownSender replies a second, over all addresses: without a limit the server would be a reflector. \[1,000\]
@@ -159,6 +178,7 @@ impl AdmissionSettings {
             response_rate: 100_000,
             response_rate_per_prefix: 200,
             response_burst_per_prefix: 1_000,
+            unproven_rate: 100,
             unknown_sender_replies: true,
             unknown_sender_rate: 1_000,
             server_status: None,
@@ -206,6 +226,7 @@ setters!(AdmissionConfigBuilder, AdmissionSettings {
     response_rate: u32,
     response_rate_per_prefix: u32,
     response_burst_per_prefix: u32,
+    unproven_rate: u32,
     unknown_sender_replies: bool,
     unknown_sender_rate: u32,
     server_status: Option<StatusReply>,

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Event, Role, Session, State, Timer};
+use super::{Event, Role, Session, State, Timer, timeout::first_silence};
 use crate::{
     DisconnectReason, NegotiationError, RequestInfo, SessionConfig,
     config::UDP_LENGTH,
@@ -17,6 +17,8 @@ const REQUEST_INTERVAL: Duration = Duration::from_secs(1);
 const REQUEST_BACKOFF: Duration = Duration::from_millis(250);
 /// but never later than this.
 const MAX_REQUEST_INTERVAL: Duration = Duration::from_secs(3);
+/// The least time between two responses to the request of a live session.
+const RESPONSE_INTERVAL: Duration = Duration::from_millis(250);
 
 /// A client that waits for the response.
 #[derive(Clone, Debug, Default)]
@@ -25,8 +27,8 @@ pub(super) struct Connecting {
     attempts: u32,
     last_request: Option<Instant>,
     pub(super) request_due: bool,
-    /// The peer asks for a session with us while we ask for one with it.
-    pub(super) mutual: bool,
+    /// Why nobody answers, if somebody has asked this side for a session instead.
+    met: Option<DisconnectReason>,
 }
 
 fn interval(attempts: u32) -> Duration {
@@ -56,7 +58,7 @@ impl Session {
     /// generator: until the response arrives it is all that tells the server from a stranger.
     pub fn connect(now: Instant, config: SessionConfig, session_id: u32) -> Self {
         let connecting = Connecting { request_due: true, ..Connecting::default() };
-        let mut session = Self::new(now, config, Role::Client, State::Connecting(connecting), session_id);
+        let mut session = Self::new(now, config, Role::Client, State::Connecting(Box::new(connecting)), session_id);
         session.timers.set(Timer::Connect, now + session.config.connect_timeout);
         session
     }
@@ -86,6 +88,16 @@ impl Session {
         self.outbox.response_due = true;
     }
 
+    /// The request of this session came again. Whoever has seen it can repeat it, so the answers are few.
+    pub(super) fn answer_again(&mut self, now: Instant) {
+        if self.answered_at.is_some_and(|last| now < last + RESPONSE_INTERVAL) {
+            self.stats.ignored += 1;
+        } else {
+            self.answered_at = Some(now);
+            self.outbox.response_due = true;
+        }
+    }
+
     fn negotiate(
         &mut self,
         crc_seed: u32,
@@ -98,6 +110,7 @@ impl Session {
         }
         self.framing = Framing::new(crc_seed, crc_length, passes, &self.config.dialect.codecs)?;
         self.crc_seed = crc_seed;
+        self.negotiated = true;
         // Both directions: each side's offer says what it takes, and what it sends is no larger in any known peer.
         self.udp_length = self.config.udp_length.min(udp_length) as usize;
         Ok(())
@@ -106,8 +119,8 @@ impl Session {
     fn start_timers(&mut self, now: Instant) {
         let settings = &*self.config;
         let after = |period: Duration| (!period.is_zero()).then(|| now + period);
-        let (inactivity, heartbeat) = (after(settings.inactivity_timeout), after(settings.heartbeat_after));
-        self.timers.set(Timer::Inactivity, inactivity);
+        let (ask, heartbeat) = (after(first_silence(settings.inactivity_timeout)), after(settings.heartbeat_after));
+        self.timers.set(Timer::Inactivity, ask);
         self.timers.set(Timer::Heartbeat, heartbeat);
         self.last_received = now;
         let port_alive = after(self.config.port_alive_interval);
@@ -194,20 +207,23 @@ impl Session {
     /// Nothing has come within the time to connect, or to be refused.
     pub(super) fn connect_timer(&mut self, now: Instant) {
         match &self.state {
-            State::Connecting(Connecting { mutual: true, .. }) => self.unanswered(now, DisconnectReason::ConnectError),
-            State::Connecting(_) => self.unanswered(now, DisconnectReason::ConnectFail),
+            State::Connecting(connecting) => {
+                let reason = connecting.met.unwrap_or(DisconnectReason::ConnectFail);
+                self.unanswered(now, reason);
+            }
             _ => self.announce(),
         }
     }
 
     /// A stranger's request reached this side. A client that negotiates with the same address has met itself, or a peer
-    /// that does what it does itself; the latter is only believed when nothing else comes, since anybody can send it.
-    pub(super) fn handle_own_request(&mut self, now: Instant, request: &SessionRequest<'_>) {
+    /// that does what it does itself. Either is only believed when nothing else comes: anybody can ask, and whoever has
+    /// seen this side's request can send it back.
+    pub(super) fn handle_own_request(&mut self, request: &SessionRequest<'_>) {
         let State::Connecting(connecting) = &mut self.state else { return };
         if request.session_id == self.session_id {
-            self.unanswered(now, DisconnectReason::ConnectingToSelf);
+            connecting.met = Some(DisconnectReason::ConnectingToSelf);
         } else {
-            connecting.mutual = true;
+            connecting.met.get_or_insert(DisconnectReason::ConnectError);
         }
     }
 }

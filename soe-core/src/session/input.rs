@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// A heartbeat is answered by a server that has sent nothing for this long.
-const HEARTBEAT_ANSWER_AFTER: Duration = Duration::from_secs(5);
+const HEARTBEAT_ANSWER_AFTER: Duration = Duration::from_millis(500);
 /// An ordered message is news if its stamp is ahead of the last one by 1 to this.
 const MAX_STAMP_AHEAD: u16 = 30_000;
 /// A heartbeat without CRC: some peers send it that way. It proves nothing.
@@ -33,7 +33,7 @@ impl Session {
         if opcode::of(&datagram).is_some_and(opcode::is_exempt) {
             return self.handle_exempt(now, datagram);
         }
-        if matches!(self.state, State::Connecting(_)) || datagram.is_empty() {
+        if !self.negotiated || datagram.is_empty() {
             self.stats.ignored += 1;
             return Verdict::Unproven;
         }
@@ -54,6 +54,7 @@ impl Session {
             }
             Err(OpenError::Checksum(datagram) | OpenError::TooShort(datagram)) => {
                 self.stats.crc_rejects += 1;
+                self.strikes = 0;
                 tracing::trace!(session_id = self.session_id, length = datagram.len(), "wrong checksum");
                 Verdict::Rejected(datagram)
             }
@@ -71,13 +72,13 @@ impl Session {
         match Packet::decode(&datagram) {
             Ok(Packet::SessionRequest(request)) => {
                 if matches!(self.state, State::Connecting(_)) {
-                    self.handle_own_request(now, &request);
+                    self.handle_own_request(&request);
                 } else if self.role == Role::Client {
                     self.stats.ignored += 1;
                 } else if request.session_id != self.session_id || matches!(self.state, State::Closed(_)) {
                     return Verdict::Stranger(datagram);
                 } else {
-                    self.outbox.response_due = true;
+                    self.answer_again(now);
                 }
             }
             Ok(Packet::SessionResponse(response)) if self.role == Role::Client => self.handle_response(now, &response),
@@ -91,6 +92,7 @@ impl Session {
 
     /// A valid datagram: the peer is alive and knows us.
     pub(super) fn heard(&mut self, now: Instant) {
+        self.stats.datagrams_authentic += 1;
         self.last_received = now;
         if !self.confirmed {
             self.confirmed = true;
@@ -183,14 +185,14 @@ impl Session {
             Packet::NetStatusRequest(request) => self.outbox.net_status_reply = Some(Box::new(request)),
             Packet::NetStatusResponse(response) if self.clock.outstanding => {
                 let clock = millis(self.epoch, now);
-                self.clock.answered(clock, &response, self.stats.datagrams_received);
+                self.clock.answered(clock, &response, self.stats.datagrams_authentic);
             }
             _ => self.stats.ignored += 1,
         }
     }
 
     fn handle_reliable(&mut self, now: Instant, channel: ReliableChannel, sequence: u16, kind: Kind, body: Bytes) {
-        let limits = self.recv_limits(channel);
+        let limits = self.recv_limits(now, channel);
         self.reliable(channel);
         let Some(reliable) = self.channels[channel.index()].as_deref_mut() else { return };
         match reliable.receiver.receive(now, sequence, kind, body, &limits, &mut self.inbox) {
@@ -198,6 +200,7 @@ impl Session {
             Ok(Received::Ahead) => self.stats.out_of_order += 1,
             Ok(Received::Duplicate) => self.stats.duplicates += 1,
             Ok(Received::BeyondWindow) => self.stats.beyond_window += 1,
+            Err(corrupt) if reliable.receiver.is_broken() => return self.broken(corrupt.0),
             Err(corrupt) => return self.corrupt(corrupt.0),
         }
         self.stalled |= reliable.receiver.is_stalled();
@@ -212,8 +215,11 @@ impl Session {
             return;
         }
         self.backoff = 0;
+        if let Some(age) = acked.late {
+            self.rtt.late(age);
+        }
         if let Some((newest, oldest)) = acked.ages {
-            self.rtt.sample(newest, oldest);
+            self.rtt.sample(now, newest, oldest);
         }
         let newest = reliable.sender.flight().newest_acked();
         let round_trip = acked.ages.map(|(newest, _)| newest);

@@ -1,11 +1,13 @@
 //! One session as a value: input goes in, datagrams and messages come out.
 
 mod bundle;
+mod cadence;
 mod clock;
 mod closing;
 mod handshake;
 mod input;
 mod keys;
+mod memory;
 mod messages;
 mod outbox;
 mod output;
@@ -23,15 +25,18 @@ use std::{collections::VecDeque, fmt, time::Instant};
 pub use self::stats::SessionStats;
 pub use self::types::{Event, Receipt, Transmit, Undelivered, Verdict};
 
+pub(crate) use self::closing::PROOF;
 pub(crate) use self::handshake::response;
 
 use self::{
+    cadence::Cadence,
     clock::ClockSync,
     closing::Ending,
     handshake::Connecting,
     keys::Hooks,
     outbox::Outbox,
     pacing::Pacing,
+    stats::Counters,
     timer::{Timer, Timers},
 };
 use crate::{
@@ -70,12 +75,12 @@ enum Role {
 #[derive(Debug)]
 enum State {
     /// A client waits for the response to its request.
-    Connecting(Connecting),
+    Connecting(Box<Connecting>),
     Open,
     /// The application has closed; what it sent before is still being delivered.
     Closing(DisconnectReason),
     /// Over. Stragglers are told so until the ending says otherwise.
-    Closed(Ending),
+    Closed(Box<Ending>),
 }
 
 /// Both directions of a reliable channel, made when first used.
@@ -97,7 +102,8 @@ struct Reliable {
 /// 4. Send what [`poll_transmit`](Self::poll_transmit) gives, until `None`.
 /// 5. Come back at [`poll_timeout`](Self::poll_timeout) at the latest.
 ///
-/// Memory is bounded: messages to send by [`send_buffer`](crate::Settings::send_buffer) per channel, messages to read by
+/// Memory is bounded by [`SessionConfig::memory_ceiling`]: messages to send by
+/// [`send_buffer`](crate::Settings::send_buffer) per channel, messages to read by
 /// [`recv_buffer`](crate::Settings::recv_buffer), packets ahead of a gap by [`recv_window`](crate::Settings::recv_window)
 /// datagrams per channel, and a message under way by [`max_message_size`](crate::Settings::max_message_size) per channel.
 pub struct Session {
@@ -106,6 +112,8 @@ pub struct Session {
     state: State,
     session_id: u32,
     crc_seed: u32,
+    /// There has been a response: until then, also when it never comes, nothing that arrives proves anything.
+    negotiated: bool,
     /// The largest datagram agreed on, in bytes.
     udp_length: usize,
     framing: Framing,
@@ -127,6 +135,7 @@ pub struct Session {
     rtt: RttEstimator,
     congestion: Congestion,
     pacing: Pacing,
+    cadence: Cadence,
     /// Resend timers that have fired since the last acknowledgement of something new.
     backoff: u32,
     send_hooks: Option<Box<Hooks>>,
@@ -135,9 +144,15 @@ pub struct Session {
     timers: Timers,
     events: VecDeque<Event>,
     receipts: u64,
-    /// When the last UnknownSender came, while asking for a remap.
+    /// When the request of this session was last answered again.
+    answered_at: Option<Instant>,
+    /// Corrupt datagrams since the last wrong CRC: see [`corrupt`](Self::corrupt).
+    strikes: u8,
+    /// When the last UnknownSender came, if nothing valid has come since.
     unknown_sender_at: Option<Instant>,
-    stats: SessionStats,
+    /// When a remap was last asked for.
+    remap_asked_at: Option<Instant>,
+    stats: Counters,
 }
 
 impl Session {
@@ -148,6 +163,7 @@ impl Session {
             state,
             session_id,
             crc_seed: 0,
+            negotiated: false,
             udp_length: config.udp_length as usize,
             framing: Framing::plain(),
             epoch: now,
@@ -163,15 +179,19 @@ impl Session {
             rtt: RttEstimator::default(),
             congestion,
             pacing: Pacing::default(),
+            cadence: Cadence::default(),
             backoff: 0,
             send_hooks: None,
             recv_hooks: None,
             clock: ClockSync::default(),
-            timers: Timers::default(),
+            timers: Timers::new(now),
             events: VecDeque::new(),
             receipts: 0,
+            answered_at: None,
+            strikes: 0,
             unknown_sender_at: None,
-            stats: SessionStats::default(),
+            remap_asked_at: None,
+            stats: Counters::default(),
             config,
         }
     }
@@ -242,15 +262,6 @@ impl Session {
         idle && self.inbox.is_empty() && !self.outbox.has_unreliable()
     }
 
-    /// The memory that the session takes at this moment, in bytes: itself, messages that wait, packets under way or ahead of
-    /// a gap, half a message, and what keeps account of them. Receive buffers that messages share are not counted.
-    pub fn memory(&self) -> usize {
-        let channels = self.channels.iter().flatten();
-        let reliable: usize =
-            channels.map(|reliable| size_of::<Reliable>() + reliable.sender.bytes() + reliable.receiver.bytes()).sum();
-        size_of::<Self>() + reliable + self.inbox.bytes() + self.outbox.unreliable_bytes()
-    }
-
     /// The server's clock in milliseconds, modulo 2^32, as the exchanges of statistics have shown it; on the side that asks
     /// for them.
     pub fn server_clock(&self, now: Instant) -> Option<u32> {
@@ -277,7 +288,7 @@ impl Session {
                 .min()
                 .map(|sent| now.saturating_duration_since(sent)),
             since_received: self.confirmed.then(|| now.saturating_duration_since(self.last_received)),
-            ..self.stats
+            ..self.stats.snapshot()
         }
     }
 
@@ -312,15 +323,16 @@ impl Session {
         }
     }
 
-    fn recv_limits(&self, channel: ReliableChannel) -> RecvLimits {
+    fn recv_limits(&self, now: Instant, channel: ReliableChannel) -> RecvLimits {
         let settings = &*self.config;
+        let ride = self.cadence.wait(now, settings.ack_ride_limit);
         RecvLimits {
             window: settings.recv_window,
             message: settings.max_message_size + TRANSFORM_OVERHEAD,
             inbox: settings.recv_buffer,
             acks: AckPolicy {
                 packets: if settings.ack_every_packet { 1 } else { settings.ack_packets },
-                delay: settings.max_ack_delay,
+                delay: ride.map_or(settings.max_ack_delay, |ride| ride.max(settings.max_ack_delay)),
             },
             unordered: settings.channels[channel.index()].unordered,
         }
@@ -328,7 +340,7 @@ impl Session {
 
     /// Delivers what waited for room.
     fn drain(&mut self) {
-        let limits = ReliableChannel::ALL.map(|channel| self.recv_limits(channel));
+        let limits = ReliableChannel::ALL.map(|channel| self.recv_limits(self.last_received, channel));
         let mut corrupt = None;
         self.stalled = false;
         for (limits, reliable) in limits.iter().zip(&mut self.channels) {
@@ -339,7 +351,7 @@ impl Session {
             self.stalled |= reliable.receiver.is_stalled();
         }
         if let Some(error) = corrupt {
-            self.corrupt(error.0);
+            self.broken(error.0);
         }
     }
 }

@@ -48,6 +48,21 @@ impl Outbox {
         self.unreliable_bytes
     }
 
+    /// Memory held at this moment.
+    pub(super) fn memory(&self) -> usize {
+        let reply = self.net_status_reply.as_ref().map_or(0, |_| size_of::<NetStatusRequest>());
+        let places = self.unreliable.capacity() * size_of::<(Channel, Bytes)>();
+        let messages = self.unreliable_bytes - self.unreliable.len() * MESSAGE_OVERHEAD;
+        messages + places + self.held.as_ref().map_or(0, |held| held.len()) + reply
+    }
+
+    /// The most memory that this takes with a send buffer of so many bytes and datagrams of this size.
+    pub(super) const fn memory_ceiling(buffer: usize, datagram: usize) -> usize {
+        // A queue that has just grown is half empty.
+        let places = 2 * (buffer / (MESSAGE_OVERHEAD + 1) + 2) * size_of::<(Channel, Bytes)>();
+        buffer + places + 2 * datagram + size_of::<NetStatusRequest>()
+    }
+
     pub(super) fn has_unreliable(&self) -> bool {
         !self.unreliable.is_empty()
     }

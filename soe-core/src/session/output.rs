@@ -106,13 +106,15 @@ impl Session {
     /// Appends the next datagram. Returns its size.
     fn next_datagram(&mut self, now: Instant, out: &mut Vec<u8>) -> Option<usize> {
         let start = out.len();
+        // What carries no CRC proves nothing to the peer, and strangers can provoke it: it is no sign of life, and it takes no
+        // number, from which losses are told.
         if self.write_packet(now, out)? == Seal::Sealed {
             self.framing.seal(out, start);
+            self.outbox.datagrams += 1;
+            self.outbox.heartbeat_due = false;
+            self.last_sent = now;
         }
         let size = out.len() - start;
-        self.outbox.datagrams += 1;
-        self.outbox.heartbeat_due = false;
-        self.last_sent = now;
         self.stats.datagrams_sent += 1;
         self.stats.bytes_sent += size as u64;
         Some(size)
@@ -133,7 +135,7 @@ impl Session {
             return Some(Seal::Exempt);
         }
         let (clock, sent, received) =
-            (millis(self.epoch, now), self.stats.datagrams_sent + 1, self.stats.datagrams_received);
+            (millis(self.epoch, now), self.outbox.datagrams + 1, self.stats.datagrams_authentic);
         // Clock sync travels alone: company would delay it, and some peers look for it only there.
         if let Some(request) = self.outbox.net_status_reply.take() {
             self.clock.respond(clock, &request, sent, received).encode(out);
@@ -172,6 +174,9 @@ impl Session {
         let pieces = !data || self.fits_pieces(limit);
         if pieces {
             self.write_acks(&mut bundle);
+        }
+        if data {
+            self.cadence.sent(now);
         }
         self.write_reliable(now, &mut bundle, if pieces { MAX_MULTI_PIECE } else { limit });
         self.write_unreliable(&mut bundle);
@@ -222,18 +227,19 @@ impl Session {
     }
 
     fn write_acks(&mut self, bundle: &mut Bundle<'_>) {
+        let datagram = self.outbox.datagrams;
         for channel in ReliableChannel::ALL {
             let Some(reliable) = self.channels[channel.index()].as_deref_mut() else { continue };
             let expected = reliable.receiver.expected();
             let acks = reliable.receiver.acks();
             while bundle.room() >= ACK_PIECE && !acks.is_empty() {
-                bundle.add(|out| {
-                    match acks.take(expected)? {
-                        Ack::All(sequence) => AcknowledgeAll { channel, sequence: sequence as u16 }.encode(out),
-                        Ack::One(sequence) => Acknowledge { channel, sequence: sequence as u16 }.encode(out),
-                    }
-                    Some(())
-                });
+                bundle.add(|out| acks.take(expected, datagram).map(|ack| put_ack(channel, ack, out)));
+            }
+            while bundle.room() >= ACK_PIECE && !bundle.is_empty() {
+                let second = acks.take_second(expected, datagram);
+                if bundle.add(|out| second.map(|ack| put_ack(channel, ack, out))).is_none() {
+                    break;
+                }
             }
         }
         let mut receivers = self.channels.iter().flatten();
@@ -257,13 +263,11 @@ impl Session {
                 }
                 let before = bundle.len();
                 let Some(written) = bundle.add(|out| reliable.sender.write(slot, &limits, out)) else {
-                    if slot.budget < self.udp_length {
-                        self.congestion.window_limited();
-                    }
                     break;
                 };
                 self.paced(channel, bundle.len() - before, written.resend.is_some());
                 self.count(written);
+                self.congestion.sent(self.in_flight());
             }
         }
     }
@@ -293,11 +297,10 @@ impl Session {
         match written.resend {
             None => self.stats.reliable_sent += 1,
             Some(Cause::Overtaken) => self.stats.resent_lost += 1,
-            Some(Cause::Timeout) => {
-                self.stats.resent_timeout += 1;
-                self.outbox.probes = self.outbox.probes.saturating_sub(1);
-            }
+            Some(Cause::Timeout) => self.stats.resent_timeout += 1,
         }
+        // Whatever was resent provokes the answer that the probe is for.
+        self.outbox.probes -= usize::from(written.resend.is_some() && self.outbox.probes > 0);
     }
 
     fn write_unreliable(&mut self, bundle: &mut Bundle<'_>) {
@@ -359,7 +362,8 @@ impl Session {
         }
     }
 
-    /// Whether a call of [`poll_transmit`](Self::poll_transmit) would give something.
+    /// Whether a call of [`poll_transmit`](Self::poll_transmit) is worth while. If not, it gives nothing; if so, it may still
+    /// turn out that the congestion window has no room for the next packet.
     pub fn has_transmit(&self, now: Instant) -> bool {
         let outbox = &self.outbox;
         match &self.state {
@@ -389,5 +393,12 @@ impl Session {
 
     pub(super) fn is_client(&self) -> bool {
         self.role == Role::Client
+    }
+}
+
+fn put_ack(channel: ReliableChannel, ack: Ack, out: &mut Vec<u8>) {
+    match ack {
+        Ack::All(sequence) => AcknowledgeAll { channel, sequence: sequence as u16 }.encode(out),
+        Ack::One(sequence) => Acknowledge { channel, sequence: sequence as u16 }.encode(out),
     }
 }

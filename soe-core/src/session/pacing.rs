@@ -7,8 +7,10 @@ use crate::{ReliableChannel, channel::pacer::Pacer};
 
 /// Below this round trip a link is local: what leaves at once arrives at once, and timers are too coarse to pace.
 const LOCAL: Duration = Duration::from_millis(3);
-/// How much faster than the window a round trip data leaves, so that pacing never starves the window.
+/// How much faster than the window a round trip data leaves, so that pacing never starves the window,
 const GAIN: f64 = 1.25;
+/// and while it doubles each round trip.
+const START_GAIN: f64 = 2.5;
 /// Datagrams that may leave back to back after a pause.
 const BURST: usize = 16;
 
@@ -26,7 +28,8 @@ impl Session {
     /// Bytes a second that the congestion window amounts to; `None` on a local link.
     fn pace(&self) -> Option<f64> {
         let round_trip = self.rtt.smoothed().filter(|&round_trip| round_trip >= LOCAL)?;
-        Some(GAIN * self.congestion.window() as f64 / round_trip.as_secs_f64())
+        let gain = if self.congestion.is_starting() { START_GAIN } else { GAIN };
+        Some(gain * self.congestion.window() as f64 / round_trip.as_secs_f64())
     }
 
     fn trickle(&self, channel: ReliableChannel) -> Option<f64> {

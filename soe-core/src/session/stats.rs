@@ -10,6 +10,8 @@ pub struct SessionStats {
     pub datagrams_sent: u64,
     /// Datagrams that came from the peer's address.
     pub datagrams_received: u64,
+    /// Datagrams received whose CRC was right: what the exchange of statistics tells the peer.
+    pub datagrams_authentic: u64,
     /// Bytes sent in datagrams, UDP and IP headers not counted.
     pub bytes_sent: u64,
     /// Bytes received in datagrams, UDP and IP headers not counted.
@@ -24,8 +26,8 @@ pub struct SessionStats {
     pub message_bytes_received: u64,
     /// Datagrams dropped for a wrong CRC, or too short to have one.
     pub crc_rejects: u64,
-    /// Datagrams with a right CRC and no sensible content, dropped because the CRC has no bytes and proves nothing; or with
-    /// an unknown op code.
+    /// Datagrams with a right CRC and no sensible content, dropped because so short a CRC could have been guessed; or packets
+    /// with an unknown op code.
     pub malformed: u64,
     /// Packets ignored: handshakes out of place, disconnects with another id, and the like.
     pub ignored: u64,
@@ -80,3 +82,48 @@ pub struct SessionStats {
     /// How long ago the last valid datagram came.
     pub since_received: Option<Duration>,
 }
+
+/// Makes the struct of what is counted, and its way into a snapshot: a snapshot's gauges would weigh on every session.
+macro_rules! counters {
+    ($($name:ident),* $(,)?) => {
+        /// What a session counts as it goes; [`SessionStats`] says what each means.
+        #[derive(Clone, Debug, Default)]
+        pub(super) struct Counters {
+            $(pub(super) $name: u64,)*
+        }
+
+        impl Counters {
+            pub(super) fn snapshot(&self) -> SessionStats {
+                SessionStats { $($name: self.$name,)* ..SessionStats::default() }
+            }
+        }
+    };
+}
+
+counters!(
+    datagrams_sent,
+    datagrams_received,
+    datagrams_authentic,
+    bytes_sent,
+    bytes_received,
+    messages_sent,
+    messages_received,
+    message_bytes_sent,
+    message_bytes_received,
+    crc_rejects,
+    malformed,
+    ignored,
+    duplicates,
+    out_of_order,
+    beyond_window,
+    overtaken,
+    unread_dropped,
+    oversized_dropped,
+    bogus_acks,
+    reliable_sent,
+    resent_lost,
+    resent_timeout,
+    redundant_copies,
+    resend_timeouts,
+    unknown_sender,
+);

@@ -11,6 +11,16 @@ const MAX_RESEND_INTERVAL: Duration = Duration::from_secs(2);
 const PERSISTENT: u32 = 3;
 /// UnknownSender must have come again within this long before the deadline to count as still coming.
 const UNKNOWN_SENDER_FRESH: Duration = Duration::from_secs(2);
+/// A peer is asked for a sign of life in this last part of the inactivity time-out: 1/8, so that by default its heartbeat
+/// is overdue when it is asked.
+const SILENCE_ASKED: u32 = 8;
+/// How often it is asked.
+const ASK_INTERVAL: Duration = Duration::from_millis(250);
+
+/// How long a peer may be silent before it is asked.
+pub(super) fn first_silence(timeout: Duration) -> Duration {
+    timeout - timeout / SILENCE_ASKED
+}
 
 impl Session {
     /// Does what is due. To be called at [`poll_timeout`](Self::poll_timeout), and harmless at any other time.
@@ -57,7 +67,7 @@ impl Session {
             self.outbox.heartbeat_due = true;
             self.shrink();
         }
-        self.timers.set(Timer::Heartbeat, deadline.max(now + self.config.heartbeat_after.min(Duration::from_secs(1))));
+        self.timers.set(Timer::Heartbeat, if deadline <= now { now + self.config.heartbeat_after } else { deadline });
     }
 
     fn port_alive_timer(&mut self, now: Instant) {
@@ -78,11 +88,17 @@ impl Session {
     }
 
     fn inactivity_timer(&mut self, now: Instant) {
-        let deadline = self.last_received + self.config.inactivity_timeout;
+        let timeout = self.config.inactivity_timeout;
+        let deadline = self.last_received + timeout;
+        let ask = self.last_received + first_silence(timeout);
         if deadline <= now {
             self.end(now, Closed::new(Origin::Transport, DisconnectReason::Timeout), true);
+        } else if ask <= now {
+            // A lost heartbeat or two must not end an idle session; everybody answers this.
+            self.outbox.net_status_due = true;
+            self.timers.set(Timer::Inactivity, deadline.min(now + ASK_INTERVAL));
         } else {
-            self.timers.set(Timer::Inactivity, deadline);
+            self.timers.set(Timer::Inactivity, ask);
         }
     }
 
@@ -104,10 +120,13 @@ impl Session {
         }
         if !self.timers.is_set(Timer::Remap) {
             self.timers.set(Timer::Remap, now + self.config.remap_timeout);
-        } else if self.unknown_sender_at.is_some_and(|last| now < last + REMAP_INTERVAL) {
-            return;
         }
         self.unknown_sender_at = Some(now);
+        // However often the server answers in between: whoever keeps sending these must not keep both sides busy.
+        if self.remap_asked_at.is_some_and(|last| now < last + REMAP_INTERVAL) {
+            return;
+        }
+        self.remap_asked_at = Some(now);
         self.outbox.remap_due = true;
         self.outbox.net_status_due = true;
     }

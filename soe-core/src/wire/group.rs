@@ -67,6 +67,13 @@ pub struct GroupElements<'a> {
     rest: &'a [u8],
 }
 
+impl<'a> GroupElements<'a> {
+    /// What has not been walked through yet.
+    pub(crate) const fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+}
+
 impl<'a> Iterator for GroupElements<'a> {
     type Item = Result<&'a [u8], DecodeError>;
 

@@ -1,0 +1,31 @@
+//! What each target does with its bytes. None may panic, whatever they are.
+
+mod admission;
+mod differential;
+mod handshake;
+mod input;
+mod session;
+mod wire;
+
+pub use self::{
+    admission::datagram_to_admission,
+    differential::differential,
+    handshake::handshake,
+    session::{datagram_to_session, fragments, nesting},
+    wire::{inflate, round_trip},
+};
+
+/// A target takes whatever the fuzzer makes.
+pub type Target = fn(&[u8]);
+
+/// Every target by name.
+pub const ALL: [(&str, Target); 8] = [
+    ("datagram_to_session", datagram_to_session),
+    ("datagram_to_admission", datagram_to_admission),
+    ("handshake", handshake),
+    ("fragments", fragments),
+    ("nesting", nesting),
+    ("inflate", inflate),
+    ("round_trip", round_trip),
+    ("differential", differential),
+];

@@ -1,0 +1,66 @@
+//! How a client is told that it gets no session.
+
+use std::{net::SocketAddr, time::Instant};
+
+use super::{
+    Admission, Admit,
+    strangers::{Name, Stranger},
+};
+use crate::{
+    DisconnectReason, Framing, SessionConfig,
+    session::response,
+    wire::{Disconnect, SessionRequest},
+};
+
+/// In place of a configuration: strangers that are to be refused once they have proved their address.
+pub(super) const OVER_CAPACITY: u8 = 14;
+pub(super) const MISMATCHED: u8 = 15;
+
+impl Admission {
+    /// Tells a client in a form that it can read that it gets no session: a response, and a Disconnect under it. Both at once
+    /// if that is no more than one and a half times what it sent; otherwise the Disconnect waits until the client has proved
+    /// its address, or the server would amplify what others send in its name.
+    pub(super) fn refuse(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        request: &SessionRequest<'_>,
+        refused: u8,
+        length: usize,
+    ) -> Admit {
+        let config = self.session_config(0).clone();
+        let session_id = request.session_id;
+        let period_tag = self.cookies.period_tag();
+        let Some(seed) = self.cookies.seed(from, session_id, period_tag) else { return self.ignored() };
+        let passes = config.passes.map(u8::from);
+        let Ok(framing) = Framing::new(seed, config.crc_length, passes, &config.dialect.codecs) else {
+            return self.ignored();
+        };
+        let answer = response(&config, session_id, seed);
+        let farewell = refusal(&config, &framing, session_id, refused);
+        let both = (answer.encoded_len() + farewell.len()) * 2 <= length * 3;
+        self.reply(|out| answer.encode(out));
+        if both {
+            self.replies.push_back(farewell);
+        } else {
+            let (version, config, name) = (request.version, refused, Name::default());
+            let stranger = Stranger { from, session_id, udp_length: 0, version, period_tag, proofs: 0, config, name };
+            let place = self.cookies.place(from.ip(), from.port());
+            self.stats.evicted += u64::from(self.strangers.put(now, place, &stranger));
+        }
+        Admit::Answered
+    }
+}
+
+/// The Disconnect that refuses a session, sealed.
+pub(super) fn refusal(config: &SessionConfig, framing: &Framing, session_id: u32, refused: u8) -> Vec<u8> {
+    let reason = match refused {
+        MISMATCHED => DisconnectReason::ProtocolMismatch,
+        _ => DisconnectReason::ConnectionRefused,
+    };
+    let reason = config.dialect.policies.disconnect_reason.then_some(reason);
+    let mut out = Vec::new();
+    Disconnect { session_id, reason }.encode(&mut out);
+    framing.seal(&mut out, 0);
+    out
+}

@@ -1,0 +1,69 @@
+//! What an admission hands out: verdicts, newcomers, counts.
+
+use crate::{RequestInfo, Session, wire::RemapConnection};
+
+/// What became of a stranger's datagram.
+#[derive(Debug)]
+#[must_use]
+#[non_exhaustive]
+pub enum Admit {
+    /// It was answered; the answer waits in [`Admission::poll_transmit`].
+    Answered,
+    /// It was dropped, and counted.
+    Dropped,
+    /// It opened a session.
+    Opened(Box<Newcomer>),
+    /// Somebody claims that the session with this id and seed goes on from its address. Whoever holds the sessions looks it
+    /// up, asks [`RemapPolicy::allows`], and lets the session's datagrams come from the new address from then on; it sends
+    /// there after the first that is [`Authentic`](crate::Verdict::Authentic).
+    Remap(RemapConnection),
+}
+
+/// A session that a stranger has opened.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Newcomer {
+    /// What it asked for.
+    pub request: RequestInfo,
+    /// The session. It has already been given the datagram that opened it.
+    pub session: Session,
+}
+
+/// Counts of what strangers have done. All start with the admission.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AdmissionStats {
+    /// Session requests received.
+    pub requests: u64,
+    /// Responses sent.
+    pub responses: u64,
+    /// Sessions opened.
+    pub opened: u64,
+    /// Requests refused for their version or protocol name, or with a udp length below 64 bytes.
+    pub mismatched: u64,
+    /// Requests refused, or first datagrams dropped, for want of room.
+    pub over_capacity: u64,
+    /// Answers not sent because a limit was reached: the sum of the next two.
+    pub rate_limited: u64,
+    /// Answers not sent because the limit of their prefix was reached.
+    pub rate_limited_prefix: u64,
+    /// Answers not sent because the limit of all addresses together was reached.
+    pub rate_limited_all: u64,
+    /// Sessions that were to open with the response and had to wait for a first valid datagram instead: too many at once, or
+    /// from the address of a live session.
+    pub opening_deferred: u64,
+    /// Strangers forgotten because others needed the place.
+    pub evicted: u64,
+    /// First datagrams with a wrong CRC.
+    pub crc_rejects: u64,
+    /// Valid datagrams that were not enough to end the live session at their address.
+    pub more_proof_wanted: u64,
+    /// Packets from addresses without a session.
+    pub unknown_senders: u64,
+    /// UnknownSender replies sent.
+    pub unknown_sender_replies: u64,
+    /// Requests for a remap.
+    pub remaps: u64,
+    /// Everything else that was dropped.
+    pub ignored: u64,
+}

@@ -1,0 +1,68 @@
+//! When this side is likely to send next: what an acknowledgement may wait for.
+
+use std::time::{Duration, Instant};
+
+/// Datagrams closer together than this belong to one burst.
+const BURST: Duration = Duration::from_millis(1);
+
+/// The rhythm in which an application sends, as far as it has one.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Cadence {
+    last: Option<Instant>,
+    /// The average time between bursts.
+    gap: Option<Duration>,
+}
+
+impl Cadence {
+    /// A datagram with messages has left.
+    pub(super) fn sent(&mut self, now: Instant) {
+        if let Some(last) = self.last {
+            let gap = now.saturating_duration_since(last);
+            if gap < BURST {
+                return;
+            }
+            self.gap = Some(self.gap.map_or(gap, |average| (average * 3 + gap) / 4));
+        }
+        self.last = Some(now);
+    }
+
+    /// How long to wait for the next datagram with messages, if one is likely within `limit`: a quarter longer than the rhythm
+    /// says.
+    pub(super) fn wait(&self, now: Instant, limit: Duration) -> Option<Duration> {
+        let (last, gap) = (self.last?, self.gap?);
+        let expected = (last + gap + gap / 4).checked_duration_since(now)?;
+        (gap <= limit).then(|| expected.min(limit))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn a_steady_sender_is_waited_for() {
+        let start = Instant::now();
+        let mut cadence = Cadence::default();
+        assert_eq!(cadence.wait(start, 60 * MS), None);
+        for n in 0..20 {
+            cadence.sent(start + 50 * MS * n);
+            cadence.sent(start + 50 * MS * n + MS / 2);
+        }
+        let last = start + 50 * MS * 19;
+        let wait = cadence.wait(last + 20 * MS, 60 * MS).unwrap();
+        assert!((30 * MS..=45 * MS).contains(&wait), "{wait:?}");
+    }
+
+    #[test]
+    fn one_that_has_stopped_or_seldom_sends_is_not() {
+        let start = Instant::now();
+        let mut cadence = Cadence::default();
+        for n in 0..20 {
+            cadence.sent(start + 50 * MS * n);
+        }
+        assert_eq!(cadence.wait(start + 50 * MS * 19 + 70 * MS, 60 * MS), None);
+        assert_eq!(cadence.wait(start + 50 * MS * 19, 40 * MS), None);
+    }
+}

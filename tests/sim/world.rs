@@ -1,0 +1,397 @@
+//! Virtual time: clients, a server, the links between them, and what happens when.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BinaryHeap},
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use soe_core::{AdmissionConfig, Closed, DisconnectReason, Framing, Session, SessionConfig, wire::opcode};
+
+use super::{
+    app::{App, Plan},
+    endpoint::Endpoint,
+    network::{Counts, Faults, Link},
+    rng::{Rng, Trace},
+    server::{Server, Touched},
+};
+
+/// Whom something happens to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Place {
+    Client(usize),
+    Peer(usize),
+}
+
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Happening {
+    ToServer(SocketAddr, Vec<u8>),
+    ToClient(SocketAddr, Vec<u8>),
+    Alarm(Place),
+}
+
+/// A client, and the path between it and the server.
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) endpoint: Endpoint,
+    /// As the server sees it.
+    pub(crate) address: SocketAddr,
+    pub(crate) up: Link,
+    pub(crate) down: Link,
+}
+
+/// Everything there is, at one moment.
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) now: Instant,
+    pub(crate) epoch: Instant,
+    pub(crate) seed: u64,
+    pub(crate) rng: Rng,
+    queue: BinaryHeap<Reverse<(Instant, u64, Happening)>>,
+    happenings: u64,
+    pub(crate) server: Server,
+    session: SessionConfig,
+    pub(crate) clients: Vec<Client>,
+    by_address: BTreeMap<SocketAddr, usize>,
+    /// The applications that the server will have for sessions asked for, by their ids.
+    counterparts: BTreeMap<u32, App>,
+    pub(crate) trace: Trace,
+    pub(crate) steps: u64,
+    /// Steps since time last advanced.
+    stuck: u32,
+    allowed: Vec<DisconnectReason>,
+    pub(crate) endings: Vec<(Place, Closed)>,
+    buf: Vec<u8>,
+}
+
+/// More steps than this without time advancing are a loop.
+const MAX_STUCK: u32 = 100_000;
+
+impl World {
+    pub(crate) fn new(seed: u64, config: impl Into<AdmissionConfig>) -> Self {
+        let (now, config) = (Instant::now(), config.into());
+        let mut rng = Rng::of(seed, 0);
+        let mut key = [0; 16];
+        key[..8].copy_from_slice(&rng.next().to_le_bytes());
+        key[8..].copy_from_slice(&rng.next().to_le_bytes());
+        Self {
+            now,
+            epoch: now,
+            seed,
+            rng,
+            queue: BinaryHeap::new(),
+            happenings: 0,
+            session: config.session.clone(),
+            server: Server::new(now, config, key),
+            clients: Vec::new(),
+            by_address: BTreeMap::new(),
+            counterparts: BTreeMap::new(),
+            trace: Trace::default(),
+            steps: 0,
+            stuck: 0,
+            allowed: Vec::new(),
+            endings: Vec::new(),
+            buf: Vec::new(),
+        }
+    }
+
+    /// Sessions may end for these reasons from now on; until then, for none.
+    pub(crate) fn allow(&mut self, reasons: &[DisconnectReason]) {
+        self.allowed.extend_from_slice(reasons);
+    }
+
+    /// A client that connects now. Returns its number.
+    pub(crate) fn connect(
+        &mut self,
+        config: SessionConfig,
+        address: SocketAddr,
+        [up, down]: [Faults; 2],
+        [client, server]: [Plan; 2],
+    ) -> usize {
+        let n = self.clients.len();
+        let [app, counterpart] = App::pair(self.rng.next(), client, server);
+        let id = self.rng.next() as u32;
+        let session = Session::connect(self.now, config, id);
+        let peer_limit = self.session.udp_length;
+        self.clients.push(Client {
+            endpoint: Endpoint::new(self.now, session, app, peer_limit),
+            address,
+            up: Link::new(self.epoch, up, Rng::of(self.seed, 0x7570 + n as u64 * 0x10000)),
+            down: Link::new(self.epoch, down, Rng::of(self.seed, 0x646F + n as u64 * 0x10000)),
+        });
+        self.counterparts.insert(id, counterpart);
+        self.by_address.insert(address, n);
+        self.serve(Place::Client(n));
+        n
+    }
+
+    /// The program behind a client is started again: the old session is gone without a word.
+    pub(crate) fn restart(&mut self, n: usize, [client, server]: [Plan; 2]) {
+        let [app, counterpart] = App::pair(self.rng.next(), client, server);
+        let id = self.rng.next() as u32;
+        let config = self.clients[n].endpoint.session.config().clone();
+        let session = Session::connect(self.now, config, id);
+        self.clients[n].endpoint = Endpoint::new(self.now, session, app, self.session.udp_length);
+        self.counterparts.insert(id, counterpart);
+        self.serve(Place::Client(n));
+    }
+
+    /// The network gives a client another address; what is under way to the old one is lost.
+    pub(crate) fn readdress(&mut self, n: usize, address: SocketAddr) {
+        let old = std::mem::replace(&mut self.clients[n].address, address);
+        self.by_address.remove(&old);
+        self.by_address.insert(address, n);
+    }
+
+    pub(crate) fn client(&mut self, n: usize) -> &mut Endpoint {
+        &mut self.clients[n].endpoint
+    }
+
+    /// The server's session with the present session of a client.
+    pub(crate) fn peer_of(&self, n: usize) -> Option<usize> {
+        self.server.find(self.clients[n].endpoint.session.session_id())
+    }
+
+    /// The server's end of a client's session.
+    pub(crate) fn peer(&mut self, n: usize) -> &mut Endpoint {
+        let peer = self.peer_of(n).expect("the server has let the client in");
+        &mut self.server.peer(peer).expect("the session is remembered").endpoint
+    }
+
+    /// The same, to look at, if it is there.
+    pub(crate) fn peer_end(&self, n: usize) -> Option<&Endpoint> {
+        self.server.peers[self.peer_of(n)?].as_ref().map(|peer| &peer.endpoint)
+    }
+
+    pub(crate) fn has_peer(&self, n: usize) -> bool {
+        self.peer_end(n).is_some()
+    }
+
+    /// Something outside of the network has changed a session: its application did something.
+    pub(crate) fn touch(&mut self, n: usize) {
+        self.serve(Place::Client(n));
+        if let Some(peer) = self.peer_of(n) {
+            self.serve(Place::Peer(peer));
+        }
+    }
+
+    /// Lets a stranger, or a forger, send the server something.
+    pub(crate) fn forge_to_server(&mut self, from: SocketAddr, datagram: Vec<u8>) {
+        self.push(self.now, Happening::ToServer(from, datagram));
+    }
+
+    /// Lets somebody send a client something in the server's name.
+    pub(crate) fn forge_to_client(&mut self, n: usize, datagram: Vec<u8>) {
+        self.push(self.now, Happening::ToClient(self.clients[n].address, datagram));
+    }
+
+    pub(crate) fn calm(&mut self) {
+        for client in &mut self.clients {
+            client.up.calm();
+            client.down.calm();
+        }
+    }
+
+    /// What the network has done, over all links.
+    pub(crate) fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        for client in &self.clients {
+            counts += client.up.counts;
+            counts += client.down.counts;
+        }
+        counts
+    }
+
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.now - self.epoch
+    }
+
+    pub(crate) fn run_for(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.step(end) {}
+        self.now = end;
+    }
+
+    /// Runs until the condition holds. Returns whether it did within this time.
+    pub(crate) fn run_until(&mut self, time: Duration, mut done: impl FnMut(&Self) -> bool) -> bool {
+        let end = self.now + time;
+        loop {
+            if done(self) {
+                return true;
+            }
+            if !self.step(end) {
+                self.now = end;
+                return done(self);
+            }
+        }
+    }
+
+    /// Goes on to the next thing that happens, if that is not after `end`.
+    fn step(&mut self, end: Instant) -> bool {
+        if self.queue.peek().is_none_or(|Reverse((at, ..))| *at > end) {
+            return false;
+        }
+        let Some(Reverse((at, _, happening))) = self.queue.pop() else { return false };
+        self.stuck = if at > self.now { 0 } else { self.stuck + 1 };
+        assert!(self.stuck < MAX_STUCK, "time stands still at {:?}", self.elapsed());
+        self.now = self.now.max(at);
+        self.steps += 1;
+        match happening {
+            Happening::ToServer(from, datagram) => self.to_server(from, &datagram),
+            Happening::ToClient(address, datagram) => {
+                let Some(&n) = self.by_address.get(&address) else { return true };
+                let session = &mut self.clients[n].endpoint.session;
+                if session.is_drained() {
+                    return true;
+                }
+                let _ = session.handle_datagram(self.now, datagram[..].into());
+                self.serve(Place::Client(n));
+            }
+            Happening::Alarm(place) => self.alarm(place),
+        }
+        true
+    }
+
+    fn to_server(&mut self, from: SocketAddr, datagram: &[u8]) {
+        let counterparts = &mut self.counterparts;
+        let mut apps = |id: u32| counterparts.remove(&id).expect("one session for each that is asked for");
+        let mut answers = Vec::new();
+        let mut reply = |answer: &[u8]| answers.push(answer.to_vec());
+        let touched = self.server.handle(self.now, from, datagram, &mut apps, &mut reply);
+        for answer in answers {
+            self.send_to_client(from, &answer);
+        }
+        let Touched { peer, replaced } = touched;
+        for n in peer.into_iter().chain(replaced) {
+            self.serve(Place::Peer(n));
+        }
+    }
+
+    fn alarm(&mut self, place: Place) {
+        let now = self.now;
+        let Some(endpoint) = self.endpoint(place) else { return };
+        if endpoint.alarm != Some(now) {
+            return;
+        }
+        endpoint.alarm = None;
+        endpoint.wake(now);
+        self.serve(place);
+    }
+
+    fn endpoint(&mut self, place: Place) -> Option<&mut Endpoint> {
+        match place {
+            Place::Client(n) => Some(&mut self.clients[n].endpoint),
+            Place::Peer(n) => self.server.peer(n).map(|peer| &mut peer.endpoint),
+        }
+    }
+
+    /// Lets an end act on what has happened to it, and sees to it that it wakes in time.
+    fn serve(&mut self, place: Place) {
+        let (now, mut buf) = (self.now, std::mem::take(&mut self.buf));
+        let mut datagrams = Vec::new();
+        if let Some(endpoint) = self.endpoint(place) {
+            let was_open = endpoint.closed.is_none();
+            endpoint.serve(now, &mut buf, |datagram| datagrams.push(datagram.to_vec()));
+            let closed = endpoint.closed.filter(|_| was_open);
+            let wanted = [endpoint.session.poll_timeout(), endpoint.app.tick].into_iter().flatten().min();
+            let earlier = wanted.filter(|at| endpoint.alarm.is_none_or(|alarm| *at < alarm));
+            if let Some(at) = earlier {
+                endpoint.alarm = Some(at.max(now));
+                self.push(at.max(now), Happening::Alarm(place));
+            }
+            if let Some(closed) = closed {
+                self.ended(place, closed);
+            }
+        }
+        self.buf = buf;
+        for datagram in datagrams {
+            match place {
+                Place::Client(n) => self.send_to_server(n, &datagram),
+                Place::Peer(n) => {
+                    let address = self.server.peer(n).map(|peer| peer.address);
+                    address.into_iter().for_each(|address| self.send_to_client(address, &datagram));
+                }
+            }
+        }
+        if let Place::Peer(n) = place {
+            self.server.forget_drained(n);
+        }
+    }
+
+    fn ended(&mut self, place: Place, closed: Closed) {
+        let replaced = closed.reason == DisconnectReason::NewConnectionAttempt;
+        assert!(
+            self.allowed.contains(&closed.reason) || (replaced && matches!(place, Place::Peer(_))),
+            "{place:?} closed at {:?}: {closed}",
+            self.elapsed()
+        );
+        self.endings.push((place, closed));
+    }
+
+    fn push(&mut self, at: Instant, happening: Happening) {
+        self.happenings += 1;
+        self.queue.push(Reverse((at, self.happenings, happening)));
+    }
+
+    fn send_to_server(&mut self, n: usize, datagram: &[u8]) {
+        self.record(b'>', n, datagram);
+        let framing = self.framing(n);
+        let Client { address, up, .. } = &mut self.clients[n];
+        let (address, queue, happenings) = (*address, &mut self.queue, &mut self.happenings);
+        up.carry(
+            self.now,
+            datagram,
+            |damaged| detectable(&framing, datagram, damaged),
+            |at, datagram| {
+                *happenings += 1;
+                queue.push(Reverse((at, *happenings, Happening::ToServer(address, datagram))));
+            },
+        );
+    }
+
+    fn send_to_client(&mut self, address: SocketAddr, datagram: &[u8]) {
+        // Nobody is there any more: it travels nevertheless, and the trace knows it.
+        let Some(&n) = self.by_address.get(&address) else { return self.record(b'x', usize::MAX, datagram) };
+        self.record(b'<', n, datagram);
+        let framing = self.framing(n);
+        let (down, queue, happenings) = (&mut self.clients[n].down, &mut self.queue, &mut self.happenings);
+        down.carry(
+            self.now,
+            datagram,
+            |damaged| detectable(&framing, datagram, damaged),
+            |at, datagram| {
+                *happenings += 1;
+                queue.push(Reverse((at, *happenings, Happening::ToClient(address, datagram))));
+            },
+        );
+    }
+
+    fn record(&mut self, direction: u8, n: usize, datagram: &[u8]) {
+        self.trace.word(self.elapsed().as_nanos() as u64);
+        self.trace.word(u64::from(direction) << 56 ^ n as u64);
+        self.trace.bytes(datagram);
+        if super::runner::prints_datagrams() {
+            let head = &datagram[..datagram.len().min(24)];
+            println!("{:12.6} {}{n} {:4} {head:02x?}", self.elapsed().as_secs_f64(), direction as char, datagram.len());
+        }
+    }
+
+    /// What tells whether damage to this client's datagrams would be noticed.
+    fn framing(&self, n: usize) -> Option<Framing> {
+        let session = &self.clients[n].endpoint.session;
+        let length = self.session.crc_length;
+        let faults = [&self.clients[n].up.faults, &self.clients[n].down.faults];
+        if length == 0 || faults.iter().all(|faults| faults.corrupt + faults.truncate == 0.0) {
+            return None;
+        }
+        Framing::new(session.crc_seed(), length, [0, 0], &[None, None]).ok()
+    }
+}
+
+/// Handshakes carry no CRC, so damage to them goes unnoticed; the checksum of UDP is what protects them.
+fn detectable(framing: &Option<Framing>, datagram: &[u8], damaged: &[u8]) -> bool {
+    let Some(framing) = framing else { return false };
+    let sealed = |datagram: &[u8]| !opcode::of(datagram).is_some_and(opcode::is_exempt);
+    sealed(datagram) && framing.verify(datagram) && !(sealed(damaged) && framing.verify(damaged))
+}
