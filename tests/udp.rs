@@ -11,10 +11,10 @@ use std::{
 use bytes::{Bytes, BytesMut};
 
 use futures_util::{FutureExt, SinkExt, StreamExt};
-use soe_core::{HookError, RequestFilter};
+use soe_core::{HookError, RequestFilter, StatusReply};
 use soe_tokio::{
     AdmissionConfig, Channel, ConnectError, DisconnectReason, Incoming, ListenerConfig, Message, MessageHook, Origin,
-    ReliableChannel, SendError, SessionConfig, SessionError, SoeConnector, SoeListener, SoeSession,
+    QueryError, ReliableChannel, SendError, SessionConfig, SessionError, SoeConnector, SoeListener, SoeSession,
 };
 use tokio::time::timeout;
 use tokio_util::codec::BytesCodec;
@@ -634,4 +634,66 @@ fn the_end_of_the_runtime_ends_its_sessions() {
         assert!(soon("end", client.recv()).await.is_none());
         soon("closed", server.closed()).await;
     });
+}
+
+#[tokio::test]
+async fn a_server_says_what_it_says_of_itself_to_whoever_asks() {
+    let status = StatusReply::new(|from| Some(format!("open to {}", from.ip()).into()));
+    let admission = AdmissionConfig::builder(config()).server_status(Some(status)).build().expect("valid");
+    let listener = SoeListener::bind("127.0.0.1:0", admission).await.expect("loopback can be bound");
+    let connector = SoeConnector::bind("127.0.0.1:0").await.expect("loopback can be bound");
+    let ask = || connector.query_status(listener.local_addr(), Duration::from_secs(30));
+    assert_eq!(ask().await.expect("it answers"), "open to 127.0.0.1");
+    // A session to the same server does not take the answer.
+    let session = connector.connect(listener.local_addr(), config()).await.expect("the server answers");
+    let (one, other) = tokio::join!(ask(), ask());
+    assert_eq!(one.expect("it answers"), other.expect("it answers"));
+    drop(session);
+}
+
+#[tokio::test]
+async fn a_server_that_says_nothing_of_itself_is_waited_for_no_longer_than_told() {
+    let listener = listen().await;
+    let connector = SoeConnector::bind("127.0.0.1:0").await.expect("loopback can be bound");
+    let asked = connector.query_status(listener.local_addr(), Duration::from_millis(700)).await;
+    assert!(matches!(asked, Err(QueryError::Timeout)), "{asked:?}");
+    let ipv6 = "[::1]:1".parse().expect("an address");
+    let asked = connector.query_status(ipv6, Duration::from_secs(30)).await;
+    assert!(matches!(asked, Err(QueryError::Unreachable(_))), "{asked:?}");
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn several_sockets_on_one_port_share_the_sessions() {
+    let sharded = ListenerConfig::new(config()).shards(4);
+    let listener = SoeListener::bind("127.0.0.1:0", sharded).await.expect("loopback can be bound");
+    let mut clients = Vec::new();
+    for _ in 0..64 {
+        let (client, server) = pair(&listener).await;
+        tokio::spawn(echo(server));
+        clients.push(client);
+    }
+    for (number, client) in (0_u8..).zip(&mut clients) {
+        client.send(vec![number; 2_000]).await.expect("open");
+    }
+    for (number, client) in (0_u8..).zip(&mut clients) {
+        assert_eq!(receive(client).await, vec![number; 2_000]);
+    }
+    let stats = listener.stats();
+    assert_eq!((stats.socket.sessions, stats.admission.opened), (64, 64));
+    assert_eq!(stats.shards.iter().map(|shard| shard.sessions).sum::<usize>(), 64);
+    let busy = stats.shards.iter().filter(|shard| shard.sessions > 0 && shard.datagrams_received > 64).count();
+    assert_eq!((stats.shards.len(), busy), (4, 4), "{:?}", stats.shards);
+    let address = listener.local_addr();
+    let report = soon("shutdown", listener.shutdown(Duration::from_secs(20))).await;
+    assert_eq!((report.clean, report.cut_off), (64, 0), "{report:?}");
+    UdpSocket::bind(address).expect("every socket is closed");
+}
+
+#[tokio::test]
+async fn a_port_that_others_use_is_not_shared_by_accident() {
+    let listener = listen().await;
+    let sharded = ListenerConfig::new(config()).shards(2);
+    SoeListener::bind(listener.local_addr(), sharded).await.expect_err("the first did not offer to share");
+    SoeListener::bind("127.0.0.1:0", ListenerConfig::new(config()).shards(257)).await.expect_err("too many");
 }

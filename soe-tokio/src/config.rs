@@ -47,14 +47,16 @@ pub struct ListenerConfig {
     /// How many opened sessions may wait for [`crate::SoeListener::accept`] at once. Default 1,024: a server that restarts
     /// meets all its players within seconds. Newcomers beyond it are not answered and try again by themselves.
     pub accept_backlog: usize,
-    /// The socket's buffers.
+    /// The buffers of each socket.
     pub socket: SocketConfig,
+    /// How many sockets share the port, 1 to 256. Default 1. See [`ListenerConfig::shards`].
+    pub shards: usize,
 }
 
 impl ListenerConfig {
     /// A configuration around an admission policy.
     pub fn new(admission: impl Into<AdmissionConfig>) -> Self {
-        Self { admission: admission.into(), accept_backlog: 1024, socket: SocketConfig::default() }
+        Self { admission: admission.into(), accept_backlog: 1024, socket: SocketConfig::default(), shards: 1 }
     }
 
     /// Lets this many opened sessions wait for [`crate::SoeListener::accept`]; 0 counts as 1.
@@ -64,7 +66,20 @@ impl ListenerConfig {
         self
     }
 
-    /// Sets up the socket differently.
+    /// Serves the port by this many sockets with a receive loop each (`SO_REUSEPORT`), for servers that keep more than one
+    /// core busy; 0 counts as 1. The kernel chooses a socket by the peer's address and port, and the session stays with the
+    /// loop that its first datagram came to. Limits on strangers and the accept queue are the listener's, whatever the
+    /// number.
+    ///
+    /// Binding fails if this is above 1 where the system does not spread datagrams over sockets (it does on Linux), and
+    /// above 256 anywhere.
+    #[must_use]
+    pub fn shards(mut self, sockets: usize) -> Self {
+        self.shards = sockets.max(1);
+        self
+    }
+
+    /// Sets up the sockets differently.
     #[must_use]
     pub fn socket(mut self, socket: SocketConfig) -> Self {
         self.socket = socket;

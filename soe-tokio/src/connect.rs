@@ -1,7 +1,8 @@
 //! The client's side: sessions that start here.
 
-use std::{future::poll_fn, net::SocketAddr, sync::Arc};
+use std::{future::poll_fn, net::SocketAddr, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use soe_core::{Session, SessionConfig};
 use tokio::{
     net::{ToSocketAddrs, lookup_host},
@@ -10,17 +11,18 @@ use tokio::{
 
 use crate::{
     config::SocketConfig,
+    directory::Directory,
     driver::Driver,
     endpoint::Shared,
-    error::{BindError, ConnectError},
+    error::{BindError, ConnectError, QueryError},
     listener::{bind_first, local_address},
     peer::now,
-    random,
+    query, random,
     session::SoeSession,
     socket::AsyncUdp,
     state::End,
     stats::SocketStats,
-    udp::{KernelUdp, canonical, unspecified_for},
+    udp::{DropCounter, KernelUdp, canonical, unspecified_for},
 };
 
 /// A UDP socket that opens sessions, several if need be, each to another address.
@@ -54,8 +56,9 @@ impl SoeConnector {
     ///
     /// See [`SoeConnector::bind`].
     pub async fn bind_with(address: impl ToSocketAddrs, config: SocketConfig) -> Result<Self, BindError> {
-        let socket = bind_first(address, |address| KernelUdp::bind(address, &config)).await?;
-        Self::from_socket(Box::new(socket))
+        let socket = bind_first(address, |address| KernelUdp::bind(address, &config, false)).await?;
+        let drops = socket.drop_counter();
+        Self::start(Box::new(socket), drops)
     }
 
     /// Opens sessions from a socket of the caller's, for simulated networks.
@@ -64,8 +67,13 @@ impl SoeConnector {
     ///
     /// If the socket does not know its address.
     pub fn from_socket(socket: Box<dyn AsyncUdp>) -> Result<Self, BindError> {
+        Self::start(socket, None)
+    }
+
+    fn start(socket: Box<dyn AsyncUdp>, drops: Option<DropCounter>) -> Result<Self, BindError> {
         let address = local_address(&*socket)?;
-        let shared = Arc::new(Shared::new(address, Handle::current(), None));
+        let directory = Arc::new(Directory::new(None));
+        let shared = Shared::new(directory, address, Handle::current(), drops);
         Driver::spawn(Arc::clone(&shared), socket);
         Ok(Self { shared })
     }
@@ -107,7 +115,8 @@ impl SoeConnector {
         }
         let session_id = random::session_id().map_err(ConnectError::Random)?;
         let session = Session::connect(now(), config, session_id);
-        let peer = self.shared.register(address, session).ok_or(ConnectError::Occupied(address))?;
+        let peer =
+            self.shared.directory.register(&self.shared, address, session).ok_or(ConnectError::Occupied(address))?;
         // Closes the session if this future is dropped.
         let session = SoeSession::new(peer);
         match poll_fn(|cx| session.peer().poll_connected(cx)).await {
@@ -115,6 +124,29 @@ impl SoeConnector {
             Err(End::Closed(closed)) => Err(ConnectError::Closed(closed)),
             Err(End::Stopped) => Err(ConnectError::Stopped),
         }
+    }
+
+    /// Asks a server what it says of itself to anybody: the bytes that it answers to a ServerStatus query, at most `timeout`
+    /// from now (section 1 of `docs/protocol.md`). The query is repeated every half a second. Nothing proves that the answer
+    /// came from the server and not from somebody who writes its address on his datagrams.
+    ///
+    /// Servers of this crate answer if [`AdmissionConfig`](crate::AdmissionConfig) has a `server_status`; many answer
+    /// nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`QueryError::Timeout`] without an answer, [`QueryError::Unreachable`] if this socket cannot reach the address's
+    /// family, [`QueryError::Stopped`] if the socket is not served any more.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: an answer that nobody waits for is dropped.
+    pub async fn query_status(&self, server: SocketAddr, timeout: Duration) -> Result<Bytes, QueryError> {
+        let server = canonical(server);
+        if server.is_ipv6() && self.shared.local_addr.is_ipv4() {
+            return Err(QueryError::Unreachable(server));
+        }
+        tokio::time::timeout(timeout, query::ask(&self.shared, server)).await.map_err(|_| QueryError::Timeout)?
     }
 
     /// [`SoeSession::connect`]: a socket for each address that is tried, of its family.
@@ -150,6 +182,6 @@ impl SoeConnector {
 
 impl Drop for SoeConnector {
     fn drop(&mut self) {
-        self.shared.close_door();
+        self.shared.directory.close_door();
     }
 }

@@ -17,15 +17,17 @@ use tokio::time::{Sleep, sleep, sleep_until};
 use tracing::{debug, trace, warn};
 
 use crate::{
-    endpoint::{Counters, Door, Shared, Work, lock},
+    directory::Door,
+    endpoint::{Counters, Shared, Work, lock},
     flush::Flusher,
     peer::{Peer, now},
+    query::is_status,
     socket::{AsyncUdp, RecvBatch},
     timer::Timers,
 };
 
-/// Serves one socket until nobody needs it. There is one per socket; what several sockets of one listener would share is in
-/// [`Shared`].
+/// Serves one socket until nobody needs it. What several sockets of one listener share is in
+/// [`crate::directory::Directory`].
 #[derive(Debug)]
 pub(crate) struct Driver {
     shared: Arc<Shared>,
@@ -137,7 +139,7 @@ impl Driver {
         Counters::add(&self.shared.counters.receive_errors, 1);
         if report_unreachable(&self.shared, &mut *self.socket) == 0
             && crate::udp::is_unreachable(error)
-            && let Some(only) = self.shared.only_peer()
+            && let Some(only) = self.shared.directory.only_peer()
         {
             only.unreachable();
         }
@@ -157,13 +159,19 @@ impl Driver {
         Counters::add(&counters.datagrams_received, batch.len());
         Counters::add(&counters.bytes_received, batch.iter().map(|(_, datagram)| datagram.len()).sum());
         let mut datagrams = batch.drain(..).peekable();
+        let asks = self.shared.queries.any();
         while let Some((from, first)) = datagrams.next() {
-            let Some(peer) = self.shared.peer(from) else {
+            if asks && self.shared.queries.answer(from, &first) {
+                continue;
+            }
+            let Some(peer) = self.shared.directory.peer(from) else {
                 self.ask_admission(now, from, first);
                 continue;
             };
-            let rest =
-                std::iter::from_fn(|| datagrams.next_if(|(next, _)| *next == from)).map(|(_, datagram)| datagram);
+            let rest = std::iter::from_fn(|| {
+                datagrams.next_if(|(next, datagram)| *next == from && !(asks && is_status(datagram)))
+            })
+            .map(|(_, datagram)| datagram);
             self.feed(now, &peer, from, std::iter::once(first).chain(rest));
             for datagram in std::mem::take(&mut self.returned) {
                 self.ask_admission(now, from, datagram);
@@ -179,7 +187,9 @@ impl Driver {
         let (returned, wakers) = (&mut self.returned, &mut self.wakers);
         let fed = catch_unwind(AssertUnwindSafe(|| peer.feed(now, from, datagrams, returned, wakers)));
         match fed {
-            Ok(true) => self.flusher.add(Arc::clone(peer)),
+            Ok(true) if Arc::ptr_eq(&peer.shared, &self.shared) => self.flusher.add(Arc::clone(peer)),
+            // It has moved, and the kernel hands it to another socket than the one that serves it.
+            Ok(true) => peer.shared.push_dirty(Arc::clone(peer)),
             Ok(false) => {}
             Err(_) => bury(peer, now),
         }
@@ -201,7 +211,7 @@ impl Driver {
     /// A datagram that no session claims.
     fn ask_admission(&mut self, now: Instant, from: SocketAddr, datagram: BytesMut) {
         let shared = Arc::clone(&self.shared);
-        let Some(door) = &shared.door else {
+        let Some(door) = &shared.directory.door else {
             trace!(%from, "a stranger's datagram");
             return;
         };
@@ -211,7 +221,7 @@ impl Driver {
             return;
         }
         // After the door has closed newcomers are still let in, to be told that they are refused.
-        let room = shared.room(door);
+        let room = shared.directory.room(door);
         let admit = {
             let mut admission = lock(&door.admission);
             admission.set_room(room);
@@ -233,13 +243,13 @@ impl Driver {
 
     fn open(&mut self, now: Instant, door: &Door, from: SocketAddr, newcomer: Newcomer) {
         let Newcomer { request, mut session, .. } = newcomer;
-        if !self.shared.is_open() {
+        if !self.shared.directory.is_open() {
             session.abort(now, DisconnectReason::ConnectionRefused, true);
             self.flusher.reply(from, |buffer| session.poll_transmit(now, buffer));
             return;
         }
         debug!(%from, version = request.version, name = %request.protocol_name, "a session opens");
-        if let Some(previous) = self.shared.enter(door, from, session, request) {
+        if let Some(previous) = self.shared.directory.enter(door, &self.shared, from, session, request) {
             // The newcomer has proved that the address is its own: the client behind the old session is gone.
             previous.abort(DisconnectReason::NewConnectionAttempt, false);
         }
@@ -248,21 +258,21 @@ impl Driver {
     /// A client that knows a session's id and seed says that it now is at `from`. Datagrams from there reach the session
     /// from here on; the path moves with the first one that has a valid CRC.
     fn remap(&self, door: &Door, from: SocketAddr, request: RemapConnection) {
-        let Some(peer) = self.shared.by_identity(request.session_id, request.crc_seed) else { return };
+        let Some(peer) = self.shared.directory.by_identity(request.session_id, request.crc_seed) else { return };
         let old = peer.lock().address;
-        if !door.remap.allows(old, from) || old == from || !self.shared.route(from, &peer) {
+        if !door.remap.allows(old, from) || old == from || !self.shared.directory.route(from, &peer) {
             debug!(%from, %old, "a move is not allowed");
             return;
         }
         if let Some(replaced) = peer.set_candidate(from) {
-            self.shared.unroute(replaced, &peer);
+            self.shared.directory.unroute(replaced, &peer);
         }
     }
 
     fn admission_timeout(&mut self, now: Instant) {
         let shared = Arc::clone(&self.shared);
         self.admission_timer = None;
-        if let Some(door) = &shared.door {
+        if let Some(door) = &shared.directory.door {
             lock(&door.admission).handle_timeout(now);
             self.arm_admission(door);
         }
@@ -298,7 +308,7 @@ pub(crate) fn report_unreachable(shared: &Shared, socket: &mut dyn AsyncUdp) -> 
     {
         reports += 1;
         trace!(%address, "unreachable");
-        if let Some(peer) = shared.peer(address) {
+        if let Some(peer) = shared.directory.peer(address) {
             peer.unreachable();
         }
     }

@@ -1,61 +1,42 @@
-//! What the tasks around one socket share: the peers, the list of those that need service, the accept queue.
+//! What the tasks around one socket share: the list of the peers that need service, and figures.
 
 use std::{
-    collections::VecDeque,
     fmt,
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll, Waker},
     time::Instant,
 };
 
-use dashmap::{DashMap, Entry};
-use soe_core::{Admission, AdmissionStats, DisconnectReason, RemapPolicy, RequestInfo, Session};
+use soe_core::DisconnectReason;
 use tokio::runtime::Handle;
 
 use crate::{
+    directory::Directory,
     peer::{Peer, now},
-    state::{State, add_waker},
+    query::Queries,
+    state::add_waker,
+    udp::DropCounter,
 };
 
-/// State shared by a socket's driver, its sessions and its listener or connector. No two of its locks are ever held at
+/// State shared by a socket's driver, the sessions opened on it and its listener or connector. No two of its locks are ever held at
 /// once, none across an await, and none while foreign code runs.
 pub(crate) struct Shared {
     pub(crate) local_addr: SocketAddr,
     pub(crate) runtime: Handle,
+    pub(crate) directory: Arc<Directory>,
     pub(crate) counters: Counters,
-    /// What strangers are admitted by; `None` for a connector, which knows no strangers.
-    pub(crate) door: Option<Door>,
+    pub(crate) drops: Option<DropCounter>,
+    /// Sessions that were opened on this socket and have not been forgotten.
+    pub(crate) sessions: AtomicUsize,
+    /// Questions to servers that wait for an answer.
+    pub(crate) queries: Queries,
     /// Batches whose datagrams the kernel has taken, see [`Peer::is_flushed`].
     pub(crate) sent_batches: AtomicU64,
-    peers: DashMap<SocketAddr, Arc<Peer>>,
-    /// Peers that have not been forgotten; those that a newcomer displaced from `peers` count as well.
-    live: AtomicUsize,
-    /// Whether a listener or connector still wants new sessions.
-    open: AtomicBool,
     dirty: Mutex<Dirty>,
-}
-
-/// What only a listener has.
-#[derive(Debug)]
-pub(crate) struct Door {
-    pub(crate) admission: Mutex<Admission>,
-    pub(crate) max_sessions: usize,
-    pub(crate) backlog: usize,
-    pub(crate) remap: RemapPolicy,
-    accept: Mutex<AcceptQueue>,
-    /// Sessions by what a moved client knows of them: session id and seed.
-    by_identity: DashMap<(u32, u32), Arc<Peer>>,
-}
-
-#[derive(Debug, Default)]
-struct AcceptQueue {
-    waiting: VecDeque<(Arc<Peer>, RequestInfo)>,
-    wakers: Vec<Waker>,
-    is_closed: bool,
 }
 
 /// The peers that need the driver. Each is in the list at most once: its own flag says whether it is.
@@ -100,172 +81,19 @@ impl Counters {
     }
 }
 
-impl Door {
-    pub(crate) fn new(admission: Admission, max_sessions: usize, backlog: usize, remap: RemapPolicy) -> Self {
-        let (admission, accept) = (Mutex::new(admission), Mutex::default());
-        Self { admission, max_sessions, backlog, remap, accept, by_identity: DashMap::new() }
-    }
-
-    /// Whether the application is behind with accepting.
-    pub(crate) fn is_crowded(&self) -> bool {
-        lock(&self.accept).waiting.len() >= self.backlog
-    }
-}
-
 impl Shared {
-    pub(crate) fn new(local_addr: SocketAddr, runtime: Handle, door: Option<Door>) -> Self {
-        Self {
-            local_addr,
-            runtime,
-            counters: Counters::default(),
-            door,
-            sent_batches: AtomicU64::new(0),
-            peers: DashMap::new(),
-            live: AtomicUsize::new(0),
-            open: AtomicBool::new(true),
-            dirty: Mutex::default(),
-        }
-    }
-
-    pub(crate) fn peer(&self, address: SocketAddr) -> Option<Arc<Peer>> {
-        self.peers.get(&address).map(|entry| Arc::clone(entry.value()))
-    }
-
-    /// The only peer there is, if there is exactly one: whom an error without an address must be about.
-    pub(crate) fn only_peer(&self) -> Option<Arc<Peer>> {
-        let mut peers = self.peers.iter();
-        let only = peers.next().map(|entry| Arc::clone(entry.value()));
-        only.filter(|_| peers.next().is_none())
-    }
-
-    /// Every peer once, though one that is moving is routed from two addresses.
-    pub(crate) fn peers(&self) -> Vec<Arc<Peer>> {
-        let mut peers: Vec<_> = self.peers.iter().map(|entry| Arc::clone(entry.value())).collect();
-        peers.sort_unstable_by_key(Arc::as_ptr);
-        peers.dedup_by(|a, b| Arc::ptr_eq(a, b));
-        peers
-    }
-
-    pub(crate) fn session_count(&self) -> usize {
-        self.live.load(Ordering::Relaxed)
-    }
-
-    /// How many more sessions the configuration allows.
-    pub(crate) fn room(&self, door: &Door) -> usize {
-        door.max_sessions.saturating_sub(self.session_count())
-    }
-
-    /// Registers a session that the admission let in and queues it for `accept`. Gives back the peer that was at this
-    /// address before.
-    pub(crate) fn enter(
-        self: &Arc<Self>,
-        door: &Door,
-        address: SocketAddr,
-        session: Session,
-        request: RequestInfo,
-    ) -> Option<Arc<Peer>> {
-        let identity = (session.session_id(), session.crc_seed());
-        let peer = Peer::new(Arc::clone(self), address, session);
-        let previous = self.peers.insert(address, Arc::clone(&peer));
-        self.live.fetch_add(1, Ordering::Relaxed);
-        door.by_identity.insert(identity, Arc::clone(&peer));
-        peer.act(State::mark);
-        let wakers = {
-            let mut accept = lock(&door.accept);
-            accept.waiting.push_back((peer, request));
-            std::mem::take(&mut accept.wakers)
-        };
-        wakers.into_iter().for_each(Waker::wake);
-        previous
-    }
-
-    /// Registers a session that starts here. The address may be taken by a session that lives.
-    pub(crate) fn register(self: &Arc<Self>, address: SocketAddr, session: Session) -> Option<Arc<Peer>> {
-        if self.peer(address).is_some_and(|there| !there.is_closed()) {
-            return None;
-        }
-        let peer = Peer::new(Arc::clone(self), address, session);
-        // Two tasks may connect to one address at once: the entry decides, the lock of no session is taken under it.
-        match self.peers.entry(address) {
-            Entry::Occupied(mut there) if there.get().is_closed_hint() => {
-                there.insert(Arc::clone(&peer));
-            }
-            Entry::Occupied(_) => return None,
-            Entry::Vacant(free) => {
-                free.insert(Arc::clone(&peer));
-            }
-        }
-        self.live.fetch_add(1, Ordering::Relaxed);
-        peer.act(State::mark);
-        Some(peer)
-    }
-
-    /// Lets datagrams from another address reach a session as well, unless a session is there already.
-    pub(crate) fn route(&self, address: SocketAddr, peer: &Arc<Peer>) -> bool {
-        match self.peers.entry(address) {
-            Entry::Occupied(there) => Arc::ptr_eq(there.get(), peer),
-            Entry::Vacant(free) => {
-                free.insert(Arc::clone(peer));
-                true
-            }
-        }
-    }
-
-    pub(crate) fn unroute(&self, address: SocketAddr, peer: &Arc<Peer>) {
-        self.peers.remove_if(&address, |_, there| Arc::ptr_eq(there, peer));
-    }
-
-    pub(crate) fn by_identity(&self, session_id: u32, crc_seed: u32) -> Option<Arc<Peer>> {
-        let door = self.door.as_ref()?;
-        door.by_identity.get(&(session_id, crc_seed)).map(|entry| Arc::clone(entry.value()))
-    }
-
-    /// Forgets a session that is over, at the addresses it was known by. Must be called once per session.
-    pub(crate) fn forget(&self, peer: &Arc<Peer>, addresses: [Option<SocketAddr>; 2], crc_seed: u32) {
-        for address in addresses.into_iter().flatten() {
-            self.unroute(address, peer);
-        }
-        if let Some(door) = &self.door {
-            door.by_identity.remove_if(&(peer.session_id, crc_seed), |_, there| Arc::ptr_eq(there, peer));
-        }
-        self.live.fetch_sub(1, Ordering::Relaxed);
-        if !self.is_open() {
-            self.wake_driver();
-        }
-    }
-
-    pub(crate) fn is_open(&self) -> bool {
-        self.open.load(Ordering::Relaxed)
-    }
-
-    /// No new sessions from here on. The driver ends once the last session is over. What waits in the accept queue comes
-    /// back, to be refused.
-    pub(crate) fn close_door(&self) -> Vec<(Arc<Peer>, RequestInfo)> {
-        self.open.store(false, Ordering::Relaxed);
-        let (waiting, wakers) = match &self.door {
-            Some(door) => {
-                let mut accept = lock(&door.accept);
-                accept.is_closed = true;
-                (std::mem::take(&mut accept.waiting), std::mem::take(&mut accept.wakers))
-            }
-            None => Default::default(),
-        };
-        wakers.into_iter().for_each(Waker::wake);
-        self.wake_driver();
-        waiting.into()
-    }
-
-    pub(crate) fn poll_accept(&self, cx: &Context<'_>) -> Poll<Option<(Arc<Peer>, RequestInfo)>> {
-        let Some(door) = &self.door else { return Poll::Ready(None) };
-        let mut accept = lock(&door.accept);
-        match accept.waiting.pop_front() {
-            Some(next) => Poll::Ready(Some(next)),
-            None if accept.is_closed => Poll::Ready(None),
-            None => {
-                add_waker(&mut accept.wakers, cx);
-                Poll::Pending
-            }
-        }
+    pub(crate) fn new(
+        directory: Arc<Directory>,
+        local_addr: SocketAddr,
+        runtime: Handle,
+        drops: Option<DropCounter>,
+    ) -> Arc<Self> {
+        let (counters, sent_batches, dirty) = (Counters::default(), AtomicU64::new(0), Mutex::default());
+        let (sessions, queries) = (AtomicUsize::new(0), Queries::default());
+        let shared =
+            Arc::new(Self { directory, local_addr, runtime, counters, drops, sessions, queries, sent_batches, dirty });
+        shared.directory.join(&shared);
+        shared
     }
 
     /// Asks the driver to serve a peer whose `dirty` flag was just set. Without a driver its session ends here.
@@ -295,10 +123,10 @@ impl Shared {
     /// Waits for something that only the driver can do. With `serve` false, peers in the list are left where they are.
     pub(crate) fn poll_work(&self, cx: &Context<'_>, serve: bool) -> Poll<Work> {
         let mut dirty = lock(&self.dirty);
-        if dirty.stop || (!self.is_open() && self.session_count() == 0) {
+        if dirty.stop || !self.directory.is_needed() {
             return Poll::Ready(Work::Stop);
         }
-        if serve && !dirty.peers.is_empty() {
+        if serve && (!dirty.peers.is_empty() || self.queries.are_due()) {
             return Poll::Ready(Work::Service);
         }
         match &mut dirty.driver {
@@ -308,7 +136,7 @@ impl Shared {
         Poll::Pending
     }
 
-    fn wake_driver(&self) {
+    pub(crate) fn wake_driver(&self) {
         let driver = lock(&self.dirty).driver.take();
         driver.into_iter().for_each(Waker::wake);
     }
@@ -336,14 +164,16 @@ impl Shared {
     /// The driver is gone, by `stop` or with its runtime: ends every session that is left, those included that only the
     /// driver knew.
     pub(crate) fn stopped(&self, now: Instant, known_to_driver: impl Iterator<Item = Arc<Peer>>) {
-        drop(self.close_door());
+        drop(self.directory.close_door());
         let dirty = {
             let mut dirty = lock(&self.dirty);
             dirty.is_stopped = true;
             std::mem::take(&mut dirty.peers)
         };
         // Who comes after this finds out by itself, see `push_dirty`.
-        for peer in self.peers().into_iter().chain(dirty).chain(known_to_driver) {
+        let served_here = |peer: &Arc<Peer>| std::ptr::eq(&*peer.shared, self);
+        let peers = self.directory.peers().into_iter().filter(served_here);
+        for peer in peers.chain(dirty).chain(known_to_driver) {
             peer.bury(now);
         }
     }
@@ -357,16 +187,12 @@ impl Shared {
         };
         wakers.into_iter().for_each(Waker::wake);
     }
-
-    pub(crate) fn admission_stats(&self) -> Option<AdmissionStats> {
-        self.door.as_ref().map(|door| lock(&door.admission).stats())
-    }
 }
 
 impl fmt::Debug for Shared {
     /// Without the peers, which show what they belong to.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let sessions = self.session_count();
+        let sessions = self.directory.session_count();
         f.debug_struct("Socket").field("address", &self.local_addr).field("sessions", &sessions).finish_non_exhaustive()
     }
 }

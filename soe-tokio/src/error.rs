@@ -53,6 +53,21 @@ pub enum ConnectError {
     Stopped,
 }
 
+/// Why a server did not say what it says of itself.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum QueryError {
+    /// It did not answer in time.
+    #[error("the server did not answer")]
+    Timeout,
+    /// An IPv4 socket cannot reach an IPv6 address.
+    #[error("this socket cannot reach {0}")]
+    Unreachable(SocketAddr),
+    /// The task that serves the socket is gone: its runtime has been shut down.
+    #[error("the socket is not served any more")]
+    Stopped,
+}
+
 /// What can go wrong with an open session.
 #[derive(Debug, Error)]
 #[non_exhaustive]

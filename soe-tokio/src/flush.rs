@@ -91,6 +91,7 @@ impl Flusher {
             return;
         }
         self.max_segments = socket.max_segments();
+        shared.queries.write(&mut self.batch);
         let mut round = std::mem::take(&mut self.round);
         round.append(&mut self.found);
         shared.take_dirty(&mut round);

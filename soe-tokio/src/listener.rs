@@ -19,16 +19,18 @@ use tokio::{
 
 use crate::{
     config::ListenerConfig,
+    directory::{Directory, Door},
     driver::Driver,
-    endpoint::{Door, Shared},
+    endpoint::Shared,
     error::BindError,
     peer::{Peer, now},
     random,
     session::SoeSession,
+    shards,
     shutdown::{self, ShutdownReport},
     socket::AsyncUdp,
     stats::{ListenerStats, SocketStats},
-    udp::KernelUdp,
+    udp::DropCounter,
 };
 
 /// A UDP socket that accepts sessions: [`SoeListener::accept`], or the stream of [`Incoming`] that it is.
@@ -37,7 +39,10 @@ use crate::{
 /// socket; it is closed after the last of them. [`SoeListener::shutdown`] ends them too.
 #[derive(Debug)]
 pub struct SoeListener {
-    shared: Arc<Shared>,
+    directory: Arc<Directory>,
+    /// One for each socket, at least one.
+    sockets: Vec<Arc<Shared>>,
+    local_addr: SocketAddr,
 }
 
 impl SoeListener {
@@ -48,15 +53,20 @@ impl SoeListener {
     ///
     /// # Errors
     ///
-    /// If the address cannot be resolved or bound, or the system's random source fails.
+    /// If the address cannot be resolved or bound, or not as often as [`ListenerConfig::shards`] asks for, or the system's
+    /// random source fails.
     ///
     /// # Cancel safety
     ///
     /// Cancel safe: nothing is bound before the future is ready.
     pub async fn bind(address: impl ToSocketAddrs, config: impl Into<ListenerConfig>) -> Result<Self, BindError> {
         let config = config.into();
-        let socket = bind_first(address, |address| KernelUdp::bind(address, &config.socket)).await?;
-        Self::from_socket(Box::new(socket), config)
+        let sockets = bind_first(address, |address| shards::bind(address, &config)).await?;
+        let counted = sockets.into_iter().map(|socket| {
+            let drops = socket.drop_counter();
+            (Box::new(socket) as Box<dyn AsyncUdp>, drops)
+        });
+        Self::start(counted.collect(), config)
     }
 
     /// Accepts sessions on a socket of the caller's, for simulated networks.
@@ -65,15 +75,39 @@ impl SoeListener {
     ///
     /// If the socket does not know its address, or the system's random source fails.
     pub fn from_socket(socket: Box<dyn AsyncUdp>, config: impl Into<ListenerConfig>) -> Result<Self, BindError> {
-        let config = config.into();
-        let address = local_address(&*socket)?;
+        Self::from_sockets(vec![socket], config)
+    }
+
+    /// Accepts sessions on several sockets of the caller's that share an address. [`ListenerConfig::shards`] is not looked
+    /// at.
+    ///
+    /// # Errors
+    ///
+    /// As for [`SoeListener::from_socket`], and if there is no socket.
+    pub fn from_sockets(sockets: Vec<Box<dyn AsyncUdp>>, config: impl Into<ListenerConfig>) -> Result<Self, BindError> {
+        Self::start(sockets.into_iter().map(|socket| (socket, None)).collect(), config.into())
+    }
+
+    fn start(
+        sockets: Vec<(Box<dyn AsyncUdp>, Option<DropCounter>)>,
+        config: ListenerConfig,
+    ) -> Result<Self, BindError> {
+        let Some((first, _)) = sockets.first() else {
+            return Err(BindError::Resolve(io::Error::new(io::ErrorKind::InvalidInput, "no socket")));
+        };
+        let local_addr = local_address(&**first)?;
         let (max_sessions, remap) = (config.admission.max_sessions, config.admission.remap);
         let key = random::admission_key().map_err(BindError::Random)?;
         let admission = Admission::new(now(), config.admission, key);
         let door = Door::new(admission, max_sessions, config.accept_backlog, remap);
-        let shared = Arc::new(Shared::new(address, Handle::current(), Some(door)));
-        Driver::spawn(Arc::clone(&shared), socket);
-        Ok(Self { shared })
+        let directory = Arc::new(Directory::new(Some(door)));
+        let spawn = |(socket, drops)| {
+            let shared = Shared::new(Arc::clone(&directory), local_addr, Handle::current(), drops);
+            Driver::spawn(Arc::clone(&shared), socket);
+            shared
+        };
+        let sockets = sockets.into_iter().map(spawn).collect();
+        Ok(Self { directory, sockets, local_addr })
     }
 
     /// Waits for the next session that a client has opened. `None`: the listener has been shut down.
@@ -89,7 +123,7 @@ impl SoeListener {
 
     fn poll_accept(&self, cx: &Context<'_>) -> Poll<Option<Incoming>> {
         loop {
-            match self.shared.poll_accept(cx) {
+            match self.directory.poll_accept(cx) {
                 Poll::Ready(Some((peer, _))) if peer.is_closed() => {}
                 other => return other.map(|next| next.map(Incoming::new)),
             }
@@ -98,13 +132,14 @@ impl SoeListener {
 
     /// Where the socket is bound.
     pub fn local_addr(&self) -> SocketAddr {
-        self.shared.local_addr
+        self.local_addr
     }
 
     /// The listener's figures.
     pub fn stats(&self) -> ListenerStats {
-        let admission = self.shared.admission_stats().unwrap_or_default();
-        ListenerStats { socket: SocketStats::of(&self.shared), admission }
+        let admission = self.directory.admission_stats().unwrap_or_default();
+        let shards: Vec<_> = self.sockets.iter().map(|socket| SocketStats::of(socket)).collect();
+        ListenerStats { socket: SocketStats::total(&shards), shards, admission }
     }
 
     /// Closes every session and the socket, within `deadline` from now.
@@ -117,16 +152,16 @@ impl SoeListener {
     ///
     /// Dropping the future leaves the sessions closing by themselves, as if the listener had been dropped.
     pub async fn shutdown(self, deadline: Duration) -> ShutdownReport {
-        for (peer, request) in self.shared.close_door() {
+        for (peer, request) in self.directory.close_door() {
             drop(Incoming::new((peer, request)));
         }
-        shutdown::run(&self.shared, deadline).await
+        shutdown::run(&self.directory, &self.sockets, deadline).await
     }
 }
 
 impl Drop for SoeListener {
     fn drop(&mut self) {
-        for waiting in self.shared.close_door() {
+        for waiting in self.directory.close_door() {
             drop(Incoming::new(waiting));
         }
     }

@@ -123,7 +123,7 @@ impl Peer {
         };
         if let Some(left) = left {
             debug!(from = %left, to = %from, "the peer has moved");
-            self.shared.unroute(left, self);
+            self.shared.directory.unroute(left, self);
         }
         marked
     }
@@ -251,7 +251,7 @@ impl Peer {
             }
             ([Some(state.address), state.candidate()], state.session.crc_seed())
         };
-        self.shared.forget(self, addresses, crc_seed);
+        self.shared.directory.forget(self, addresses, crc_seed);
     }
 
     pub(crate) fn is_closed(&self) -> bool {

@@ -6,6 +6,7 @@ use soe_core::{Closed, DisconnectReason, Undelivered};
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
+    directory::Directory,
     endpoint::{ENDED_HERE, Shared},
     peer::Peer,
 };
@@ -54,10 +55,10 @@ impl ShutdownReport {
     }
 }
 
-/// Closes all sessions of a socket whose door is closed, then the socket.
-pub(crate) async fn run(shared: &Arc<Shared>, deadline: Duration) -> ShutdownReport {
+/// Closes all sessions of sockets whose door is closed, then the sockets.
+pub(crate) async fn run(directory: &Directory, sockets: &[Arc<Shared>], deadline: Duration) -> ShutdownReport {
     let deadline = Instant::now() + deadline;
-    let mut peers = shared.peers();
+    let mut peers = directory.peers();
     peers.retain(|peer| !peer.is_closed());
     for peer in &peers {
         peer.close(DisconnectReason::Application);
@@ -80,8 +81,12 @@ pub(crate) async fn run(shared: &Arc<Shared>, deadline: Duration) -> ShutdownRep
     for peer in &peers {
         let _ = timeout_at(farewell, poll_fn(|cx| peer.poll_flushed(cx))).await;
     }
-    shared.stop();
-    poll_fn(|cx| shared.poll_free(cx)).await;
+    for socket in sockets {
+        socket.stop();
+    }
+    for socket in sockets {
+        poll_fn(|cx| socket.poll_free(cx)).await;
+    }
     report
 }
 

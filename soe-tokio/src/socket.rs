@@ -156,6 +156,8 @@ impl SendBatch {
     /// Describes what was just appended to the buffer, cut into entries of at most `max_segments` datagrams.
     pub(crate) fn note(&mut self, to: SocketAddr, transmit: &Transmit, max_segments: usize, peer: Option<&Arc<Peer>>) {
         let segment_size = transmit.segment_size.max(1);
+        // The kernel cuts no run into datagrams that it would have to fragment.
+        let max_segments = if segment_size > MAX_SEGMENT_BYTES { 1 } else { max_segments };
         let run = segment_size * max_segments.min(MAX_RUN_BYTES / segment_size).max(1);
         let mut start = self.buffer.len() - transmit.size;
         while start < self.buffer.len() {
@@ -164,6 +166,13 @@ impl SendBatch {
             self.entries.push(Entry { to, start, end, segment_size, time_to_live, peer });
             start = end;
         }
+    }
+
+    /// Describes one datagram of no session that was just appended to the buffer, `start` being where it begins.
+    pub(crate) fn note_single(&mut self, to: SocketAddr, start: usize) {
+        let end = self.buffer.len();
+        let segment_size = (end - start).max(1);
+        self.entries.push(Entry { to, start, end, segment_size, time_to_live: None, peer: None });
     }
 
     /// Whether everything in it has left (or was given up).
@@ -218,6 +227,8 @@ impl SendBatch {
 const ARENA_CHUNK: usize = 16 << 10;
 /// The longest run that goes into one entry: what fits into one IPv6 packet before the kernel cuts it.
 const MAX_RUN_BYTES: usize = 65_000;
+/// The longest datagram that goes into a run of several: what a common link carries whole, over IPv6.
+const MAX_SEGMENT_BYTES: usize = 1452;
 /// Entries after which a batch is sent before more sessions are asked.
 const FULL_ENTRIES: usize = 64;
 /// Bytes after which a batch is sent before more sessions are asked.

@@ -28,7 +28,10 @@ pub struct SocketStats {
     pub receive_errors: u64,
     /// Reports that somebody could not be reached (ICMP).
     pub unreachable_reports: u64,
-    /// Sessions that live on this socket now, those included that are just ending.
+    /// Datagrams that the kernel dropped because the receive buffer was full (see [`crate::SocketConfig::recv_buffer`]).
+    /// `None` where it does not say; on Linux it does, to who may read /proc. Looked up on every call for the figures.
+    pub kernel_drops: Option<u64>,
+    /// Sessions that were opened on this socket and live now, those included that are just ending.
     pub sessions: usize,
 }
 
@@ -36,8 +39,10 @@ pub struct SocketStats {
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct ListenerStats {
-    /// The socket.
+    /// All sockets together.
     pub socket: SocketStats,
+    /// Each socket, see [`crate::ListenerConfig::shards`].
+    pub shards: Vec<SocketStats>,
     /// What strangers asked for and got.
     pub admission: AdmissionStats,
 }
@@ -56,7 +61,26 @@ impl SocketStats {
             send_errors: read(&counters.send_errors),
             receive_errors: read(&counters.receive_errors),
             unreachable_reports: read(&counters.unreachable_reports),
-            sessions: shared.session_count(),
+            kernel_drops: shared.drops.and_then(|drops| drops.read()),
+            sessions: shared.sessions.load(Ordering::Relaxed),
+        }
+    }
+
+    /// The sum over the sockets of one listener.
+    pub(crate) fn total(sockets: &[Self]) -> Self {
+        let sum = |figure: fn(&Self) -> u64| sockets.iter().map(figure).sum();
+        Self {
+            datagrams_received: sum(|socket| socket.datagrams_received),
+            bytes_received: sum(|socket| socket.bytes_received),
+            receive_batches: sum(|socket| socket.receive_batches),
+            datagrams_sent: sum(|socket| socket.datagrams_sent),
+            bytes_sent: sum(|socket| socket.bytes_sent),
+            send_calls: sum(|socket| socket.send_calls),
+            send_errors: sum(|socket| socket.send_errors),
+            receive_errors: sum(|socket| socket.receive_errors),
+            unreachable_reports: sum(|socket| socket.unreachable_reports),
+            kernel_drops: sockets.iter().map(|socket| socket.kernel_drops).sum(),
+            sessions: sockets.iter().map(|socket| socket.sessions).sum(),
         }
     }
 }

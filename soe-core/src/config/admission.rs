@@ -229,5 +229,6 @@ setters!(AdmissionConfigBuilder, AdmissionSettings {
     unproven_rate: u32,
     unknown_sender_replies: bool,
     unknown_sender_rate: u32,
+    server_status: Option<StatusReply>,
     remap: RemapPolicy,
 });

@@ -83,6 +83,8 @@ impl Session {
             }
             Ok(Packet::SessionResponse(response)) if self.role == Role::Client => self.handle_response(now, &response),
             Ok(Packet::UnknownSender) => self.unknown_sender(now),
+            // A question to the server, not to this session.
+            Ok(Packet::ServerStatus(_)) if self.role == Role::Server => return Verdict::Stranger(datagram),
             _ => self.stats.ignored += 1,
         }
         Verdict::Unproven

@@ -18,7 +18,8 @@ pub enum Verdict {
     /// Its CRC was wrong. It comes back: behind the same address may be a newcomer, whom [`Admission`](crate::Admission)
     /// knows.
     Rejected(BytesMut),
-    /// A session request with another id than this session's. It comes back, for [`Admission`](crate::Admission).
+    /// A session request with another id than this session's, or a question to the server. It comes back, for
+    /// [`Admission`](crate::Admission).
     Stranger(BytesMut),
 }
 

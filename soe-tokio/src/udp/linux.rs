@@ -4,7 +4,7 @@ use std::{
     cell::RefCell,
     io::{self, IoSlice, IoSliceMut},
     net::SocketAddr,
-    os::fd::{AsRawFd, RawFd},
+    os::fd::{AsFd, AsRawFd, RawFd},
 };
 
 use nix::{
@@ -12,8 +12,21 @@ use nix::{
     errno::Errno,
     sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrStorage, recvmsg, sendmmsg},
 };
+use rustix::net::sockopt::{Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery, set_ip_mtu_discover, set_ipv6_mtu_discover};
 
 use crate::socket::Outgoing;
+
+/// Lets routers and this system cut datagrams that a link cannot carry whole, which quinn-udp forbids. SOE agrees on one
+/// size when a session opens and has no way to find a smaller one: a datagram too large for some link would be lost each
+/// time that it is sent again.
+pub(super) fn allow_fragments(socket: &impl AsFd, is_ipv6: bool) -> io::Result<()> {
+    if is_ipv6 {
+        set_ipv6_mtu_discover(socket, Ipv6PathMtuDiscovery::DONT)?;
+    }
+    // Also for the IPv4 peers of an IPv6 socket.
+    set_ip_mtu_discover(socket, Ipv4PathMtuDiscovery::DONT)?;
+    Ok(())
+}
 
 /// Entries that one system call takes: the longest prefix of the pending ones that agree on a segment size.
 pub(super) struct Run<'a> {

@@ -1,5 +1,7 @@
 //! The kernel's UDP socket: GRO and GSO through quinn-udp, and on Linux one system call for many peers.
 
+#[cfg(unix)]
+mod drops;
 #[cfg(target_os = "linux")]
 mod linux;
 
@@ -15,6 +17,8 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::{io::Interest, net::UdpSocket};
 use tracing::{debug, warn};
 
+#[cfg(unix)]
+pub(crate) use self::drops::DropCounter;
 use crate::{
     config::SocketConfig,
     socket::{AsyncUdp, Outgoing, RecvBatch, SendBatch},
@@ -33,8 +37,8 @@ pub(crate) struct KernelUdp {
 }
 
 impl KernelUdp {
-    /// Binds to `address`. Must be called within a Tokio runtime.
-    pub(crate) fn bind(address: SocketAddr, config: &SocketConfig) -> io::Result<Self> {
+    /// Binds to `address`, alone or with others that also share it. Must be called within a Tokio runtime.
+    pub(crate) fn bind(address: SocketAddr, config: &SocketConfig, shares_port: bool) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
         if address.is_ipv6()
             && address.ip().is_unspecified()
@@ -43,6 +47,12 @@ impl KernelUdp {
             debug!(%error, "this system keeps IPv6 sockets to themselves");
         }
         socket.set_nonblocking(true)?;
+        #[cfg(target_os = "linux")]
+        if shares_port {
+            socket.set_reuse_port(true)?;
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = shares_port;
         socket.bind(&address.into())?;
         size_buffers(&socket, config);
         let io = UdpSocket::from_std(socket.into())?;
@@ -50,9 +60,23 @@ impl KernelUdp {
         if let Err(error) = state.enable_transport_errors((&io).into()) {
             debug!(%error, "this system does not report unreachable peers");
         }
+        #[cfg(target_os = "linux")]
+        if let Err(error) = linux::allow_fragments(&io, address.is_ipv6()) {
+            debug!(%error, "datagrams above the path MTU will be lost");
+        }
         let segmentation = state.max_gso_segments() > 1;
         let scratch = vec![0; BATCH_SIZE * SLOT].into_boxed_slice();
         Ok(Self { io, state, scratch, is_ipv6: address.is_ipv6(), segmentation })
+    }
+
+    /// The port that it is bound to.
+    pub(crate) fn port(&self) -> io::Result<u16> {
+        Ok(self.io.local_addr()?.port())
+    }
+
+    /// Where the kernel counts what it could not keep.
+    pub(crate) fn drop_counter(&self) -> Option<DropCounter> {
+        DropCounter::of(&self.io)
     }
 
     fn send_pending(&self, batch: &SendBatch) -> io::Result<usize> {
@@ -204,12 +228,29 @@ fn size_buffers(socket: &Socket, config: &SocketConfig) {
         ("send", config.send_buffer, socket.set_send_buffer_size(config.send_buffer), socket.send_buffer_size()),
     ];
     for (which, wanted, set, granted) in asked {
-        let granted = granted.unwrap_or_default();
+        // Linux reports twice what it grants, half of it for its own bookkeeping.
+        let granted = granted.unwrap_or_default() / if cfg!(target_os = "linux") { 2 } else { 1 };
         if set.is_err() || granted < wanted {
             WARNED.call_once(|| {
                 warn!(which, wanted, granted, "the system clamps the socket buffer; bursts may be lost");
             });
         }
+    }
+}
+
+/// Stands in where the kernel counts nothing that can be read.
+#[cfg(not(unix))]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DropCounter;
+
+#[cfg(not(unix))]
+impl DropCounter {
+    pub(crate) fn of(_: &UdpSocket) -> Option<Self> {
+        None
+    }
+
+    pub(crate) fn read(&self) -> Option<u64> {
+        None
     }
 }
 
@@ -257,7 +298,7 @@ mod tests {
     #[tokio::test]
     async fn runs_and_single_datagrams_for_several_peers_leave_in_order() {
         let receivers = receivers();
-        let mut socket = KernelUdp::bind("127.0.0.1:0".parse().unwrap(), &SocketConfig::default()).unwrap();
+        let mut socket = KernelUdp::bind("127.0.0.1:0".parse().unwrap(), &SocketConfig::default(), false).unwrap();
         let mut batch = SendBatch::new();
         // Each a total and a segment size: single ones above and below the runs' sizes, and runs of different sizes.
         let sizes = [(40, 40), (1100, 512), (600, 600), (900, 300), (20, 20), (1024, 512), (30, 30), (301, 300)];
@@ -282,7 +323,7 @@ mod tests {
     #[tokio::test]
     async fn a_time_to_live_holds_for_its_datagram_alone() {
         let [receiver, ..] = receivers();
-        let mut socket = KernelUdp::bind("127.0.0.1:0".parse().unwrap(), &SocketConfig::default()).unwrap();
+        let mut socket = KernelUdp::bind("127.0.0.1:0".parse().unwrap(), &SocketConfig::default(), false).unwrap();
         let normal = socket.hops().unwrap();
         let mut batch = SendBatch::new();
         batch.buffer().extend([1; 2]);

@@ -1,0 +1,239 @@
+//! What the sockets of one listener share: who is known at which address, and who waits to be accepted.
+
+use std::{
+    collections::VecDeque,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, Weak,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, Waker},
+};
+
+use dashmap::{DashMap, Entry};
+use soe_core::{Admission, AdmissionStats, RemapPolicy, RequestInfo, Session};
+
+use crate::{
+    endpoint::{Shared, lock},
+    peer::Peer,
+    state::{State, add_waker},
+};
+
+/// Everybody who is known. A connector has one socket, a listener one or more ([`crate::ListenerConfig::shards`]); a
+/// session belongs to the socket that it was opened on, and is found here whichever socket its next datagram comes in by:
+/// a client that moves may be handed to another one by the kernel.
+#[derive(Debug)]
+pub(crate) struct Directory {
+    /// What strangers are admitted by; `None` for a connector, which knows no strangers.
+    pub(crate) door: Option<Door>,
+    peers: DashMap<SocketAddr, Arc<Peer>>,
+    /// Peers that have not been forgotten; those that a newcomer displaced from `peers` count as well.
+    live: AtomicUsize,
+    /// Whether a listener or connector still wants new sessions.
+    open: AtomicBool,
+    sockets: Mutex<Vec<Weak<Shared>>>,
+}
+
+/// What only a listener has.
+#[derive(Debug)]
+pub(crate) struct Door {
+    /// One for all sockets, or each would have limits and a table of its own. Its lock is taken for strangers alone, for
+    /// less time than the kernel takes to hand over their datagrams.
+    pub(crate) admission: Mutex<Admission>,
+    pub(crate) max_sessions: usize,
+    pub(crate) backlog: usize,
+    pub(crate) remap: RemapPolicy,
+    accept: Mutex<AcceptQueue>,
+    /// Sessions by what a moved client knows of them: session id and seed.
+    by_identity: DashMap<(u32, u32), Arc<Peer>>,
+}
+
+#[derive(Debug, Default)]
+struct AcceptQueue {
+    waiting: VecDeque<(Arc<Peer>, RequestInfo)>,
+    wakers: Vec<Waker>,
+    is_closed: bool,
+}
+
+impl Door {
+    pub(crate) fn new(admission: Admission, max_sessions: usize, backlog: usize, remap: RemapPolicy) -> Self {
+        let (admission, accept) = (Mutex::new(admission), Mutex::default());
+        Self { admission, max_sessions, backlog, remap, accept, by_identity: DashMap::new() }
+    }
+
+    /// Whether the application is behind with accepting.
+    pub(crate) fn is_crowded(&self) -> bool {
+        lock(&self.accept).waiting.len() >= self.backlog
+    }
+}
+
+impl Directory {
+    pub(crate) fn new(door: Option<Door>) -> Self {
+        let (live, open) = (AtomicUsize::new(0), AtomicBool::new(true));
+        Self { door, peers: DashMap::new(), live, open, sockets: Mutex::default() }
+    }
+
+    /// Adds a socket, to be woken when no session is left.
+    pub(crate) fn join(&self, socket: &Arc<Shared>) {
+        lock(&self.sockets).push(Arc::downgrade(socket));
+    }
+
+    pub(crate) fn peer(&self, address: SocketAddr) -> Option<Arc<Peer>> {
+        self.peers.get(&address).map(|entry| Arc::clone(entry.value()))
+    }
+
+    /// The only peer there is, if there is exactly one: whom an error without an address must be about.
+    pub(crate) fn only_peer(&self) -> Option<Arc<Peer>> {
+        let mut peers = self.peers.iter();
+        let only = peers.next().map(|entry| Arc::clone(entry.value()));
+        only.filter(|_| peers.next().is_none())
+    }
+
+    /// Every peer once, though one that is moving is routed from two addresses.
+    pub(crate) fn peers(&self) -> Vec<Arc<Peer>> {
+        let mut peers: Vec<_> = self.peers.iter().map(|entry| Arc::clone(entry.value())).collect();
+        peers.sort_unstable_by_key(Arc::as_ptr);
+        peers.dedup_by(|a, b| Arc::ptr_eq(a, b));
+        peers
+    }
+
+    pub(crate) fn session_count(&self) -> usize {
+        self.live.load(Ordering::Relaxed)
+    }
+
+    /// How many more sessions the configuration allows.
+    pub(crate) fn room(&self, door: &Door) -> usize {
+        door.max_sessions.saturating_sub(self.session_count())
+    }
+
+    /// Registers a session that the admission let in by `socket` and queues it for `accept`. Gives back the peer that was
+    /// at this address before.
+    pub(crate) fn enter(
+        &self,
+        door: &Door,
+        socket: &Arc<Shared>,
+        address: SocketAddr,
+        session: Session,
+        request: RequestInfo,
+    ) -> Option<Arc<Peer>> {
+        let identity = (session.session_id(), session.crc_seed());
+        let peer = Peer::new(Arc::clone(socket), address, session);
+        let previous = self.peers.insert(address, Arc::clone(&peer));
+        self.live.fetch_add(1, Ordering::Relaxed);
+        socket.sessions.fetch_add(1, Ordering::Relaxed);
+        door.by_identity.insert(identity, Arc::clone(&peer));
+        peer.act(State::mark);
+        let wakers = {
+            let mut accept = lock(&door.accept);
+            accept.waiting.push_back((peer, request));
+            std::mem::take(&mut accept.wakers)
+        };
+        wakers.into_iter().for_each(Waker::wake);
+        previous
+    }
+
+    /// Registers a session that starts here. The address may be taken by a session that lives.
+    pub(crate) fn register(&self, socket: &Arc<Shared>, address: SocketAddr, session: Session) -> Option<Arc<Peer>> {
+        if self.peer(address).is_some_and(|there| !there.is_closed()) {
+            return None;
+        }
+        let peer = Peer::new(Arc::clone(socket), address, session);
+        // Two tasks may connect to one address at once: the entry decides, the lock of no session is taken under it.
+        match self.peers.entry(address) {
+            Entry::Occupied(mut there) if there.get().is_closed_hint() => {
+                there.insert(Arc::clone(&peer));
+            }
+            Entry::Occupied(_) => return None,
+            Entry::Vacant(free) => {
+                free.insert(Arc::clone(&peer));
+            }
+        }
+        self.live.fetch_add(1, Ordering::Relaxed);
+        socket.sessions.fetch_add(1, Ordering::Relaxed);
+        peer.act(State::mark);
+        Some(peer)
+    }
+
+    /// Lets datagrams from another address reach a session as well, unless a session is there already.
+    pub(crate) fn route(&self, address: SocketAddr, peer: &Arc<Peer>) -> bool {
+        match self.peers.entry(address) {
+            Entry::Occupied(there) => Arc::ptr_eq(there.get(), peer),
+            Entry::Vacant(free) => {
+                free.insert(Arc::clone(peer));
+                true
+            }
+        }
+    }
+
+    pub(crate) fn unroute(&self, address: SocketAddr, peer: &Arc<Peer>) {
+        self.peers.remove_if(&address, |_, there| Arc::ptr_eq(there, peer));
+    }
+
+    pub(crate) fn by_identity(&self, session_id: u32, crc_seed: u32) -> Option<Arc<Peer>> {
+        let door = self.door.as_ref()?;
+        door.by_identity.get(&(session_id, crc_seed)).map(|entry| Arc::clone(entry.value()))
+    }
+
+    /// Forgets a session that is over, at the addresses it was known by. Must be called once per session.
+    pub(crate) fn forget(&self, peer: &Arc<Peer>, addresses: [Option<SocketAddr>; 2], crc_seed: u32) {
+        for address in addresses.into_iter().flatten() {
+            self.unroute(address, peer);
+        }
+        if let Some(door) = &self.door {
+            door.by_identity.remove_if(&(peer.session_id, crc_seed), |_, there| Arc::ptr_eq(there, peer));
+        }
+        self.live.fetch_sub(1, Ordering::Relaxed);
+        peer.shared.sessions.fetch_sub(1, Ordering::Relaxed);
+        if !self.is_needed() {
+            self.wake_drivers();
+        }
+    }
+
+    /// Whether there is, or may yet be, somebody to serve.
+    pub(crate) fn is_needed(&self) -> bool {
+        self.is_open() || self.session_count() > 0
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// No new sessions from here on. The drivers end once the last session is over. What waits in the accept queue comes
+    /// back, to be refused.
+    pub(crate) fn close_door(&self) -> Vec<(Arc<Peer>, RequestInfo)> {
+        self.open.store(false, Ordering::Relaxed);
+        let (waiting, wakers) = match &self.door {
+            Some(door) => {
+                let mut accept = lock(&door.accept);
+                accept.is_closed = true;
+                (std::mem::take(&mut accept.waiting), std::mem::take(&mut accept.wakers))
+            }
+            None => Default::default(),
+        };
+        wakers.into_iter().for_each(Waker::wake);
+        self.wake_drivers();
+        waiting.into()
+    }
+
+    fn wake_drivers(&self) {
+        let sockets = lock(&self.sockets).clone();
+        sockets.iter().filter_map(Weak::upgrade).for_each(|socket| socket.wake_driver());
+    }
+
+    pub(crate) fn poll_accept(&self, cx: &Context<'_>) -> Poll<Option<(Arc<Peer>, RequestInfo)>> {
+        let Some(door) = &self.door else { return Poll::Ready(None) };
+        let mut accept = lock(&door.accept);
+        match accept.waiting.pop_front() {
+            Some(next) => Poll::Ready(Some(next)),
+            None if accept.is_closed => Poll::Ready(None),
+            None => {
+                add_waker(&mut accept.wakers, cx);
+                Poll::Pending
+            }
+        }
+    }
+
+    pub(crate) fn admission_stats(&self) -> Option<AdmissionStats> {
+        self.door.as_ref().map(|door| lock(&door.admission).stats())
+    }
+}

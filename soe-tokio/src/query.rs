@@ -1,0 +1,154 @@
+//! Questions to servers outside of any session.
+
+use std::{
+    future::poll_fn,
+    net::SocketAddr,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use soe_core::wire::Packet;
+use tokio::time::timeout;
+
+use crate::{
+    endpoint::{Shared, lock},
+    error::QueryError,
+    socket::SendBatch,
+};
+
+/// The questions that were asked by a socket, or are about to be.
+#[derive(Debug, Default)]
+pub(crate) struct Queries {
+    /// Whether there is any: spares the driver a lock for each batch.
+    any: AtomicBool,
+    /// Whether one is to be sent.
+    due: AtomicBool,
+    asked: Mutex<Asked>,
+}
+
+#[derive(Debug, Default)]
+struct Asked {
+    next_id: u64,
+    queries: Vec<Query>,
+}
+
+#[derive(Debug)]
+struct Query {
+    id: u64,
+    to: SocketAddr,
+    is_due: bool,
+    answer: Option<Bytes>,
+    waker: Option<Waker>,
+}
+
+/// Asks, again and again, until there is an answer.
+pub(crate) async fn ask(shared: &Shared, to: SocketAddr) -> Result<Bytes, QueryError> {
+    let query = Asking { queries: &shared.queries, id: shared.queries.add(to) };
+    loop {
+        if shared.is_stopped() {
+            return Err(QueryError::Stopped);
+        }
+        query.repeat();
+        shared.wake_driver();
+        if let Ok(answer) = timeout(INTERVAL, poll_fn(|cx| query.poll_answer(cx))).await {
+            return Ok(answer);
+        }
+    }
+}
+
+/// Forgets the question with the future that asks it.
+struct Asking<'a> {
+    queries: &'a Queries,
+    id: u64,
+}
+
+impl Asking<'_> {
+    fn with<T: Default>(&self, work: impl FnOnce(&mut Query) -> T) -> T {
+        lock(&self.queries.asked).queries.iter_mut().find(|query| query.id == self.id).map(work).unwrap_or_default()
+    }
+
+    fn repeat(&self) {
+        self.with(|query| query.is_due = true);
+        self.queries.due.store(true, Ordering::SeqCst);
+    }
+
+    fn poll_answer(&self, cx: &Context<'_>) -> Poll<Bytes> {
+        let answer = self.with(|query| {
+            query.waker = Some(cx.waker().clone());
+            query.answer.take()
+        });
+        answer.map_or(Poll::Pending, Poll::Ready)
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        let mut asked = lock(&self.queries.asked);
+        asked.queries.retain(|query| query.id != self.id);
+        self.queries.any.store(!asked.queries.is_empty(), Ordering::SeqCst);
+    }
+}
+
+impl Queries {
+    fn add(&self, to: SocketAddr) -> u64 {
+        let mut asked = lock(&self.asked);
+        let id = asked.next_id;
+        asked.next_id += 1;
+        asked.queries.push(Query { id, to, is_due: false, answer: None, waker: None });
+        self.any.store(true, Ordering::SeqCst);
+        id
+    }
+
+    pub(crate) fn any(&self) -> bool {
+        self.any.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn are_due(&self) -> bool {
+        self.due.load(Ordering::SeqCst)
+    }
+
+    /// Appends the questions that are to be sent.
+    pub(crate) fn write(&self, batch: &mut SendBatch) {
+        if !self.due.swap(false, Ordering::SeqCst) {
+            return;
+        }
+        for query in &mut lock(&self.asked).queries {
+            if std::mem::take(&mut query.is_due) {
+                let start = batch.buffer().len();
+                Packet::ServerStatus(&[]).encode(batch.buffer());
+                batch.note_single(query.to, start);
+            }
+        }
+    }
+
+    /// Gives an answer to those who asked for it; true if somebody did.
+    pub(crate) fn answer(&self, from: SocketAddr, datagram: &[u8]) -> bool {
+        let Ok(Packet::ServerStatus(status)) = Packet::decode(datagram) else { return false };
+        let mut wakers = Vec::new();
+        let is_answer = {
+            let mut asked = lock(&self.asked);
+            let mut by = asked.queries.iter_mut().filter(|query| query.to == from).peekable();
+            let is_answer = by.peek().is_some();
+            for query in by {
+                query.answer.get_or_insert_with(|| Bytes::copy_from_slice(status));
+                wakers.extend(query.waker.take());
+            }
+            is_answer
+        };
+        wakers.into_iter().for_each(Waker::wake);
+        is_answer
+    }
+}
+
+/// Whether a datagram may be an answer.
+pub(crate) fn is_status(datagram: &[u8]) -> bool {
+    matches!(Packet::decode(datagram), Ok(Packet::ServerStatus(_)))
+}
+
+/// How long an answer is waited for before the question is repeated.
+const INTERVAL: Duration = Duration::from_millis(500);

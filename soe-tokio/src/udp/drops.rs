@@ -1,0 +1,69 @@
+//! How many datagrams the kernel dropped because a socket's receive buffer was full.
+
+use std::{fs, os::fd::AsRawFd};
+
+/// Reads the kernel's count for one socket.
+///
+/// `SO_RXQ_OVFL` delivers the same figure with each datagram, but only to who parses the control messages of every receive
+/// call. Looking it up in /proc costs nothing until somebody asks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DropCounter {
+    inode: u64,
+}
+
+impl DropCounter {
+    /// `None` where there is no /proc.
+    pub(crate) fn of(socket: &impl AsRawFd) -> Option<Self> {
+        let link = fs::read_link(format!("/proc/self/fd/{}", socket.as_raw_fd())).ok()?;
+        let inode = link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()?;
+        Some(Self { inode })
+    }
+
+    pub(crate) fn read(&self) -> Option<u64> {
+        ["/proc/self/net/udp", "/proc/self/net/udp6"]
+            .iter()
+            .filter_map(|table| fs::read_to_string(table).ok())
+            .find_map(|table| drops_of(self.inode, &table))
+    }
+}
+
+/// Finds a socket in a table of the kernel's: the tenth column is its inode, the last its drops.
+fn drops_of(inode: u64, table: &str) -> Option<u64> {
+    let mut rows = table.lines().skip(1).map(str::split_ascii_whitespace);
+    let row = rows.find_map(|mut row| (row.nth(INODE_COLUMN)?.parse() == Ok(inode)).then_some(row))?;
+    row.last()?.parse().ok()
+}
+
+const INODE_COLUMN: usize = 9;
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+
+    use super::*;
+
+    #[test]
+    fn the_drops_of_a_socket_are_found_by_its_inode() {
+        let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops\n\
+                      501: 00000000:4E5C 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 4711 2 0000000000000000 12\n\
+                      502: 00000000:4E5D 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 4712 2 0000000000000000 345\n";
+        assert_eq!(drops_of(4712, table), Some(345));
+        assert_eq!(drops_of(345, table), None);
+    }
+
+    #[test]
+    fn what_does_not_fit_into_the_receive_buffer_is_counted() {
+        let (receiver, sender) = (UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
+        let Some(counter) = DropCounter::of(&receiver) else { return };
+        // Not every sandbox shows its sockets.
+        if counter.read().is_none() {
+            return;
+        }
+        assert_eq!(counter.read(), Some(0));
+        socket2::SockRef::from(&receiver).set_recv_buffer_size(4096).unwrap();
+        for _ in 0..100 {
+            sender.send_to(&[0; 1000], receiver.local_addr().unwrap()).unwrap();
+        }
+        assert!(counter.read().is_some_and(|drops| drops > 50), "{:?}", counter.read());
+    }
+}
