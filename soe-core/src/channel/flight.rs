@@ -185,10 +185,10 @@ impl Flight {
     }
 
     /// Everything up to and including `sequence` has arrived.
-    pub(crate) fn acknowledge_all(&mut self, now: Instant, sequence: u64, round_trip: Option<Duration>) -> Acked {
+    pub(crate) fn acknowledge_all(&mut self, now: Instant, sequence: u64, soonest: Option<Duration>) -> Acked {
         let mut acked = Acked::default();
         while self.base <= sequence && !self.packets.is_empty() {
-            self.mark_acked(0, now, round_trip, &mut acked);
+            self.mark_acked(0, now, soonest, &mut acked);
             self.packets.pop_front();
             self.base += 1;
         }
@@ -197,16 +197,16 @@ impl Flight {
     }
 
     /// Exactly this one has arrived.
-    pub(crate) fn acknowledge(&mut self, now: Instant, sequence: u64, round_trip: Option<Duration>) -> Acked {
+    pub(crate) fn acknowledge(&mut self, now: Instant, sequence: u64, soonest: Option<Duration>) -> Acked {
         let mut acked = Acked::default();
         if let Some(index) = sequence.checked_sub(self.base) {
-            self.mark_acked(index as usize, now, round_trip, &mut acked);
+            self.mark_acked(index as usize, now, soonest, &mut acked);
             self.trim();
         }
         acked
     }
 
-    fn mark_acked(&mut self, index: usize, now: Instant, round_trip: Option<Duration>, acked: &mut Acked) {
+    fn mark_acked(&mut self, index: usize, now: Instant, soonest: Option<Duration>, acked: &mut Acked) {
         let Some(packet) = self.packets.get_mut(index) else { return };
         let age = now.saturating_duration_since(packet.sent);
         match std::mem::replace(&mut packet.state, State::Acked) {
@@ -223,7 +223,7 @@ impl Flight {
             let (newest, oldest) = acked.ages.unwrap_or((first_age, first_age));
             acked.ages = Some((newest.min(first_age), oldest.max(first_age)));
             packet.first_datagram
-        } else if round_trip.is_some_and(|minimum| age < minimum) {
+        } else if soonest.is_some_and(|soonest| age < soonest) {
             acked.late = Some(first_age);
             packet.first_datagram
         } else {

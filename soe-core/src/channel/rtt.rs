@@ -7,7 +7,7 @@ const INITIAL_TIMEOUT: Duration = Duration::from_millis(1_000);
 /// What the handshake's round trip does not show: the delay with which the peer acknowledges.
 const UNSEEN_ACK_DELAY: Duration = Duration::from_millis(600);
 /// The shortest resend timer: below it, a peer that shares a busy processor is taken for a lossy link.
-const MIN_TIMEOUT: Duration = Duration::from_millis(30);
+const MIN_TIMEOUT: Duration = Duration::from_millis(50);
 /// The longest resend timer before back-off.
 const MAX_TIMEOUT: Duration = Duration::from_secs(4);
 /// The least allowance for variance: the granularity of ordinary timers on either side.
@@ -111,6 +111,12 @@ impl RttEstimator {
     /// The smoothed round trip, or the handshake's before there is one.
     pub(crate) fn smoothed(&self) -> Option<Duration> {
         self.smoothed.or(self.handshake)
+    }
+
+    /// An acknowledgement that comes sooner than this after a packet was sent again is for the time before: nothing has come
+    /// back so fast of late.
+    pub(crate) fn soonest(&self) -> Option<Duration> {
+        self.minimum.max(self.smoothed.map(|smoothed| smoothed / 4 * 3))
     }
 
     pub(crate) fn minimum(&self) -> Option<Duration> {

@@ -309,17 +309,17 @@ impl Sender {
     }
 
     /// Everything up to and including this wire sequence has arrived. `None`: that was never sent.
-    pub(crate) fn acknowledge_all(&mut self, now: Instant, wire: u16, round_trip: Option<Duration>) -> Option<Acked> {
+    pub(crate) fn acknowledge_all(&mut self, now: Instant, wire: u16, soonest: Option<Duration>) -> Option<Acked> {
         let sequence = widen_acked(wire, self.flight.next())?;
-        let acked = self.flight.acknowledge_all(now, sequence, round_trip);
+        let acked = self.flight.acknowledge_all(now, sequence, soonest);
         self.release();
         Some(acked)
     }
 
     /// Exactly this wire sequence has arrived. `None`: that was never sent.
-    pub(crate) fn acknowledge(&mut self, now: Instant, wire: u16, round_trip: Option<Duration>) -> Option<Acked> {
+    pub(crate) fn acknowledge(&mut self, now: Instant, wire: u16, soonest: Option<Duration>) -> Option<Acked> {
         let sequence = widen_acked(wire, self.flight.next())?;
-        let acked = self.flight.acknowledge(now, sequence, round_trip);
+        let acked = self.flight.acknowledge(now, sequence, soonest);
         self.release();
         Some(acked)
     }

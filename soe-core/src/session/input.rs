@@ -159,15 +159,15 @@ impl Session {
                 self.handle_reliable(now, fragment.channel, fragment.sequence, Kind::Fragment, body);
             }
             Packet::AcknowledgeAll(ack) => {
-                let minimum = self.rtt.minimum();
+                let soonest = self.rtt.soonest();
                 let reliable = self.channels[ack.channel.index()].as_deref_mut();
-                let acked = reliable.and_then(|reliable| reliable.sender.acknowledge_all(now, ack.sequence, minimum));
+                let acked = reliable.and_then(|reliable| reliable.sender.acknowledge_all(now, ack.sequence, soonest));
                 self.handle_acked(now, ack.channel, acked);
             }
             Packet::Acknowledge(ack) => {
-                let minimum = self.rtt.minimum();
+                let soonest = self.rtt.soonest();
                 let reliable = self.channels[ack.channel.index()].as_deref_mut();
-                let acked = reliable.and_then(|reliable| reliable.sender.acknowledge(now, ack.sequence, minimum));
+                let acked = reliable.and_then(|reliable| reliable.sender.acknowledge(now, ack.sequence, soonest));
                 self.handle_acked(now, ack.channel, acked);
             }
             Packet::Data(message) => self.deliver_unreliable(Channel::Unreliable, datagram.slice_ref(message)),
