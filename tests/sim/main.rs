@@ -15,7 +15,7 @@ mod traps;
 mod world;
 
 use runner::{Outcome, assert_reproducible, sweep};
-use scenarios::{crowd, long, loss, moves, random};
+use scenarios::{crowd, dialects, long, loss, moves, random};
 
 /// A test that runs a scenario under so many seeds, and asserts of all of them together that it was put to the test.
 macro_rules! scenarios {
@@ -58,6 +58,8 @@ scenarios! {
     a_zone_of_two_megabytes_loads_under_the_defaults: 40 of crowd::zone_in, |total| total.network.queue_full > 0;
     a_client_that_hangs_disturbs_nobody: 100 of crowd::hanging, |total| total.messages > 10_000;
     a_sequence_wraps_ten_times: 1 of long::ten_rounds, |total| total.messages > 10 << 16;
+    sessions_of_every_preset_work_at_no_loss_and_at_five_percent: 100 of dialects::presets,
+        |total| total.network.lost > 100 && total.messages > 5_000;
     a_day_of_little_to_say: 20 of long::day, |total| total.messages > 100;
 }
 

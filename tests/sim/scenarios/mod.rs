@@ -1,6 +1,7 @@
 //! What the world is put through: each scenario is a function of a seed, from which it draws its parameters.
 
 pub(crate) mod crowd;
+pub(crate) mod dialects;
 pub(crate) mod long;
 pub(crate) mod loss;
 pub(crate) mod moves;
