@@ -4,6 +4,7 @@ mod bundle;
 mod cadence;
 mod clock;
 mod closing;
+mod filling;
 mod handshake;
 mod input;
 mod keys;
