@@ -44,6 +44,12 @@ pub trait AsyncUdp: fmt::Debug + Send + 'static {
         None
     }
 
+    /// What session ids and keys are derived from, in place of the system's generator: a simulated network that returns the
+    /// same seed sees the same datagrams again. Whoever knows it can forge them: a real socket leaves this alone.
+    fn secrets_seed(&self) -> Option<u64> {
+        None
+    }
+
     /// The address that the socket is bound to.
     ///
     /// # Errors
