@@ -88,7 +88,10 @@ fn a_seed_makes_the_same_run_again() {
     for _ in 0..2 {
         for_seeds(20, |seed| {
             let traces = &traces;
-            async move { traces.borrow_mut().push(run(seed).await) }
+            async move {
+                let trace = run(seed).await;
+                traces.borrow_mut().push(trace);
+            }
         });
     }
     let traces = traces.into_inner();
@@ -143,7 +146,7 @@ fn no_wake_up_is_lost_between_threads() {
 
 async fn exchange(session: &mut SoeSession, round: u32) {
     session.send(round.to_be_bytes().to_vec()).await.expect("open");
-    if round % 3 == 0 {
+    if round.is_multiple_of(3) {
         session.flushed().await.expect("open");
     }
     assert_eq!(receive(session).await, round.to_be_bytes());
