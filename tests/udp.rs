@@ -682,7 +682,7 @@ async fn several_sockets_on_one_port_share_the_sessions() {
     let stats = listener.stats();
     assert_eq!((stats.socket.sessions, stats.admission.opened), (64, 64));
     assert_eq!(stats.shards.iter().map(|shard| shard.sessions).sum::<usize>(), 64);
-    let busy = stats.shards.iter().filter(|shard| shard.sessions > 0 && shard.datagrams_received > 64).count();
+    let busy = stats.shards.iter().filter(|shard| shard.sessions > 0 && shard.datagrams_received > 0).count();
     assert_eq!((stats.shards.len(), busy), (4, 4), "{:?}", stats.shards);
     let address = listener.local_addr();
     let report = soon("shutdown", listener.shutdown(Duration::from_secs(20))).await;
