@@ -48,7 +48,7 @@ impl fmt::Display for ReliableChannel {
 pub enum Channel {
     /// Once and in order within its channel; any size up to the message limit.
     Reliable(ReliableChannel),
-    /// At most once, in any order; one datagram at most.
+    /// In any order, perhaps not at all, and twice if the network repeats a datagram; one datagram at most.
     Unreliable,
     /// At most once; what a newer message has overtaken is dropped (op code 1A).
     Ordered,

@@ -17,7 +17,8 @@ use crate::{
     error::{BindError, ConnectError, QueryError},
     listener::{bind_first, local_address},
     peer::now,
-    query, random,
+    query,
+    random::Secrets,
     session::SoeSession,
     socket::AsyncUdp,
     state::End,
@@ -31,6 +32,7 @@ use crate::{
 #[derive(Debug)]
 pub struct SoeConnector {
     shared: Arc<Shared>,
+    secrets: Secrets,
 }
 
 impl SoeConnector {
@@ -72,10 +74,11 @@ impl SoeConnector {
 
     fn start(socket: Box<dyn AsyncUdp>, drops: Option<DropCounter>) -> Result<Self, BindError> {
         let address = local_address(&*socket)?;
+        let secrets = Secrets::new(socket.secrets_seed());
         let directory = Arc::new(Directory::new(None));
         let shared = Shared::new(directory, address, Handle::current(), drops);
         Driver::spawn(Arc::clone(&shared), socket);
-        Ok(Self { shared })
+        Ok(Self { shared, secrets })
     }
 
     /// Opens a session. All addresses that `remote` resolves to and that this socket can reach are tried in turn, each
@@ -113,7 +116,7 @@ impl SoeConnector {
         if self.shared.is_stopped() {
             return Err(ConnectError::Stopped);
         }
-        let session_id = random::session_id().map_err(ConnectError::Random)?;
+        let session_id = self.secrets.session_id().map_err(ConnectError::Random)?;
         let session = Session::connect(now(), config, session_id);
         let peer =
             self.shared.directory.register(&self.shared, address, session).ok_or(ConnectError::Occupied(address))?;

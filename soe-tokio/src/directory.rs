@@ -92,7 +92,7 @@ impl Directory {
     /// Every peer once, though one that is moving is routed from two addresses.
     pub(crate) fn peers(&self) -> Vec<Arc<Peer>> {
         let mut peers: Vec<_> = self.peers.iter().map(|entry| Arc::clone(entry.value())).collect();
-        peers.sort_unstable_by_key(Arc::as_ptr);
+        peers.sort_unstable_by_key(|peer| (peer.number, Arc::as_ptr(peer)));
         peers.dedup_by(|a, b| Arc::ptr_eq(a, b));
         peers
     }

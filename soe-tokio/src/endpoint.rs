@@ -32,6 +32,8 @@ pub(crate) struct Shared {
     pub(crate) drops: Option<DropCounter>,
     /// Sessions that were opened on this socket and have not been forgotten.
     pub(crate) sessions: AtomicUsize,
+    /// Sessions that were opened on this socket, ever.
+    pub(crate) opened: AtomicU64,
     /// Questions to servers that wait for an answer.
     pub(crate) queries: Queries,
     /// Batches whose datagrams the kernel has taken, see [`Peer::is_flushed`].
@@ -90,8 +92,19 @@ impl Shared {
     ) -> Arc<Self> {
         let (counters, sent_batches, dirty) = (Counters::default(), AtomicU64::new(0), Mutex::default());
         let (sessions, queries) = (AtomicUsize::new(0), Queries::default());
-        let shared =
-            Arc::new(Self { directory, local_addr, runtime, counters, drops, sessions, queries, sent_batches, dirty });
+        let opened = AtomicU64::new(0);
+        let shared = Arc::new(Self {
+            directory,
+            local_addr,
+            runtime,
+            counters,
+            drops,
+            sessions,
+            opened,
+            queries,
+            sent_batches,
+            dirty,
+        });
         shared.directory.join(&shared);
         shared
     }

@@ -24,7 +24,7 @@ use crate::{
     endpoint::Shared,
     error::BindError,
     peer::{Peer, now},
-    random,
+    random::Secrets,
     session::SoeSession,
     shards,
     shutdown::{self, ShutdownReport},
@@ -97,7 +97,7 @@ impl SoeListener {
         };
         let local_addr = local_address(&**first)?;
         let (max_sessions, remap) = (config.admission.max_sessions, config.admission.remap);
-        let key = random::admission_key().map_err(BindError::Random)?;
+        let key = Secrets::new(first.secrets_seed()).admission_key().map_err(BindError::Random)?;
         let admission = Admission::new(now(), config.admission, key);
         let door = Door::new(admission, max_sessions, config.accept_backlog, remap);
         let directory = Arc::new(Directory::new(Some(door)));

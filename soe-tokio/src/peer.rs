@@ -27,6 +27,8 @@ use crate::{
 pub(crate) struct Peer {
     pub(crate) shared: Arc<Shared>,
     pub(crate) session_id: u32,
+    /// Which of the socket's sessions it is, in the order of their opening.
+    pub(crate) number: u64,
     /// Whether a task waits for the datagrams to leave: spares the driver a lock for those where none does.
     pub(crate) awaits_flush: AtomicBool,
     /// Set once the session is closed, for those who may not lock it.
@@ -54,7 +56,8 @@ impl Peer {
         let span = (!span.is_disabled()).then(|| Box::new(span));
         let state = State::new(session, address);
         let (awaits_flush, closed_hint) = (AtomicBool::new(false), AtomicBool::new(false));
-        Arc::new(Self { shared, session_id, awaits_flush, closed_hint, span, state: Mutex::new(state) })
+        let number = shared.opened.fetch_add(1, Ordering::Relaxed);
+        Arc::new(Self { shared, session_id, number, awaits_flush, closed_hint, span, state: Mutex::new(state) })
     }
 
     /// Locks the state. If somebody panicked under the lock (a message hook, in its own task), the session ends here.

@@ -44,6 +44,12 @@ pub trait AsyncUdp: fmt::Debug + Send + 'static {
         None
     }
 
+    /// What session ids and keys are derived from, in place of the system's generator: a simulated network that returns the
+    /// same seed sees the same datagrams again. Whoever knows it can forge them: a real socket leaves this alone.
+    fn secrets_seed(&self) -> Option<u64> {
+        None
+    }
+
     /// The address that the socket is bound to.
     ///
     /// # Errors
@@ -120,6 +126,8 @@ pub struct SendBatch {
     buffer: Vec<u8>,
     entries: Vec<Entry>,
     done: usize,
+    /// What the buffer has lately held, in bytes: its peak, forgotten by and by.
+    usual: usize,
 }
 
 #[derive(Debug)]
@@ -212,8 +220,12 @@ impl SendBatch {
 
     /// Forgets everything, and gives the peers whose datagrams have left, in order, each run of the same one once.
     pub(crate) fn finish(&mut self) -> impl Iterator<Item = Arc<Peer>> {
+        self.usual = self.buffer.len().max(self.usual - self.usual / FORGET);
         self.buffer.clear();
-        self.buffer.shrink_to(KEPT_BYTES);
+        // A client's socket is rarely busy, and there may be thousands of them.
+        if self.buffer.capacity() > 4 * self.usual.max(MIN_BUFFER) {
+            self.buffer.shrink_to(2 * self.usual.max(MIN_BUFFER));
+        }
         self.done = 0;
         let mut last = std::ptr::null();
         self.entries
@@ -233,8 +245,10 @@ const MAX_SEGMENT_BYTES: usize = 1452;
 const FULL_ENTRIES: usize = 64;
 /// Bytes after which a batch is sent before more sessions are asked.
 const FULL_BYTES: usize = 256 << 10;
-/// Bytes of buffer kept between batches.
-const KEPT_BYTES: usize = 2 * FULL_BYTES;
+/// Bytes of buffer that are always kept between batches.
+const MIN_BUFFER: usize = 4 << 10;
+/// A peak of the buffer fades by one part in this many with each batch.
+const FORGET: usize = 16;
 
 #[cfg(test)]
 mod tests {

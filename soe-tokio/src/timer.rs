@@ -19,18 +19,17 @@ use crate::peer::{Peer, now};
 /// driver has served it.
 #[derive(Debug, Default)]
 pub(crate) struct Timers {
-    /// By time, and by the peer's address in memory, which tells entries of one instant apart.
-    entries: BTreeMap<(Instant, usize), Arc<Peer>>,
+    /// By time, and by number, which tells entries of one instant apart.
+    entries: BTreeMap<(Instant, u64), Arc<Peer>>,
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
 impl Timers {
     /// Moves a session's entry. `from` is where it is, if it is anywhere.
     pub(crate) fn set(&mut self, peer: &Arc<Peer>, from: Option<Instant>, to: Option<Instant>) {
-        let id = Arc::as_ptr(peer).addr();
-        let known = from.and_then(|from| self.entries.remove(&(from, id)));
+        let known = from.and_then(|from| self.entries.remove(&(from, peer.number)));
         if let Some(to) = to {
-            self.entries.insert((to, id), known.unwrap_or_else(|| Arc::clone(peer)));
+            self.entries.insert((to, peer.number), known.unwrap_or_else(|| Arc::clone(peer)));
         }
     }
 

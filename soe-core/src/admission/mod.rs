@@ -3,15 +3,11 @@
 mod cookie;
 mod limiter;
 mod refusal;
+mod selection;
 mod strangers;
 mod types;
 
-use std::{
-    collections::VecDeque,
-    fmt,
-    net::{IpAddr, SocketAddr},
-    time::Instant,
-};
+use std::{collections::VecDeque, fmt, net::SocketAddr, time::Instant};
 
 use bytes::BytesMut;
 
@@ -24,7 +20,7 @@ use self::{
     strangers::{Name, Stranger, Strangers, prefix},
 };
 use crate::{
-    AdmissionConfig, Framing, RemapPolicy, RequestFilter, RequestInfo, Session, SessionConfig, Transmit,
+    AdmissionConfig, Framing, RequestInfo, Session, Transmit,
     config::UDP_LENGTH,
     dialect::OpensOn,
     session::{PROOF, response},
@@ -366,30 +362,6 @@ impl Admission {
             Limited::All => self.stats.rate_limited_all += 1,
         }
     }
-
-    fn session_config(&self, index: u8) -> &SessionConfig {
-        let other = index.checked_sub(1).and_then(|index| self.config.others.get(usize::from(index)));
-        other.unwrap_or(&self.config.session)
-    }
-
-    /// The configuration that a request asks for, by version and protocol name.
-    fn select(&self, info: &RequestInfo) -> Option<usize> {
-        let all = std::iter::once(&self.config.session).chain(&self.config.others);
-        all.enumerate().find(|(_, config)| self.suits(config, info)).map(|(index, _)| index)
-    }
-
-    fn suits(&self, config: &SessionConfig, info: &RequestInfo) -> bool {
-        let handshake = &config.dialect.handshake;
-        if !handshake.accepts.accept(info.version) {
-            return false;
-        }
-        match &self.config.filter {
-            _ if !handshake.named => true,
-            RequestFilter::Exact => info.protocol_name == config.protocol_name,
-            RequestFilter::AnyOf(names) => names.contains(&info.protocol_name),
-            RequestFilter::Predicate(predicate) => predicate(info),
-        }
-    }
 }
 
 /// UnknownSender replies to one prefix: a client whose session is gone needs a few, a reflector's victim none.
@@ -400,17 +372,5 @@ const MAX_REPLIES: usize = 512;
 impl fmt::Debug for Admission {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Admission").field("room", &self.room).field("stats", &self.stats).finish_non_exhaustive()
-    }
-}
-
-impl RemapPolicy {
-    /// Whether a session may move from one address to another.
-    pub fn allows(self, from: SocketAddr, to: SocketAddr) -> bool {
-        let canonical = |address: SocketAddr| -> IpAddr { address.ip().to_canonical() };
-        match self {
-            Self::Refuse => false,
-            Self::SamePeerAddress => canonical(from) == canonical(to),
-            Self::AnyAddress => true,
-        }
     }
 }

@@ -86,6 +86,17 @@ pub(crate) struct Acked {
     pub(crate) ages: Option<(Duration, Duration)>,
 }
 
+/// The acknowledgement of a packet that was sent again may be for either time. If it is for the second, everything sent before
+/// that has been overtaken; if for the first, the timer was too short and everything is on its way, as further
+/// acknowledgements will show in a moment. Taking the one for the other would send a whole window twice.
+#[derive(Clone, Copy, Debug)]
+struct Doubt {
+    /// The datagram that last carried the packet.
+    datagram: u64,
+    /// When to believe that it has arrived; set when losses are next looked for.
+    deadline: Option<Instant>,
+}
+
 /// The packets from the oldest unacknowledged to the newest sent.
 #[derive(Debug, Default)]
 pub(crate) struct Flight {
@@ -100,6 +111,8 @@ pub(crate) struct Flight {
     first_lost: u64,
     /// The latest datagram known to have arrived.
     newest_acked: u64,
+    /// A packet that was sent again has been acknowledged: perhaps this datagram has arrived, with it. See [`Doubt`].
+    doubt: Option<Doubt>,
 }
 
 impl Flight {
@@ -136,10 +149,18 @@ impl Flight {
 
     /// Payload bytes and messages not known to have arrived.
     pub(crate) fn unacknowledged(&self) -> (usize, usize) {
-        let open = self.packets.iter().filter(|packet| packet.state != State::Acked);
-        open.fold((0, 0), |(bytes, messages), packet| {
-            (bytes + packet.payload.len(), messages + usize::from(packet.ends))
-        })
+        let (mut bytes, mut messages, mut is_open) = (0, 0, false);
+        for packet in &self.packets {
+            if packet.state != State::Acked {
+                bytes += packet.payload.len();
+                messages += usize::from(packet.ends);
+                is_open = packet.ends == 0;
+            } else if packet.ends > 0 {
+                // The last fragment may have arrived without one before it.
+                messages += usize::from(std::mem::take(&mut is_open));
+            }
+        }
+        (bytes, messages)
     }
 
     pub(crate) fn push(&mut self, packet: Packet) {
@@ -227,9 +248,15 @@ impl Flight {
             acked.late = Some(first_age);
             packet.first_datagram
         } else {
-            packet.datagram
+            let datagram = self.doubt.map_or(packet.datagram, |doubt| doubt.datagram.max(packet.datagram));
+            let deadline = self.doubt.and_then(|doubt| doubt.deadline);
+            self.doubt = Some(Doubt { datagram, deadline });
+            packet.first_datagram
         };
         self.newest_acked = self.newest_acked.max(arrived);
+        if packet.transmissions == 1 && self.doubt.is_some_and(|doubt| packet.datagram < doubt.datagram) {
+            self.doubt = None;
+        }
         packet.payload = Bytes::new();
     }
 
@@ -243,7 +270,7 @@ impl Flight {
     /// Declares lost what later datagrams have overtaken: by count, or by time. `loss_delay` is the time threshold. Returns
     /// the bytes newly lost and when the next packet will cross the time threshold.
     pub(crate) fn detect_losses(&mut self, now: Instant, loss_delay: Duration) -> (usize, Option<Instant>) {
-        let (mut bytes, mut next) = (0, None);
+        let (mut bytes, mut next) = (0, self.resolve_doubt(now, loss_delay));
         for (index, packet) in self.packets.iter_mut().enumerate() {
             // First transmissions leave in the order of their sequences: nothing behind this one has been overtaken.
             if packet.transmissions == 1 && packet.copies == 0 && packet.datagram >= self.newest_acked {
@@ -264,6 +291,18 @@ impl Flight {
         }
         self.flying -= bytes;
         (bytes, next)
+    }
+
+    /// Believes in the second transmission once nothing has spoken for the first. Returns when to come back.
+    fn resolve_doubt(&mut self, now: Instant, loss_delay: Duration) -> Option<Instant> {
+        let doubt = self.doubt.as_mut()?;
+        let deadline = *doubt.deadline.get_or_insert(now + loss_delay / 8);
+        if now < deadline {
+            return Some(deadline);
+        }
+        self.newest_acked = self.newest_acked.max(doubt.datagram);
+        self.doubt = None;
+        None
     }
 
     /// When the oldest packet under way was sent: the start of the resend timer.

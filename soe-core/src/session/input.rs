@@ -101,6 +101,7 @@ impl Session {
         self.timers.stop(Timer::Icmp);
         self.timers.stop(Timer::Remap);
         self.unknown_sender_at = None;
+        self.remap_until = None;
     }
 
     fn handle_straggler(&mut self, now: Instant, packet: &[u8]) {

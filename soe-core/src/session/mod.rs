@@ -4,6 +4,7 @@ mod bundle;
 mod cadence;
 mod clock;
 mod closing;
+mod filling;
 mod handshake;
 mod input;
 mod keys;
@@ -150,6 +151,8 @@ pub struct Session {
     strikes: u8,
     /// When the last UnknownSender came, if nothing valid has come since.
     unknown_sender_at: Option<Instant>,
+    /// Until when a remap is asked for, since an UnknownSender came.
+    remap_until: Option<Instant>,
     /// When a remap was last asked for.
     remap_asked_at: Option<Instant>,
     stats: Counters,
@@ -190,6 +193,7 @@ impl Session {
             answered_at: None,
             strikes: 0,
             unknown_sender_at: None,
+            remap_until: None,
             remap_asked_at: None,
             stats: Counters::default(),
             config,

@@ -118,21 +118,33 @@ impl Session {
         if !matches!(self.state, State::Open | State::Closing(_)) || !self.is_client() {
             return;
         }
-        if !self.timers.is_set(Timer::Remap) {
-            self.timers.set(Timer::Remap, now + self.config.remap_timeout);
+        if self.remap_until.is_none() {
+            self.remap_until = Some(now + self.config.remap_timeout);
         }
         self.unknown_sender_at = Some(now);
         // However often the server answers in between: whoever keeps sending these must not keep both sides busy.
         if self.remap_asked_at.is_some_and(|last| now < last + REMAP_INTERVAL) {
             return;
         }
+        self.ask_for_remap(now);
+    }
+
+    fn ask_for_remap(&mut self, now: Instant) {
         self.remap_asked_at = Some(now);
         self.outbox.remap_due = true;
         self.outbox.net_status_due = true;
+        // Either of the two, or the answer, may be lost.
+        let again = now + REMAP_RETRY;
+        self.timers.set(Timer::Remap, self.remap_until.map_or(again, |until| until.min(again)));
     }
 
-    /// The time to be remapped is over: the server has sent nothing valid since.
+    /// The server has sent nothing valid since it was asked for a remap: once more, until the time for that is over.
     fn remap_timer(&mut self, now: Instant) {
+        if self.remap_until.is_some_and(|until| now < until) {
+            self.ask_for_remap(now);
+            return;
+        }
+        self.remap_until = None;
         if self.unknown_sender_at.is_some_and(|last| now < last + UNKNOWN_SENDER_FRESH) {
             self.unanswered(now, DisconnectReason::UnreachableConnection);
         }
@@ -193,5 +205,7 @@ impl Session {
     }
 }
 
+/// A request for a remap that nothing valid has followed is repeated after this long.
+const REMAP_RETRY: Duration = Duration::from_millis(700);
 /// The least time between two requests for a remap.
 const REMAP_INTERVAL: Duration = Duration::from_millis(250);

@@ -24,7 +24,7 @@ pub(crate) enum Timer {
     PortAlive,
     /// The end of tolerance for ICMP errors.
     Icmp,
-    /// The end of asking for a remap.
+    /// The next request for a remap, or the end of asking.
     Remap,
     /// Closing: the deadline for what is queued. Closed: the next repetition of the Disconnect, then the end of memory.
     Close,

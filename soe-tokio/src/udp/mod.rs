@@ -6,6 +6,7 @@ mod drops;
 mod linux;
 
 use std::{
+    cell::RefCell,
     io::{self, IoSliceMut},
     net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6},
     sync::Once,
@@ -29,8 +30,6 @@ use crate::{
 pub(crate) struct KernelUdp {
     io: UdpSocket,
     state: UdpSocketState,
-    /// `BATCH_SIZE` slots of [`SLOT`] bytes; pages that no datagram ever touched are never backed by memory.
-    scratch: Box<[u8]>,
     is_ipv6: bool,
     /// Whether the kernel still takes runs of datagrams.
     segmentation: bool,
@@ -65,8 +64,7 @@ impl KernelUdp {
             debug!(%error, "datagrams above the path MTU will be lost");
         }
         let segmentation = state.max_gso_segments() > 1;
-        let scratch = vec![0; BATCH_SIZE * SLOT].into_boxed_slice();
-        Ok(Self { io, state, scratch, is_ipv6: address.is_ipv6(), segmentation })
+        Ok(Self { io, state, is_ipv6: address.is_ipv6(), segmentation })
     }
 
     /// The port that it is bound to.
@@ -77,6 +75,19 @@ impl KernelUdp {
     /// Where the kernel counts what it could not keep.
     pub(crate) fn drop_counter(&self) -> Option<DropCounter> {
         DropCounter::of(&self.io)
+    }
+
+    fn recv(&self, scratch: &mut [u8], batch: &mut RecvBatch) -> io::Result<()> {
+        let mut metas = [RecvMeta::default(); BATCH_SIZE];
+        let mut slots = scratch.chunks_exact_mut(SLOT);
+        let mut buffers: [IoSliceMut<'_>; BATCH_SIZE] =
+            std::array::from_fn(|_| IoSliceMut::new(slots.next().unwrap_or_default()));
+        let (io, state) = (&self.io, &self.state);
+        let filled = io.try_io(Interest::READABLE, || state.recv(io.into(), &mut buffers, &mut metas))?;
+        for (meta, slot) in metas[..filled].iter().zip(scratch.chunks_exact(SLOT)) {
+            batch.push(canonical(meta.addr), &slot[..meta.len.min(SLOT)], meta.stride);
+        }
+        Ok(())
     }
 
     fn send_pending(&self, batch: &SendBatch) -> io::Result<usize> {
@@ -142,18 +153,8 @@ impl AsyncUdp for KernelUdp {
     fn poll_recv(&mut self, cx: &mut Context<'_>, batch: &mut RecvBatch) -> Poll<io::Result<()>> {
         loop {
             ready!(self.io.poll_recv_ready(cx))?;
-            let mut metas = [RecvMeta::default(); BATCH_SIZE];
-            let mut slots = self.scratch.chunks_exact_mut(SLOT);
-            let mut buffers: [IoSliceMut<'_>; BATCH_SIZE] =
-                std::array::from_fn(|_| IoSliceMut::new(slots.next().unwrap_or_default()));
-            let (io, state) = (&self.io, &self.state);
-            match io.try_io(Interest::READABLE, || state.recv(io.into(), &mut buffers, &mut metas)) {
-                Ok(filled) => {
-                    for (meta, slot) in metas[..filled].iter().zip(self.scratch.chunks_exact(SLOT)) {
-                        batch.push(canonical(meta.addr), &slot[..meta.len.min(SLOT)], meta.stride);
-                    }
-                    return Poll::Ready(Ok(()));
-                }
+            match SCRATCH.with_borrow_mut(|scratch| self.recv(scratch, batch)) {
+                Ok(()) => return Poll::Ready(Ok(())),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Poll::Ready(Err(error)),
             }
@@ -236,6 +237,12 @@ fn size_buffers(socket: &Socket, config: &SocketConfig) {
             });
         }
     }
+}
+
+thread_local! {
+    /// `BATCH_SIZE` slots of [`SLOT`] bytes, for the moment between the kernel and a batch: one set for each thread that
+    /// receives, however many sockets. Pages that no datagram ever touched are never backed by memory.
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; BATCH_SIZE * SLOT].into_boxed_slice());
 }
 
 /// Stands in where the kernel counts nothing that can be read.

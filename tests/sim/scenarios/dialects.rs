@@ -11,7 +11,7 @@ pub(crate) fn presets(seed: u64) -> Outcome {
     let mut rng = Rng::of(seed, 400);
     let names = Dialect::ALL_NAMES;
     let name = names[seed as usize % names.len()];
-    let loss = if seed as usize / names.len() % 2 == 0 { 0.0 } else { 0.05 };
+    let loss = if (seed as usize / names.len()).is_multiple_of(2) { 0.0 } else { 0.05 };
     let dialect = Dialect::by_name(name).expect("a preset has its name");
     let config = SessionConfig::with_dialect(dialect).protocol_name("Game".into()).connect_timeout(60 * SECOND).build();
     let config = config.expect("a preset is valid");

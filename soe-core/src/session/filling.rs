@@ -1,0 +1,221 @@
+//! What goes into one datagram: acknowledgements, reliable packets, unreliable messages, copies.
+
+use std::time::Instant;
+
+use super::{
+    Session,
+    bundle::{Bundle, PIECE_OVERHEAD},
+};
+use crate::{
+    Channel, ReliableChannel,
+    channel::{
+        acks::Ack,
+        flight::Cause,
+        send::{Slot, Written},
+    },
+    wire::{self, Acknowledge, AcknowledgeAll, MAX_MULTI_PIECE, OrderedData, OrderedStream},
+};
+
+/// An acknowledgement and its length in a Multi.
+const ACK_PIECE: usize = 4 + PIECE_OVERHEAD;
+/// The largest packet that rides along on a redundant channel: small messages, not bulk.
+const MAX_COPY: usize = 200;
+/// The op code of a Multi.
+const MULTI_HEADER: usize = 2;
+
+impl Session {
+    /// Puts acknowledgements, reliable packets and unreliable messages into one datagram.
+    pub(super) fn write_bundle(&mut self, now: Instant, out: &mut Vec<u8>) -> bool {
+        let limit = self.packet_limit();
+        let mut bundle = Bundle::new(out, limit);
+        let data = self.has_data();
+        if !data && !self.acks_due(now) {
+            return false;
+        }
+        if data && self.goes_alone() {
+            return self.write_ordered(&mut bundle);
+        }
+        // Small things share a datagram as pieces. Where there is more than fits one, full packets go first, by themselves,
+        // and what is small shares the last.
+        let pieces = !data || self.fits_pieces(limit);
+        if pieces {
+            self.write_acks(&mut bundle);
+        }
+        if data {
+            self.cadence.sent(now);
+        }
+        self.write_reliable(now, &mut bundle, if pieces { MAX_MULTI_PIECE } else { limit });
+        self.write_unreliable(&mut bundle);
+        self.write_acks(&mut bundle);
+        self.write_copies(now, &mut bundle);
+        !bundle.is_empty()
+    }
+
+    /// Whether any message or resend waits.
+    pub(super) fn has_data(&self) -> bool {
+        let limits = self.send_limits();
+        let reliable = ReliableChannel::ALL.into_iter().any(|channel| {
+            let reliable = self.channels[channel.index()].as_ref();
+            reliable.is_some_and(|reliable| reliable.sender.has_work(&limits)) && self.may_send(channel)
+        });
+        reliable && self.budget() > 0 || self.outbox.has_unreliable()
+    }
+
+    /// Bytes that the congestion window still takes. Never so few that nothing could be under way.
+    pub(super) fn budget(&self) -> usize {
+        let in_flight = self.in_flight();
+        if in_flight == 0 || self.outbox.probes > 0 {
+            return self.congestion.window().max(self.udp_length);
+        }
+        self.congestion.window().saturating_sub(in_flight)
+    }
+
+    pub(super) fn acks_due(&self, now: Instant) -> bool {
+        let mut receivers = self.channels.iter().flatten().map(|reliable| &reliable.receiver);
+        if self.outbox.acks_due {
+            receivers.any(|receiver| !receiver.acks_owed().is_empty())
+        } else {
+            receivers.any(|receiver| receiver.acks_owed().is_due(now))
+        }
+    }
+
+    /// Whether everything that waits fits one datagram as pieces, where one piece alone would do without them.
+    fn fits_pieces(&self, limit: usize) -> bool {
+        let mut total = MULTI_HEADER + self.outbox.unreliable_bytes;
+        let mut sources = usize::from(self.outbox.has_unreliable());
+        for reliable in self.channels.iter().flatten() {
+            let acks = reliable.receiver.acks_owed().len();
+            let Some(backlog) = reliable.sender.small_backlog(MAX_MULTI_PIECE) else { return false };
+            total += backlog + acks * ACK_PIECE;
+            sources += usize::from(backlog > 0) + acks;
+        }
+        sources > 1 && total <= limit
+    }
+
+    fn write_acks(&mut self, bundle: &mut Bundle<'_>) {
+        let datagram = self.outbox.datagrams;
+        for channel in ReliableChannel::ALL {
+            let Some(reliable) = self.channels[channel.index()].as_deref_mut() else { continue };
+            let expected = reliable.receiver.expected();
+            let acks = reliable.receiver.acks();
+            while bundle.room() >= ACK_PIECE && !acks.is_empty() {
+                bundle.add(|out| acks.take(expected, datagram).map(|ack| put_ack(channel, ack, out)));
+            }
+            while bundle.room() >= ACK_PIECE && !bundle.is_empty() {
+                let second = acks.take_second(expected, datagram);
+                if bundle.add(|out| second.map(|ack| put_ack(channel, ack, out))).is_none() {
+                    break;
+                }
+            }
+        }
+        let mut receivers = self.channels.iter().flatten();
+        self.outbox.acks_due &= receivers.any(|reliable| !reliable.receiver.acks_owed().is_empty());
+    }
+
+    /// Writes reliable packets of at most `largest` bytes while there is room.
+    fn write_reliable(&mut self, now: Instant, bundle: &mut Bundle<'_>, largest: usize) {
+        let limits = self.send_limits();
+        for channel in self.send_order() {
+            while self.may_send(channel) {
+                let slot = Slot {
+                    now,
+                    datagram: self.outbox.datagrams,
+                    room: bundle.room().min(largest),
+                    budget: self.budget(),
+                };
+                let Some(reliable) = self.channels[channel.index()].as_deref_mut() else { break };
+                if !reliable.sender.has_work(&limits) {
+                    break;
+                }
+                let before = bundle.len();
+                let Some(written) = bundle.add(|out| reliable.sender.write(slot, &limits, out)) else {
+                    break;
+                };
+                self.paced(channel, bundle.len() - before, written.resend.is_some());
+                self.count(written);
+                self.congestion.sent(self.in_flight());
+            }
+        }
+    }
+
+    /// Lets packets of redundant channels ride along.
+    fn write_copies(&mut self, now: Instant, bundle: &mut Bundle<'_>) {
+        for channel in ReliableChannel::ALL {
+            let redundant = self.config.channels[channel.index()].redundant;
+            let Some(reliable) = self.channels[channel.index()].as_deref_mut().filter(|_| redundant) else { continue };
+            let slot = |bundle: &Bundle<'_>| Slot {
+                now,
+                datagram: self.outbox.datagrams,
+                room: bundle.room(),
+                budget: MAX_COPY,
+            };
+            while !bundle.is_empty() {
+                let slot = slot(bundle);
+                if bundle.add(|out| reliable.sender.write_copy(slot, out)).is_none() {
+                    break;
+                }
+                self.stats.redundant_copies += 1;
+            }
+        }
+    }
+
+    fn count(&mut self, written: Written) {
+        match written.resend {
+            None => self.stats.reliable_sent += 1,
+            Some(Cause::Overtaken) => self.stats.resent_lost += 1,
+            Some(Cause::Timeout) => self.stats.resent_timeout += 1,
+        }
+        // Whatever was resent provokes the answer that the probe is for.
+        self.outbox.probes -= usize::from(written.resend.is_some() && self.outbox.probes > 0);
+    }
+
+    fn write_unreliable(&mut self, bundle: &mut Bundle<'_>) {
+        while let Some((channel, message)) = self.outbox.unreliable.front() {
+            let head = if *channel == Channel::Unreliable { 0 } else { super::ORDERED_HEADER };
+            if self.goes_alone() || head + wire::escaped_len(message) > bundle.room() || !self.write_ordered(bundle) {
+                break;
+            }
+        }
+    }
+
+    /// Whether the first unreliable message shares its datagram with nothing.
+    fn goes_alone(&self) -> bool {
+        let first = self.outbox.unreliable.front();
+        first.is_some_and(|(channel, _)| *channel == Channel::Ordered2 || !self.config.bundle_unreliable)
+    }
+
+    /// Writes the first unreliable message, ordered or not.
+    fn write_ordered(&mut self, bundle: &mut Bundle<'_>) -> bool {
+        let Some((channel, message)) = self.outbox.pop_unreliable() else { return false };
+        let stream = match channel {
+            Channel::Ordered => OrderedStream::One,
+            Channel::Ordered2 => OrderedStream::Two,
+            Channel::Unreliable | Channel::Reliable(_) => {
+                bundle.add(|out| {
+                    wire::put_escaped(out, &message);
+                    Some(())
+                });
+                return true;
+            }
+        };
+        let (sent, _) = &mut self.ordered[usize::from(stream == OrderedStream::Two)];
+        // Stamps begin at 1: receivers count from 0 and take what is ahead.
+        *sent = sent.wrapping_add(1);
+        let stamp = *sent;
+        let escape = self.config.escape_ordered && wire::needs_escape(&message);
+        bundle.add(|out| {
+            OrderedData { stream, stamp, payload: &[] }.encode(out);
+            out.extend_from_slice(if escape { &[0] } else { &[] });
+            out.extend_from_slice(&message);
+            Some(())
+        });
+        true
+    }
+}
+
+fn put_ack(channel: ReliableChannel, ack: Ack, out: &mut Vec<u8>) {
+    match ack {
+        Ack::All(sequence) => AcknowledgeAll { channel, sequence: sequence as u16 }.encode(out),
+        Ack::One(sequence) => Acknowledge { channel, sequence: sequence as u16 }.encode(out),
+    }
+}

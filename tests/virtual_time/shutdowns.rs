@@ -1,0 +1,80 @@
+//! A shutdown at any moment is bounded, and its report adds up.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use soe_tokio::SoeSession;
+use tokio::time::Instant;
+
+use crate::network::{Faults, Lots, Network, SERVER, client, config, for_seeds};
+
+type Counts = Arc<Mutex<HashMap<u32, usize>>>;
+
+fn count(counts: &Counts, session: u32) {
+    *counts.lock().expect("no test panics here").entry(session).or_default() += 1;
+}
+
+/// Sends until the session ends, counting what the session has taken.
+async fn chatter(mut session: SoeSession, taken: Counts, mut lots: Lots) {
+    let id = session.session_id();
+    loop {
+        let length = 1 + lots.below(3_000) as usize;
+        if session.send(vec![1; length]).await.is_err() {
+            return;
+        }
+        count(&taken, id);
+        tokio::time::sleep(Duration::from_millis(lots.below(30))).await;
+    }
+}
+
+async fn listen_to(mut session: SoeSession, arrived: Counts) {
+    let id = session.session_id();
+    while let Some(Ok(_)) = session.recv().await {
+        count(&arrived, id);
+    }
+}
+
+async fn run(seed: u64) {
+    let mut lots = Lots::new(seed);
+    let loss = [0, 20, 200, 1000][lots.below(4) as usize];
+    let network = Arc::new(Network::new(seed, Faults { delay: 20, full: 30, ..Faults::default() }));
+    let listener = network.listen(config());
+    let (taken, arrived) = (Counts::default(), Counts::default());
+    let mut readers = Vec::new();
+    let sessions = 1 + lots.below(6) as usize;
+    for number in 0..sessions as u16 {
+        let connector = network.connector(client(number));
+        let (session, incoming) = tokio::join!(connector.connect(SERVER, config()), listener.accept());
+        let server = incoming.expect("the listener lives").accept();
+        tokio::spawn(chatter(server, Arc::clone(&taken), lots.clone()));
+        readers.push(tokio::spawn(listen_to(session.expect("the server answers"), Arc::clone(&arrived))));
+    }
+    network.wires().faults.loss = loss;
+    tokio::time::sleep(Duration::from_millis(lots.below(400))).await;
+    let deadline = Duration::from_millis(lots.below(1_500));
+    let start = Instant::now();
+    let report = listener.shutdown(deadline).await;
+    assert!(start.elapsed() <= deadline + Duration::from_millis(200), "{:?} of {deadline:?}", start.elapsed());
+    assert_eq!(report.sessions.len(), sessions);
+    assert_eq!(report.clean + report.cut_off, sessions);
+    assert_eq!(report.sessions.iter().map(|session| session.undelivered.messages).sum::<usize>(), report.messages_lost);
+    assert_eq!(report.sessions.iter().map(|session| session.undelivered.bytes).sum::<usize>(), report.bytes_lost);
+    for reader in readers {
+        reader.await.expect("a reader ends with its session");
+    }
+    let (taken, arrived) = (taken.lock().expect("no panic"), arrived.lock().expect("no panic"));
+    for session in &report.sessions {
+        let of = |counts: &HashMap<u32, usize>| counts.get(&session.session_id).copied().unwrap_or_default();
+        let (taken, arrived, lost) = (of(&taken), of(&arrived), session.undelivered.messages);
+        assert!(arrived <= taken, "{arrived} of {taken} arrived");
+        assert!(arrived + lost >= taken, "{taken} were taken, {arrived} arrived, {lost} are said to be lost");
+    }
+}
+
+#[test]
+fn a_shutdown_at_any_moment_is_bounded_and_its_report_adds_up() {
+    for_seeds(300, run);
+}
