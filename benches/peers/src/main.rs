@@ -1,7 +1,7 @@
 //! The load benchmark of the workspace above, run against QUIC (`quinn`) and KCP (`tokio_kcp`).
 //!
 //! ```text
-//! cargo run --release -- [--quick] [--only WORKLOAD] [--with IMPLEMENTATION] [--runs N] [--json PATH]
+//! cargo run --release -p soe-load-peers -- [--quick] [--only WORKLOAD] [--with IMPLEMENTATION] [--runs N] [--json PATH]
 //! ```
 
 #[allow(dead_code, reason = "these peers do not tell how many datagrams they send")]

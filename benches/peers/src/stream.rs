@@ -31,10 +31,10 @@ pub(crate) async fn attend<S: AsyncRead + AsyncWrite + Unpin>(stream: S, spec: S
             },
             _ = clockwork.tick(), if spec.kind == Kind::Game => Some(Bytes::from_static(&[7; GAME_UPDATE])),
         };
-        if let Some(reply) = reply {
-            if session.send(reply).await.is_err() {
-                return;
-            }
+        if let Some(reply) = reply
+            && session.send(reply).await.is_err()
+        {
+            return;
         }
     }
 }
