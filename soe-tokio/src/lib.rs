@@ -19,8 +19,8 @@
 //!
 //! # What runs where
 //!
-//! Each socket is served by one task, the *driver*. It receives in batches, feeds every datagram to its session, and sends
-//! for all sessions at once. Each session has a small task that keeps its timers. Nothing stands between the socket and a
+//! Each socket is served by one task, the *driver*. It receives in batches, feeds every datagram to its session, keeps the
+//! timers of all sessions, and sends for all of them at once. A session has no task of its own. Nothing stands between the socket and a
 //! session, so nothing can overflow: an application that does not read makes its own peer wait (the datagrams are not
 //! acknowledged once the session's receive buffer is full), and nobody else's.
 //!

@@ -147,20 +147,13 @@ impl Flight {
         self.packets.is_empty()
     }
 
-    /// Payload bytes and messages not known to have arrived.
+    /// Payload bytes and messages not known to have arrived. What was acknowledged behind a gap counts as well: the peer's
+    /// application gets it only once the gap is filled.
     pub(crate) fn unacknowledged(&self) -> (usize, usize) {
-        let (mut bytes, mut messages, mut is_open) = (0, 0, false);
-        for packet in &self.packets {
-            if packet.state != State::Acked {
-                bytes += packet.payload.len();
-                messages += usize::from(packet.ends);
-                is_open = packet.ends == 0;
-            } else if packet.ends > 0 {
-                // The last fragment may have arrived without one before it.
-                messages += usize::from(std::mem::take(&mut is_open));
-            }
-        }
-        (bytes, messages)
+        let open = self.packets.iter().skip_while(|packet| packet.state == State::Acked);
+        open.fold((0, 0), |(bytes, messages), packet| {
+            (bytes + packet.payload.len(), messages + usize::from(packet.ends))
+        })
     }
 
     pub(crate) fn push(&mut self, packet: Packet) {

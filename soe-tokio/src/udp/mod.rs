@@ -46,11 +46,11 @@ impl KernelUdp {
             debug!(%error, "this system keeps IPv6 sockets to themselves");
         }
         socket.set_nonblocking(true)?;
-        #[cfg(target_os = "linux")]
+        #[cfg(any(target_os = "linux", target_os = "android"))]
         if shares_port {
             socket.set_reuse_port(true)?;
         }
-        #[cfg(not(target_os = "linux"))]
+        #[cfg(not(any(target_os = "linux", target_os = "android")))]
         let _ = shares_port;
         socket.bind(&address.into())?;
         size_buffers(&socket, config);
