@@ -141,6 +141,12 @@ impl AckQueue {
         !self.is_empty() && (self.due || self.deadline.is_some_and(|deadline| deadline <= now))
     }
 
+    /// Gives back memory that traffic has left behind.
+    pub(crate) fn shrink(&mut self) {
+        self.ones.shrink_to_fit();
+        self.seconds = VecDeque::new();
+    }
+
     pub(crate) fn memory(&self) -> usize {
         self.ones.capacity() * size_of::<u64>() + self.seconds.capacity() * size_of::<(u64, u64)>()
     }

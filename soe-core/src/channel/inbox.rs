@@ -83,6 +83,12 @@ impl Inbox {
         raw.map(|raw| Arrival { channel, raw })
     }
 
+    /// Gives back memory that traffic has left behind.
+    pub(crate) fn shrink(&mut self) {
+        self.queue.shrink_to_fit();
+        self.cursor.inner.shrink_to_fit();
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }

@@ -182,6 +182,12 @@ impl Receiver {
         window * packet + 2 * window * size_of::<Slot>() + message + AckQueue::memory_ceiling(window)
     }
 
+    /// Gives back memory that traffic has left behind.
+    pub(crate) fn shrink(&mut self) {
+        self.ring.shrink_to_fit();
+        self.acks.shrink();
+    }
+
     pub(crate) fn is_idle(&self) -> bool {
         self.ring.is_empty() && self.train.is_none() && self.acks.is_empty()
     }

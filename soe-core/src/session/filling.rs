@@ -48,7 +48,11 @@ impl Session {
         self.write_unreliable(&mut bundle);
         self.write_acks(&mut bundle);
         self.write_copies(now, &mut bundle);
-        !bundle.is_empty()
+        let written = !bundle.is_empty();
+        if written {
+            self.watch_quiet(now);
+        }
+        written
     }
 
     /// Whether any message or resend waits.

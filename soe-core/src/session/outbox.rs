@@ -67,6 +67,11 @@ impl Outbox {
         !self.unreliable.is_empty()
     }
 
+    /// Gives back memory that traffic has left behind.
+    pub(super) fn shrink(&mut self) {
+        self.unreliable.shrink_to_fit();
+    }
+
     /// Drops everything that waits; the numbering goes on.
     pub(super) fn clear(&mut self) {
         *self = Self { datagrams: self.datagrams, ..Self::default() };

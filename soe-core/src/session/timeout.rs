@@ -40,6 +40,7 @@ impl Session {
                 }
                 Timer::Pace => self.fill_pacers(now),
                 Timer::PortAlive => self.port_alive_timer(now),
+                Timer::Quiet => self.quiet_timer(now),
                 Timer::Icmp => self.unanswered(now, DisconnectReason::IcmpError),
                 Timer::Remap => self.remap_timer(now),
                 Timer::Close if matches!(self.state, State::Closing(_)) => self.close_deadline(now),
@@ -65,9 +66,24 @@ impl Session {
         let deadline = self.last_sent + self.config.heartbeat_after;
         if deadline <= now {
             self.outbox.heartbeat_due = true;
-            self.shrink();
         }
         self.timers.set(Timer::Heartbeat, if deadline <= now { now + self.config.heartbeat_after } else { deadline });
+    }
+
+    /// Memory that traffic has left behind goes back when nothing is under way; now and then, not between two messages.
+    fn quiet_timer(&mut self, now: Instant) {
+        if self.is_idle() {
+            self.shrink();
+        } else {
+            self.timers.set(Timer::Quiet, now + QUIET);
+        }
+    }
+
+    /// Some traffic is about to leave memory behind.
+    pub(super) fn watch_quiet(&mut self, now: Instant) {
+        if !self.timers.is_set(Timer::Quiet) && !matches!(self.state, State::Closed(_)) {
+            self.timers.set(Timer::Quiet, now + QUIET);
+        }
     }
 
     fn port_alive_timer(&mut self, now: Instant) {
@@ -200,12 +216,17 @@ impl Session {
     fn shrink(&mut self) {
         for reliable in self.channels.iter_mut().flatten() {
             reliable.sender.shrink();
+            reliable.receiver.shrink();
         }
         self.events.shrink_to_fit();
+        self.inbox.shrink();
+        self.outbox.shrink();
     }
 }
 
 /// A request for a remap that nothing valid has followed is repeated after this long.
 const REMAP_RETRY: Duration = Duration::from_millis(700);
+/// This long after traffic has begun, and again until it rests, a session gives back what it does not need at rest.
+const QUIET: Duration = Duration::from_secs(5);
 /// The least time between two requests for a remap.
 const REMAP_INTERVAL: Duration = Duration::from_millis(250);

@@ -22,6 +22,8 @@ pub(crate) enum Timer {
     /// Pacing, or a trickle rate, allows more.
     Pace,
     PortAlive,
+    /// Time to give memory back, if the session rests.
+    Quiet,
     /// The end of tolerance for ICMP errors.
     Icmp,
     /// The next request for a remap, or the end of asking.
@@ -42,6 +44,7 @@ impl Timer {
         Self::NetStatus,
         Self::Pace,
         Self::PortAlive,
+        Self::Quiet,
         Self::Icmp,
         Self::Remap,
         Self::Close,
