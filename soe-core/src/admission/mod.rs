@@ -34,6 +34,13 @@ enum At {
     Live,
 }
 
+/// A session that a stranger has been offered and has yet to open.
+struct Offer {
+    stranger: Stranger,
+    seed: u32,
+    framing: Framing,
+}
+
 /// The server's door: everything from addresses that have no session, and what live sessions say is not theirs.
 ///
 /// Holds a table of fixed size, whoever comes. Drive it like a session: [`handle_datagram`](Self::handle_datagram) or
@@ -206,7 +213,7 @@ impl Admission {
         at: At,
     ) -> Admit {
         let place = self.cookies.place(from.ip(), from.port());
-        let known = self.strangers.get(now, place, from).filter(|known| known.session_id == info.session_id);
+        let known = self.strangers.get(now, place, from, info.session_id);
         let stranger = Stranger {
             from,
             session_id: info.session_id,
@@ -240,25 +247,21 @@ impl Admission {
     /// A packet of a session that this address does not have: perhaps the first of one that it has been offered.
     fn handle_first(&mut self, now: Instant, from: SocketAddr, datagram: BytesMut, at: At) -> Admit {
         let place = self.cookies.place(from.ip(), from.port());
-        let Some(mut stranger) = self.strangers.get(now, place, from) else {
+        if self.strangers.all(now, place, from).next().is_none() {
             return match at {
                 At::Vacant => self.unknown_sender(now, from, opcode::of(&datagram) == Some(opcode::DISCONNECT)),
                 At::Live => self.ignored(),
             };
-        };
-        let config = self.session_config(stranger.config).clone();
-        let Some(seed) = self.cookies.seed(from, stranger.session_id, stranger.period_tag) else {
-            return self.ignored();
-        };
-        let passes = config.passes.map(u8::from);
-        let Ok(framing) = Framing::new(seed, config.crc_length, passes, &config.dialect.codecs) else {
-            return self.ignored();
-        };
-        if !framing.verify(&datagram) {
+        }
+        let mut offers = self.strangers.all(now, place, from).filter_map(|stranger| self.offer(stranger));
+        let offer = offers.find(|offer| offer.framing.verify(&datagram));
+        drop(offers);
+        let Some(Offer { mut stranger, seed, framing }) = offer else {
             self.stats.crc_rejects += 1;
             self.strangers.fail(now, place, from);
             return Admit::Dropped;
-        }
+        };
+        let config = self.session_config(stranger.config).clone();
         if let MISMATCHED | OVER_CAPACITY = stranger.config {
             let farewell = refusal(&config, &framing, stranger.session_id, stranger.config);
             self.replies.push_back(farewell);
@@ -272,7 +275,7 @@ impl Admission {
         if at == At::Live && usize::from(stranger.proofs) * framing.crc_length() < PROOF {
             // Anybody can ask in the name of this address, and hit a short CRC once; the client there repeats itself.
             self.stats.more_proof_wanted += 1;
-            self.strangers.prove(now, place, from);
+            self.strangers.prove(now, place, from, stranger.session_id);
             return Admit::Dropped;
         }
         let info = RequestInfo {
@@ -285,6 +288,15 @@ impl Admission {
         self.strangers.remove(now, place, from);
         let _ = session.handle_datagram(now, datagram);
         self.opened(info, session)
+    }
+
+    /// What a stranger has been offered.
+    fn offer(&self, stranger: Stranger) -> Option<Offer> {
+        let config = self.session_config(stranger.config);
+        let seed = self.cookies.seed(stranger.from, stranger.session_id, stranger.period_tag)?;
+        let passes = config.passes.map(u8::from);
+        let framing = Framing::new(seed, config.crc_length, passes, &config.dialect.codecs).ok()?;
+        Some(Offer { stranger, seed, framing })
     }
 
     fn opened(&mut self, request: RequestInfo, session: Session) -> Admit {

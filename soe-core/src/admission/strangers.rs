@@ -18,6 +18,8 @@ const WAYS: usize = 16;
 const LIFETIME: Duration = Duration::from_secs(45);
 /// The unit of time of an entry.
 const TICK: Duration = Duration::from_millis(125);
+/// Ids that one address may ask under at a time.
+const MAX_PER_ADDRESS: usize = 4;
 /// Wrong CRCs after which a stranger must ask again: what guessing a seed may cost.
 const MAX_FAILURES: u8 = 15;
 
@@ -103,17 +105,31 @@ impl Strangers {
         self.entries.len() * ENTRY
     }
 
-    /// The stranger at this address. `place` is the keyed hash of the address.
-    pub(super) fn get(&self, now: Instant, place: u64, from: SocketAddr) -> Option<Stranger> {
-        let index = self.find(now, place, from)?;
-        Some(read(&self.entries[index], from))
+    /// The strangers at this address: a client that has started again, or whoever writes its address, may have asked under
+    /// several ids. The newest comes first. `place` is the keyed hash of the address.
+    pub(super) fn all(&self, now: Instant, place: u64, from: SocketAddr) -> impl Iterator<Item = Stranger> {
+        let mut indices: Vec<usize> = self.at(now, place, from).collect();
+        indices.sort_by_key(|&index| self.age(now, &self.entries[index]));
+        indices.into_iter().map(move |index| read(&self.entries[index], from))
     }
 
-    /// Remembers a stranger, in place of an earlier request of its own if there was one. Returns whether another one had to
-    /// go.
+    /// The stranger at this address with this session id.
+    pub(super) fn get(&self, now: Instant, place: u64, from: SocketAddr, session_id: u32) -> Option<Stranger> {
+        self.all(now, place, from).find(|stranger| stranger.session_id == session_id)
+    }
+
+    /// Remembers a stranger, in place of its own request of before if there was one, or of the newest at its address if that
+    /// has asked under too many ids: who asked first is not driven out by others who write the same address. Returns whether
+    /// another one had to go.
     pub(super) fn put(&mut self, now: Instant, place: u64, stranger: &Stranger) -> bool {
         let ways = self.ways(place);
-        let (index, evicted) = match self.find(now, place, stranger.from) {
+        let own = self.find(now, place, stranger.from, stranger.session_id);
+        let crowded = self.at(now, place, stranger.from).count() >= MAX_PER_ADDRESS;
+        let newest = || {
+            let age = |index: &usize| self.age(now, &self.entries[*index]);
+            self.at(now, place, stranger.from).min_by_key(age).filter(|_| crowded)
+        };
+        let (index, evicted) = match own.or_else(newest) {
             Some(index) => (index, false),
             None => {
                 self.turn = self.turn.wrapping_add(1);
@@ -128,8 +144,10 @@ impl Strangers {
         evicted
     }
 
+    /// Forgets all at this address.
     pub(super) fn remove(&mut self, now: Instant, place: u64, from: SocketAddr) {
-        if let Some(index) = self.find(now, place, from) {
+        let indices: Vec<usize> = self.at(now, place, from).collect();
+        for index in indices {
             self.entries[index] = [0; ENTRY];
         }
     }
@@ -141,23 +159,25 @@ impl Strangers {
     }
 
     /// Counts a valid datagram.
-    pub(super) fn prove(&mut self, now: Instant, place: u64, from: SocketAddr) {
-        let Some(index) = self.find(now, place, from) else { return };
+    pub(super) fn prove(&mut self, now: Instant, place: u64, from: SocketAddr, session_id: u32) {
+        let Some(index) = self.find(now, place, from, session_id) else { return };
         let entry = &mut self.entries[index];
         let stranger = read(entry, from);
         set_length(entry, stranger.udp_length, stranger.proofs.saturating_add(1));
     }
 
-    /// Counts a datagram with a wrong CRC: valid ones before it prove nothing any more. A stranger with too many of them is
-    /// forgotten.
+    /// Counts a datagram whose CRC is wrong for all at this address: valid ones before it prove nothing any more. A stranger
+    /// with too many of them is forgotten.
     pub(super) fn fail(&mut self, now: Instant, place: u64, from: SocketAddr) {
-        let Some(index) = self.find(now, place, from) else { return };
-        let entry = &mut self.entries[index];
-        set_length(entry, u16::from_be_bytes([entry[UDP_LENGTH], entry[UDP_LENGTH + 1]]) & LENGTH_MASK, 0);
-        if entry[CONFIG] & 0x0F >= MAX_FAILURES {
-            *entry = [0; ENTRY];
-        } else {
-            entry[CONFIG] += 1;
+        let indices: Vec<usize> = self.at(now, place, from).collect();
+        for index in indices {
+            let entry = &mut self.entries[index];
+            set_length(entry, u16::from_be_bytes([entry[UDP_LENGTH], entry[UDP_LENGTH + 1]]) & LENGTH_MASK, 0);
+            if entry[CONFIG] & 0x0F >= MAX_FAILURES {
+                *entry = [0; ENTRY];
+            } else {
+                entry[CONFIG] += 1;
+            }
         }
     }
 
@@ -167,9 +187,14 @@ impl Strangers {
         set * self.ways..(set + 1) * self.ways
     }
 
-    fn find(&self, now: Instant, place: u64, from: SocketAddr) -> Option<usize> {
+    fn find(&self, now: Instant, place: u64, from: SocketAddr, session_id: u32) -> Option<usize> {
+        self.at(now, place, from).find(|&index| self.entries[index][SESSION_ID..UDP_LENGTH] == session_id.to_be_bytes())
+    }
+
+    /// The places of all at this address.
+    fn at(&self, now: Instant, place: u64, from: SocketAddr) -> impl Iterator<Item = usize> {
         let (ip, port) = (octets(from.ip()), from.port().to_be_bytes());
-        self.ways(place).find(|&index| {
+        self.ways(place).filter(move |&index| {
             let entry = &self.entries[index];
             entry[..PORT] == ip
                 && entry[PORT..SESSION_ID] == port
@@ -266,9 +291,9 @@ mod tests {
         let mut table = Strangers::new(now, 64);
         let one = stranger(1);
         assert!(!table.put(now, 9, &one));
-        assert_eq!(table.get(now, 9, one.from), Some(one.clone()));
+        assert_eq!(table.get(now, 9, one.from, 1), Some(one.clone()));
         table.remove(now, 9, one.from);
-        assert_eq!(table.get(now, 9, one.from), None);
+        assert_eq!(table.get(now, 9, one.from, 1), None);
     }
 
     #[test]
@@ -277,8 +302,8 @@ mod tests {
         let mut table = Strangers::new(now, 64);
         let one = stranger(1);
         table.put(now, 9, &one);
-        assert!(table.get(now + LIFETIME, 9, one.from).is_some());
-        assert!(table.get(now + LIFETIME + 2 * TICK, 9, one.from).is_none());
+        assert!(table.get(now + LIFETIME, 9, one.from, 1).is_some());
+        assert!(table.get(now + LIFETIME + 2 * TICK, 9, one.from, 1).is_none());
     }
 
     #[test]
@@ -290,9 +315,28 @@ mod tests {
         }
         let later = now + TICK * 20;
         assert!(table.put(later, 0, &stranger(99)));
-        assert_eq!(table.get(later, 0, stranger(0).from), None);
-        assert!(table.get(later, 0, stranger(1).from).is_some());
-        assert!(table.get(later, 0, stranger(99).from).is_some());
+        assert_eq!(table.get(later, 0, stranger(0).from, 0), None);
+        assert!(table.get(later, 0, stranger(1).from, 1).is_some());
+        assert!(table.get(later, 0, stranger(99).from, 99).is_some());
+    }
+
+    #[test]
+    fn who_asked_first_is_not_driven_out_by_others_with_its_address() {
+        let now = Instant::now();
+        let mut table = Strangers::new(now, WAYS);
+        let first = stranger(1);
+        table.put(now, 0, &first);
+        for n in 2..100 {
+            let other = Stranger { session_id: n, ..first.clone() };
+            table.put(now + TICK * n, 0, &other);
+            assert_eq!(table.get(now + TICK * n, 0, first.from, n), Some(other), "the newest is there");
+        }
+        let later = now + TICK * 100;
+        assert_eq!(table.get(later, 0, first.from, 1), Some(first.clone()));
+        let newest_first: Vec<_> = table.all(later, 0, first.from).map(|stranger| stranger.session_id).collect();
+        assert_eq!(newest_first, [99, 3, 2, 1]);
+        table.remove(later, 0, first.from);
+        assert_eq!(table.all(later, 0, first.from).count(), 0);
     }
 
     #[test]
@@ -301,11 +345,11 @@ mod tests {
         let mut table = Strangers::new(now, WAYS);
         table.put(now, 0, &stranger(1));
         for _ in 0..=MAX_FAILURES {
-            assert!(table.get(now, 0, stranger(1).from).is_some());
+            assert!(table.get(now, 0, stranger(1).from, 1).is_some());
             table.fail(now, 0, stranger(1).from);
             table.put(now, 0, &stranger(2));
         }
-        assert_eq!(table.get(now, 0, stranger(1).from), None);
+        assert_eq!(table.get(now, 0, stranger(1).from, 1), None);
     }
 
     #[test]

@@ -77,7 +77,7 @@ pub(crate) fn blackout(seed: u64) -> Outcome {
     world.connect(config, address(0), faults, plans);
     world.run_for(from + 20 * SECOND);
     // Once the link is back, it does not take long.
-    let outcome = finish(&mut world, 10 * SECOND);
+    let outcome = finish(&mut world, 15 * SECOND);
     assert!(outcome.network.blacked_out > 0);
     outcome
 }
