@@ -45,11 +45,11 @@ pub(crate) fn half(seed: u64) -> Outcome {
     finish(&mut world, 60 * SECOND)
 }
 
-/// Losses that come in bursts of up to fifty datagrams.
+/// Losses that come in bursts, of twenty datagrams on average at most.
 pub(crate) fn bursts(seed: u64) -> Outcome {
     let mut rng = Rng::of(seed, 102);
     let faults = [(); 2].map(|()| Faults {
-        burst: Some(Burst { enter: 0.01 + rng.share(0.05), leave: 0.02 + rng.share(0.2), loss: 1.0 }),
+        burst: Some(Burst { enter: 0.01 + rng.share(0.05), leave: 0.05 + rng.share(0.2), loss: 1.0 }),
         jitter: rng.millis(0, 20),
         ..Faults::delay(rng.range(1, 200))
     });
