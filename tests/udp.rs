@@ -14,7 +14,8 @@ use futures_util::{FutureExt, SinkExt, StreamExt};
 use soe_core::{HookError, RequestFilter, StatusReply};
 use soe_tokio::{
     AdmissionConfig, Channel, ConnectError, DisconnectReason, Incoming, ListenerConfig, Message, MessageHook, Origin,
-    QueryError, ReliableChannel, SendError, SessionConfig, SessionError, SoeConnector, SoeListener, SoeSession,
+    QueryError, ReliableChannel, SendError, SessionConfig, SessionError, SocketConfig, SoeConnector, SoeListener,
+    SoeSession,
 };
 use tokio::time::timeout;
 use tokio_util::codec::BytesCodec;
@@ -696,4 +697,22 @@ async fn a_port_that_others_use_is_not_shared_by_accident() {
     let sharded = ListenerConfig::new(config()).shards(2);
     SoeListener::bind(listener.local_addr(), sharded).await.expect_err("the first did not offer to share");
     SoeListener::bind("127.0.0.1:0", ListenerConfig::new(config()).shards(257)).await.expect_err("too many");
+}
+
+#[tokio::test]
+async fn who_looks_for_the_next_datagram_instead_of_sleeping_serves_all_the_same() {
+    let busy = SocketConfig::default().busy_poll(Duration::from_millis(1));
+    let listener = SoeListener::bind("127.0.0.1:0", ListenerConfig::new(config()).socket(busy.clone())).await;
+    let listener = listener.expect("loopback can be bound");
+    let connector = SoeConnector::bind_with("127.0.0.1:0", busy).await.expect("loopback can be bound");
+    let (client, server) = tokio::join!(connector.connect(listener.local_addr(), config()), incoming(&listener));
+    let mut client = client.expect("the listener accepts");
+    // The application shares its only thread with both drivers, and gets its turn.
+    tokio::spawn(echo(server.accept()));
+    for number in 0..100_u8 {
+        client.send(vec![number; 700]).await.expect("open");
+        assert_eq!(receive(&mut client).await, vec![number; 700]);
+    }
+    let report = soon("shutdown", listener.shutdown(Duration::from_secs(20))).await;
+    assert_eq!((report.clean, report.cut_off), (1, 0), "{report:?}");
 }

@@ -15,21 +15,29 @@ use std::process::ExitCode;
 
 use harness::spec::Kind;
 use harness::{Implementation, block_on, join_with};
+use ours::Tuning;
 
 fn main() -> ExitCode {
     harness::run(&[
         Implementation {
             name: "soe-tokio",
             can: |_| true,
-            serve: |spec, ready| block_on(ours::serve(spec, false, ready)),
-            join: join_with::<ours::OurClient<false>>,
+            serve: |spec, ready| block_on(ours::serve(spec, Tuning::DEFAULT, ready)),
+            join: join_with::<ours::OurClient<0>>,
         },
         Implementation {
             name: "soe-tokio wide",
             // Between two processes on one machine the default windows are never full.
             can: |spec| spec.delay > 0 && spec.kind == Kind::Bulk,
-            serve: |spec, ready| block_on(ours::serve(spec, true, ready)),
-            join: join_with::<ours::OurClient<true>>,
+            serve: |spec, ready| block_on(ours::serve(spec, Tuning::WIDE, ready)),
+            join: join_with::<ours::OurClient<1>>,
+        },
+        Implementation {
+            name: "soe-tokio busy",
+            // Looking for more instead of sleeping matters where one side waits for the other.
+            can: |spec| spec.kind == Kind::Echo,
+            serve: |spec, ready| block_on(ours::serve(spec, Tuning::BUSY, ready)),
+            join: join_with::<ours::OurClient<2>>,
         },
         Implementation {
             name: "soe-protocol",

@@ -2,11 +2,12 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use soe_core::{AdmissionConfig, ConfigError, Message, SessionConfig};
-use soe_tokio::{SendHalf, SoeListener, SoeSession};
+use soe_tokio::{ListenerConfig, SendHalf, SocketConfig, SoeConnector, SoeListener, SoeSession};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -24,6 +25,22 @@ const REQUESTS_PER_SECOND: u32 = 1_000_000;
 const WIDE_PACKETS: usize = 16_384;
 const WIDE_BYTES: usize = 8 << 20;
 
+/// What differs between the rows of this library.
+#[derive(Clone, Copy)]
+pub(crate) struct Tuning {
+    pub(crate) wide: bool,
+    /// How long to look for the next datagram before going to sleep.
+    pub(crate) busy_poll: Duration,
+}
+
+impl Tuning {
+    pub(crate) const DEFAULT: Self = Self { wide: false, busy_poll: Duration::ZERO };
+    pub(crate) const WIDE: Self = Self { wide: true, ..Self::DEFAULT };
+    pub(crate) const BUSY: Self = Self { busy_poll: Duration::from_micros(50), ..Self::DEFAULT };
+
+    const ALL: [Self; 3] = [Self::DEFAULT, Self::WIDE, Self::BUSY];
+}
+
 fn config(spec: &Spec, wide: bool) -> Result<SessionConfig, ConfigError> {
     let config = SessionConfig::builder(PROTOCOL).udp_length(spec.udp as u32);
     if !wide {
@@ -34,13 +51,15 @@ fn config(spec: &Spec, wide: bool) -> Result<SessionConfig, ConfigError> {
 }
 
 /// Serves for ever.
-pub(crate) async fn serve(spec: &Spec, wide: bool, ready: impl FnOnce(SocketAddr)) -> Result<(), Failure> {
-    let admission = AdmissionConfig::builder(config(spec, wide)?)
+pub(crate) async fn serve(spec: &Spec, tuning: Tuning, ready: impl FnOnce(SocketAddr)) -> Result<(), Failure> {
+    let admission = AdmissionConfig::builder(config(spec, tuning.wide)?)
         .max_sessions(MAX_SESSIONS)
         .response_rate(REQUESTS_PER_SECOND)
         .response_rate_per_prefix(REQUESTS_PER_SECOND)
         .response_burst_per_prefix(REQUESTS_PER_SECOND);
-    let listener = Arc::new(SoeListener::bind((Ipv4Addr::LOCALHOST, 0), admission.build()?).await?);
+    let socket = SocketConfig::default().busy_poll(tuning.busy_poll);
+    let config = ListenerConfig::new(admission.build()?).socket(socket);
+    let listener = Arc::new(SoeListener::bind((Ipv4Addr::LOCALHOST, 0), config).await?);
     ready(listener.local_addr());
     let counted = Arc::clone(&listener);
     count_sent_with(move || counted.stats().socket.datagrams_sent);
@@ -90,16 +109,19 @@ async fn update_all(mut newcomers: UnboundedReceiver<SendHalf>) {
     }
 }
 
-/// One session with its own socket, under wide windows or the default ones.
+/// One session with its own socket, under the n-th of the tunings.
 #[derive(Debug)]
-pub(crate) struct OurClient<const WIDE: bool> {
+pub(crate) struct OurClient<const N: usize> {
     session: SoeSession,
     bulk: bool,
 }
 
-impl<const WIDE: bool> Client for OurClient<WIDE> {
+impl<const N: usize> Client for OurClient<N> {
     async fn connect(server: SocketAddr, spec: &Spec) -> Result<Self, Failure> {
-        let session = SoeSession::connect(server, config(spec, WIDE)?).await?;
+        let Tuning { wide, busy_poll } = Tuning::ALL[N];
+        let socket = SocketConfig::default().busy_poll(busy_poll);
+        let connector = SoeConnector::bind_with((Ipv4Addr::LOCALHOST, 0), socket).await?;
+        let session = connector.connect(server, config(spec, wide)?).await?;
         Ok(Self { session, bulk: spec.kind == Kind::Bulk })
     }
 

@@ -60,7 +60,7 @@ impl SoeConnector {
     pub async fn bind_with(address: impl ToSocketAddrs, config: SocketConfig) -> Result<Self, BindError> {
         let socket = bind_first(address, |address| KernelUdp::bind(address, &config, false)).await?;
         let drops = socket.drop_counter();
-        Self::start(Box::new(socket), drops)
+        Self::start(Box::new(socket), drops, config.busy_poll)
     }
 
     /// Opens sessions from a socket of the caller's, for simulated networks.
@@ -69,15 +69,15 @@ impl SoeConnector {
     ///
     /// If the socket does not know its address.
     pub fn from_socket(socket: Box<dyn AsyncUdp>) -> Result<Self, BindError> {
-        Self::start(socket, None)
+        Self::start(socket, None, Duration::ZERO)
     }
 
-    fn start(socket: Box<dyn AsyncUdp>, drops: Option<DropCounter>) -> Result<Self, BindError> {
+    fn start(socket: Box<dyn AsyncUdp>, drops: Option<DropCounter>, busy_poll: Duration) -> Result<Self, BindError> {
         let address = local_address(&*socket)?;
         let secrets = Secrets::new(socket.secrets_seed());
         let directory = Arc::new(Directory::new(None));
         let shared = Shared::new(directory, address, Handle::current(), drops);
-        Driver::spawn(Arc::clone(&shared), socket);
+        Driver::spawn(Arc::clone(&shared), socket, busy_poll);
         Ok(Self { shared, secrets })
     }
 

@@ -41,6 +41,10 @@ pub(crate) struct Driver {
     wakers: Vec<Waker>,
     admission_timer: Option<Pin<Box<Sleep>>>,
     failures: u32,
+    /// How long to look for more after a datagram before going to sleep.
+    busy_poll: Duration,
+    /// Until when to look for more.
+    looking: Option<Instant>,
     /// Dropped last.
     _freed: Freed,
 }
@@ -68,7 +72,7 @@ enum Wake {
 
 impl Driver {
     /// Starts serving `socket` on the runtime of `shared`.
-    pub(crate) fn spawn(shared: Arc<Shared>, socket: Box<dyn AsyncUdp>) {
+    pub(crate) fn spawn(shared: Arc<Shared>, socket: Box<dyn AsyncUdp>, busy_poll: Duration) {
         let runtime = shared.runtime.clone();
         let driver = Self {
             _freed: Freed(Arc::clone(&shared)),
@@ -81,15 +85,18 @@ impl Driver {
             wakers: Vec::new(),
             admission_timer: None,
             failures: 0,
+            busy_poll,
+            looking: None,
         };
         runtime.spawn(driver.run());
     }
 
     async fn run(mut self) {
         loop {
-            match poll_fn(|cx| self.poll_wake(cx)).await {
+            match self.next_wake().await {
                 Wake::Received(Ok(())) => {
                     self.failures = 0;
+                    self.looking = (!self.busy_poll.is_zero()).then(|| Instant::now() + self.busy_poll);
                     self.dispatch(now());
                     // Tasks that the batch woke answer first, and the acks ride on their replies. Without the pause a flood
                     // would also keep every other task of this thread from running.
@@ -106,6 +113,18 @@ impl Driver {
             self.wake();
         }
         debug!(address = %self.shared.local_addr, "the socket is not needed any more");
+    }
+
+    /// Waits for something to do: awake for a while after a datagram, if the configuration says so, and then asleep.
+    async fn next_wake(&mut self) -> Wake {
+        while self.looking.is_some_and(|until| Instant::now() < until) {
+            if let Poll::Ready(wake) = poll_fn(|cx| Poll::Ready(self.poll_wake(cx))).await {
+                return wake;
+            }
+            tokio::task::yield_now().await;
+        }
+        self.looking = None;
+        poll_fn(|cx| self.poll_wake(cx)).await
     }
 
     fn poll_wake(&mut self, cx: &mut Context<'_>) -> Poll<Wake> {

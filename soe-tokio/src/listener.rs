@@ -96,6 +96,7 @@ impl SoeListener {
             return Err(BindError::Resolve(io::Error::new(io::ErrorKind::InvalidInput, "no socket")));
         };
         let local_addr = local_address(&**first)?;
+        let busy_poll = config.socket.busy_poll;
         let (max_sessions, remap) = (config.admission.max_sessions, config.admission.remap);
         let key = Secrets::new(first.secrets_seed()).admission_key().map_err(BindError::Random)?;
         let admission = Admission::new(now(), config.admission, key);
@@ -103,7 +104,7 @@ impl SoeListener {
         let directory = Arc::new(Directory::new(Some(door)));
         let spawn = |(socket, drops)| {
             let shared = Shared::new(Arc::clone(&directory), local_addr, Handle::current(), drops);
-            Driver::spawn(Arc::clone(&shared), socket);
+            Driver::spawn(Arc::clone(&shared), socket, busy_poll);
             shared
         };
         let sockets = sockets.into_iter().map(spawn).collect();
