@@ -72,7 +72,7 @@ fn config(dialect: &Dialect, rule: EscapeRule, [recv, send]: [usize; 2], rng: &m
         .net_status_interval(rng.pick(&[0, 1, 10, 45]) * SECOND)
         .heartbeat_after(rng.pick(&[5, 9, 25]) * SECOND)
         .inactivity_timeout(rng.pick(&[0, 120]) * SECOND)
-        .connect_timeout(60 * SECOND)
+        .connect_timeout(300 * SECOND)
         .refusal_grace(rng.pick(&[0, 20, 1_000]) * MS)
         .bundle_unreliable(rng.chance(0.8))
         .escape(rule);
