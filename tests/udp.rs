@@ -716,3 +716,29 @@ async fn who_looks_for_the_next_datagram_instead_of_sleeping_serves_all_the_same
     let report = soon("shutdown", listener.shutdown(Duration::from_secs(20))).await;
     assert_eq!((report.clean, report.cut_off), (1, 0), "{report:?}");
 }
+
+#[tokio::test]
+async fn a_session_that_fills_the_memory_of_all_has_to_go_and_nobody_else() {
+    let limit = ListenerConfig::new(config()).memory_limit(2 << 20);
+    let listener = SoeListener::bind("127.0.0.1:0", limit).await.expect("loopback can be bound");
+    let (mut honest, server) = pair(&listener).await;
+    tokio::spawn(echo(server));
+    // Neither application reads: the bytes stay with the listener, up to a receive buffer each.
+    let (first, held_back) = pair(&listener).await;
+    let (second, also_held_back) = pair(&listener).await;
+    let fill = |mut session: SoeSession| async move {
+        while session.try_send(Message::reliable(vec![7; 60_000])).is_ok() || session.ready().await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+        session.closed().await
+    };
+    let closed = soon("one of the two has to go", async {
+        tokio::select! { closed = fill(first) => closed, closed = fill(second) => closed }
+    });
+    let closed = closed.await.expect("the runtime lives");
+    assert_eq!((closed.reason, closed.origin), (DisconnectReason::ReliableOverflow, Origin::Peer), "{closed}");
+    assert!(listener.stats().memory_overflows >= 1, "{:?}", listener.stats());
+    honest.send(&b"still here"[..]).await.expect("open");
+    assert_eq!(receive(&mut honest).await, &b"still here"[..]);
+    drop((held_back, also_held_back));
+}

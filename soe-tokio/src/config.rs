@@ -49,6 +49,9 @@ impl SocketConfig {
     }
 }
 
+/// 4 GiB, or all that a smaller machine can address.
+const MEMORY_LIMIT: usize = if usize::BITS > 32 { (4_u64 << 30) as usize } else { usize::MAX };
+
 /// What a [`crate::SoeListener`] is bound with: who may come in, how many may wait, and how the socket is set up.
 ///
 /// A [`SessionConfig`] or an [`AdmissionConfig`] turns into one with the defaults for the rest.
@@ -64,12 +67,18 @@ pub struct ListenerConfig {
     pub socket: SocketConfig,
     /// How many sockets share the port, 1 to 256. Default 1. See [`ListenerConfig::shards`].
     pub shards: usize,
+    /// What all sessions together may hold, in bytes: messages that wait, packets under way or ahead of a gap, half
+    /// messages. Default 4 GiB. Above it a session that takes more, and holds more than an equal share and 256 KiB, is ended
+    /// with `ReliableOverflow`; the others go on.
+    pub memory_limit: usize,
 }
 
 impl ListenerConfig {
     /// A configuration around an admission policy.
     pub fn new(admission: impl Into<AdmissionConfig>) -> Self {
-        Self { admission: admission.into(), accept_backlog: 1024, socket: SocketConfig::default(), shards: 1 }
+        let admission = admission.into();
+        let socket = SocketConfig::default();
+        Self { admission, accept_backlog: 1024, socket, shards: 1, memory_limit: MEMORY_LIMIT }
     }
 
     /// Lets this many opened sessions wait for [`crate::SoeListener::accept`]; 0 counts as 1.
@@ -89,6 +98,13 @@ impl ListenerConfig {
     #[must_use]
     pub fn shards(mut self, sockets: usize) -> Self {
         self.shards = sockets.max(1);
+        self
+    }
+
+    /// Ends sessions that hold much once all together hold more than this many bytes.
+    #[must_use]
+    pub fn memory_limit(mut self, bytes: usize) -> Self {
+        self.memory_limit = bytes;
         self
     }
 

@@ -75,7 +75,7 @@ impl SoeConnector {
     fn start(socket: Box<dyn AsyncUdp>, drops: Option<DropCounter>, busy_poll: Duration) -> Result<Self, BindError> {
         let address = local_address(&*socket)?;
         let secrets = Secrets::new(socket.secrets_seed());
-        let directory = Arc::new(Directory::new(None));
+        let directory = Arc::new(Directory::new(None, usize::MAX));
         let shared = Shared::new(directory, address, Handle::current(), drops);
         Driver::spawn(Arc::clone(&shared), socket, busy_poll);
         Ok(Self { shared, secrets })

@@ -15,6 +15,7 @@ use soe_core::{Admission, AdmissionStats, RemapPolicy, RequestInfo, Session};
 
 use crate::{
     endpoint::{Shared, lock},
+    memory::Budget,
     peer::Peer,
     state::{State, add_waker},
 };
@@ -29,6 +30,7 @@ pub(crate) struct Directory {
     peers: DashMap<SocketAddr, Arc<Peer>>,
     /// Peers that have not been forgotten; those that a newcomer displaced from `peers` count as well.
     live: AtomicUsize,
+    pub(crate) budget: Budget,
     /// Whether a listener or connector still wants new sessions.
     open: AtomicBool,
     sockets: Mutex<Vec<Weak<Shared>>>,
@@ -68,9 +70,10 @@ impl Door {
 }
 
 impl Directory {
-    pub(crate) fn new(door: Option<Door>) -> Self {
+    pub(crate) fn new(door: Option<Door>, memory_limit: usize) -> Self {
         let (live, open) = (AtomicUsize::new(0), AtomicBool::new(true));
-        Self { door, peers: DashMap::new(), live, open, sockets: Mutex::default() }
+        let budget = Budget::new(memory_limit);
+        Self { door, peers: DashMap::new(), live, budget, open, sockets: Mutex::default() }
     }
 
     /// Adds a socket, to be woken when no session is left.

@@ -46,6 +46,7 @@ mod error;
 mod flush;
 mod framed;
 mod listener;
+mod memory;
 mod peer;
 mod query;
 mod random;

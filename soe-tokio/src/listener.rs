@@ -101,7 +101,7 @@ impl SoeListener {
         let key = Secrets::new(first.secrets_seed()).admission_key().map_err(BindError::Random)?;
         let admission = Admission::new(now(), config.admission, key);
         let door = Door::new(admission, max_sessions, config.accept_backlog, remap);
-        let directory = Arc::new(Directory::new(Some(door)));
+        let directory = Arc::new(Directory::new(Some(door), config.memory_limit));
         let spawn = |(socket, drops)| {
             let shared = Shared::new(Arc::clone(&directory), local_addr, Handle::current(), drops);
             Driver::spawn(Arc::clone(&shared), socket, busy_poll);
@@ -140,7 +140,8 @@ impl SoeListener {
     pub fn stats(&self) -> ListenerStats {
         let admission = self.directory.admission_stats().unwrap_or_default();
         let shards: Vec<_> = self.sockets.iter().map(|socket| SocketStats::of(socket)).collect();
-        ListenerStats { socket: SocketStats::total(&shards), shards, admission }
+        let (memory_held, memory_overflows) = (self.directory.budget.held(), self.directory.budget.overflows());
+        ListenerStats { socket: SocketStats::total(&shards), shards, admission, memory_held, memory_overflows }
     }
 
     /// Closes every session and the socket, within `deadline` from now.

@@ -148,6 +148,12 @@ impl Peer {
         if state.is_stopped {
             return Served::All;
         }
+        let held = state.session.held();
+        let directory = &self.shared.directory;
+        if directory.budget.account(&mut state.held, held, directory.session_count()) {
+            debug!(held, "all sessions together hold too much, and this one more than its share");
+            state.session.abort(now, DisconnectReason::ReliableOverflow, true);
+        }
         let mut taken = 0;
         while taken < BYTES_PER_ROUND
             && let Some(transmit) = state.session.poll_transmit(now, batch.buffer())
@@ -252,6 +258,7 @@ impl Peer {
             if std::mem::replace(&mut state.is_forgotten, true) {
                 return;
             }
+            self.shared.directory.budget.account(&mut state.held, 0, 0);
             ([Some(state.address), state.candidate()], state.session.crc_seed())
         };
         self.shared.directory.forget(self, addresses, crc_seed);

@@ -28,6 +28,8 @@ pub(crate) struct State {
     pub(crate) writer: Option<(Option<Channel>, Waker)>,
     /// The batch that last took datagrams of this session.
     pub(crate) batch: u64,
+    /// What the session held when the driver last looked, in bytes.
+    pub(crate) held: usize,
     /// Made when first needed: thousands of sessions do without.
     rare: Option<Box<Rare>>,
     /// The session's last event has been seen: nothing more will be reported as delivered.
@@ -67,6 +69,7 @@ impl State {
             reader: None,
             writer: None,
             batch: 0,
+            held: 0,
             rare: None,
             is_over: false,
             end_reported: false,

@@ -45,6 +45,11 @@ pub struct ListenerStats {
     pub shards: Vec<SocketStats>,
     /// What strangers asked for and got.
     pub admission: AdmissionStats,
+    /// What all sessions held together when the driver last looked at each, in bytes: see
+    /// [`crate::ListenerConfig::memory_limit`].
+    pub memory_held: usize,
+    /// Sessions that were ended because of that limit.
+    pub memory_overflows: u64,
 }
 
 impl SocketStats {

@@ -25,6 +25,21 @@ impl Session {
     }
 }
 
+impl Session {
+    /// About what [`memory`](Self::memory) says without the session itself, found with a few additions: for who watches many
+    /// sessions all the time.
+    pub fn held(&self) -> usize {
+        let channels = self.channels.iter().flatten();
+        let reliable: usize = channels
+            .map(|reliable| {
+                let sender = &reliable.sender;
+                sender.queued_bytes() + sender.flying_bytes() + reliable.receiver.memory()
+            })
+            .sum();
+        reliable + self.inbox.bytes() + self.outbox.unreliable_bytes()
+    }
+}
+
 impl SessionConfig {
     /// The most memory that a session under this configuration can be made to take, in bytes, whatever its peer sends and
     /// whatever its application leaves unread; counted like [`Session::memory`].
