@@ -742,3 +742,17 @@ async fn a_session_that_fills_the_memory_of_all_has_to_go_and_nobody_else() {
     assert_eq!(receive(&mut honest).await, &b"still here"[..]);
     drop((held_back, also_held_back));
 }
+
+#[tokio::test]
+async fn limits_change_while_the_listener_runs() {
+    let listener = listen().await;
+    let (_first, _first_server) = pair(&listener).await;
+    let limits = |sessions| AdmissionConfig::builder(config()).max_sessions(sessions).build().expect("valid");
+    listener.set_limits(&limits(1));
+    let refused = SoeSession::connect(listener.local_addr(), config()).await;
+    let refused = refused.map(|_| ()).expect_err("the listener is full");
+    assert!(refused.to_string().contains("refused"), "{refused}");
+    assert!(listener.stats().admission.over_capacity >= 1);
+    listener.set_limits(&limits(2));
+    let _second = pair(&listener).await;
+}

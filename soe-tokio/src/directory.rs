@@ -11,12 +11,12 @@ use std::{
 };
 
 use dashmap::{DashMap, Entry};
-use soe_core::{Admission, AdmissionStats, RemapPolicy, RequestInfo, Session};
+use soe_core::{Admission, AdmissionConfig, AdmissionStats, RemapPolicy, RequestInfo, Session};
 
 use crate::{
     endpoint::{Shared, lock},
     memory::Budget,
-    peer::Peer,
+    peer::{Peer, now},
     state::{State, add_waker},
 };
 
@@ -42,7 +42,7 @@ pub(crate) struct Door {
     /// One for all sockets, or each would have limits and a table of its own. Its lock is taken for strangers alone, for
     /// less time than the kernel takes to hand over their datagrams.
     pub(crate) admission: Mutex<Admission>,
-    pub(crate) max_sessions: usize,
+    pub(crate) max_sessions: AtomicUsize,
     pub(crate) backlog: usize,
     pub(crate) remap: RemapPolicy,
     accept: Mutex<AcceptQueue>,
@@ -59,7 +59,8 @@ struct AcceptQueue {
 
 impl Door {
     pub(crate) fn new(admission: Admission, max_sessions: usize, backlog: usize, remap: RemapPolicy) -> Self {
-        let (admission, accept) = (Mutex::new(admission), Mutex::default());
+        let (admission, accept, max_sessions) =
+            (Mutex::new(admission), Mutex::default(), AtomicUsize::new(max_sessions));
         Self { admission, max_sessions, backlog, remap, accept, by_identity: DashMap::new() }
     }
 
@@ -106,7 +107,7 @@ impl Directory {
 
     /// How many more sessions the configuration allows.
     pub(crate) fn room(&self, door: &Door) -> usize {
-        door.max_sessions.saturating_sub(self.session_count())
+        door.max_sessions.load(Ordering::Relaxed).saturating_sub(self.session_count())
     }
 
     /// Registers a session that the admission let in by `socket` and queues it for `accept`. Gives back the peer that was
@@ -233,6 +234,13 @@ impl Directory {
                 add_waker(&mut accept.wakers, cx);
                 Poll::Pending
             }
+        }
+    }
+
+    pub(crate) fn set_limits(&self, limits: &AdmissionConfig) {
+        if let Some(door) = &self.door {
+            door.max_sessions.store(limits.max_sessions, Ordering::Relaxed);
+            lock(&door.admission).set_limits(now(), limits);
         }
     }
 

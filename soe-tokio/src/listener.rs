@@ -11,7 +11,7 @@ use std::{
 };
 
 use futures_core::Stream;
-use soe_core::{Admission, DisconnectReason, RequestInfo};
+use soe_core::{Admission, AdmissionConfig, DisconnectReason, RequestInfo};
 use tokio::{
     net::{ToSocketAddrs, lookup_host},
     runtime::Handle,
@@ -142,6 +142,17 @@ impl SoeListener {
         let shards: Vec<_> = self.sockets.iter().map(|socket| SocketStats::of(socket)).collect();
         let (memory_held, memory_overflows) = (self.directory.budget.held(), self.directory.budget.overflows());
         ListenerStats { socket: SocketStats::total(&shards), shards, admission, memory_held, memory_overflows }
+    }
+
+    /// Puts the limits of `limits` in force for strangers from now on: sessions, strangers remembered, rates. Its session
+    /// configurations, filter and other choices are not looked at. What is over a lowered limit already stays.
+    pub fn set_limits(&self, limits: &AdmissionConfig) {
+        self.directory.set_limits(limits);
+    }
+
+    /// Changes [`ListenerConfig::memory_limit`], in bytes, from now on.
+    pub fn set_memory_limit(&self, bytes: usize) {
+        self.directory.budget.set_limit(bytes);
     }
 
     /// Closes every session and the socket, within `deadline` from now.

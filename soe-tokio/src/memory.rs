@@ -10,14 +10,14 @@ const MODEST: usize = 256 << 10;
 /// Kept as a sum that each session corrects whenever the driver serves it.
 #[derive(Debug)]
 pub(crate) struct Budget {
-    limit: usize,
+    limit: AtomicUsize,
     held: AtomicUsize,
     overflows: AtomicU64,
 }
 
 impl Budget {
     pub(crate) fn new(limit: usize) -> Self {
-        Self { limit, held: AtomicUsize::new(0), overflows: AtomicU64::new(0) }
+        Self { limit: AtomicUsize::new(limit), held: AtomicUsize::new(0), overflows: AtomicU64::new(0) }
     }
 
     /// A session that held `before` holds `now`. Returns whether it has to go: all together hold too much, and this one more
@@ -32,9 +32,14 @@ impl Budget {
         } else {
             self.held.fetch_sub(last - now, Ordering::Relaxed) - (last - now)
         };
-        let goes = now > last && total > self.limit && now > MODEST.max(self.limit / sessions.max(1));
+        let limit = self.limit.load(Ordering::Relaxed);
+        let goes = now > last && total > limit && now > MODEST.max(limit / sessions.max(1));
         self.overflows.fetch_add(u64::from(goes), Ordering::Relaxed);
         goes
+    }
+
+    pub(crate) fn set_limit(&self, limit: usize) {
+        self.limit.store(limit, Ordering::Relaxed);
     }
 
     pub(crate) fn held(&self) -> usize {
