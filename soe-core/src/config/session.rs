@@ -115,7 +115,8 @@ pub struct Settings {
     pub ack_ride_limit: Duration,
     /// A heartbeat leaves when this side has sent nothing for so long; zero disables it. \[25 s\]
     pub heartbeat_after: Duration,
-    /// The session ends with `Timeout` when nothing valid has arrived for so long; zero disables it. \[30 s\]
+    /// The session ends with `Timeout` when nothing valid has arrived for so long; zero disables it. In its last eighth the peer
+    /// is asked for a sign of life four times a second, since a heartbeat may be lost. \[30 s\]
     pub inactivity_timeout: Duration,
     /// The session ends with `UnacknowledgedTimeout` when a reliable packet has been under way for so long; zero disables
     /// it. \[90 s: the original's\]

@@ -20,8 +20,8 @@ impl Session {
         self.enqueue(message, None)
     }
 
-    /// Like [`send`](Self::send), and [`Event::Delivered`](crate::Event::Delivered) reports when the peer has acknowledged the last byte. Unreliable
-    /// messages are never acknowledged: their receipt is never reported, unless they are promoted.
+    /// Like [`send`](Self::send), and [`Event::Delivered`](crate::Event::Delivered) reports when the peer has acknowledged
+    /// the last byte. Unreliable messages are never acknowledged: their receipt is never reported, unless they are promoted.
     ///
     /// # Errors
     /// As for [`send`](Self::send).

@@ -481,6 +481,33 @@ fn a_client_knows_its_servers_clock() {
 }
 
 #[test]
+fn a_probe_that_is_not_needed_any_more_opens_no_window() {
+    let mut link = Link::plain();
+    link.client.send(pattern(100, 1).into()).unwrap();
+    link.flush();
+    let expired = link.client.poll_timeout().unwrap().max(link.now + Duration::from_secs(2));
+    link.client.handle_timeout(expired);
+    assert_eq!(link.client.outbox.probes, 1);
+    // The acknowledgement comes before the probe has left.
+    link.now = expired;
+    let now = link.now;
+    while let Some((_, datagram)) = link.wires[0].pop_front() {
+        let _ = link.server().handle_datagram(now, datagram[..].into());
+    }
+    let mut ack = Vec::new();
+    let later = now + Duration::from_millis(100);
+    link.server().handle_timeout(later);
+    while link.server().poll_transmit(later, &mut ack).is_some() {
+        let _ = link.client.handle_datagram(later, ack[..].into());
+        ack.clear();
+    }
+    link.client.send(pattern(200_000, 2).into()).unwrap();
+    while link.client.poll_transmit(later, &mut ack).is_some() {}
+    let stats = link.client.stats(later);
+    assert!(stats.in_flight_bytes <= stats.congestion_window, "{stats:?}");
+}
+
+#[test]
 fn a_wrong_checksum_changes_nothing() {
     let mut link = Link::plain();
     let now = link.now;

@@ -209,6 +209,10 @@ impl Session {
             let resend = reliable.sender.oldest_sent().map(|sent| sent + interval);
             deadline = [deadline, next, resend].into_iter().flatten().min();
         }
+        // What was to be probed for may have been acknowledged before it left: then the congestion window holds again.
+        if !self.channels.iter_mut().flatten().any(|reliable| reliable.sender.flight().has_lost()) {
+            self.outbox.probes = 0;
+        }
         self.timers.set(Timer::Resend, deadline);
     }
 
