@@ -50,6 +50,9 @@ impl Session {
         self.write_copies(now, &mut bundle);
         let written = !bundle.is_empty();
         if written {
+            // What waited for data to ride with, and found no room in it, follows in the same run: waiting for more of the
+            // same data would be in vain.
+            self.outbox.acks_due |= data && self.owes_acks();
             self.watch_quiet(now);
         }
         written
@@ -76,11 +79,11 @@ impl Session {
 
     pub(super) fn acks_due(&self, now: Instant) -> bool {
         let mut receivers = self.channels.iter().flatten().map(|reliable| &reliable.receiver);
-        if self.outbox.acks_due {
-            receivers.any(|receiver| !receiver.acks_owed().is_empty())
-        } else {
-            receivers.any(|receiver| receiver.acks_owed().is_due(now))
-        }
+        if self.outbox.acks_due { self.owes_acks() } else { receivers.any(|receiver| receiver.acks_owed().is_due(now)) }
+    }
+
+    fn owes_acks(&self) -> bool {
+        self.channels.iter().flatten().any(|reliable| !reliable.receiver.acks_owed().is_empty())
     }
 
     /// Whether everything that waits fits one datagram as pieces, where one piece alone would do without them.
@@ -112,8 +115,7 @@ impl Session {
                 }
             }
         }
-        let mut receivers = self.channels.iter().flatten();
-        self.outbox.acks_due &= receivers.any(|reliable| !reliable.receiver.acks_owed().is_empty());
+        self.outbox.acks_due &= self.owes_acks();
     }
 
     /// Writes reliable packets of at most `largest` bytes while there is room.

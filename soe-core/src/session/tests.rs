@@ -340,6 +340,28 @@ fn small_packets_and_acknowledgements_share_a_datagram() {
 }
 
 #[test]
+fn an_acknowledgement_that_finds_no_room_beside_data_follows_at_once_and_the_next_one_waits_again() {
+    let mut link = Link::plain();
+    let update = pattern(300, 2);
+    // No piece of a Multi may be so long: each update goes alone.
+    for round in 0..20 {
+        link.client.send(pattern(60, 1).into()).unwrap();
+        link.run(25 * MS);
+        let before = link.sent[1];
+        link.server().send(update.clone().into()).unwrap();
+        link.flush();
+        let at_once = link.sent[1] - before;
+        link.run(25 * MS);
+        assert_eq!(link.received().len(), 1);
+        // The rhythm that acknowledgements wait for shows from the third update on.
+        if round > 2 {
+            assert_eq!(at_once, 2, "round {round}");
+            assert_eq!(link.sent[1], before + 2, "round {round}: nothing came by itself");
+        }
+    }
+}
+
+#[test]
 fn an_application_that_does_not_read_holds_only_its_own_peer_back() {
     let server = config().recv_buffer(20_000).build().unwrap();
     let mut link = Link::connected(config().build().unwrap(), server);
