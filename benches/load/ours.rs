@@ -136,7 +136,9 @@ impl<const N: usize> Client for OurClient<N> {
     }
 
     async fn recv(&mut self) -> Result<Bytes, Failure> {
-        self.session.flush().await?;
+        if self.bulk {
+            self.session.flush().await?;
+        }
         match self.session.next().await {
             Some(message) => Ok(message?.payload),
             None => Err("the session ended".into()),

@@ -17,10 +17,13 @@ use crate::{
 impl Peer {
     pub(crate) fn poll_recv(self: &Arc<Self>, cx: &Context<'_>) -> Poll<Option<Result<Message, SessionError>>> {
         self.act(|state| {
+            let was_held_back = state.session.is_held_back();
             if let Some(message) = state.recv() {
-                // What was taken has made room: what waited for it is to be acknowledged, by now or by the time the driver
-                // looks.
-                if !state.session.is_readable() || state.is_late() || state.session.has_transmit(now()) {
+                if !state.session.is_readable() {
+                    self.account(state, now());
+                }
+                // What was taken has made room: what waited for it is to be acknowledged.
+                if was_held_back {
                     state.mark();
                 }
                 return Poll::Ready(Some(Ok(message)));

@@ -74,7 +74,9 @@ impl Directory {
     pub(crate) fn new(door: Option<Door>, memory_limit: usize) -> Self {
         let (live, open) = (AtomicUsize::new(0), AtomicBool::new(true));
         let budget = Budget::new(memory_limit);
-        Self { door, peers: DashMap::new(), live, budget, open, sockets: Mutex::default() }
+        // A connector has one peer; a map with a part for each processor would take more than its session.
+        let peers = if door.is_some() { DashMap::new() } else { DashMap::with_shard_amount(FEWEST_SHARDS) };
+        Self { door, peers, live, budget, open, sockets: Mutex::default() }
     }
 
     /// Adds a socket, to be woken when no session is left.
@@ -248,3 +250,6 @@ impl Directory {
         self.door.as_ref().map(|door| lock(&door.admission).stats())
     }
 }
+
+/// The fewest parts that a concurrent map can have.
+const FEWEST_SHARDS: usize = 2;

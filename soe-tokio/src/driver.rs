@@ -13,7 +13,10 @@ use std::{
 
 use bytes::BytesMut;
 use soe_core::{Admit, DisconnectReason, Newcomer, wire::RemapConnection};
-use tokio::time::{Sleep, sleep, sleep_until};
+use tokio::{
+    runtime::RuntimeFlavor,
+    time::{Sleep, sleep, sleep_until},
+};
 use tracing::{debug, trace, warn};
 
 use crate::{
@@ -41,6 +44,7 @@ pub(crate) struct Driver {
     wakers: Vec<Waker>,
     admission_timer: Option<Pin<Box<Sleep>>>,
     failures: u32,
+    is_only_thread: bool,
     /// How long to look for more after a datagram before going to sleep.
     busy_poll: Duration,
     /// Until when to look for more.
@@ -85,6 +89,7 @@ impl Driver {
             wakers: Vec::new(),
             admission_timer: None,
             failures: 0,
+            is_only_thread: runtime.runtime_flavor() == RuntimeFlavor::CurrentThread,
             busy_poll,
             looking: None,
         };
@@ -100,7 +105,7 @@ impl Driver {
                     self.dispatch(now());
                     // Tasks that the batch woke answer first, and the acks ride on their replies. Without the pause a flood
                     // would also keep every other task of this thread from running.
-                    tokio::task::yield_now().await;
+                    yield_to_tasks(self.is_only_thread).await;
                 }
                 Wake::Received(Err(error)) => self.receive_failed(&error).await,
                 Wake::Service => tokio::task::consume_budget().await,
@@ -317,6 +322,24 @@ impl Drop for Driver {
         self.wake();
         self.shared.stopped(now(), self.timers.drain().chain(self.flusher.drain()));
     }
+}
+
+/// Lets the tasks run that are ready now.
+async fn yield_to_tasks(is_only_thread: bool) {
+    if !is_only_thread {
+        return tokio::task::yield_now().await;
+    }
+    // On a runtime of one thread tasks run in the order in which they were woken, so whoever wakes itself comes last.
+    // Tokio's own yield would look for events of the system in between, with a system call.
+    let mut has_waited = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut has_waited, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 /// Tells the peers that the network reported as unreachable, a bounded number at once, and says how many reports there were.

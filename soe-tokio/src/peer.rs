@@ -121,8 +121,11 @@ impl Peer {
                     _ => {}
                 }
             }
-            state.collect_wakers(wakers);
-            (!std::mem::replace(&mut state.dirty, true), left)
+            self.account(&mut state, now);
+            self.pass_on(&mut state, wakers);
+            // Most datagrams call for nothing but the application, whose answer then asks for service.
+            let needs_service = state.needs_service(now);
+            (needs_service && !std::mem::replace(&mut state.dirty, true), left)
         };
         if let Some(left) = left {
             debug!(from = %left, to = %from, "the peer has moved");
@@ -148,12 +151,7 @@ impl Peer {
         if state.is_stopped {
             return Served::All;
         }
-        let held = state.session.held();
-        let directory = &self.shared.directory;
-        if directory.budget.account(&mut state.held, held, directory.session_count()) {
-            debug!(held, "all sessions together hold too much, and this one more than its share");
-            state.session.abort(now, DisconnectReason::ReliableOverflow, true);
-        }
+        self.account(state, now);
         let mut taken = 0;
         while taken < BYTES_PER_ROUND
             && let Some(transmit) = state.session.poll_transmit(now, batch.buffer())
@@ -177,6 +175,16 @@ impl Peer {
             return Served::Part;
         }
         Served::All
+    }
+
+    /// Corrects what all sessions hold together by what this one holds now. Ends it if that is too much.
+    pub(crate) fn account(&self, state: &mut State, now: Instant) {
+        let held = state.session.held();
+        let directory = &self.shared.directory;
+        if directory.budget.account(&mut state.held, held, directory.session_count()) {
+            debug!(held, "all sessions together hold too much, and this one more than its share");
+            state.session.abort(now, DisconnectReason::ReliableOverflow, true);
+        }
     }
 
     /// The session's entry among the timers has expired. True says that the peer must be put in the driver's list.

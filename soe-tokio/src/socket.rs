@@ -77,11 +77,18 @@ impl RecvBatch {
 
     /// Takes a run of datagrams from one sender: each `segment_size` bytes long, the last may be shorter.
     pub fn push(&mut self, from: SocketAddr, contents: &[u8], segment_size: usize) {
-        if self.arena.capacity() - self.arena.len() < contents.len() {
-            self.arena.reserve(contents.len().max(ARENA_CHUNK));
+        let mut arena = std::mem::take(&mut self.arena);
+        self.push_into(&mut arena, from, contents, segment_size);
+        self.arena = arena;
+    }
+
+    /// Like [`RecvBatch::push`], with an arena that several sockets share.
+    pub(crate) fn push_into(&mut self, arena: &mut BytesMut, from: SocketAddr, contents: &[u8], segment_size: usize) {
+        if arena.capacity() - arena.len() < contents.len() {
+            arena.reserve(contents.len().max(ARENA_CHUNK));
         }
-        self.arena.extend_from_slice(contents);
-        let mut run = self.arena.split();
+        arena.extend_from_slice(contents);
+        let mut run = arena.split();
         while segment_size > 0 && run.len() > segment_size {
             self.datagrams.push((from, run.split_to(segment_size)));
         }

@@ -167,6 +167,11 @@ impl State {
         }
     }
 
+    /// Whether there is something to send, a timer to set, or a session to forget.
+    pub(crate) fn needs_service(&self, now: Instant) -> bool {
+        self.session.has_transmit(now) || self.is_late() || self.session.is_drained()
+    }
+
     /// A datagram from `from` has proved that the peer is there. Gives back where it was.
     pub(crate) fn move_to(&mut self, now: Instant, from: SocketAddr) -> Option<SocketAddr> {
         // Only a candidate is routed here; an old address may still deliver stragglers after the move.

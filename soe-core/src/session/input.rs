@@ -273,6 +273,9 @@ impl Session {
         if std::mem::take(&mut self.outbox.acked) {
             self.poll_receipts();
             self.detect_losses(now);
+            // What waited for the congestion window now waits for its pace.
+            self.fill_pacers(now);
+            self.set_pace_timer();
             self.finish_closing(now);
         }
         self.set_ack_timer();

@@ -121,6 +121,12 @@ impl Session {
         !self.inbox.is_empty()
     }
 
+    /// Whether a reliable channel waits for the application to take messages: what it then delivers is acknowledged, so that
+    /// [`recv`](Self::recv) leaves something to send.
+    pub fn is_held_back(&self) -> bool {
+        self.stalled
+    }
+
     /// Bytes that every channel's send buffer still takes. A message is taken whenever this is above zero, whatever its
     /// size.
     pub fn send_capacity(&self) -> usize {

@@ -156,8 +156,8 @@ impl Session {
         }
     }
 
-    /// Whether a call of [`poll_transmit`](Self::poll_transmit) is worth while. If not, it gives nothing; if so, it may still
-    /// turn out that the congestion window has no room for the next packet.
+    /// Whether a call of [`poll_transmit`](Self::poll_transmit) is worth while. If not, it gives nothing and may be left out; if
+    /// so, it may still turn out that the congestion window has no room for the next packet.
     pub fn has_transmit(&self, now: Instant) -> bool {
         let outbox = &self.outbox;
         match &self.state {

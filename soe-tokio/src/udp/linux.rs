@@ -123,14 +123,19 @@ thread_local! {
 /// Takes one entry off the socket's error queue: the destination of a datagram that came back as unreachable.
 ///
 /// quinn-udp reads the same queue but reports who sent the ICMP message, which names no port.
-pub(super) fn next_unreachable(socket: &impl AsRawFd) -> Option<SocketAddr> {
+///
+/// # Errors
+///
+/// [`io::ErrorKind::WouldBlock`] if the queue is empty, anything else if it may not be: what follows is left for the next
+/// time.
+pub(super) fn next_unreachable(socket: &impl AsRawFd) -> io::Result<SocketAddr> {
     for _ in 0..MAX_SKIPPED {
         let mut quoted = [0; 64];
         let mut slices = [IoSliceMut::new(&mut quoted)];
         let mut control = [0; 256];
         let flags = MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT;
-        let report = recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut slices, Some(&mut control), flags).ok()?;
-        let too_big = report.cmsgs().ok()?.any(|message| match message {
+        let report = recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut slices, Some(&mut control), flags)?;
+        let too_big = report.cmsgs()?.any(|message| match message {
             ControlMessageOwned::Ipv4RecvErr(error, _) | ControlMessageOwned::Ipv6RecvErr(error, _) => {
                 error.ee_errno == Errno::EMSGSIZE as u32
             }
@@ -139,14 +144,14 @@ pub(super) fn next_unreachable(socket: &impl AsRawFd) -> Option<SocketAddr> {
         if too_big {
             continue;
         }
-        let address = report.address?;
+        let address = report.address.ok_or(io::ErrorKind::InvalidData)?;
         return match (address.as_sockaddr_in(), address.as_sockaddr_in6()) {
-            (Some(v4), _) => Some(SocketAddr::V4((*v4).into())),
-            (_, Some(v6)) => Some(SocketAddr::V6((*v6).into())),
-            _ => None,
+            (Some(v4), _) => Ok(SocketAddr::V4((*v4).into())),
+            (_, Some(v6)) => Ok(SocketAddr::V6((*v6).into())),
+            _ => Err(io::ErrorKind::InvalidData.into()),
         };
     }
-    None
+    Err(io::ErrorKind::Interrupted.into())
 }
 
 /// Entries per system call; headers for as many are kept per thread.
