@@ -15,30 +15,10 @@ use std::process::ExitCode;
 
 use harness::spec::Kind;
 use harness::{Implementation, block_on, join_with};
-use ours::Tuning;
 
 fn main() -> ExitCode {
-    harness::run(&[
-        Implementation {
-            name: "soe-tokio",
-            can: |_| true,
-            serve: |spec, ready| block_on(ours::serve(spec, Tuning::DEFAULT, ready)),
-            join: join_with::<ours::OurClient<0>>,
-        },
-        Implementation {
-            name: "soe-tokio wide",
-            // Between two processes on one machine the default windows are never full.
-            can: |spec| spec.delay > 0 && spec.kind == Kind::Bulk,
-            serve: |spec, ready| block_on(ours::serve(spec, Tuning::WIDE, ready)),
-            join: join_with::<ours::OurClient<1>>,
-        },
-        Implementation {
-            name: "soe-tokio busy",
-            // Looking for more instead of sleeping matters where one side waits for the other.
-            can: |spec| spec.kind == Kind::Echo,
-            serve: |spec, ready| block_on(ours::serve(spec, Tuning::BUSY, ready)),
-            join: join_with::<ours::OurClient<2>>,
-        },
+    let mut implementations = Vec::from(ours::implementations());
+    implementations.extend([
         Implementation {
             name: "soe-protocol",
             can: |_| true,
@@ -58,5 +38,6 @@ fn main() -> ExitCode {
             serve: |spec, ready| block_on(raw_gso::serve(spec, ready)),
             join: join_with::<raw_gso::RawGsoClient>,
         },
-    ])
+    ]);
+    harness::run(&implementations)
 }

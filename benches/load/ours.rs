@@ -15,6 +15,7 @@ use crate::harness::client::{Client, Failure};
 use crate::harness::duty::{Duty, GAME_TICK, GAME_UPDATE};
 use crate::harness::process::count_sent_with;
 use crate::harness::spec::{Kind, Spec};
+use crate::harness::{Implementation, block_on, join_with};
 
 const PROTOCOL: &str = "Load";
 const MAX_SESSIONS: usize = 20_000;
@@ -25,18 +26,44 @@ const REQUESTS_PER_SECOND: u32 = 1_000_000;
 const WIDE_PACKETS: usize = 16_384;
 const WIDE_BYTES: usize = 8 << 20;
 
+/// The rows of this library. The first is the one that others are compared with.
+pub(crate) fn implementations() -> [Implementation; 3] {
+    [
+        Implementation {
+            name: "soe-tokio",
+            can: |_| true,
+            serve: |spec, ready| block_on(serve(spec, Tuning::DEFAULT, ready)),
+            join: join_with::<OurClient<0>>,
+        },
+        Implementation {
+            name: "soe-tokio wide",
+            // Between two processes on one machine the default windows are never full.
+            can: |spec| spec.delay > 0 && spec.kind == Kind::Bulk,
+            serve: |spec, ready| block_on(serve(spec, Tuning::WIDE, ready)),
+            join: join_with::<OurClient<1>>,
+        },
+        Implementation {
+            name: "soe-tokio busy",
+            // Looking for more instead of sleeping matters where one side waits for the other.
+            can: |spec| spec.kind == Kind::Echo,
+            serve: |spec, ready| block_on(serve(spec, Tuning::BUSY, ready)),
+            join: join_with::<OurClient<2>>,
+        },
+    ]
+}
+
 /// What differs between the rows of this library.
 #[derive(Clone, Copy)]
-pub(crate) struct Tuning {
-    pub(crate) wide: bool,
+struct Tuning {
+    wide: bool,
     /// How long to look for the next datagram before going to sleep.
-    pub(crate) busy_poll: Duration,
+    busy_poll: Duration,
 }
 
 impl Tuning {
-    pub(crate) const DEFAULT: Self = Self { wide: false, busy_poll: Duration::ZERO };
-    pub(crate) const WIDE: Self = Self { wide: true, ..Self::DEFAULT };
-    pub(crate) const BUSY: Self = Self { busy_poll: Duration::from_micros(50), ..Self::DEFAULT };
+    const DEFAULT: Self = Self { wide: false, busy_poll: Duration::ZERO };
+    const WIDE: Self = Self { wide: true, ..Self::DEFAULT };
+    const BUSY: Self = Self { busy_poll: Duration::from_micros(50), ..Self::DEFAULT };
 
     const ALL: [Self; 3] = [Self::DEFAULT, Self::WIDE, Self::BUSY];
 }
@@ -51,7 +78,7 @@ fn config(spec: &Spec, wide: bool) -> Result<SessionConfig, ConfigError> {
 }
 
 /// Serves for ever.
-pub(crate) async fn serve(spec: &Spec, tuning: Tuning, ready: impl FnOnce(SocketAddr)) -> Result<(), Failure> {
+async fn serve(spec: &Spec, tuning: Tuning, ready: impl FnOnce(SocketAddr)) -> Result<(), Failure> {
     let admission = AdmissionConfig::builder(config(spec, tuning.wide)?)
         .max_sessions(MAX_SESSIONS)
         .response_rate(REQUESTS_PER_SECOND)
@@ -111,7 +138,7 @@ async fn update_all(mut newcomers: UnboundedReceiver<SendHalf>) {
 
 /// One session with its own socket, under the n-th of the tunings.
 #[derive(Debug)]
-pub(crate) struct OurClient<const N: usize> {
+struct OurClient<const N: usize> {
     session: SoeSession,
     bulk: bool,
 }
