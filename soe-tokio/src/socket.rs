@@ -154,7 +154,7 @@ impl SendBatch {
     }
 
     /// What has not left yet, oldest first.
-    pub fn pending(&self) -> impl Iterator<Item = Outgoing<'_>> {
+    pub fn pending(&self) -> impl ExactSizeIterator<Item = Outgoing<'_>> {
         self.entries[self.done..].iter().map(|entry| Outgoing {
             to: entry.to,
             contents: &self.buffer[entry.start..entry.end],

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::error::Error;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -150,6 +151,7 @@ async fn echo<C: Client>(sessions: Vec<C>, spec: &Spec) -> Result<String, Failur
         running.spawn(async move {
             let mut sent: VecDeque<Instant> = VecDeque::new();
             let mut times = Vec::new();
+            let mut ended = pin!(sleep_until(end));
             loop {
                 while sent.len() < OUTSTANDING {
                     sent.push_back(Instant::now());
@@ -157,7 +159,7 @@ async fn echo<C: Client>(sessions: Vec<C>, spec: &Spec) -> Result<String, Failur
                 }
                 let heard = tokio::select! {
                     heard = session.recv() => heard?,
-                    () = sleep_until(end) => return Ok::<_, Failure>(times),
+                    () = &mut ended => return Ok::<_, Failure>(times),
                 };
                 if heard.is_empty() {
                     sent.clear();

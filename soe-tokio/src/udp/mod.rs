@@ -34,6 +34,8 @@ pub(crate) struct KernelUdp {
     is_ipv6: bool,
     /// Whether the kernel still takes runs of datagrams.
     segmentation: bool,
+    /// Whether the last receive call brought so much that the next is worth preparing for more.
+    is_busy: bool,
 }
 
 impl KernelUdp {
@@ -65,7 +67,7 @@ impl KernelUdp {
             debug!(%error, "datagrams above the path MTU will be lost");
         }
         let segmentation = state.max_gso_segments() > 1;
-        Ok(Self { io, state, is_ipv6: address.is_ipv6(), segmentation })
+        Ok(Self { io, state, is_ipv6: address.is_ipv6(), segmentation, is_busy: false })
     }
 
     /// The port that it is bound to.
@@ -78,35 +80,48 @@ impl KernelUdp {
         DropCounter::of(&self.io)
     }
 
-    fn recv(&self, scratch: &mut Scratch, batch: &mut RecvBatch) -> io::Result<()> {
-        let Scratch { slots: scratch, arena } = scratch;
-        let mut metas = [RecvMeta::default(); BATCH_SIZE];
-        let mut slots = scratch.chunks_exact_mut(SLOT);
-        let mut buffers: [IoSliceMut<'_>; BATCH_SIZE] =
+    /// One receive call, with as many buffers as the last one made seem right.
+    fn recv(&mut self, scratch: &mut Scratch, batch: &mut RecvBatch) -> io::Result<()> {
+        let filled = if self.is_busy {
+            self.recv_up_to::<BATCH_SIZE>(scratch, batch)
+        } else {
+            self.recv_up_to::<FEW>(scratch, batch)
+        }?;
+        self.is_busy = filled >= FEW;
+        Ok(())
+    }
+
+    /// Receives at most `N` runs and says how many.
+    fn recv_up_to<const N: usize>(&self, scratch: &mut Scratch, batch: &mut RecvBatch) -> io::Result<usize> {
+        let mut metas = [RecvMeta::default(); N];
+        let mut slots = scratch.slots.chunks_exact_mut(SLOT);
+        let mut buffers: [IoSliceMut<'_>; N] =
             std::array::from_fn(|_| IoSliceMut::new(slots.next().unwrap_or_default()));
         let mut filled = 0;
         let received = self.io.try_io(Interest::READABLE, || {
             filled = self.state.recv((&self.io).into(), &mut buffers, &mut metas)?;
             // The kernel had no more than that: what comes from here on it announces, and asking again would be a call in
             // vain.
-            if DRAINS && filled < BATCH_SIZE { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+            if DRAINS && filled < N { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
         });
         if filled == 0 {
             received?;
         }
-        for (meta, slot) in metas[..filled].iter().zip(scratch.chunks_exact(SLOT)) {
-            batch.push_into(arena, canonical(meta.addr), &slot[..meta.len.min(SLOT)], meta.stride);
+        for (meta, slot) in metas[..filled].iter().zip(scratch.slots.chunks_exact(SLOT)) {
+            batch.push_into(&mut scratch.arena, canonical(meta.addr), &slot[..meta.len.min(SLOT)], meta.stride);
         }
-        Ok(())
+        Ok(filled)
     }
 
     fn send_pending(&self, batch: &SendBatch) -> io::Result<usize> {
         let mut sent = 0;
         #[cfg(target_os = "linux")]
         {
-            let run = linux::Run::collect(batch.pending(), |to| self.wire_address(to));
-            if run.len() > 1 {
-                return run.send(&self.io);
+            if batch.pending().len() > 1 {
+                let run = linux::Run::collect(batch.pending(), |to| self.wire_address(to));
+                if run.len() > 1 {
+                    return run.send(&self.io);
+                }
             }
         }
         for outgoing in batch.pending() {
@@ -283,6 +298,8 @@ impl DropCounter {
 
 /// Whether a batch that is not full says that the socket is empty: `recvmmsg` goes on until it is.
 const DRAINS: bool = cfg!(target_os = "linux");
+/// Runs that a receive call prepares for while a socket is not busy: each costs time, whether one comes or not.
+const FEW: usize = if BATCH_SIZE < 4 { BATCH_SIZE } else { 4 };
 /// Room for the longest run that the kernel joins (GRO).
 const SLOT: usize = 1 << 16;
 /// What kernels take in one run of equal datagrams (`UDP_MAX_SEGMENTS` was 64 before Linux 6.10).
