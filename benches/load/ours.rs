@@ -2,12 +2,11 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use soe_core::{AdmissionConfig, ConfigError, Message, SessionConfig};
-use soe_tokio::{ListenerConfig, SendHalf, SocketConfig, SoeConnector, SoeListener, SoeSession};
+use soe_tokio::{BusyPoll, ListenerConfig, SendHalf, SocketConfig, SoeConnector, SoeListener, SoeSession};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -43,10 +42,10 @@ pub(crate) fn implementations() -> [Implementation; 3] {
             join: join_with::<OurClient<1>>,
         },
         Implementation {
-            name: "soe-tokio busy",
+            name: "soe-tokio asleep",
             // Looking for more instead of sleeping matters where one side waits for the other.
-            can: |spec| spec.kind == Kind::Echo,
-            serve: |spec, ready| block_on(serve(spec, Tuning::BUSY, ready)),
+            can: |spec| spec.kind == Kind::Echo && spec.sessions == 1,
+            serve: |spec, ready| block_on(serve(spec, Tuning::ASLEEP, ready)),
             join: join_with::<OurClient<2>>,
         },
     ]
@@ -56,16 +55,15 @@ pub(crate) fn implementations() -> [Implementation; 3] {
 #[derive(Clone, Copy)]
 struct Tuning {
     wide: bool,
-    /// How long to look for the next datagram before going to sleep.
-    busy_poll: Duration,
+    busy_poll: BusyPoll,
 }
 
 impl Tuning {
-    const DEFAULT: Self = Self { wide: false, busy_poll: Duration::ZERO };
+    const DEFAULT: Self = Self { wide: false, busy_poll: BusyPoll::WhileItPays };
     const WIDE: Self = Self { wide: true, ..Self::DEFAULT };
-    const BUSY: Self = Self { busy_poll: Duration::from_micros(50), ..Self::DEFAULT };
+    const ASLEEP: Self = Self { busy_poll: BusyPoll::Never, ..Self::DEFAULT };
 
-    const ALL: [Self; 3] = [Self::DEFAULT, Self::WIDE, Self::BUSY];
+    const ALL: [Self; 3] = [Self::DEFAULT, Self::WIDE, Self::ASLEEP];
 }
 
 fn config(spec: &Spec, wide: bool) -> Result<SessionConfig, ConfigError> {

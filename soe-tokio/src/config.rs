@@ -14,15 +14,14 @@ pub struct SocketConfig {
     /// Send buffer to ask the kernel for (`SO_SNDBUF`), in bytes. Default 1 MiB. What does not fit waits in the sessions,
     /// where back-pressure counts it.
     pub send_buffer: usize,
-    /// How long to look for the next datagram, after one has come, before going to sleep. Default zero: not at all. Waking
-    /// a sleeping thread takes tens of microseconds; who would rather spend a core on it looks this long instead, best
-    /// around 50 microseconds. Other tasks of the thread keep running in between.
-    pub busy_poll: Duration,
+    /// Whether to look for the next datagram, after one has come, before going to sleep. Default
+    /// [`BusyPoll::WhileItPays`].
+    pub busy_poll: BusyPoll,
 }
 
 impl Default for SocketConfig {
     fn default() -> Self {
-        Self { recv_buffer: 4 << 20, send_buffer: 1 << 20, busy_poll: Duration::ZERO }
+        Self { recv_buffer: 4 << 20, send_buffer: 1 << 20, busy_poll: BusyPoll::default() }
     }
 }
 
@@ -41,11 +40,34 @@ impl SocketConfig {
         self
     }
 
-    /// Looks for the next datagram for so long before going to sleep.
+    /// Looks for the next datagram before going to sleep, or does not. A [`Duration`] stands for [`BusyPoll::For`].
     #[must_use]
-    pub fn busy_poll(mut self, time: Duration) -> Self {
-        self.busy_poll = time;
+    pub fn busy_poll(mut self, busy_poll: impl Into<BusyPoll>) -> Self {
+        self.busy_poll = busy_poll.into();
         self
+    }
+}
+
+/// What a socket does between two datagrams. To wake a sleeping thread takes tens of microseconds, which a look at the
+/// socket spares, at the price of a processor that works where it could rest. Other tasks of the thread run in between
+/// either way. Sockets of the caller's own (`from_socket`) always sleep.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BusyPoll {
+    /// It sleeps.
+    Never,
+    /// It looks for up to 100 microseconds where it has few sessions (up to 8), as long as four looks of five find
+    /// something; otherwise it sleeps, and tries again up to some times a second. So two programs that answer each other at
+    /// once wait for each other awake, and all others asleep.
+    #[default]
+    WhileItPays,
+    /// It looks for so long after each datagram, whatever comes of it. Zero is the same as [`BusyPoll::Never`].
+    For(Duration),
+}
+
+impl From<Duration> for BusyPoll {
+    fn from(time: Duration) -> Self {
+        if time.is_zero() { Self::Never } else { Self::For(time) }
     }
 }
 

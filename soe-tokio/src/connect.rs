@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use crate::{
-    config::SocketConfig,
+    config::{BusyPoll, SocketConfig},
     directory::Directory,
     driver::Driver,
     endpoint::Shared,
@@ -69,10 +69,10 @@ impl SoeConnector {
     ///
     /// If the socket does not know its address.
     pub fn from_socket(socket: Box<dyn AsyncUdp>) -> Result<Self, BindError> {
-        Self::start(socket, None, Duration::ZERO)
+        Self::start(socket, None, BusyPoll::Never)
     }
 
-    fn start(socket: Box<dyn AsyncUdp>, drops: Option<DropCounter>, busy_poll: Duration) -> Result<Self, BindError> {
+    fn start(socket: Box<dyn AsyncUdp>, drops: Option<DropCounter>, busy_poll: BusyPoll) -> Result<Self, BindError> {
         let address = local_address(&*socket)?;
         let secrets = Secrets::new(socket.secrets_seed());
         let directory = Arc::new(Directory::new(None, usize::MAX));

@@ -20,9 +20,11 @@ use tokio::{
 use tracing::{debug, trace, warn};
 
 use crate::{
+    config::BusyPoll,
     directory::Door,
     endpoint::{Counters, Shared, Work, lock},
     flush::Flusher,
+    looking::Looking,
     peer::{Peer, now},
     query::is_status,
     socket::{AsyncUdp, RecvBatch},
@@ -45,10 +47,7 @@ pub(crate) struct Driver {
     admission_timer: Option<Pin<Box<Sleep>>>,
     failures: u32,
     is_only_thread: bool,
-    /// How long to look for more after a datagram before going to sleep.
-    busy_poll: Duration,
-    /// Until when to look for more.
-    looking: Option<Instant>,
+    looking: Looking,
     /// Dropped last.
     _freed: Freed,
 }
@@ -76,7 +75,7 @@ enum Wake {
 
 impl Driver {
     /// Starts serving `socket` on the runtime of `shared`.
-    pub(crate) fn spawn(shared: Arc<Shared>, socket: Box<dyn AsyncUdp>, busy_poll: Duration) {
+    pub(crate) fn spawn(shared: Arc<Shared>, socket: Box<dyn AsyncUdp>, busy_poll: BusyPoll) {
         let runtime = shared.runtime.clone();
         let driver = Self {
             _freed: Freed(Arc::clone(&shared)),
@@ -90,8 +89,7 @@ impl Driver {
             admission_timer: None,
             failures: 0,
             is_only_thread: runtime.runtime_flavor() == RuntimeFlavor::CurrentThread,
-            busy_poll,
-            looking: None,
+            looking: Looking::new(busy_poll),
         };
         runtime.spawn(driver.run());
     }
@@ -101,7 +99,7 @@ impl Driver {
             match self.next_wake().await {
                 Wake::Received(Ok(())) => {
                     self.failures = 0;
-                    self.looking = (!self.busy_poll.is_zero()).then(|| Instant::now() + self.busy_poll);
+                    self.looking.received(Instant::now(), self.shared.directory.session_count());
                     self.dispatch(now());
                     // Tasks that the batch woke answer first, and the acks ride on their replies. Without the pause a flood
                     // would also keep every other task of this thread from running.
@@ -120,15 +118,15 @@ impl Driver {
         debug!(address = %self.shared.local_addr, "the socket is not needed any more");
     }
 
-    /// Waits for something to do: awake for a while after a datagram, if the configuration says so, and then asleep.
+    /// Waits for something to do: awake for a while after a datagram, if that pays, and then asleep.
     async fn next_wake(&mut self) -> Wake {
-        while self.looking.is_some_and(|until| Instant::now() < until) {
+        while self.looking.is_on() && self.looking.goes_on(Instant::now()) {
             if let Poll::Ready(wake) = poll_fn(|cx| Poll::Ready(self.poll_wake(cx))).await {
                 return wake;
             }
+            self.looking.found_nothing();
             tokio::task::yield_now().await;
         }
-        self.looking = None;
         poll_fn(|cx| self.poll_wake(cx)).await
     }
 

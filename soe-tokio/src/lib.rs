@@ -46,6 +46,7 @@ mod error;
 mod flush;
 mod framed;
 mod listener;
+mod looking;
 mod memory;
 mod peer;
 mod query;
@@ -60,7 +61,7 @@ mod stats;
 mod timer;
 mod udp;
 
-pub use config::{ListenerConfig, SocketConfig};
+pub use config::{BusyPoll, ListenerConfig, SocketConfig};
 pub use connect::SoeConnector;
 pub use delivery::Delivery;
 pub use error::{BindError, ConnectError, FramedError, QueryError, SessionError};

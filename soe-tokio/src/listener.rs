@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use crate::{
-    config::ListenerConfig,
+    config::{BusyPoll, ListenerConfig},
     directory::{Directory, Door},
     driver::Driver,
     endpoint::Shared,
@@ -85,7 +85,9 @@ impl SoeListener {
     ///
     /// As for [`SoeListener::from_socket`], and if there is no socket.
     pub fn from_sockets(sockets: Vec<Box<dyn AsyncUdp>>, config: impl Into<ListenerConfig>) -> Result<Self, BindError> {
-        Self::start(sockets.into_iter().map(|socket| (socket, None)).collect(), config.into())
+        let mut config = config.into();
+        config.socket.busy_poll = BusyPoll::Never;
+        Self::start(sockets.into_iter().map(|socket| (socket, None)).collect(), config)
     }
 
     fn start(
