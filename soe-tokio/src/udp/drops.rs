@@ -1,6 +1,9 @@
 //! How many datagrams the kernel dropped because a socket's receive buffer was full.
 
-use std::{fs, os::fd::AsRawFd};
+use std::{
+    fs::{self, File},
+    os::{fd::AsFd, unix::fs::MetadataExt},
+};
 
 /// Reads the kernel's count for one socket.
 ///
@@ -12,11 +15,10 @@ pub(crate) struct DropCounter {
 }
 
 impl DropCounter {
-    /// `None` where there is no /proc.
-    pub(crate) fn of(socket: &impl AsRawFd) -> Option<Self> {
-        let link = fs::read_link(format!("/proc/self/fd/{}", socket.as_raw_fd())).ok()?;
-        let inode = link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()?;
-        Some(Self { inode })
+    /// `None` if the system says nothing about the socket's descriptor.
+    pub(crate) fn of(socket: &impl AsFd) -> Option<Self> {
+        let descriptor = socket.as_fd().try_clone_to_owned().ok()?;
+        Some(Self { inode: File::from(descriptor).metadata().ok()?.ino() })
     }
 
     pub(crate) fn read(&self) -> Option<u64> {
