@@ -1,18 +1,25 @@
 //! A link between the processes: delay and loss each way, and a count of the bytes that were put on it.
+//!
+//! Threads that sleep, not a runtime: its timers would round the delay up to the next millisecond. Runs of datagrams are
+//! taken and passed on as runs, so that the link itself is no bottleneck.
 
 use std::collections::HashMap;
-use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::io::{self, IoSliceMut};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use tokio::net::UdpSocket;
-use tokio::runtime::Builder;
-use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
-use tokio::time::{Instant, sleep_until};
+use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
 
-/// A running link; it lives on a thread of the orchestrating process until that ends.
+/// The longest run of datagrams there is.
+const LARGEST: usize = 65_536;
+/// What the link asks the system to hold of what arrives; the system may allow less.
+const RECEIVE_BUFFER: usize = 8 << 20;
+
+/// A running link; it lives on threads of the orchestrating process until that ends.
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(crate) address: SocketAddr,
@@ -22,19 +29,51 @@ pub(crate) struct Link {
 impl Link {
     /// A link in front of `server`, for any number of clients.
     pub(crate) fn start(server: SocketAddr, delay: Duration, loss: u64) -> io::Result<Self> {
-        let socket = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
-        socket.set_nonblocking(true)?;
-        let address = socket.local_addr()?;
+        let front = End::bind()?;
+        let address = front.socket.local_addr()?;
         let bytes = Arc::new(AtomicU64::new(0));
         let way = Way { delay, loss, bytes: Arc::clone(&bytes) };
-        let runtime = Builder::new_current_thread().enable_all().build()?;
-        std::thread::spawn(move || runtime.block_on(run(socket, server, way)));
+        thread::spawn(move || run(&Arc::new(front), server, &way));
         Ok(Self { address, bytes })
     }
 
     /// Bytes that either side has put on the link, lost ones included.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
+    }
+}
+
+/// A socket of the link.
+struct End {
+    socket: UdpSocket,
+    state: UdpSocketState,
+}
+
+impl End {
+    fn bind() -> io::Result<Self> {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let state = UdpSocketState::new((&socket).into())?;
+        state.set_recv_buffer_size((&socket).into(), RECEIVE_BUFFER)?;
+        socket.set_nonblocking(false)?;
+        Ok(Self { socket, state })
+    }
+
+    /// Waits for a run of datagrams, of `stride` bytes each.
+    fn recv<'a>(&self, buffer: &'a mut [u8]) -> io::Result<(SocketAddr, &'a [u8], usize)> {
+        let mut metas = [RecvMeta::default()];
+        self.state.recv((&self.socket).into(), &mut [IoSliceMut::new(buffer)], &mut metas)?;
+        let [RecvMeta { addr, len, stride, .. }] = metas;
+        Ok((addr, &buffer[..len], stride.max(1)))
+    }
+
+    fn send(&self, to: SocketAddr, run: &[u8], stride: usize) {
+        let most = stride * self.state.max_gso_segments().max(1);
+        for contents in run.chunks(most) {
+            let segment_size = (contents.len() > stride).then_some(stride);
+            let transmit = Transmit { destination: to, ecn: None, contents, segment_size, src_ip: None };
+            // A full buffer loses the datagrams, as the network may.
+            let _ = self.state.try_send((&self.socket).into(), &transmit);
+        }
     }
 }
 
@@ -46,65 +85,85 @@ struct Way {
     bytes: Arc<AtomicU64>,
 }
 
-type Delayed = UnboundedSender<(Instant, Vec<u8>)>;
+/// Datagrams on their way: when they arrive, and from which socket they then go where.
+struct Delayed {
+    due: Instant,
+    run: Vec<u8>,
+    stride: usize,
+    from: Arc<End>,
+    to: SocketAddr,
+}
 
-/// Drops or delays datagrams; a xorshift of its own decides, so that every run loses by the same dice.
+/// Drops or delays the datagrams of one client in one direction; a xorshift of its own decides, so that every run loses by
+/// the same dice.
 struct Entry {
     way: Way,
     dice: u64,
-    exit: Delayed,
+    exit: Sender<Delayed>,
+    from: Arc<End>,
+    to: SocketAddr,
 }
 
 impl Entry {
-    fn put(&mut self, datagram: &[u8]) {
-        self.way.bytes.fetch_add(datagram.len() as u64, Ordering::Relaxed);
+    fn put(&mut self, run: &[u8], stride: usize) {
+        self.way.bytes.fetch_add(run.len() as u64, Ordering::Relaxed);
+        let (due, from) = (Instant::now() + self.way.delay, Arc::clone(&self.from));
+        let spared: Vec<u8> = run.chunks(stride).filter(|_| self.spares()).flatten().copied().collect();
+        // The exit outlives the entry unless the link itself is going down.
+        let _ = self.exit.send(Delayed { due, run: spared, stride, from, to: self.to });
+    }
+
+    /// Whether the next datagram gets through.
+    fn spares(&mut self) -> bool {
         self.dice ^= self.dice << 13;
         self.dice ^= self.dice >> 7;
         self.dice ^= self.dice << 17;
-        if self.dice % 1000 >= self.way.loss {
-            // The exit outlives the entry unless the link itself is going down.
-            let _ = self.exit.send((Instant::now() + self.way.delay, datagram.to_vec()));
-        }
+        self.dice % 1000 >= self.way.loss
     }
 }
 
-fn delay_line(socket: Arc<UdpSocket>, to: SocketAddr) -> Delayed {
-    let (entry, mut exit) = unbounded_channel::<(Instant, Vec<u8>)>();
-    tokio::spawn(async move {
-        while let Some((due, datagram)) = exit.recv().await {
-            if due > Instant::now() {
-                sleep_until(due).await;
-            }
-            let _ = socket.send_to(&datagram, to).await;
-        }
-    });
-    entry
+/// Lets the datagrams of one direction out when they are due. All are delayed by the same time, so they are due in order.
+fn let_out(entered: &Receiver<Delayed>) {
+    for Delayed { due, run, stride, from, to } in entered {
+        thread::sleep(due.saturating_duration_since(Instant::now()));
+        from.send(to, &run, stride);
+    }
 }
 
-async fn run(front: std::net::UdpSocket, server: SocketAddr, way: Way) -> io::Result<()> {
-    let front = Arc::new(UdpSocket::from_std(front)?);
+fn exit() -> Sender<Delayed> {
+    let (sender, receiver) = channel();
+    thread::spawn(move || let_out(&receiver));
+    sender
+}
+
+fn run(front: &Arc<End>, server: SocketAddr, way: &Way) -> io::Result<()> {
+    let (up, down) = (exit(), exit());
     let mut clients: HashMap<SocketAddr, Entry> = HashMap::new();
-    let mut buffer = vec![0; 65_536];
+    let mut buffer = vec![0; LARGEST];
     loop {
-        let Ok((length, from)) = front.recv_from(&mut buffer).await else { continue };
+        let Ok((from, run, stride)) = front.recv(&mut buffer) else { continue };
         if !clients.contains_key(&from) {
-            let back = Arc::new(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?);
+            let back = Arc::new(End::bind()?);
             let dice = 0x9E37_79B9_7F4A_7C15 ^ (clients.len() as u64 + 1);
-            let down = Entry { way: way.clone(), dice: !dice, exit: delay_line(Arc::clone(&front), from) };
-            tokio::spawn(receive(Arc::clone(&back), down));
-            clients.insert(from, Entry { way: way.clone(), dice, exit: delay_line(back, server) });
+            let entry = |dice, exit: &Sender<_>, out: &Arc<_>, to| {
+                let (way, exit, from) = (way.clone(), exit.clone(), Arc::clone(out));
+                Entry { way, dice, exit, from, to }
+            };
+            let to_client = entry(!dice, &down, front, from);
+            clients.insert(from, entry(dice, &up, &back, server));
+            thread::spawn(move || receive(&back, to_client));
         }
         if let Some(entry) = clients.get_mut(&from) {
-            entry.put(&buffer[..length]);
+            entry.put(run, stride);
         }
     }
 }
 
-async fn receive(back: Arc<UdpSocket>, mut down: Entry) {
-    let mut buffer = vec![0; 65_536];
+fn receive(back: &End, mut to_client: Entry) {
+    let mut buffer = vec![0; LARGEST];
     loop {
-        if let Ok((length, _)) = back.recv_from(&mut buffer).await {
-            down.put(&buffer[..length]);
+        if let Ok((_, run, stride)) = back.recv(&mut buffer) {
+            to_client.put(run, stride);
         }
     }
 }
