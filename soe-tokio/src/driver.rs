@@ -28,6 +28,7 @@ use crate::{
     peer::{Peer, now},
     query::is_status,
     socket::{AsyncUdp, RecvBatch},
+    spare,
     timer::Timers,
 };
 
@@ -147,11 +148,12 @@ impl Driver {
             return Poll::Ready(Wake::Stop);
         }
         // What has arrived goes first: it may be answered in the same flush.
-        match (self.socket.poll_recv(cx, &mut self.received), work) {
-            (Poll::Ready(received), _) => Poll::Ready(Wake::Received(received)),
-            (Poll::Pending, Poll::Ready(_)) => Poll::Ready(Wake::Service),
-            (Poll::Pending, Poll::Pending) => Poll::Pending,
+        self.received.datagrams = spare::take_datagrams();
+        if let Poll::Ready(received) = self.socket.poll_recv(cx, &mut self.received) {
+            return Poll::Ready(Wake::Received(received));
         }
+        spare::give_datagrams(std::mem::take(&mut self.received.datagrams));
+        work.map(|_| Wake::Service)
     }
 
     /// An error on receipt is about some datagram that was sent earlier (ICMP), or about the one that came (its size). None
@@ -200,7 +202,7 @@ impl Driver {
             }
         }
         drop(datagrams);
-        self.received.datagrams = batch;
+        spare::give_datagrams(batch);
         report_unreachable(&self.shared, &mut *self.socket);
         self.wake();
     }

@@ -17,19 +17,19 @@ use crate::{
     endpoint::{Counters, Shared},
     peer::{Peer, Served},
     socket::{AsyncUdp, SendBatch},
+    spare,
     timer::Timers,
 };
 
 /// The sending half of the driver.
 #[derive(Debug)]
 pub(crate) struct Flusher {
+    /// What is on its way out. Between two flushes there is none, unless the socket is full.
     batch: SendBatch,
     /// The number of the batch that is being filled or sent; batches below it have left.
     number: u64,
     /// Peers that the driver itself found in need of service.
     found: Vec<Arc<Peer>>,
-    /// The list of a round; empty between rounds.
-    round: Vec<Arc<Peer>>,
     /// The socket is full: nothing is taken from sessions until it is writable.
     is_blocked: bool,
     /// The first pending entry has failed once.
@@ -40,7 +40,7 @@ pub(crate) struct Flusher {
 impl Default for Flusher {
     fn default() -> Self {
         let batch = SendBatch::new();
-        Self { batch, number: 1, found: vec![], round: vec![], is_blocked: false, retried: false, max_segments: 1 }
+        Self { batch, number: 1, found: vec![], is_blocked: false, retried: false, max_segments: 1 }
     }
 }
 
@@ -52,6 +52,9 @@ impl Flusher {
 
     /// Takes the datagrams that answer a stranger. While the socket is full they are lost: strangers repeat themselves.
     pub(crate) fn reply(&mut self, to: SocketAddr, mut poll: impl FnMut(&mut Vec<u8>) -> Option<Transmit>) {
+        if self.batch.is_bare() {
+            self.batch = spare::take_batch();
+        }
         let mut start = self.batch.buffer().len();
         while let Some(transmit) = poll(self.batch.buffer()) {
             if self.is_blocked {
@@ -65,7 +68,7 @@ impl Flusher {
 
     /// Peers that wait for a flush.
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = Arc<Peer>> {
-        self.found.drain(..).chain(self.round.drain(..))
+        self.found.drain(..)
     }
 
     pub(crate) fn is_blocked(&self) -> bool {
@@ -90,11 +93,14 @@ impl Flusher {
             shared.put_back_dirty(&mut self.found);
             return;
         }
-        self.max_segments = socket.max_segments();
-        shared.queries.write(&mut self.batch);
-        let mut round = std::mem::take(&mut self.round);
+        let mut round = spare::take_peers();
         round.append(&mut self.found);
         shared.take_dirty(&mut round);
+        if self.batch.is_bare() {
+            self.batch = spare::take_batch();
+        }
+        self.max_segments = socket.max_segments();
+        shared.queries.write(&mut self.batch);
         let mut again = std::mem::take(&mut self.found);
         let mut peers = round.drain(..);
         for peer in peers.by_ref() {
@@ -116,7 +122,10 @@ impl Flusher {
         }
         shared.put_back_dirty(&mut again);
         self.found = again;
-        self.round = round;
+        spare::give_peers(round);
+        if self.batch.is_done() {
+            spare::give_batch(std::mem::take(&mut self.batch));
+        }
     }
 
     /// Hands the batch to the socket; false if the socket is full.

@@ -55,6 +55,7 @@ mod session;
 mod shards;
 mod shutdown;
 mod socket;
+mod spare;
 mod split;
 mod state;
 mod stats;

@@ -133,8 +133,6 @@ pub struct SendBatch {
     buffer: Vec<u8>,
     entries: Vec<Entry>,
     done: usize,
-    /// What the buffer has lately held, in bytes: its peak, forgotten by and by.
-    usual: usize,
 }
 
 #[derive(Debug)]
@@ -190,6 +188,11 @@ impl SendBatch {
         self.entries.push(Entry { to, start, end, segment_size, time_to_live: None, peer: None });
     }
 
+    /// Whether it has no memory of its own.
+    pub(crate) fn is_bare(&self) -> bool {
+        self.buffer.capacity() == 0
+    }
+
     /// Whether everything in it has left (or was given up).
     pub(crate) fn is_done(&self) -> bool {
         self.done == self.entries.len()
@@ -227,12 +230,7 @@ impl SendBatch {
 
     /// Forgets everything, and gives the peers whose datagrams have left, in order, each run of the same one once.
     pub(crate) fn finish(&mut self) -> impl Iterator<Item = Arc<Peer>> {
-        self.usual = self.buffer.len().max(self.usual - self.usual / FORGET);
         self.buffer.clear();
-        // A client's socket is rarely busy, and there may be thousands of them.
-        if self.buffer.capacity() > 4 * self.usual.max(MIN_BUFFER) {
-            self.buffer.shrink_to(2 * self.usual.max(MIN_BUFFER));
-        }
         self.done = 0;
         let mut last = std::ptr::null();
         self.entries
@@ -252,10 +250,6 @@ const MAX_SEGMENT_BYTES: usize = 1452;
 const FULL_ENTRIES: usize = 64;
 /// Bytes after which a batch is sent before more sessions are asked.
 const FULL_BYTES: usize = 256 << 10;
-/// Bytes of buffer that are always kept between batches.
-const MIN_BUFFER: usize = 4 << 10;
-/// A peak of the buffer fades by one part in this many with each batch.
-const FORGET: usize = 16;
 
 #[cfg(test)]
 mod tests {
