@@ -6,6 +6,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::moment::{Moment, Span};
+
 /// The window of a new session: enough for a burst of ordinary messages, below what a slow link's queue holds.
 const INITIAL_WINDOW: usize = 64 * 512;
 /// The window never falls below this: two probes of full size and an acknowledgement.
@@ -34,9 +36,9 @@ pub(crate) struct Congestion {
     /// The window that was last too large; what comes near it is approached slowly.
     ceiling: usize,
     /// Rounds in a row that gave no reason not to grow.
-    calm: u32,
+    calm: u8,
     /// The lowest round trip of late, and when it was seen.
-    base: Option<(Duration, Instant)>,
+    base: Option<(Span, Moment)>,
     /// The best delivery rate seen of late, in bytes per second.
     best_rate: f64,
 }
@@ -44,12 +46,12 @@ pub(crate) struct Congestion {
 /// What one round trip has shown.
 #[derive(Clone, Debug, Default)]
 struct Round {
-    started: Option<Instant>,
+    started: Option<Moment>,
     /// The round ends with the acknowledgement of this datagram.
     last_datagram: u64,
     delivered: usize,
     lost: usize,
-    lowest: Option<Duration>,
+    lowest: Option<Span>,
     /// The most bytes under way at any time in this round.
     most: usize,
 }
@@ -103,23 +105,23 @@ impl Congestion {
         round_trip: Option<Duration>,
     ) {
         self.round.delivered += bytes;
-        if let Some(sample) = round_trip {
+        if let Some(sample) = round_trip.map(Span::from) {
             self.round.lowest = Some(self.round.lowest.map_or(sample, |lowest| lowest.min(sample)));
-            let expired = self.base.is_none_or(|(base, seen)| sample <= base || now > seen + BASE_LIFETIME);
+            let expired = self.base.is_none_or(|(base, seen)| sample <= base || now > seen.instant() + BASE_LIFETIME);
             if expired {
-                self.base = Some((sample, now));
+                self.base = Some((sample, now.into()));
             }
         }
         if self.starting && self.is_used() {
             self.window = (self.window + bytes).min(self.limit);
         }
         // A burst of acknowledgements makes no round: its rate would be the burst's.
-        let base = self.base.map_or(Duration::ZERO, |(base, _)| base);
-        let lasted = self.round.started.is_none_or(|started| now.saturating_duration_since(started) >= base);
+        let base = self.base.map_or(Duration::ZERO, |(base, _)| base.duration());
+        let lasted = self.round.started.is_none_or(|started| now.saturating_duration_since(started.instant()) >= base);
         if newest >= self.round.last_datagram && lasted {
             self.end_round(now);
             self.most = self.round.most;
-            self.round = Round { started: Some(now), last_datagram: next_datagram, ..Round::default() };
+            self.round = Round { started: Some(now.into()), last_datagram: next_datagram, ..Round::default() };
         }
     }
 
@@ -140,11 +142,12 @@ impl Congestion {
     fn end_round(&mut self, now: Instant) {
         let Some((base, _)) = self.base else { return };
         let Some(started) = self.round.started else { return };
+        let (base, started) = (base.duration(), started.instant());
         let rate = self.round.delivered as f64 / now.saturating_duration_since(started).as_secs_f64().max(1e-6);
         let grew = rate > self.best_rate * 1.05;
         self.best_rate = rate.max(self.best_rate * 0.97);
         let total = self.round.delivered + self.round.lost;
-        let queue = self.round.lowest.map_or(Duration::ZERO, |lowest| lowest.saturating_sub(base));
+        let queue = self.round.lowest.map_or(Duration::ZERO, |lowest| lowest.duration().saturating_sub(base));
         let slack = DELAY_SLACK.max(base / 4);
         let in_pipe = (self.best_rate * base.as_secs_f64() * 1.25) as usize;
         if self.round.lost * HEAVY_LOSS > total {
@@ -162,7 +165,7 @@ impl Congestion {
             let near = self.window > self.ceiling / 5 * 4;
             let step = if near { self.window / 64 } else { (self.window / 8) << (self.calm / 2).min(3) };
             self.window = (self.window + step.max(MIN_STEP)).min(self.limit);
-            self.calm = if near { 0 } else { self.calm + 1 };
+            self.calm = if near { 0 } else { self.calm.saturating_add(1) };
             if self.window > (self.ceiling / 4).saturating_mul(5) {
                 self.ceiling = usize::MAX;
             }

@@ -1,6 +1,6 @@
 //! What a session takes, and the most that it can take.
 
-use super::{Event, Reliable, Session, TRANSFORM_OVERHEAD, outbox::Outbox};
+use super::{Event, Reliable, Session, TRANSFORM_OVERHEAD, outbox::Outbox, rare::Rare, stats::Counters, timer::Timers};
 use crate::{
     Pass, ReliableChannel, SessionConfig,
     channel::{
@@ -20,8 +20,9 @@ impl Session {
         let reliable: usize = channels
             .map(|reliable| size_of::<Reliable>() + reliable.sender.memory() + reliable.receiver.memory())
             .sum();
-        let events = self.events.capacity() * size_of::<Event>();
-        size_of::<Self>() + reliable + self.inbox.memory() + self.outbox.memory() + events
+        let rare = self.rare.as_ref().map_or(0, |rare| rare.memory());
+        let rare = rare + self.timers.memory() + self.stats.memory();
+        size_of::<Self>() + reliable + self.inbox.memory() + self.outbox.memory() + rare
     }
 }
 
@@ -68,7 +69,10 @@ impl SessionConfig {
             + ReliableChannel::COUNT * channel
             + Inbox::memory_ceiling(self.recv_buffer, message.max(packet))
             + Outbox::memory_ceiling(self.send_buffer, datagram)
+            + size_of::<Rare>()
             + EVENTS * size_of::<Event>()
+            + Timers::memory_ceiling()
+            + Counters::memory_ceiling()
     }
 }
 

@@ -13,6 +13,7 @@ mod messages;
 mod outbox;
 mod output;
 mod pacing;
+mod rare;
 mod stats;
 mod timeout;
 mod timer;
@@ -21,7 +22,7 @@ mod types;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::VecDeque, fmt, time::Instant};
+use std::{fmt, time::Instant};
 
 pub use self::stats::SessionStats;
 pub use self::types::{Event, Receipt, Transmit, Undelivered, Verdict};
@@ -37,6 +38,7 @@ use self::{
     keys::Hooks,
     outbox::Outbox,
     pacing::Pacing,
+    rare::Rare,
     stats::Counters,
     timer::{Timer, Timers},
 };
@@ -51,6 +53,7 @@ use crate::{
         send::{SendLimits, Sender},
     },
     framing::Framing,
+    moment::Moment,
 };
 
 /// Op code and stamp of an ordered message.
@@ -119,9 +122,9 @@ pub struct Session {
     udp_length: usize,
     framing: Framing,
     /// Where the clock that the wire speaks of starts.
-    epoch: Instant,
-    last_received: Instant,
-    last_sent: Instant,
+    epoch: Moment,
+    last_received: Moment,
+    last_sent: Moment,
     /// A client has reported itself connected; always true for a server.
     announced: bool,
     /// A valid datagram has come from the peer.
@@ -143,18 +146,10 @@ pub struct Session {
     recv_hooks: Option<Box<Hooks>>,
     clock: ClockSync,
     timers: Timers,
-    events: VecDeque<Event>,
+    rare: Option<Box<Rare>>,
     receipts: u64,
-    /// When the request of this session was last answered again.
-    answered_at: Option<Instant>,
     /// Corrupt datagrams since the last wrong CRC: see [`corrupt`](Self::corrupt).
     strikes: u8,
-    /// When the last UnknownSender came, if nothing valid has come since.
-    unknown_sender_at: Option<Instant>,
-    /// Until when a remap is asked for, since an UnknownSender came.
-    remap_until: Option<Instant>,
-    /// When a remap was last asked for.
-    remap_asked_at: Option<Instant>,
     stats: Counters,
 }
 
@@ -169,9 +164,9 @@ impl Session {
             negotiated: false,
             udp_length: config.udp_length as usize,
             framing: Framing::plain(),
-            epoch: now,
-            last_received: now,
-            last_sent: now,
+            epoch: now.into(),
+            last_received: now.into(),
+            last_sent: now.into(),
             announced: false,
             confirmed: false,
             channels: [const { None }; ReliableChannel::COUNT],
@@ -187,14 +182,10 @@ impl Session {
             send_hooks: None,
             recv_hooks: None,
             clock: ClockSync::default(),
-            timers: Timers::new(now),
-            events: VecDeque::new(),
+            timers: Timers::default(),
+            rare: None,
             receipts: 0,
-            answered_at: None,
             strikes: 0,
-            unknown_sender_at: None,
-            remap_until: None,
-            remap_asked_at: None,
             stats: Counters::default(),
             config,
         }
@@ -202,7 +193,7 @@ impl Session {
 
     /// What happened, oldest first. [`Event::Closed`] is the last.
     pub fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        self.rare.as_mut()?.events.pop_front()
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do. `None`: never.
@@ -291,7 +282,7 @@ impl Session {
                 .filter_map(Sender::oldest_first_sent)
                 .min()
                 .map(|sent| now.saturating_duration_since(sent)),
-            since_received: self.confirmed.then(|| now.saturating_duration_since(self.last_received)),
+            since_received: self.confirmed.then(|| now.saturating_duration_since(self.last_received.instant())),
             ..self.stats.snapshot()
         }
     }
@@ -344,7 +335,7 @@ impl Session {
 
     /// Delivers what waited for room.
     fn drain(&mut self) {
-        let limits = ReliableChannel::ALL.map(|channel| self.recv_limits(self.last_received, channel));
+        let limits = ReliableChannel::ALL.map(|channel| self.recv_limits(self.last_received.instant(), channel));
         let mut corrupt = None;
         self.stalled = false;
         for (limits, reliable) in limits.iter().zip(&mut self.channels) {

@@ -474,7 +474,7 @@ fn an_overflow_gives_the_message_back_or_ends_the_session_by_choice() {
 fn a_client_knows_its_servers_clock() {
     let mut link = Link::plain();
     let now = link.now + Duration::from_secs(1);
-    let server = link.server().epoch;
+    let server = link.server().epoch.instant();
     let expected = now.duration_since(server).as_millis() as u32;
     let clock = link.client.server_clock(now).unwrap();
     assert!(clock.abs_diff(expected) <= 1, "{clock} {expected}");
