@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
+use super::push_back;
 use crate::{
     Channel,
     wire::{Group, Payload},
@@ -65,7 +66,7 @@ impl Inbox {
     pub(crate) fn push_group(&mut self, channel: Channel, raw: Bytes, messages: u32) {
         let raw = if self.queue.len() < SLICES_HELD { raw } else { Bytes::copy_from_slice(&raw) };
         self.bytes += raw.len() + MESSAGE_OVERHEAD;
-        self.queue.push_back(Waiting { channel, raw, grouped: messages });
+        push_back(&mut self.queue, Waiting { channel, raw, grouped: messages });
     }
 
     pub(crate) fn pop(&mut self) -> Option<Arrival> {

@@ -124,7 +124,7 @@ impl Session {
         let undelivered = self.undelivered();
         for (channel, reliable) in ReliableChannel::ALL.into_iter().zip(&mut self.channels) {
             if let Some(reliable) = reliable {
-                reliable.sender = Sender::new(channel);
+                reliable.sender = Sender::starting_at(channel, 0);
             }
         }
         let forget_at = now + self.config.linger;

@@ -162,14 +162,18 @@ impl Session {
             }
             Packet::AcknowledgeAll(ack) => {
                 let soonest = self.rtt.soonest();
-                let reliable = self.channels[ack.channel.index()].as_deref_mut();
-                let acked = reliable.and_then(|reliable| reliable.sender.acknowledge_all(now, ack.sequence, soonest));
+                let acked = match &mut self.channels[ack.channel.index()] {
+                    Some(reliable) => reliable.sender.acknowledge_all(now, ack.sequence, soonest),
+                    None => self.rested[ack.channel.index()].acknowledge(ack.sequence),
+                };
                 self.handle_acked(now, ack.channel, acked);
             }
             Packet::Acknowledge(ack) => {
                 let soonest = self.rtt.soonest();
-                let reliable = self.channels[ack.channel.index()].as_deref_mut();
-                let acked = reliable.and_then(|reliable| reliable.sender.acknowledge(now, ack.sequence, soonest));
+                let acked = match &mut self.channels[ack.channel.index()] {
+                    Some(reliable) => reliable.sender.acknowledge(now, ack.sequence, soonest),
+                    None => self.rested[ack.channel.index()].acknowledge(ack.sequence),
+                };
                 self.handle_acked(now, ack.channel, acked);
             }
             Packet::Data(message) => self.deliver_unreliable(Channel::Unreliable, datagram.slice_ref(message)),
@@ -196,6 +200,7 @@ impl Session {
     fn handle_reliable(&mut self, now: Instant, channel: ReliableChannel, sequence: u16, kind: Kind, body: Bytes) {
         let limits = self.recv_limits(now, channel);
         self.reliable(channel);
+        self.watch_quiet(now);
         let Some(reliable) = self.channels[channel.index()].as_deref_mut() else { return };
         match reliable.receiver.receive(now, sequence, kind, body, &limits, &mut self.inbox) {
             Ok(Received::InOrder) => {}
@@ -209,13 +214,13 @@ impl Session {
     }
 
     fn handle_acked(&mut self, now: Instant, channel: ReliableChannel, acked: Option<Acked>) {
-        let (Some(acked), Some(reliable)) = (acked, self.channels[channel.index()].as_deref_mut()) else {
+        let Some(acked) = acked else {
             self.stats.rare().bogus_acks += 1;
             return;
         };
-        if acked.packets == 0 {
+        let Some(reliable) = self.channels[channel.index()].as_deref_mut().filter(|_| acked.packets > 0) else {
             return;
-        }
+        };
         self.backoff = 0;
         if let Some(age) = acked.late {
             self.rtt.late(age);

@@ -1,6 +1,8 @@
 //! What a session takes, and the most that it can take.
 
-use super::{Event, Reliable, Session, TRANSFORM_OVERHEAD, outbox::Outbox, rare::Rare, stats::Counters, timer::Timers};
+use super::{
+    Event, Session, TRANSFORM_OVERHEAD, outbox::Outbox, rare::Rare, reliable::Reliable, stats::Counters, timer::Timers,
+};
 use crate::{
     Pass, ReliableChannel, SessionConfig,
     channel::{

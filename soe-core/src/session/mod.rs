@@ -14,6 +14,7 @@ mod outbox;
 mod output;
 mod pacing;
 mod rare;
+mod reliable;
 mod stats;
 mod timeout;
 mod timer;
@@ -39,6 +40,7 @@ use self::{
     outbox::Outbox,
     pacing::Pacing,
     rare::Rare,
+    reliable::{Reliable, Rested},
     stats::Counters,
     timer::{Timer, Timers},
 };
@@ -48,7 +50,7 @@ use crate::{
         acks::AckPolicy,
         congestion::Congestion,
         inbox::Inbox,
-        recv::{Receiver, RecvLimits},
+        recv::RecvLimits,
         rtt::RttEstimator,
         send::{SendLimits, Sender},
     },
@@ -87,13 +89,6 @@ enum State {
     Closed(Box<Ending>),
 }
 
-/// Both directions of a reliable channel, made when first used.
-#[derive(Debug)]
-struct Reliable {
-    sender: Sender,
-    receiver: Receiver,
-}
-
 /// One session with one peer: the whole protocol, without a socket, a clock or a source of randomness.
 ///
 /// Drive it like this, in this order, whenever something has happened:
@@ -129,7 +124,9 @@ pub struct Session {
     announced: bool,
     /// A valid datagram has come from the peer.
     confirmed: bool,
+    /// The channels in use, and where those that are not go on.
     channels: [Option<Box<Reliable>>; ReliableChannel::COUNT],
+    rested: [Rested; ReliableChannel::COUNT],
     inbox: Inbox,
     /// A reliable channel waits for the application to make room.
     stalled: bool,
@@ -170,6 +167,7 @@ impl Session {
             announced: false,
             confirmed: false,
             channels: [const { None }; ReliableChannel::COUNT],
+            rested: [Rested::default(); ReliableChannel::COUNT],
             inbox: Inbox::default(),
             stalled: false,
             outbox: Outbox::default(),
@@ -253,7 +251,7 @@ impl Session {
     /// taken, and no acknowledgement is owed.
     pub fn is_idle(&self) -> bool {
         let mut channels = self.channels.iter().flatten();
-        let idle = channels.all(|reliable| reliable.sender.is_idle() && reliable.receiver.is_idle());
+        let idle = channels.all(|reliable| reliable.is_idle());
         idle && self.inbox.is_empty() && !self.outbox.has_unreliable()
     }
 
@@ -290,12 +288,6 @@ impl Session {
     /// Bytes of reliable packets under way, over all channels.
     fn in_flight(&self) -> usize {
         self.channels.iter().flatten().map(|reliable| reliable.sender.flying_bytes()).sum()
-    }
-
-    fn reliable(&mut self, channel: ReliableChannel) -> &mut Reliable {
-        self.channels[channel.index()].get_or_insert_with(|| {
-            Box::new(Reliable { sender: Sender::new(channel), receiver: Receiver::new(channel) })
-        })
     }
 
     /// The most bytes of one packet in a datagram of its own.

@@ -220,18 +220,6 @@ impl Session {
         }
         self.timers.set(Timer::Resend, deadline);
     }
-
-    /// Gives back memory that bursts have left behind.
-    fn shrink(&mut self, now: Instant) {
-        for reliable in self.channels.iter_mut().flatten() {
-            reliable.sender.shrink();
-            reliable.receiver.shrink();
-        }
-        self.shrink_rare(now);
-        self.timers.shrink();
-        self.inbox.shrink();
-        self.outbox.shrink();
-    }
 }
 
 /// A request for a remap that nothing valid has followed is repeated after this long.
