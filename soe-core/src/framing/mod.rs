@@ -90,6 +90,11 @@ impl Framing {
         Self { seed: 0, crc: Crc::NONE, steps: [Step::None, Step::None] }
     }
 
+    /// The seed of the CRC; zero before the response.
+    pub(crate) const fn seed(&self) -> u32 {
+        self.seed
+    }
+
     /// By how many bytes a datagram can exceed its packet at most: the CRC and the declared growth of each user codec.
     pub fn overhead(&self) -> usize {
         self.crc.length() + self.steps.iter().map(Step::growth).sum::<usize>()

@@ -69,7 +69,7 @@ impl Session {
     pub(super) fn budget(&self) -> usize {
         let in_flight = self.in_flight();
         if in_flight == 0 || self.outbox.probes > 0 {
-            return self.congestion.window().max(self.udp_length);
+            return self.congestion.window().max(self.udp_length());
         }
         self.congestion.window().saturating_sub(in_flight)
     }

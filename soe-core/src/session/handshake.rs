@@ -110,10 +110,9 @@ impl Session {
             return Err(NegotiationError::UdpLength(udp_length));
         }
         self.framing = Framing::new(crc_seed, crc_length, passes, &self.config.dialect.codecs)?;
-        self.crc_seed = crc_seed;
         self.negotiated = true;
         // Both directions: each side's offer says what it takes, and what it sends is no larger in any known peer.
-        self.udp_length = self.config.udp_length.min(udp_length) as usize;
+        self.udp_length = self.config.udp_length.min(udp_length) as u16;
         Ok(())
     }
 

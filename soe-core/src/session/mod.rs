@@ -110,11 +110,10 @@ pub struct Session {
     role: Role,
     state: State,
     session_id: u32,
-    crc_seed: u32,
     /// There has been a response: until then, also when it never comes, nothing that arrives proves anything.
     negotiated: bool,
     /// The largest datagram agreed on, in bytes.
-    udp_length: usize,
+    udp_length: u16,
     framing: Framing,
     /// Where the clock that the wire speaks of starts.
     epoch: Moment,
@@ -136,9 +135,11 @@ pub struct Session {
     rtt: RttEstimator,
     congestion: Congestion,
     pacing: Pacing,
+    /// The channel that goes first among equals.
+    turn: u8,
     cadence: Cadence,
     /// Resend timers that have fired since the last acknowledgement of something new.
-    backoff: u32,
+    backoff: u8,
     send_hooks: Option<Box<Hooks>>,
     recv_hooks: Option<Box<Hooks>>,
     clock: ClockSync,
@@ -157,9 +158,8 @@ impl Session {
             role,
             state,
             session_id,
-            crc_seed: 0,
             negotiated: false,
-            udp_length: config.udp_length as usize,
+            udp_length: config.udp_length as u16,
             framing: Framing::plain(),
             epoch: now.into(),
             last_received: now.into(),
@@ -175,6 +175,7 @@ impl Session {
             rtt: RttEstimator::default(),
             congestion,
             pacing: Pacing::default(),
+            turn: 0,
             cadence: Cadence::default(),
             backoff: 0,
             send_hooks: None,
@@ -225,7 +226,7 @@ impl Session {
     /// The seed of the CRC, zero before the handshake. With the session id it is all that tells the peer from a stranger:
     /// keep it secret.
     pub fn crc_seed(&self) -> u32 {
-        self.crc_seed
+        self.framing.seed()
     }
 
     /// The configuration it was made with.
@@ -290,15 +291,20 @@ impl Session {
         self.channels.iter().flatten().map(|reliable| reliable.sender.flying_bytes()).sum()
     }
 
+    fn udp_length(&self) -> usize {
+        usize::from(self.udp_length)
+    }
+
     /// The most bytes of one packet in a datagram of its own.
     fn packet_limit(&self) -> usize {
-        self.udp_length - self.framing.overhead()
+        self.udp_length() - self.framing.overhead()
     }
 
     /// The most bytes of an unreliable message, escape included.
     fn unreliable_limit(&self, channel: Channel) -> usize {
         // Before the response the overhead is not known; the most there can be is 4 bytes of CRC and 2 of flags.
-        let limit = if matches!(self.state, State::Connecting(_)) { self.udp_length - 6 } else { self.packet_limit() };
+        let limit =
+            if matches!(self.state, State::Connecting(_)) { self.udp_length() - 6 } else { self.packet_limit() };
         if channel == Channel::Unreliable { limit } else { limit - ORDERED_HEADER }
     }
 

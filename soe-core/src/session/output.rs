@@ -40,7 +40,7 @@ impl Session {
         };
         let mut transmit = Transmit::single(segment);
         // Only full datagrams come in runs; looking further behind a small one would find it larger.
-        while segment * 2 >= self.udp_length
+        while segment * 2 >= self.udp_length()
             && transmit.datagrams() < MAX_SEGMENTS
             && transmit.size + segment <= MAX_RUN
         {
@@ -109,11 +109,11 @@ impl Session {
             return Some(Seal::Exempt);
         }
         if std::mem::take(&mut self.outbox.response_due) {
-            super::handshake::response(&self.config, self.session_id, self.crc_seed).encode(out);
+            super::handshake::response(&self.config, self.session_id, self.crc_seed()).encode(out);
             return Some(Seal::Exempt);
         }
         if std::mem::take(&mut self.outbox.remap_due) {
-            RemapConnection { session_id: self.session_id, crc_seed: self.crc_seed }.encode(out);
+            RemapConnection { session_id: self.session_id, crc_seed: self.crc_seed() }.encode(out);
             return Some(Seal::Exempt);
         }
         let (clock, sent, received) =

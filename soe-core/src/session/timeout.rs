@@ -8,7 +8,7 @@ use crate::{Closed, DisconnectReason, Origin};
 /// The resend timer doubles up to this, so that a link that comes back is noticed soon.
 const MAX_RESEND_INTERVAL: Duration = Duration::from_secs(2);
 /// Resend timers in a row without any acknowledgement after which the path counts as a new one.
-const PERSISTENT: u32 = 3;
+const PERSISTENT: u8 = 3;
 /// UnknownSender must have come again within this long before the deadline to count as still coming.
 const UNKNOWN_SENDER_FRESH: Duration = Duration::from_secs(2);
 /// A peer is asked for a sign of life in this last part of the inactivity time-out: 1/8, so that by default its heartbeat
@@ -186,7 +186,7 @@ impl Session {
             }
         }
         if probes > 0 {
-            self.backoff += 1;
+            self.backoff = self.backoff.saturating_add(1);
             self.stats.rare().resend_timeouts += 1;
             self.outbox.probes = u32::try_from(probes).unwrap_or(u32::MAX);
             if self.backoff == PERSISTENT {
@@ -198,7 +198,7 @@ impl Session {
 
     fn resend_interval(&self) -> Duration {
         let timeout = self.rtt.timeout();
-        (timeout * 2u32.pow(self.backoff.min(8))).min(MAX_RESEND_INTERVAL.max(timeout))
+        (timeout * 2u32.pow(u32::from(self.backoff.min(8)))).min(MAX_RESEND_INTERVAL.max(timeout))
     }
 
     /// Looks for packets that later ones have overtaken, and sets the resend timer anew.
