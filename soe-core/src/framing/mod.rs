@@ -67,6 +67,9 @@ pub struct Framing {
 }
 
 impl Framing {
+    /// What may be allocated beside it, codecs not counted.
+    pub(crate) const BOXED: usize = size_of::<[Step; 2]>();
+
     /// The framing that a session response asks for: its seed, CRC length and two pass bytes, with the codecs of the
     /// dialect for passes 1 and 2.
     ///

@@ -45,6 +45,9 @@ struct Asked {
 const OFFSET_SLACK: u32 = 20;
 
 impl ClockSync {
+    /// What may be allocated beside it.
+    pub(crate) const BOXED: usize = size_of::<Asked>();
+
     /// The request that asks for the next exchange. `sent` counts it already.
     pub(crate) fn request(&mut self, clock: u32, sent: u64, received: u64) -> NetStatusRequest {
         let asked = self.asked.get_or_insert_default();

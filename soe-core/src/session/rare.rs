@@ -31,11 +31,6 @@ impl Rare {
         let moments = [self.answered_at, self.unknown_sender_at, self.remap_until, self.remap_asked_at];
         self.events.is_empty() && moments.into_iter().flatten().all(|at| at.instant() + FORGOTTEN <= now)
     }
-
-    /// The memory that this takes.
-    pub(super) fn memory(&self) -> usize {
-        size_of::<Self>() + self.events.capacity() * size_of::<Event>()
-    }
 }
 
 impl Session {

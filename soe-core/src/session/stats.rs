@@ -113,18 +113,11 @@ macro_rules! counters {
 }
 
 impl Counters {
+    /// What may be allocated beside it.
+    pub(super) const BOXED: usize = size_of::<RareCounters>();
+
     pub(super) fn rare(&mut self) -> &mut RareCounters {
         self.rare.get_or_insert_default()
-    }
-
-    /// The memory that this takes beside itself.
-    pub(super) fn memory(&self) -> usize {
-        self.rare.as_ref().map_or(0, |_| Self::memory_ceiling())
-    }
-
-    /// The most memory that this takes beside itself.
-    pub(super) const fn memory_ceiling() -> usize {
-        size_of::<RareCounters>()
     }
 }
 

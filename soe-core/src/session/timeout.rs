@@ -138,7 +138,7 @@ impl Session {
         }
         let until = now + self.config.remap_timeout;
         let rare = self.rare();
-        rare.remap_until.get_or_insert(until.into());
+        rare.remap_until.get_or_insert_with(|| until.into());
         rare.unknown_sender_at = Some(now.into());
         // However often the server answers in between: whoever keeps sending these must not keep both sides busy.
         if rare.remap_asked_at.is_some_and(|last| now < last.instant() + REMAP_INTERVAL) {

@@ -63,6 +63,9 @@ pub(crate) struct Timers {
 }
 
 impl Timers {
+    /// What may be allocated beside it.
+    pub(crate) const BOXED: usize = Timer::RARE * size_of::<Option<Moment>>();
+
     pub(crate) fn set(&mut self, timer: Timer, deadline: impl Into<Option<Instant>>) {
         let deadline = deadline.into().map(Moment::from);
         match (timer as usize).checked_sub(Timer::COMMON) {
@@ -109,15 +112,6 @@ impl Timers {
     /// Gives back memory that is not needed any more.
     pub(crate) fn shrink(&mut self) {
         self.rare.take_if(|rare| rare.iter().all(Option::is_none));
-    }
-
-    /// The most memory that this takes beside itself.
-    pub(crate) const fn memory_ceiling() -> usize {
-        Timer::RARE * size_of::<Option<Moment>>()
-    }
-
-    pub(crate) fn memory(&self) -> usize {
-        self.rare.as_ref().map_or(0, |_| Self::memory_ceiling())
     }
 
     fn deadline(&self, timer: Timer) -> Option<Moment> {
