@@ -27,7 +27,7 @@ const PER_MESSAGE: f64 = 0.25;
 /// What one datagram may, from the message in it to the peer's `recv`: its share of the buffers that many share.
 const PER_DATAGRAM: f64 = 0.25;
 /// What a session at rest may keep allocated, in bytes.
-const IDLE_BYTES: usize = 2_600;
+const IDLE_BYTES: usize = 1_340;
 const IDLE_SESSIONS: usize = 2_000;
 const SMALL: &[u8; 64] = &[7; 64];
 const MESSAGES: usize = 4_000;

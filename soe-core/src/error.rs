@@ -69,7 +69,7 @@ pub enum SendError {
         /// The message.
         message: Message,
         /// The most that would have been taken, in bytes.
-        limit: usize,
+        limit: u32,
     },
     /// The session has ended or is closing.
     #[error("the session is closed")]

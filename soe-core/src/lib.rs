@@ -51,6 +51,7 @@ pub mod dialect;
 mod error;
 pub mod framing;
 mod message;
+mod moment;
 mod session;
 pub mod wire;
 

@@ -113,9 +113,9 @@ impl Peer {
             SendError::TooLarge { message, limit } => SessionError::TooLarge { message, limit },
             SendError::Closed(message) => match self.lock().end() {
                 Some(end) => end.into(),
-                None => SessionError::Refused(SendError::Closed(message)),
+                None => SessionError::Refused(Box::new(SendError::Closed(message))),
             },
-            other => SessionError::Refused(other),
+            other => SessionError::Refused(Box::new(other)),
         }
     }
 

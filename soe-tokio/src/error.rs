@@ -87,7 +87,7 @@ pub enum SessionError {
         /// The message.
         message: Message,
         /// The longest message that may be sent this way, in bytes.
-        limit: usize,
+        limit: u32,
     },
     /// The send buffer is full, and [`futures_sink::Sink::start_send`] was called without asking first. The message comes
     /// back.
@@ -95,7 +95,7 @@ pub enum SessionError {
     NotReady(Message),
     /// The message was refused for another reason. The message comes back.
     #[error(transparent)]
-    Refused(SendError),
+    Refused(Box<SendError>),
 }
 
 /// What can go wrong with a [`crate::SoeFramed`]: the session, or the codec.
@@ -108,4 +108,16 @@ pub enum FramedError<E> {
     /// The codec could not make sense of a message, or could not write one.
     #[error("the codec failed: {0}")]
     Codec(E),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A task that waits keeps room for what it may receive, in each of thousands of sessions.
+    #[test]
+    fn what_a_session_gives_out_takes_little_more_than_a_message() {
+        let received = size_of::<Option<Result<Message, SessionError>>>();
+        assert!(received <= size_of::<Message>() + size_of::<usize>(), "{received} bytes");
+    }
 }

@@ -6,7 +6,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{
         Arc, Mutex, MutexGuard,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU8, Ordering},
     },
     task::Waker,
     time::Instant,
@@ -31,6 +31,8 @@ pub(crate) struct Peer {
     pub(crate) number: u64,
     /// Whether a task waits for the datagrams to leave: spares the driver a lock for those where none does.
     pub(crate) awaits_flush: AtomicBool,
+    /// How many hold it for the application: a session is one, its halves are two.
+    pub(crate) handles: AtomicU8,
     /// Set once the session is closed, for those who may not lock it.
     closed_hint: AtomicBool,
     /// `None` if nobody listens to it.
@@ -55,9 +57,18 @@ impl Peer {
         let span = debug_span!(parent: None, "session", peer = %address, id = format_args!("{session_id:08x}"));
         let span = (!span.is_disabled()).then(|| Box::new(span));
         let state = State::new(session, address);
-        let (awaits_flush, closed_hint) = (AtomicBool::new(false), AtomicBool::new(false));
+        let (awaits_flush, closed_hint, handles) = Default::default();
         let number = shared.opened.fetch_add(1, Ordering::Relaxed);
-        Arc::new(Self { shared, session_id, number, awaits_flush, closed_hint, span, state: Mutex::new(state) })
+        Arc::new(Self {
+            shared,
+            session_id,
+            number,
+            awaits_flush,
+            handles,
+            closed_hint,
+            span,
+            state: Mutex::new(state),
+        })
     }
 
     /// Locks the state. If somebody panicked under the lock (a message hook, in its own task), the session ends here.

@@ -4,7 +4,7 @@ use std::{
     future::poll_fn,
     net::SocketAddr,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     task::{Context, Poll, ready},
 };
 
@@ -50,18 +50,32 @@ pub enum SessionEvent {
 /// [`DisconnectReason::Application`]: what is queued is still delivered, within the session's `close_timeout`.
 #[derive(Debug)]
 pub struct SoeSession {
-    handle: Arc<SessionHandle>,
+    handle: SessionHandle,
 }
 
-/// What a session or its halves share. The last one to go closes the session.
+/// The hold of a session or of one of its halves. The last one to go closes the session.
 #[derive(Debug)]
 pub(crate) struct SessionHandle {
     pub(crate) peer: Arc<Peer>,
 }
 
+impl SessionHandle {
+    fn new(peer: Arc<Peer>) -> Self {
+        peer.handles.fetch_add(1, Ordering::Relaxed);
+        Self { peer }
+    }
+
+    /// Whether both belong to one session.
+    pub(crate) fn is_with(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.peer, &other.peer)
+    }
+}
+
 impl Drop for SessionHandle {
     fn drop(&mut self) {
-        self.peer.close(ENDED_HERE);
+        if self.peer.handles.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.peer.close(ENDED_HERE);
+        }
     }
 }
 
@@ -86,10 +100,10 @@ impl SoeSession {
     }
 
     pub(crate) fn new(peer: Arc<Peer>) -> Self {
-        Self { handle: Arc::new(SessionHandle { peer }) }
+        Self { handle: SessionHandle::new(peer) }
     }
 
-    pub(crate) fn from_handle(handle: Arc<SessionHandle>) -> Self {
+    pub(crate) fn from_handle(handle: SessionHandle) -> Self {
         Self { handle }
     }
 
@@ -122,8 +136,8 @@ impl SoeSession {
     ///
     /// Dropping the future before it is ready drops the message unsent. Nothing else is lost; who must keep the message
     /// waits with [`SoeSession::ready`] and then calls [`SoeSession::try_send`].
-    pub async fn send(&mut self, message: impl Into<Message>) -> Result<(), SessionError> {
-        send(self.peer(), message.into()).await
+    pub fn send(&mut self, message: impl Into<Message>) -> impl Future<Output = Result<(), SessionError>> {
+        send(self.peer(), message.into())
     }
 
     /// Like [`SoeSession::send`], and gives a future that is ready once the peer has acknowledged the whole message. What is
@@ -216,7 +230,8 @@ impl SoeSession {
 
     /// Splits the session into a half that sends and one that receives, for two tasks.
     pub fn split(self) -> (SendHalf, RecvHalf) {
-        (SendHalf::new(Arc::clone(&self.handle)), RecvHalf::new(self.handle))
+        let other = SessionHandle::new(Arc::clone(self.peer()));
+        (SendHalf::new(self.handle), RecvHalf::new(other))
     }
 
     /// Turns the session into a stream and a sink of the codec's items, one message per item, on reliable channel 0.
@@ -344,9 +359,11 @@ pub(crate) fn poll_close(peer: &Arc<Peer>, cx: &Context<'_>) -> Poll<Result<(), 
     }
 }
 
-pub(crate) async fn send(peer: &Arc<Peer>, message: Message) -> Result<(), SessionError> {
+/// No `async fn`: its future would hold the message three times over, and every task of an application that can send has
+/// room for one.
+pub(crate) fn send(peer: &Arc<Peer>, message: Message) -> impl Future<Output = Result<(), SessionError>> {
     let mut waiting = Some(message);
-    poll_fn(|cx| peer.poll_send(&mut waiting, State::send, cx)).await
+    poll_fn(move |cx| peer.poll_send(&mut waiting, State::send, cx))
 }
 
 pub(crate) async fn close(peer: &Arc<Peer>, reason: DisconnectReason) -> Option<Closed> {

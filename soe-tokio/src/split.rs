@@ -5,7 +5,6 @@ use std::{
     future::poll_fn,
     net::SocketAddr,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -25,7 +24,7 @@ use crate::{
 /// The session is closed when both halves have been dropped; a dropped half alone changes nothing.
 #[derive(Debug)]
 pub struct SendHalf {
-    handle: Arc<SessionHandle>,
+    handle: SessionHandle,
 }
 
 /// The half of a session that receives. See [`SoeSession::split`].
@@ -34,7 +33,7 @@ pub struct SendHalf {
 /// messages, and the peer has to stop sending once the receive buffer is full.
 #[derive(Debug)]
 pub struct RecvHalf {
-    handle: Arc<SessionHandle>,
+    handle: SessionHandle,
 }
 
 /// The halves belong to different sessions. Both come back.
@@ -44,7 +43,7 @@ pub struct RecvHalf {
 pub struct ReuniteError(pub SendHalf, pub RecvHalf);
 
 impl SendHalf {
-    pub(crate) fn new(handle: Arc<SessionHandle>) -> Self {
+    pub(crate) fn new(handle: SessionHandle) -> Self {
         Self { handle }
     }
 
@@ -53,8 +52,8 @@ impl SendHalf {
     /// # Errors
     ///
     /// See [`SoeSession::send`].
-    pub async fn send(&mut self, message: impl Into<Message>) -> Result<(), SessionError> {
-        session::send(&self.handle.peer, message.into()).await
+    pub fn send(&mut self, message: impl Into<Message>) -> impl Future<Output = Result<(), SessionError>> {
+        session::send(&self.handle.peer, message.into())
     }
 
     /// Like [`SoeSession::send_with_receipt`], errors and cancel safety included.
@@ -118,7 +117,7 @@ impl SendHalf {
     ///
     /// Gives both halves back if they belong to different sessions.
     pub fn reunite(self, recv: RecvHalf) -> Result<SoeSession, ReuniteError> {
-        if Arc::ptr_eq(&self.handle, &recv.handle) {
+        if self.handle.is_with(&recv.handle) {
             Ok(SoeSession::from_handle(self.handle))
         } else {
             Err(ReuniteError(self, recv))
@@ -127,7 +126,7 @@ impl SendHalf {
 }
 
 impl RecvHalf {
-    pub(crate) fn new(handle: Arc<SessionHandle>) -> Self {
+    pub(crate) fn new(handle: SessionHandle) -> Self {
         Self { handle }
     }
 

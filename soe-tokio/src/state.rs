@@ -24,8 +24,6 @@ pub(crate) struct State {
     /// Where the session's entry among the driver's timers is.
     pub(crate) armed: Option<Instant>,
     pub(crate) reader: Option<Waker>,
-    /// Who waits for room to send, on one channel or on all.
-    pub(crate) writer: Option<(Option<Channel>, Waker)>,
     /// The batch that last took datagrams of this session.
     pub(crate) batch: u64,
     /// What the session held when the driver last looked, in bytes.
@@ -50,6 +48,8 @@ pub(crate) struct State {
 pub(crate) struct Rare {
     /// Where the peer says to be now; believed after the first datagram with a valid CRC from there.
     pub(crate) candidate: Option<SocketAddr>,
+    /// Who waits for room to send, on one channel or on all.
+    writer: Option<(Option<Channel>, Waker)>,
     /// Those who wait for the session to connect, to close, or for an event.
     pub(crate) watchers: Vec<Waker>,
     /// Those who wait for the datagrams to leave.
@@ -67,7 +67,6 @@ impl State {
             dirty: false,
             armed: None,
             reader: None,
-            writer: None,
             batch: 0,
             held: 0,
             rare: None,
@@ -138,7 +137,7 @@ impl State {
 
     /// Remembers who waits for room, and has what fills the buffer sent.
     pub(crate) fn await_room(&mut self, channel: Option<Channel>, cx: &Context<'_>) {
-        self.writer = Some((channel, cx.waker().clone()));
+        self.rare().writer = Some((channel, cx.waker().clone()));
         self.mark();
     }
 
@@ -194,10 +193,9 @@ impl State {
         if self.reader.is_some() && self.session.is_readable() {
             wakers.extend(self.reader.take());
         }
-        if let Some((channel, _)) = &self.writer
-            && self.has_room(*channel)
-        {
-            wakers.extend(self.writer.take().map(|(_, waker)| waker));
+        let waits_for = self.rare.as_ref().and_then(|rare| rare.writer.as_ref()).map(|(channel, _)| *channel);
+        if waits_for.is_some_and(|channel| self.has_room(channel)) {
+            wakers.extend(self.rare().writer.take().map(|(_, waker)| waker));
         }
     }
 
@@ -212,8 +210,8 @@ impl State {
 
     pub(crate) fn all_wakers(&mut self) -> Vec<Waker> {
         let mut wakers: Vec<_> = self.reader.take().into_iter().collect();
-        wakers.extend(self.writer.take().map(|(_, waker)| waker));
         let Some(rare) = self.rare.as_deref_mut() else { return wakers };
+        wakers.extend(rare.writer.take().map(|(_, waker)| waker));
         wakers.append(&mut rare.watchers);
         if self.is_stopped {
             wakers.append(&mut rare.flushers);

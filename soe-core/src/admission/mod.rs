@@ -43,7 +43,7 @@ struct Offer {
 
 /// The server's door: everything from addresses that have no session, and what live sessions say is not theirs.
 ///
-/// Holds a table of fixed size, whoever comes. Drive it like a session: [`handle_datagram`](Self::handle_datagram) or
+/// Holds a table of bounded size, whoever comes. Drive it like a session: [`handle_datagram`](Self::handle_datagram) or
 /// [`handle_returned`](Self::handle_returned), then [`poll_transmit`](Self::poll_transmit) until `None`, with
 /// [`handle_timeout`](Self::handle_timeout) at [`poll_timeout`](Self::poll_timeout).
 pub struct Admission {
@@ -154,8 +154,7 @@ impl Admission {
         if places != self.config.max_strangers {
             let old = std::mem::replace(&mut self.strangers, Strangers::new(self.epoch, places));
             for stranger in old.iter(now) {
-                let place = self.cookies.place(stranger.from.ip(), stranger.from.port());
-                self.stats.evicted += u64::from(self.strangers.put(now, place, &stranger));
+                self.remember(now, &stranger);
             }
         }
         self.config = self.config.with_limits_of(limits);
@@ -164,6 +163,11 @@ impl Admission {
     /// The most memory that strangers can make this take, in bytes: the table, and the buckets that limit the answers.
     pub fn memory_ceiling(&self) -> usize {
         size_of::<Self>() + self.strangers.memory() + 3 * limiter::MEMORY + MAX_REPLIES
+    }
+
+    fn remember(&mut self, now: Instant, stranger: &Stranger) {
+        let place_of = |from: SocketAddr| self.cookies.place(from.ip(), from.port());
+        self.stats.evicted += u64::from(self.strangers.put(now, stranger, place_of));
     }
 
     fn ignored(&mut self) -> Admit {
@@ -237,9 +241,7 @@ impl Admission {
                 Err(_) => self.ignored(),
             };
         }
-        if self.strangers.put(now, place, &stranger) {
-            self.stats.evicted += 1;
-        }
+        self.remember(now, &stranger);
         self.reply(|out| response(&config, info.session_id, seed).encode(out));
         Admit::Answered
     }

@@ -45,8 +45,7 @@ impl Admission {
         } else {
             let (version, config, name) = (request.version, refused, Name::default());
             let stranger = Stranger { from, session_id, udp_length: 0, version, period_tag, proofs: 0, config, name };
-            let place = self.cookies.place(from.ip(), from.port());
-            self.stats.evicted += u64::from(self.strangers.put(now, place, &stranger));
+            self.remember(now, &stranger);
         }
         Admit::Answered
     }

@@ -13,6 +13,9 @@ pub(super) const ENTRY: usize = 64;
 /// Places that one hash leads to. When all are taken by others, the oldest is given away: under a flood, that approximates
 /// one queue through the whole table, in which a newcomer stays as long as any other.
 const WAYS: usize = 16;
+/// A table begins with one in so many of its places: nobody but a flood of strangers fills more, and places that a keyed hash
+/// has scattered over all pages would all take memory.
+const FIRST_SHARE: usize = 16;
 /// A stranger is forgotten after this long: the 30 s in which a client that has the response goes on trying to be heard, and
 /// half as long again.
 const LIFETIME: Duration = Duration::from_secs(45);
@@ -82,11 +85,15 @@ const NAME: usize = 32;
 const PROOFS_SHIFT: u32 = 14;
 const LENGTH_MASK: u16 = (1 << PROOFS_SHIFT) - 1;
 
-/// A table of fixed size. Nothing grows in it, whoever asks.
+/// A table that is small until somebody would have to go, and then has all its places at once. Beyond them nothing grows,
+/// whoever asks.
 #[derive(Debug)]
 pub(super) struct Strangers {
     epoch: Instant,
-    entries: Vec<Entry>,
+    /// The entries. As bytes they are born as zeroed pages, which cost nothing until they are touched.
+    bytes: Vec<u8>,
+    /// The most places.
+    places: usize,
     ways: usize,
     /// Where the search for the oldest begins: among equals nobody's place is the one that always goes.
     turn: usize,
@@ -96,21 +103,22 @@ impl Strangers {
     /// A table with places for this many, at least one.
     pub(super) fn new(epoch: Instant, places: usize) -> Self {
         let ways = WAYS.min(places.max(1));
-        // Zeroed pages that nobody has touched cost nothing.
-        Self { epoch, entries: vec![[0; ENTRY]; places.max(1) / ways * ways], ways, turn: 0 }
+        let places = places.max(1) / ways * ways;
+        Self { epoch, bytes: vec![0; first_places(places, ways) * ENTRY], places, ways, turn: 0 }
     }
 
-    /// The memory that the table takes at most, in bytes.
+    /// The memory that the table takes at most, in bytes: all its places, and the first while it grows.
     pub(super) fn memory(&self) -> usize {
-        self.entries.len() * ENTRY
+        let first = first_places(self.places, self.ways);
+        (self.places + if first < self.places { first } else { 0 }) * ENTRY
     }
 
     /// The strangers at this address: a client that has started again, or whoever writes its address, may have asked under
     /// several ids. The newest comes first. `place` is the keyed hash of the address.
     pub(super) fn all(&self, now: Instant, place: u64, from: SocketAddr) -> impl Iterator<Item = Stranger> {
         let mut indices: Vec<usize> = self.at(now, place, from).collect();
-        indices.sort_by_key(|&index| self.age(now, &self.entries[index]));
-        indices.into_iter().map(move |index| read(&self.entries[index], from))
+        indices.sort_by_key(|&index| self.age(now, &self.entries()[index]));
+        indices.into_iter().map(move |index| read(&self.entries()[index], from))
     }
 
     /// The stranger at this address with this session id.
@@ -119,49 +127,68 @@ impl Strangers {
     }
 
     /// Remembers a stranger, in place of its own request of before if there was one, or of the newest at its address if that
-    /// has asked under too many ids: who asked first is not driven out by others who write the same address. Returns whether
-    /// another one had to go.
-    pub(super) fn put(&mut self, now: Instant, place: u64, stranger: &Stranger) -> bool {
+    /// has asked under too many ids: who asked first is not driven out by others who write the same address. `place_of` is the
+    /// keyed hash of an address. Returns whether another one had to go.
+    pub(super) fn put(&mut self, now: Instant, stranger: &Stranger, place_of: impl Fn(SocketAddr) -> u64) -> bool {
+        let place = place_of(stranger.from);
         let ways = self.ways(place);
         let own = self.find(now, place, stranger.from, stranger.session_id);
         let crowded = self.at(now, place, stranger.from).count() >= MAX_PER_ADDRESS;
         let newest = || {
-            let age = |index: &usize| self.age(now, &self.entries[*index]);
+            let age = |index: &usize| self.age(now, &self.entries()[*index]);
             self.at(now, place, stranger.from).min_by_key(age).filter(|_| crowded)
         };
         let (index, evicted) = match own.or_else(newest) {
             Some(index) => (index, false),
             None => {
                 self.turn = self.turn.wrapping_add(1);
-                let age = |index: &usize| self.age(now, &self.entries[*index]).unwrap_or(Duration::MAX);
+                let age = |index: &usize| self.age(now, &self.entries()[*index]).unwrap_or(Duration::MAX);
                 let turned = (0..self.ways).map(|way| ways.start + (way + self.turn) % self.ways);
                 let oldest = turned.max_by_key(age).unwrap_or(0);
-                (oldest, age(&oldest) <= LIFETIME)
+                let evicts = age(&oldest) <= LIFETIME;
+                if evicts && self.entries().len() < self.places {
+                    self.grow(now, &place_of);
+                    return self.put(now, stranger, place_of);
+                }
+                (oldest, evicts)
             }
         };
         let tick = self.tick(now);
-        write(&mut self.entries[index], stranger, tick);
+        write(&mut self.entries_mut()[index], stranger, tick);
         evicted
+    }
+
+    /// Makes all places, and moves everybody there: nobody's neighbours become more.
+    fn grow(&mut self, now: Instant, place_of: &impl Fn(SocketAddr) -> u64) {
+        let first = std::mem::replace(&mut self.bytes, vec![0; self.places * ENTRY]);
+        for entry in first.as_chunks().0 {
+            if self.is_known(now, entry) {
+                let mut ways = self.ways(place_of(address(entry)));
+                let last = ways.end - 1;
+                let free = ways.find(|&index| self.age(now, &self.entries()[index]).is_none());
+                self.entries_mut()[free.unwrap_or(last)] = *entry;
+            }
+        }
     }
 
     /// Forgets all at this address.
     pub(super) fn remove(&mut self, now: Instant, place: u64, from: SocketAddr) {
         let indices: Vec<usize> = self.at(now, place, from).collect();
         for index in indices {
-            self.entries[index] = [0; ENTRY];
+            self.entries_mut()[index] = [0; ENTRY];
         }
     }
 
     /// All that are remembered.
     pub(super) fn iter(&self, now: Instant) -> impl Iterator<Item = Stranger> {
-        let known = self.entries.iter().filter(move |entry| self.age(now, entry).is_some_and(|age| age <= LIFETIME));
+        let known = self.entries().iter().filter(move |entry| self.is_known(now, entry));
         known.map(|entry| read(entry, address(entry)))
     }
 
     /// Counts a valid datagram.
     pub(super) fn prove(&mut self, now: Instant, place: u64, from: SocketAddr, session_id: u32) {
         let Some(index) = self.find(now, place, from, session_id) else { return };
-        let entry = &mut self.entries[index];
+        let entry = &mut self.entries_mut()[index];
         let stranger = read(entry, from);
         set_length(entry, stranger.udp_length, stranger.proofs.saturating_add(1));
     }
@@ -171,7 +198,7 @@ impl Strangers {
     pub(super) fn fail(&mut self, now: Instant, place: u64, from: SocketAddr) {
         let indices: Vec<usize> = self.at(now, place, from).collect();
         for index in indices {
-            let entry = &mut self.entries[index];
+            let entry = &mut self.entries_mut()[index];
             set_length(entry, u16::from_be_bytes([entry[UDP_LENGTH], entry[UDP_LENGTH + 1]]) & LENGTH_MASK, 0);
             if entry[CONFIG] & 0x0F >= MAX_FAILURES {
                 *entry = [0; ENTRY];
@@ -182,24 +209,35 @@ impl Strangers {
     }
 
     fn ways(&self, place: u64) -> std::ops::Range<usize> {
-        let sets = self.entries.len() / self.ways;
+        let sets = self.entries().len() / self.ways;
         let set = (place % sets as u64) as usize;
         set * self.ways..(set + 1) * self.ways
     }
 
     fn find(&self, now: Instant, place: u64, from: SocketAddr, session_id: u32) -> Option<usize> {
-        self.at(now, place, from).find(|&index| self.entries[index][SESSION_ID..UDP_LENGTH] == session_id.to_be_bytes())
+        self.at(now, place, from)
+            .find(|&index| self.entries()[index][SESSION_ID..UDP_LENGTH] == session_id.to_be_bytes())
     }
 
     /// The places of all at this address.
     fn at(&self, now: Instant, place: u64, from: SocketAddr) -> impl Iterator<Item = usize> {
         let (ip, port) = (octets(from.ip()), from.port().to_be_bytes());
         self.ways(place).filter(move |&index| {
-            let entry = &self.entries[index];
-            entry[..PORT] == ip
-                && entry[PORT..SESSION_ID] == port
-                && self.age(now, entry).is_some_and(|age| age <= LIFETIME)
+            let entry = &self.entries()[index];
+            entry[..PORT] == ip && entry[PORT..SESSION_ID] == port && self.is_known(now, entry)
         })
+    }
+
+    fn is_known(&self, now: Instant, entry: &Entry) -> bool {
+        self.age(now, entry).is_some_and(|age| age <= LIFETIME)
+    }
+
+    fn entries(&self) -> &[Entry] {
+        self.bytes.as_chunks().0
+    }
+
+    fn entries_mut(&mut self) -> &mut [Entry] {
+        self.bytes.as_chunks_mut().0
     }
 
     /// How old an entry is; `None` for a free place.
@@ -213,6 +251,11 @@ impl Strangers {
         let ticks = now.saturating_duration_since(self.epoch).as_millis() / TICK.as_millis();
         (ticks as u16).max(1)
     }
+}
+
+/// How many of its places a table begins with.
+fn first_places(places: usize, ways: usize) -> usize {
+    (places / FIRST_SHARE / ways * ways).max(ways)
 }
 
 fn read(entry: &Entry, from: SocketAddr) -> Stranger {
@@ -290,7 +333,7 @@ mod tests {
         let now = Instant::now();
         let mut table = Strangers::new(now, 64);
         let one = stranger(1);
-        assert!(!table.put(now, 9, &one));
+        assert!(!table.put(now, &one, |_| 9));
         assert_eq!(table.get(now, 9, one.from, 1), Some(one.clone()));
         table.remove(now, 9, one.from);
         assert_eq!(table.get(now, 9, one.from, 1), None);
@@ -301,7 +344,7 @@ mod tests {
         let now = Instant::now();
         let mut table = Strangers::new(now, 64);
         let one = stranger(1);
-        table.put(now, 9, &one);
+        table.put(now, &one, |_| 9);
         assert!(table.get(now + LIFETIME, 9, one.from, 1).is_some());
         assert!(table.get(now + LIFETIME + 2 * TICK, 9, one.from, 1).is_none());
     }
@@ -311,10 +354,10 @@ mod tests {
         let now = Instant::now();
         let mut table = Strangers::new(now, WAYS);
         for n in 0..WAYS as u32 {
-            assert!(!table.put(now + TICK * (n + 1), 0, &stranger(n)));
+            assert!(!table.put(now + TICK * (n + 1), &stranger(n), |_| 0));
         }
         let later = now + TICK * 20;
-        assert!(table.put(later, 0, &stranger(99)));
+        assert!(table.put(later, &stranger(99), |_| 0));
         assert_eq!(table.get(later, 0, stranger(0).from, 0), None);
         assert!(table.get(later, 0, stranger(1).from, 1).is_some());
         assert!(table.get(later, 0, stranger(99).from, 99).is_some());
@@ -325,10 +368,10 @@ mod tests {
         let now = Instant::now();
         let mut table = Strangers::new(now, WAYS);
         let first = stranger(1);
-        table.put(now, 0, &first);
+        table.put(now, &first, |_| 0);
         for n in 2..100 {
             let other = Stranger { session_id: n, ..first.clone() };
-            table.put(now + TICK * n, 0, &other);
+            table.put(now + TICK * n, &other, |_| 0);
             assert_eq!(table.get(now + TICK * n, 0, first.from, n), Some(other), "the newest is there");
         }
         let later = now + TICK * 100;
@@ -343,19 +386,39 @@ mod tests {
     fn guessing_ends_after_a_few_tries() {
         let now = Instant::now();
         let mut table = Strangers::new(now, WAYS);
-        table.put(now, 0, &stranger(1));
+        table.put(now, &stranger(1), |_| 0);
         for _ in 0..=MAX_FAILURES {
             assert!(table.get(now, 0, stranger(1).from, 1).is_some());
             table.fail(now, 0, stranger(1).from);
-            table.put(now, 0, &stranger(2));
+            table.put(now, &stranger(2), |_| 0);
         }
         assert_eq!(table.get(now, 0, stranger(1).from, 1), None);
     }
 
     #[test]
     fn the_table_has_the_size_it_was_given() {
-        assert_eq!(Strangers::new(Instant::now(), 65_536).memory(), 4 << 20);
+        assert_eq!(Strangers::new(Instant::now(), 65_536).memory(), (4 << 20) + (4 << 20) / FIRST_SHARE);
         assert_eq!(Strangers::new(Instant::now(), 1).memory(), ENTRY);
+    }
+
+    #[test]
+    fn a_table_grows_once_and_before_anybody_has_to_go() {
+        let now = Instant::now();
+        let mut table = Strangers::new(now, 1_024);
+        let place_of = |from: SocketAddr| u64::from(octets(from.ip())[PORT - 1]);
+        assert_eq!(table.entries().len(), 1_024 / FIRST_SHARE);
+        table.put(now, &stranger(0), place_of);
+        table.fail(now, place_of(stranger(0).from), stranger(0).from);
+        let before = table.get(now, place_of(stranger(0).from), stranger(0).from, 0);
+        for n in 1..200 {
+            assert!(!table.put(now, &stranger(n), place_of), "stranger {n}");
+        }
+        assert_eq!(table.entries().len(), 1_024);
+        let get = |n: u32| table.get(now, place_of(stranger(n).from), stranger(n).from, n);
+        assert_eq!(get(0), before);
+        assert!((1..200).all(|n| get(n) == Some(stranger(n))));
+        let failed = table.entries().iter().filter(|entry| entry[CONFIG] & 0x0F == 1).count();
+        assert_eq!(failed, 1, "what is held against somebody moves along");
     }
 
     #[test]

@@ -5,6 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::moment::Moment;
+
 /// Repeated acknowledgements of packets ahead of a gap that are remembered at once; more of them say nothing new.
 const MAX_REPEATS: usize = 64;
 
@@ -35,16 +37,34 @@ pub(crate) enum Ack {
 pub(crate) struct AckQueue {
     /// Something below the expected sequence has arrived since the last `Ack::All`.
     all: bool,
+    due: bool,
+    /// Packets in order since the last acknowledgement.
+    waiting: u32,
+    /// When to send without data to ride with; `None`: nothing is owed, or it is due at once.
+    deadline: Option<Moment>,
+    /// Made at the first gap.
+    ahead: Option<Box<Ahead>>,
+}
+
+/// What is owed while there is a gap.
+#[derive(Debug, Default)]
+struct Ahead {
     /// Packets ahead of a gap, in order of arrival. Those that the expected sequence has passed are left out when sent.
     ones: VecDeque<u64>,
     /// Those of `ones` that have been sent once, and in which datagram. They ride along once more: one that is lost for good
     /// makes the peer send a packet again that has long arrived.
     seconds: VecDeque<(u64, u64)>,
-    /// Packets in order since the last acknowledgement.
-    waiting: u32,
-    /// When to send without data to ride with; `None`: nothing is owed, or it is due at once.
-    deadline: Option<Instant>,
-    due: bool,
+}
+
+impl Ahead {
+    /// The next packet to acknowledge for the first time.
+    fn take_one(&mut self, expected: u64, datagram: u64) -> Option<u64> {
+        let next = std::iter::from_fn(|| self.ones.pop_front()).find(|&sequence| sequence >= expected)?;
+        if self.seconds.len() < MAX_SECONDS {
+            self.seconds.push_back((next, datagram));
+        }
+        Some(next)
+    }
 }
 
 impl AckQueue {
@@ -64,7 +84,7 @@ impl AckQueue {
         if self.waiting >= policy.packets {
             self.due = true;
         } else if self.deadline.is_none() {
-            self.deadline = Some(now + policy.delay);
+            self.deadline = Some((now + policy.delay).into());
         }
     }
 
@@ -77,15 +97,16 @@ impl AckQueue {
 
     /// A packet arrived ahead of a gap: told at once, since the peer's fast resend hangs on it.
     pub(crate) fn ahead(&mut self, sequence: u64) {
-        self.ones.push_back(sequence);
+        self.ahead.get_or_insert_default().ones.push_back(sequence);
         self.due = true;
     }
 
     /// A packet ahead of a gap arrived again. Not told at once: there are peers that answer each such acknowledgement with
     /// everything before it.
     pub(crate) fn ahead_again(&mut self, now: Instant, sequence: u64, policy: AckPolicy) {
-        if self.ones.len() < MAX_REPEATS && !self.ones.contains(&sequence) {
-            self.ones.push_back(sequence);
+        let ones = &mut self.ahead.get_or_insert_default().ones;
+        if ones.len() < MAX_REPEATS && !ones.contains(&sequence) {
+            ones.push_back(sequence);
             self.wait(now, policy);
         }
     }
@@ -96,15 +117,9 @@ impl AckQueue {
         let ack = if std::mem::take(&mut self.all) && expected > 0 {
             Some(Ack::All(expected - 1))
         } else {
-            let next = std::iter::from_fn(|| self.ones.pop_front()).find(|&sequence| sequence >= expected);
-            if let Some(sequence) = next
-                && self.seconds.len() < MAX_SECONDS
-            {
-                self.seconds.push_back((sequence, datagram));
-            }
-            next.map(Ack::One)
+            self.ahead.as_mut().and_then(|ahead| ahead.take_one(expected, datagram)).map(Ack::One)
         };
-        if !self.all && self.ones.is_empty() {
+        if self.is_empty() {
             (self.waiting, self.deadline, self.due) = (0, None, false);
         }
         ack
@@ -112,53 +127,56 @@ impl AckQueue {
 
     /// Takes the next acknowledgement that an earlier datagram than this has carried once.
     pub(crate) fn take_second(&mut self, expected: u64, datagram: u64) -> Option<Ack> {
-        while let Some(&(sequence, first)) = self.seconds.front()
+        let seconds = &mut self.ahead.as_mut()?.seconds;
+        while let Some(&(sequence, first)) = seconds.front()
             && first < datagram
         {
-            self.seconds.pop_front();
+            seconds.pop_front();
             if sequence >= expected {
                 return Some(Ack::One(sequence));
             }
         }
-        if self.seconds.is_empty() && self.seconds.capacity() > 0 {
-            self.seconds = VecDeque::new();
+        if seconds.is_empty() && seconds.capacity() > 0 {
+            *seconds = VecDeque::new();
         }
         None
     }
 
     /// Whether anything is owed, due or not.
     pub(crate) fn is_empty(&self) -> bool {
-        !self.all && self.ones.is_empty()
+        !self.all && self.ones() == 0
     }
 
     /// How many acknowledgements are owed, at most.
     pub(crate) fn len(&self) -> usize {
-        usize::from(self.all) + self.ones.len()
+        usize::from(self.all) + self.ones()
+    }
+
+    fn ones(&self) -> usize {
+        self.ahead.as_ref().map_or(0, |ahead| ahead.ones.len())
     }
 
     /// Whether the acknowledgements should leave now, even alone.
     pub(crate) fn is_due(&self, now: Instant) -> bool {
-        !self.is_empty() && (self.due || self.deadline.is_some_and(|deadline| deadline <= now))
-    }
-
-    /// Gives back memory that traffic has left behind.
-    pub(crate) fn shrink(&mut self) {
-        self.ones.shrink_to_fit();
-        self.seconds = VecDeque::new();
+        !self.is_empty() && (self.due || self.deadline.is_some_and(|deadline| deadline.instant() <= now))
     }
 
     pub(crate) fn memory(&self) -> usize {
-        self.ones.capacity() * size_of::<u64>() + self.seconds.capacity() * size_of::<(u64, u64)>()
+        let Some(ahead) = &self.ahead else { return 0 };
+        size_of::<Ahead>()
+            + ahead.ones.capacity() * size_of::<u64>()
+            + ahead.seconds.capacity() * size_of::<(u64, u64)>()
     }
 
     /// The most memory that this takes, if what is owed leaves once in a window.
     pub(crate) const fn memory_ceiling(window: usize) -> usize {
-        2 * (window + MAX_REPEATS) * size_of::<u64>() + 2 * MAX_SECONDS * size_of::<(u64, u64)>()
+        let lists = 2 * (window + MAX_REPEATS) * size_of::<u64>() + 2 * MAX_SECONDS * size_of::<(u64, u64)>();
+        size_of::<Ahead>() + lists
     }
 
     /// When waiting acknowledgements fall due. `None` if none wait, or if they are due already.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        if self.due { None } else { self.deadline }
+        if self.due { None } else { self.deadline.map(Moment::instant) }
     }
 }
 

@@ -6,6 +6,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::moment::{Moment, Span};
+
 /// The window of a new session: enough for a burst of ordinary messages, below what a slow link's queue holds.
 const INITIAL_WINDOW: usize = 64 * 512;
 /// The window never falls below this: two probes of full size and an acknowledgement.
@@ -21,22 +23,23 @@ const HEAVY_LOSS: usize = 4;
 /// Losing more than this share makes a round without growth in delivery count as congested: 1/50.
 const LIGHT_LOSS: usize = 50;
 
-/// A delay and delivery-rate controller, one per session, over all channels.
+/// A delay and delivery-rate controller, one per session, over all channels. It counts bytes in 32 bits: a window of 4 GiB is
+/// beyond any link.
 #[derive(Clone, Debug)]
 pub(crate) struct Congestion {
-    window: usize,
-    limit: usize,
+    window: u32,
+    limit: u32,
     /// Slow start: the window doubles each round.
     starting: bool,
     round: Round,
     /// The most bytes under way in the round before.
-    most: usize,
+    most: u32,
     /// The window that was last too large; what comes near it is approached slowly.
-    ceiling: usize,
+    ceiling: u32,
     /// Rounds in a row that gave no reason not to grow.
-    calm: u32,
+    calm: u8,
     /// The lowest round trip of late, and when it was seen.
-    base: Option<(Duration, Instant)>,
+    base: Option<(Span, Moment)>,
     /// The best delivery rate seen of late, in bytes per second.
     best_rate: f64,
 }
@@ -44,26 +47,26 @@ pub(crate) struct Congestion {
 /// What one round trip has shown.
 #[derive(Clone, Debug, Default)]
 struct Round {
-    started: Option<Instant>,
+    started: Option<Moment>,
     /// The round ends with the acknowledgement of this datagram.
     last_datagram: u64,
-    delivered: usize,
-    lost: usize,
-    lowest: Option<Duration>,
+    delivered: u32,
+    lost: u32,
+    lowest: Option<Span>,
     /// The most bytes under way at any time in this round.
-    most: usize,
+    most: u32,
 }
 
 impl Congestion {
     /// A controller whose window never exceeds `limit` bytes.
     pub(crate) fn new(limit: usize) -> Self {
         Self {
-            window: INITIAL_WINDOW.min(limit),
-            limit,
+            window: narrow(INITIAL_WINDOW.min(limit)),
+            limit: narrow(limit),
             starting: true,
             round: Round::default(),
             most: 0,
-            ceiling: usize::MAX,
+            ceiling: u32::MAX,
             calm: 0,
             base: None,
             best_rate: 0.0,
@@ -72,7 +75,7 @@ impl Congestion {
 
     /// Bytes that may be under way.
     pub(crate) fn window(&self) -> usize {
-        self.window
+        self.window as usize
     }
 
     /// Whether the window still doubles each round.
@@ -82,14 +85,14 @@ impl Congestion {
 
     /// This many bytes are under way, those that have just left included.
     pub(crate) fn sent(&mut self, in_flight: usize) {
-        self.round.most = self.round.most.max(in_flight);
+        self.round.most = self.round.most.max(narrow(in_flight));
     }
 
     /// Whether the window has been made use of: a larger one would be too, as far as anybody can tell. While it doubles each
     /// round, half of it in flight counts as full, since pacing spreads the rest over the round.
     fn is_used(&self) -> bool {
-        let most = self.round.most.max(self.most);
-        if self.starting { most * 2 > self.window } else { most * 10 > self.window * 8 }
+        let (most, window) = (self.round.most.max(self.most) as usize, self.window());
+        if self.starting { most * 2 > window } else { most * 10 > window * 8 }
     }
 
     /// Bytes were acknowledged. `next_datagram` is the number of the next datagram to leave, `newest` the newest known to
@@ -102,37 +105,37 @@ impl Congestion {
         next_datagram: u64,
         round_trip: Option<Duration>,
     ) {
-        self.round.delivered += bytes;
-        if let Some(sample) = round_trip {
+        self.round.delivered = self.round.delivered.saturating_add(narrow(bytes));
+        if let Some(sample) = round_trip.map(Span::from) {
             self.round.lowest = Some(self.round.lowest.map_or(sample, |lowest| lowest.min(sample)));
-            let expired = self.base.is_none_or(|(base, seen)| sample <= base || now > seen + BASE_LIFETIME);
+            let expired = self.base.is_none_or(|(base, seen)| sample <= base || now > seen.instant() + BASE_LIFETIME);
             if expired {
-                self.base = Some((sample, now));
+                self.base = Some((sample, now.into()));
             }
         }
         if self.starting && self.is_used() {
-            self.window = (self.window + bytes).min(self.limit);
+            self.grow(bytes);
         }
         // A burst of acknowledgements makes no round: its rate would be the burst's.
-        let base = self.base.map_or(Duration::ZERO, |(base, _)| base);
-        let lasted = self.round.started.is_none_or(|started| now.saturating_duration_since(started) >= base);
+        let base = self.base.map_or(Duration::ZERO, |(base, _)| base.duration());
+        let lasted = self.round.started.is_none_or(|started| now.saturating_duration_since(started.instant()) >= base);
         if newest >= self.round.last_datagram && lasted {
             self.end_round(now);
             self.most = self.round.most;
-            self.round = Round { started: Some(now), last_datagram: next_datagram, ..Round::default() };
+            self.round = Round { started: Some(now.into()), last_datagram: next_datagram, ..Round::default() };
         }
     }
 
     /// Bytes were declared lost.
     pub(crate) fn lost(&mut self, bytes: usize) {
-        self.round.lost += bytes;
+        self.round.lost = self.round.lost.saturating_add(narrow(bytes));
     }
 
     /// Nothing came back for several resend timers in a row: whatever was known of the path is out of date.
     pub(crate) fn persistent(&mut self) {
-        self.window = MIN_WINDOW.min(self.limit);
+        self.window = narrow(MIN_WINDOW).min(self.limit);
         self.starting = true;
-        self.ceiling = usize::MAX;
+        self.ceiling = u32::MAX;
         self.best_rate = 0.0;
         self.base = None;
     }
@@ -140,41 +143,52 @@ impl Congestion {
     fn end_round(&mut self, now: Instant) {
         let Some((base, _)) = self.base else { return };
         let Some(started) = self.round.started else { return };
-        let rate = self.round.delivered as f64 / now.saturating_duration_since(started).as_secs_f64().max(1e-6);
+        let (base, started) = (base.duration(), started.instant());
+        let (window, ceiling) = (self.window(), self.ceiling as usize);
+        let (delivered, lost) = (self.round.delivered as usize, self.round.lost as usize);
+        let rate = delivered as f64 / now.saturating_duration_since(started).as_secs_f64().max(1e-6);
         let grew = rate > self.best_rate * 1.05;
         self.best_rate = rate.max(self.best_rate * 0.97);
-        let total = self.round.delivered + self.round.lost;
-        let queue = self.round.lowest.map_or(Duration::ZERO, |lowest| lowest.saturating_sub(base));
+        let total = delivered + lost;
+        let queue = self.round.lowest.map_or(Duration::ZERO, |lowest| lowest.duration().saturating_sub(base));
         let slack = DELAY_SLACK.max(base / 4);
         let in_pipe = (self.best_rate * base.as_secs_f64() * 1.25) as usize;
-        if self.round.lost * HEAVY_LOSS > total {
-            self.shrink(self.window * 7 / 10);
-        } else if queue > slack * 2 || (self.is_used() && !grew && self.round.lost * LIGHT_LOSS > total) {
+        if lost * HEAVY_LOSS > total {
+            self.shrink(window * 7 / 10);
+        } else if queue > slack * 2 || (self.is_used() && !grew && lost * LIGHT_LOSS > total) {
             self.starting = false;
             // What has been delivered in a base round trip fits the pipe; less would idle it.
-            self.shrink((self.window * 17 / 20).max(in_pipe.min(self.window)));
+            self.shrink((window * 17 / 20).max(in_pipe.min(window)));
         } else if queue > slack {
             self.starting = false;
             self.calm = 0;
         } else if !self.starting && self.is_used() {
             // An eighth at first, then ever faster as long as nothing speaks against it: a link that has become free, or was
             // misjudged, is filled again soon.
-            let near = self.window > self.ceiling / 5 * 4;
-            let step = if near { self.window / 64 } else { (self.window / 8) << (self.calm / 2).min(3) };
-            self.window = (self.window + step.max(MIN_STEP)).min(self.limit);
-            self.calm = if near { 0 } else { self.calm + 1 };
+            let near = window > ceiling / 5 * 4;
+            let step = if near { window / 64 } else { (window / 8) << (self.calm / 2).min(3) };
+            self.grow(step.max(MIN_STEP));
+            self.calm = if near { 0 } else { self.calm.saturating_add(1) };
             if self.window > (self.ceiling / 4).saturating_mul(5) {
-                self.ceiling = usize::MAX;
+                self.ceiling = u32::MAX;
             }
         }
+    }
+
+    fn grow(&mut self, bytes: usize) {
+        self.window = self.window.saturating_add(narrow(bytes)).min(self.limit);
     }
 
     fn shrink(&mut self, window: usize) {
         self.starting = false;
         self.calm = 0;
         self.ceiling = self.window;
-        self.window = window.clamp(MIN_WINDOW.min(self.limit), self.limit);
+        self.window = narrow(window).clamp(narrow(MIN_WINDOW).min(self.limit), self.limit);
     }
+}
+
+fn narrow(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

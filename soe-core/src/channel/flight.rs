@@ -7,6 +7,8 @@ use std::{
 
 use bytes::Bytes;
 
+use super::push_back;
+
 /// A packet is lost once a datagram sent this much later has been acknowledged (RFC 9002, section 6.1.1).
 const REORDERING: u64 = 3;
 /// How many packets are looked through for the resend timer, from the oldest under way on.
@@ -116,7 +118,6 @@ pub(crate) struct Flight {
 }
 
 impl Flight {
-    #[cfg(test)]
     pub(crate) fn starting_at(base: u64) -> Self {
         Self { base, first_lost: base, ..Self::default() }
     }
@@ -158,7 +159,7 @@ impl Flight {
 
     pub(crate) fn push(&mut self, packet: Packet) {
         self.flying += packet.size();
-        self.packets.push_back(packet);
+        push_back(&mut self.packets, packet);
     }
 
     /// The packet that is to be sent again next, with its sequence.
@@ -343,13 +344,6 @@ impl Flight {
     pub(crate) const fn memory_ceiling(window: usize, packet: usize) -> usize {
         // A list that has just grown is half empty.
         window * packet + 2 * window * size_of::<Packet>()
-    }
-
-    /// Gives back memory that a burst has left behind.
-    pub(crate) fn shrink(&mut self) {
-        if self.packets.is_empty() {
-            self.packets = VecDeque::new();
-        }
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
+use super::push_back;
 use crate::{
     Channel,
     wire::{Group, Payload},
@@ -47,7 +48,8 @@ pub(crate) struct Inbox {
     queue: VecDeque<Waiting>,
     /// The bytes of `queue`, overhead included.
     bytes: usize,
-    cursor: Cursor,
+    /// Made for the first Group, and given back when the session rests.
+    cursor: Option<Box<Cursor>>,
 }
 
 impl Inbox {
@@ -64,7 +66,7 @@ impl Inbox {
     pub(crate) fn push_group(&mut self, channel: Channel, raw: Bytes, messages: u32) {
         let raw = if self.queue.len() < SLICES_HELD { raw } else { Bytes::copy_from_slice(&raw) };
         self.bytes += raw.len() + MESSAGE_OVERHEAD;
-        self.queue.push_back(Waiting { channel, raw, grouped: messages });
+        push_back(&mut self.queue, Waiting { channel, raw, grouped: messages });
     }
 
     pub(crate) fn pop(&mut self) -> Option<Arrival> {
@@ -72,21 +74,28 @@ impl Inbox {
         let channel = front.channel;
         if front.grouped > 1 {
             front.grouped -= 1;
-            return self.cursor.next(&front.raw).map(|raw| Arrival { channel, raw });
+            return self.cursor.get_or_insert_default().next(&front.raw).map(|raw| Arrival { channel, raw });
         }
         let Waiting { raw, grouped, .. } = self.queue.pop_front()?;
         self.bytes -= raw.len() + MESSAGE_OVERHEAD;
         if self.queue.is_empty() && self.queue.capacity() > SLICES_HELD {
             self.queue = VecDeque::new();
         }
-        let raw = if grouped == 0 { Some(raw) } else { std::mem::take(&mut self.cursor).next(&raw) };
+        if grouped == 0 {
+            return Some(Arrival { channel, raw });
+        }
+        let cursor = self.cursor.get_or_insert_default();
+        let raw = cursor.next(&raw);
+        cursor.restart();
         raw.map(|raw| Arrival { channel, raw })
     }
 
     /// Gives back memory that traffic has left behind.
     pub(crate) fn shrink(&mut self) {
         self.queue.shrink_to_fit();
-        self.cursor.inner.shrink_to_fit();
+        if self.queue.is_empty() {
+            self.cursor = None;
+        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -100,18 +109,25 @@ impl Inbox {
 
     /// Memory held at this moment.
     pub(crate) fn memory(&self) -> usize {
-        self.bytes - self.queue.len() * MESSAGE_OVERHEAD + self.queue.capacity() * size_of::<Waiting>()
+        let cursor = self.cursor.as_ref().map_or(0, |_| size_of::<Cursor>());
+        self.bytes - self.queue.len() * MESSAGE_OVERHEAD + self.queue.capacity() * size_of::<Waiting>() + cursor
     }
 
     /// The most memory that this takes under a limit, payloads of this size or smaller.
     pub(crate) const fn memory_ceiling(limit: usize, payload: usize) -> usize {
         // A queue that has just grown is half empty.
         let places = 2 * (limit / (MESSAGE_OVERHEAD + 1) + 2) * size_of::<Waiting>();
-        limit + payload + places
+        limit + payload + places + size_of::<Cursor>()
     }
 }
 
 impl Cursor {
+    /// Another Group comes next.
+    fn restart(&mut self) {
+        self.outer = None;
+        self.inner.clear();
+    }
+
     fn next(&mut self, raw: &Bytes) -> Option<Bytes> {
         if self.outer.is_none()
             && let Payload::Group(group) = Payload::classify(raw)

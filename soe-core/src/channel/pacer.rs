@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::moment::Moment;
+
 /// What a timer cannot do finer: bursts of this much of the rate are allowed.
 const QUANTUM: Duration = Duration::from_millis(2);
 
@@ -10,7 +12,7 @@ const QUANTUM: Duration = Duration::from_millis(2);
 pub(crate) struct Pacer {
     /// What may leave, in bytes; below zero after a datagram larger than what was left.
     tokens: f64,
-    filled: Option<Instant>,
+    filled: Option<Moment>,
 }
 
 impl Pacer {
@@ -20,11 +22,11 @@ impl Pacer {
         self.tokens = match self.filled {
             None => most,
             Some(filled) => {
-                let gained = now.saturating_duration_since(filled).as_secs_f64() * rate;
+                let gained = now.saturating_duration_since(filled.instant()).as_secs_f64() * rate;
                 (self.tokens + gained).min(most)
             }
         };
-        self.filled = Some(now);
+        self.filled = Some(now.into());
     }
 
     /// Whether another datagram may leave. It may overdraw the bucket.
@@ -43,7 +45,7 @@ impl Pacer {
             return None;
         }
         let wait = Duration::try_from_secs_f64((1.0 - self.tokens) / rate).unwrap_or(Duration::from_secs(1));
-        self.filled.map(|filled| filled + wait.min(Duration::from_secs(10)))
+        self.filled.map(|filled| filled.instant() + wait.min(Duration::from_secs(10)))
     }
 }
 

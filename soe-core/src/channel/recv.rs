@@ -74,21 +74,10 @@ pub(crate) struct Receiver {
 }
 
 impl Receiver {
-    pub(crate) fn new(channel: ReliableChannel) -> Self {
-        Self {
-            channel,
-            expected: 0,
-            ring: VecDeque::new(),
-            held: 0,
-            train: None,
-            acks: AckQueue::default(),
-            broken: false,
-        }
-    }
-
-    #[cfg(test)]
+    /// A receiver whose next packet has this sequence.
     pub(crate) fn starting_at(channel: ReliableChannel, expected: u64) -> Self {
-        Self { expected, ..Self::new(channel) }
+        let (ring, acks) = (VecDeque::new(), AckQueue::default());
+        Self { channel, expected, ring, held: 0, train: None, acks, broken: false }
     }
 
     /// Takes one packet and delivers whatever has become deliverable.
@@ -180,12 +169,6 @@ impl Receiver {
     pub(crate) const fn memory_ceiling(window: usize, packet: usize, message: usize) -> usize {
         // A ring that has just grown is half empty.
         window * packet + 2 * window * size_of::<Slot>() + message + AckQueue::memory_ceiling(window)
-    }
-
-    /// Gives back memory that traffic has left behind.
-    pub(crate) fn shrink(&mut self) {
-        self.ring.shrink_to_fit();
-        self.acks.shrink();
     }
 
     pub(crate) fn is_idle(&self) -> bool {

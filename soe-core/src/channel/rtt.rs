@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::moment::{Moment, Span};
+
 /// Before the first sample: the delay of the slowest acknowledger known (500 ms) and some network.
 const INITIAL_TIMEOUT: Duration = Duration::from_millis(1_000);
 /// What the handshake's round trip does not show: the delay with which the peer acknowledges.
@@ -24,107 +26,113 @@ const EVENT: Duration = Duration::from_millis(1);
 /// Samples come only from packets sent once (Karn's rule).
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RttEstimator {
-    smoothed: Option<Duration>,
-    variance: Duration,
-    minimum: Option<Duration>,
-    latest: Duration,
+    smoothed: Option<Span>,
+    variance: Span,
+    minimum: Option<Span>,
+    latest: Span,
     /// How much longer than the newest the oldest packet of one event has waited, of late.
-    ack_delay: Duration,
+    ack_delay: Span,
     /// The event going on: when it began, and the ages of the newest and the oldest packet that it has acknowledged.
-    event: Option<(Instant, Duration, Duration)>,
+    event: Option<(Moment, Span, Span)>,
     /// The handshake's round trip: no sample, since handshakes are answered without delay.
-    handshake: Option<Duration>,
+    handshake: Option<Span>,
 }
 
 impl RttEstimator {
     /// The round trip of the handshake: a first idea, replaced by the first real sample.
     pub(crate) fn seed(&mut self, round_trip: Duration) {
+        let round_trip = Span::from(round_trip);
         self.handshake = Some(round_trip);
         self.minimum = Some(self.minimum.map_or(round_trip, |minimum| minimum.min(round_trip)));
     }
 
     /// An acknowledgement came `newest` after the newest packet that it covers was sent and `oldest` after the oldest.
     pub(crate) fn sample(&mut self, now: Instant, newest: Duration, oldest: Duration) {
+        let (newest, oldest) = (Span::from(newest), Span::from(oldest));
         self.latest = newest;
         self.minimum = Some(self.minimum.map_or(newest, |minimum| minimum.min(newest)));
         self.event = match self.event {
-            Some((began, event_newest, event_oldest)) if now < began + EVENT => {
+            Some((began, event_newest, event_oldest)) if now < began.instant() + EVENT => {
                 Some((began, event_newest.min(newest), event_oldest.max(oldest)))
             }
             last => {
                 if let Some((_, newest, oldest)) = last {
-                    self.learn(newest, oldest);
+                    self.learn(newest.duration(), oldest.duration());
                 }
-                Some((now, newest, oldest))
+                Some((now.into(), newest, oldest))
             }
         };
         if self.smoothed.is_none() {
             self.smoothed = Some(newest);
-            self.variance = newest / 2;
+            self.variance = (newest.duration() / 2).into();
         }
     }
 
     /// An event is over.
     fn learn(&mut self, newest: Duration, oldest: Duration) {
-        let smoothed = self.smoothed.unwrap_or(newest);
-        self.variance = (self.variance * 3 + smoothed.abs_diff(newest)) / 4;
-        self.smoothed = Some((smoothed * 7 + newest) / 8);
+        let smoothed = self.smoothed.map_or(newest, Span::duration);
+        self.variance = ((self.variance.duration() * 3 + smoothed.abs_diff(newest)) / 4).into();
+        self.smoothed = Some(((smoothed * 7 + newest) / 8).into());
         let delay = oldest.saturating_sub(newest).min(MAX_ACK_DELAY);
         // A delay that is large beside the round trip is a habit that a resend timer must know at once; a small one may as
         // well be a lost acknowledgement, and counts when it comes often.
-        self.ack_delay = if delay > self.ack_delay && delay > smoothed / 2 {
+        let before = self.ack_delay.duration();
+        let ack_delay = if delay > before && delay > smoothed / 2 {
             delay
-        } else if delay > self.ack_delay {
-            self.ack_delay + (delay - self.ack_delay) / 8
+        } else if delay > before {
+            before + (delay - before) / 8
         } else {
-            self.ack_delay - (self.ack_delay - delay) / ACK_DELAY_DECAY
+            before - (before - delay) / ACK_DELAY_DECAY
         };
+        self.ack_delay = ack_delay.into();
     }
 
     /// A packet was sent again `age` after the first time, and the acknowledgement of the first came then: the timer was too
     /// short, or an earlier acknowledgement was lost. Once says little, often says that the link has become slower.
     pub(crate) fn late(&mut self, age: Duration) {
         if let Some(smoothed) = self.smoothed {
-            self.variance += age.saturating_sub(smoothed) / 16;
+            self.variance = (self.variance.duration() + age.saturating_sub(smoothed.duration()) / 16).into();
         }
     }
 
     /// After this long without an acknowledgement a packet is worth a second try.
     pub(crate) fn timeout(&self) -> Duration {
-        let Some(smoothed) = self.smoothed else {
-            return self.handshake.map_or(INITIAL_TIMEOUT, |round_trip| round_trip + UNSEEN_ACK_DELAY);
+        let Some(smoothed) = self.smoothed.map(Span::duration) else {
+            return self.handshake.map_or(INITIAL_TIMEOUT, |round_trip| round_trip.duration() + UNSEEN_ACK_DELAY);
         };
         // What the event at hand shows counts already: the next may be as far away.
-        let pending = self.event.map_or(Duration::ZERO, |(_, newest, oldest)| oldest.saturating_sub(newest));
+        let pending = self
+            .event
+            .map_or(Duration::ZERO, |(_, newest, oldest)| oldest.duration().saturating_sub(newest.duration()));
         let habit = if pending > smoothed / 2 { pending.min(MAX_ACK_DELAY) } else { Duration::ZERO };
-        let ack_delay = self.ack_delay.max(habit);
-        let timeout = smoothed + (self.variance * 4).max(GRANULARITY) + ack_delay + ack_delay / 8;
+        let ack_delay = self.ack_delay.duration().max(habit);
+        let timeout = smoothed + (self.variance.duration() * 4).max(GRANULARITY) + ack_delay + ack_delay / 8;
         timeout.clamp(MIN_TIMEOUT, MAX_TIMEOUT)
     }
 
     /// A packet older than this is lost once a later one has been acknowledged (RFC 9002, section 6.1.2).
     pub(crate) fn loss_delay(&self) -> Duration {
-        let round_trip = self.smoothed.unwrap_or(INITIAL_TIMEOUT).max(self.latest);
+        let round_trip = self.smoothed.map_or(INITIAL_TIMEOUT, Span::duration).max(self.latest.duration());
         (round_trip + round_trip / 8).max(Duration::from_millis(1))
     }
 
     /// The smoothed round trip, or the handshake's before there is one.
     pub(crate) fn smoothed(&self) -> Option<Duration> {
-        self.smoothed.or(self.handshake)
+        self.smoothed.or(self.handshake).map(Span::duration)
     }
 
     /// An acknowledgement that comes sooner than this after a packet was sent again is for the time before: nothing has come
     /// back so fast of late.
     pub(crate) fn soonest(&self) -> Option<Duration> {
-        self.minimum.max(self.smoothed.map(|smoothed| smoothed / 4 * 3))
+        self.minimum().max(self.smoothed.map(|smoothed| smoothed.duration() / 4 * 3))
     }
 
     pub(crate) fn minimum(&self) -> Option<Duration> {
-        self.minimum
+        self.minimum.map(Span::duration)
     }
 
     pub(crate) fn latest(&self) -> Option<Duration> {
-        self.smoothed.map(|_| self.latest)
+        self.smoothed.map(|_| self.latest.duration())
     }
 }
 

@@ -11,6 +11,7 @@ use bytes::{BufMut, Bytes};
 use super::{
     flight::{Acked, Cause, Flight, Head, Packet, State},
     fragment::TOTAL_LENGTH,
+    push_back,
     sequence::widen_acked,
 };
 use crate::{
@@ -90,6 +91,13 @@ pub(crate) struct Sender {
     /// How much of the first message has left in fragments.
     offset: usize,
     flight: Flight,
+    /// Made for the first message with a receipt, or in fragments.
+    ends: Option<Box<Ends>>,
+}
+
+/// Messages of which something is to be known when their last packet is acknowledged.
+#[derive(Debug, Default)]
+struct Ends {
     /// Receipts asked for, with the sequence of the packet that ends their message.
     receipts: VecDeque<(NonZeroU64, u64)>,
     /// Fragmented messages that have left altogether: the sequence of their last packet, and their bytes, which stay in
@@ -97,28 +105,27 @@ pub(crate) struct Sender {
     whole: VecDeque<(u64, usize)>,
 }
 
-impl Sender {
-    pub(crate) fn new(channel: ReliableChannel) -> Self {
-        Self {
-            channel,
-            queue: VecDeque::new(),
-            queued: 0,
-            offset: 0,
-            flight: Flight::default(),
-            receipts: VecDeque::new(),
-            whole: VecDeque::new(),
-        }
+impl Ends {
+    fn memory(&self) -> usize {
+        let whole: usize = self.whole.iter().map(|(_, bytes)| bytes).sum();
+        size_of::<Self>()
+            + whole
+            + self.receipts.capacity() * size_of::<(NonZeroU64, u64)>()
+            + self.whole.capacity() * size_of::<(u64, usize)>()
     }
+}
 
-    #[cfg(test)]
+impl Sender {
+    /// A sender whose next packet has this sequence.
     pub(crate) fn starting_at(channel: ReliableChannel, sequence: u64) -> Self {
-        Self { flight: Flight::starting_at(sequence), ..Self::new(channel) }
+        let (queue, flight) = (VecDeque::new(), Flight::starting_at(sequence));
+        Self { channel, queue, queued: 0, offset: 0, flight, ends: None }
     }
 
     /// Queues a message in wire form.
     pub(crate) fn push(&mut self, wire: Bytes, receipt: Option<NonZeroU64>) {
         self.queued += wire.len() + MESSAGE_OVERHEAD;
-        self.queue.push_back(Queued { wire, receipt });
+        push_back(&mut self.queue, Queued { wire, receipt });
     }
 
     /// Bytes that wait for their first transmission, overhead included.
@@ -262,7 +269,7 @@ impl Sender {
                 self.advance(data);
                 if ends == 1 {
                     self.pop(sequence);
-                    self.whole.push_back((sequence, length));
+                    self.ends.get_or_insert_default().whole.push_back((sequence, length));
                 }
                 (Head::Fragment, payload, ends)
             }
@@ -303,7 +310,7 @@ impl Sender {
         self.queued -= wire.len() - self.offset + MESSAGE_OVERHEAD;
         self.offset = 0;
         if let Some(id) = receipt {
-            self.receipts.push_back((id, sequence));
+            self.ends.get_or_insert_default().receipts.push_back((id, sequence));
         }
         Some(wire)
     }
@@ -326,24 +333,30 @@ impl Sender {
 
     /// Forgets messages whose packets have all been acknowledged.
     fn release(&mut self) {
-        let base = self.flight.base();
-        while self.whole.front().is_some_and(|&(sequence, _)| sequence < base) {
-            self.whole.pop_front();
+        let (base, Some(ends)) = (self.flight.base(), &mut self.ends) else { return };
+        while ends.whole.front().is_some_and(|&(sequence, _)| sequence < base) {
+            ends.whole.pop_front();
         }
     }
 
     /// The next receipt that has become due.
     pub(crate) fn poll_receipt(&mut self) -> Option<NonZeroU64> {
-        let &(id, sequence) = self.receipts.front()?;
+        let receipts = &mut self.ends.as_mut()?.receipts;
+        let &(id, sequence) = receipts.front()?;
         if sequence >= self.flight.base() {
             return None;
         }
-        self.receipts.pop_front();
+        receipts.pop_front();
         Some(id)
     }
 
     pub(crate) fn flight(&mut self) -> &mut Flight {
         &mut self.flight
+    }
+
+    /// The next sequence to send.
+    pub(crate) fn next_sequence(&self) -> u64 {
+        self.flight.next()
     }
 
     /// When the oldest packet under way was last sent.
@@ -354,13 +367,8 @@ impl Sender {
     /// Memory held: messages, and the lists of what waits and flies.
     pub(crate) fn memory(&self) -> usize {
         let waiting = self.queued + self.offset - self.queue.len() * MESSAGE_OVERHEAD;
-        let whole: usize = self.whole.iter().map(|(_, bytes)| bytes).sum();
-        waiting
-            + whole
-            + self.flight.memory()
-            + self.queue.capacity() * size_of::<Queued>()
-            + self.receipts.capacity() * size_of::<(NonZeroU64, u64)>()
-            + self.whole.capacity() * size_of::<(u64, usize)>()
+        let ends = self.ends.as_ref().map_or(0, |ends| ends.memory());
+        waiting + ends + self.flight.memory() + self.queue.capacity() * size_of::<Queued>()
     }
 
     /// The most memory that this takes with a send buffer of so many bytes and messages of this size at most.
@@ -371,21 +379,7 @@ impl Sender {
         let ended =
             limits.window_packets * (limits.packet / 2 * size_of::<(NonZeroU64, u64)>() + size_of::<(u64, usize)>());
         let flight = Flight::memory_ceiling(limits.window_packets, limits.packet);
-        buffer + places + 2 * message + flight + 2 * ended
-    }
-
-    /// Gives back memory that a burst has left behind.
-    pub(crate) fn shrink(&mut self) {
-        self.flight.shrink();
-        if self.queue.is_empty() {
-            self.queue = VecDeque::new();
-        }
-        if self.whole.is_empty() {
-            self.whole = VecDeque::new();
-        }
-        if self.receipts.is_empty() {
-            self.receipts = VecDeque::new();
-        }
+        buffer + places + 2 * message + flight + 2 * ended + size_of::<Ends>()
     }
 }
 

@@ -140,7 +140,7 @@ pub struct AdmissionSettings {
     /// Sessions at a time, 1 or more. \[65,536\]
     pub max_sessions: usize,
     /// Strangers that are remembered between their request and their first valid datagram, 1 to 16,777,216. Each takes 64
-    /// bytes at most; the table never grows beyond this. \[65,536\]
+    /// bytes at most; the table begins with a sixteenth of this and never grows beyond it. \[65,536\]
     pub max_strangers: usize,
     /// Whether requests over capacity are told so, or met with silence. \[told\]
     pub refuse_over_capacity: bool,

@@ -62,11 +62,14 @@ pub struct Framing {
     /// Starts the XOR chain; the CRC holds a digest of it.
     seed: u32,
     crc: Crc,
-    /// In the order of sending; receiving undoes them backwards.
-    steps: [Step; 2],
+    /// In the order of sending; receiving undoes them backwards. `None`: neither does anything.
+    steps: Option<Box<[Step; 2]>>,
 }
 
 impl Framing {
+    /// What may be allocated beside it, codecs not counted.
+    pub(crate) const BOXED: usize = size_of::<[Step; 2]>();
+
     /// The framing that a session response asks for: its seed, CRC length and two pass bytes, with the codecs of the
     /// dialect for passes 1 and 2.
     ///
@@ -82,17 +85,23 @@ impl Framing {
     ) -> Result<Self, NegotiationError> {
         let [first, second] = passes;
         let steps = [Step::new(first.try_into()?, codecs)?, Step::new(second.try_into()?, codecs)?];
+        let steps = (!matches!(steps, [Step::None, Step::None])).then(|| Box::new(steps));
         Ok(Self { seed, crc: Crc::new(seed, crc_length)?, steps })
     }
 
     /// No passes and no CRC: what holds before the response.
     pub const fn plain() -> Self {
-        Self { seed: 0, crc: Crc::NONE, steps: [Step::None, Step::None] }
+        Self { seed: 0, crc: Crc::NONE, steps: None }
+    }
+
+    /// The seed of the CRC; zero before the response.
+    pub(crate) const fn seed(&self) -> u32 {
+        self.seed
     }
 
     /// By how many bytes a datagram can exceed its packet at most: the CRC and the declared growth of each user codec.
     pub fn overhead(&self) -> usize {
-        self.crc.length() + self.steps.iter().map(Step::growth).sum::<usize>()
+        self.crc.length() + self.steps().map(Step::growth).sum::<usize>()
     }
 
     /// The length of the CRC in bytes, 0 to 4. With 0 a datagram proves nothing about its sender.
@@ -103,7 +112,7 @@ impl Framing {
     /// Whether a datagram's size depends on its content, so that packets of one size need not become datagrams of one
     /// size.
     pub fn is_variable(&self) -> bool {
-        self.steps.iter().any(Step::is_variable)
+        self.steps().any(Step::is_variable)
     }
 
     /// Turns the packet `buf[start..]` into a datagram, in place.
@@ -116,9 +125,9 @@ impl Framing {
     ///
     /// When `start` lies beyond the end of `buf`.
     pub fn seal(&self, buf: &mut Vec<u8>, start: usize) {
-        if self.transforms() {
+        if let Some(steps) = &self.steps {
             let body = start + clear_prefix(&buf[start..]);
-            for step in &self.steps {
+            for step in steps.iter() {
                 step.apply(buf, body, self.seed);
             }
         }
@@ -140,9 +149,9 @@ impl Framing {
             return Err(OpenError::Checksum(datagram));
         }
         datagram.truncate(end);
-        if self.transforms() {
+        if let Some(steps) = &self.steps {
             let body = clear_prefix(&datagram);
-            for step in self.steps.iter().rev() {
+            for step in steps.iter().rev() {
                 step.undo(&mut datagram, body, self.seed)?;
             }
         }
@@ -154,8 +163,8 @@ impl Framing {
         self.crc.split(datagram).is_some_and(|end| self.crc.matches(datagram, end))
     }
 
-    const fn transforms(&self) -> bool {
-        !matches!(self.steps, [Step::None, Step::None])
+    fn steps(&self) -> impl Iterator<Item = &Step> {
+        self.steps.iter().flat_map(|steps| steps.iter())
     }
 }
 

@@ -2,34 +2,36 @@
 
 use std::time::{Duration, Instant};
 
+use crate::moment::{Moment, Span};
+
 /// Datagrams closer together than this belong to one burst.
 const BURST: Duration = Duration::from_millis(1);
 
 /// The rhythm in which an application sends, as far as it has one.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Cadence {
-    last: Option<Instant>,
+    last: Option<Moment>,
     /// The average time between bursts.
-    gap: Option<Duration>,
+    gap: Option<Span>,
 }
 
 impl Cadence {
     /// A datagram with messages has left.
     pub(super) fn sent(&mut self, now: Instant) {
         if let Some(last) = self.last {
-            let gap = now.saturating_duration_since(last);
+            let gap = now.saturating_duration_since(last.instant());
             if gap < BURST {
                 return;
             }
-            self.gap = Some(self.gap.map_or(gap, |average| (average * 3 + gap) / 4));
+            self.gap = Some(self.gap.map_or(gap, |average| (average.duration() * 3 + gap) / 4).into());
         }
-        self.last = Some(now);
+        self.last = Some(now.into());
     }
 
     /// How long to wait for the next datagram with messages, if one is likely within `limit`: a quarter longer than the rhythm
     /// says.
     pub(super) fn wait(&self, now: Instant, limit: Duration) -> Option<Duration> {
-        let (last, gap) = (self.last?, self.gap?);
+        let (last, gap) = (self.last?.instant(), self.gap?.duration());
         let expected = (last + gap + gap / 4).checked_duration_since(now)?;
         (gap <= limit).then(|| expected.min(limit))
     }

@@ -2,15 +2,19 @@
 
 use std::time::{Duration, Instant};
 
-use crate::wire::{NetStatusRequest, NetStatusResponse};
+use crate::{
+    moment::Moment,
+    wire::{NetStatusRequest, NetStatusResponse},
+};
 
-/// What both sides had sent and received at an exchange, as far as this side knows.
+/// What both sides had sent and received at an exchange, as far as this side knows, modulo 2^32: only differences between
+/// two exchanges count.
 #[derive(Clone, Copy, Debug, Default)]
 struct Counts {
-    sent: u64,
-    arrived: u64,
-    peer_sent: u64,
-    received: u64,
+    sent: u32,
+    arrived: u32,
+    peer_sent: u32,
+    received: u32,
 }
 
 /// What the exchanges of statistics have shown.
@@ -19,6 +23,13 @@ pub(crate) struct ClockSync {
     last: Counts,
     /// The share lost to the peer and from the peer.
     loss: Option<(f32, f32)>,
+    /// What the side that asks finds out besides; made with the first request.
+    asked: Option<Box<Asked>>,
+}
+
+/// What the answers have shown.
+#[derive(Clone, Debug, Default)]
+struct Asked {
     /// Round trips in milliseconds.
     low: u32,
     high: u32,
@@ -27,23 +38,27 @@ pub(crate) struct ClockSync {
     exchanges: u32,
     /// The server's clock less this side's, from the exchange with the lowest round trip of late.
     offset: Option<(u32, u32)>,
-    pub(crate) outstanding: bool,
+    outstanding: bool,
 }
 
 /// An offset is replaced by one measured over a round trip at most this much longer than its own, in milliseconds.
 const OFFSET_SLACK: u32 = 20;
 
 impl ClockSync {
+    /// What may be allocated beside it.
+    pub(crate) const BOXED: usize = size_of::<Asked>();
+
     /// The request that asks for the next exchange. `sent` counts it already.
     pub(crate) fn request(&mut self, clock: u32, sent: u64, received: u64) -> NetStatusRequest {
-        self.outstanding = true;
+        let asked = self.asked.get_or_insert_default();
+        asked.outstanding = true;
         NetStatusRequest {
             clock: clock as u16,
-            master: self.average,
-            average: self.average,
-            low: self.low,
-            high: self.high,
-            last: self.latest,
+            master: asked.average,
+            average: asked.average,
+            low: asked.low,
+            high: asked.high,
+            last: asked.latest,
             sent,
             received,
         }
@@ -59,7 +74,7 @@ impl ClockSync {
     ) -> NetStatusResponse {
         // The answer itself has not been counted by the requester yet.
         let before = sent.saturating_sub(1);
-        self.update(Counts { sent: before, arrived: request.received, peer_sent: request.sent, received });
+        self.update(before, request.received, request.sent, received);
         NetStatusResponse {
             request_clock: request.clock,
             responder_clock: clock,
@@ -70,35 +85,39 @@ impl ClockSync {
         }
     }
 
+    /// Whether an answer is waited for.
+    pub(crate) fn is_outstanding(&self) -> bool {
+        self.asked.as_ref().is_some_and(|asked| asked.outstanding)
+    }
+
     /// An answer has come. `received` counts it already. Returns the round trip.
     pub(crate) fn answered(&mut self, clock: u32, response: &NetStatusResponse, received: u64) -> Duration {
-        self.outstanding = false;
+        let NetStatusResponse { requester_sent, responder_received, responder_sent, .. } = *response;
+        self.update(requester_sent, responder_received, responder_sent, received);
         let round_trip = u32::from((clock as u16).wrapping_sub(response.request_clock));
-        self.update(Counts {
-            sent: response.requester_sent,
-            arrived: response.responder_received,
-            peer_sent: response.responder_sent,
-            received,
-        });
-        self.exchanges = self.exchanges.saturating_add(1);
-        self.latest = round_trip;
-        self.high = self.high.max(round_trip);
-        self.low = if self.exchanges == 1 { round_trip } else { self.low.min(round_trip) };
-        self.average = if self.exchanges == 1 { round_trip } else { (self.average * 3 + round_trip) / 4 };
-        if self.offset.is_none_or(|(_, measured)| round_trip <= measured + OFFSET_SLACK) {
+        let asked = self.asked.get_or_insert_default();
+        asked.outstanding = false;
+        asked.exchanges = asked.exchanges.saturating_add(1);
+        let first = asked.exchanges == 1;
+        asked.latest = round_trip;
+        asked.high = asked.high.max(round_trip);
+        asked.low = if first { round_trip } else { asked.low.min(round_trip) };
+        asked.average = if first { round_trip } else { (asked.average * 3 + round_trip) / 4 };
+        if asked.offset.is_none_or(|(_, measured)| round_trip <= measured + OFFSET_SLACK) {
             let offset = response.responder_clock.wrapping_sub(clock).wrapping_add(round_trip / 2);
-            self.offset = Some((offset, round_trip));
+            asked.offset = Some((offset, round_trip));
         }
         Duration::from_millis(u64::from(round_trip))
     }
 
-    fn update(&mut self, counts: Counts) {
-        let share = |sent: u64, arrived: u64| {
+    fn update(&mut self, sent: u64, arrived: u64, peer_sent: u64, received: u64) {
+        let share = |sent: u32, arrived: u32| {
             if sent == 0 { 0.0 } else { (1.0 - arrived as f32 / sent as f32).clamp(0.0, 1.0) }
         };
-        let last = std::mem::replace(&mut self.last, counts);
-        let up = share(counts.sent.wrapping_sub(last.sent), counts.arrived.wrapping_sub(last.arrived));
-        let down = share(counts.peer_sent.wrapping_sub(last.peer_sent), counts.received.wrapping_sub(last.received));
+        let [sent, arrived, peer_sent, received] = [sent, arrived, peer_sent, received].map(|count| count as u32);
+        let last = std::mem::replace(&mut self.last, Counts { sent, arrived, peer_sent, received });
+        let up = share(sent.wrapping_sub(last.sent), arrived.wrapping_sub(last.arrived));
+        let down = share(peer_sent.wrapping_sub(last.peer_sent), received.wrapping_sub(last.received));
         self.loss = Some((up, down));
     }
 
@@ -109,13 +128,13 @@ impl ClockSync {
 
     /// The server's clock less this side's, in milliseconds.
     pub(crate) fn offset(&self) -> Option<u32> {
-        self.offset.map(|(offset, _)| offset)
+        self.asked.as_ref()?.offset.map(|(offset, _)| offset)
     }
 }
 
 /// Milliseconds since the session's epoch, as the wire counts them.
-pub(crate) fn millis(epoch: Instant, now: Instant) -> u32 {
-    now.saturating_duration_since(epoch).as_millis() as u32
+pub(crate) fn millis(epoch: Moment, now: Instant) -> u32 {
+    now.saturating_duration_since(epoch.instant()).as_millis() as u32
 }
 
 #[cfg(test)]

@@ -93,7 +93,7 @@ impl Session {
     /// Ends the session for a reason of the transport's own; the peer is told.
     pub(super) fn fail(&mut self, reason: DisconnectReason) {
         // Input and output carry the time; what the application does at other moments is not much later than those.
-        let now = self.last_received.max(self.last_sent);
+        let now = self.last_received.max(self.last_sent).instant();
         self.end(now, Closed::new(Origin::Transport, reason), true);
     }
 
@@ -104,7 +104,7 @@ impl Session {
         tracing::debug!(session_id = self.session_id, what, "corrupt packet");
         self.strikes = self.strikes.saturating_add(1);
         if usize::from(self.strikes) * self.framing.crc_length() < PROOF {
-            self.stats.malformed += 1;
+            self.stats.rare().malformed += 1;
         } else {
             self.fail(DisconnectReason::CorruptPacket);
         }
@@ -124,7 +124,7 @@ impl Session {
         let undelivered = self.undelivered();
         for (channel, reliable) in ReliableChannel::ALL.into_iter().zip(&mut self.channels) {
             if let Some(reliable) = reliable {
-                reliable.sender = Sender::new(channel);
+                reliable.sender = Sender::starting_at(channel, 0);
             }
         }
         let forget_at = now + self.config.linger;
@@ -141,7 +141,7 @@ impl Session {
         }));
         self.timers.stop_all();
         self.timers.set(Timer::Close, if tell { (now + FAREWELL_INTERVAL).min(forget_at) } else { forget_at });
-        self.events.push_back(Event::Closed(closed));
+        self.push_event(Event::Closed(closed));
     }
 
     /// The peer has sent something to a session that has ended: it may not have been told.

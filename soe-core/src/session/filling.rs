@@ -72,7 +72,7 @@ impl Session {
     pub(super) fn budget(&self) -> usize {
         let in_flight = self.in_flight();
         if in_flight == 0 || self.outbox.probes > 0 {
-            return self.congestion.window().max(self.udp_length);
+            return self.congestion.window().max(self.udp_length());
         }
         self.congestion.window().saturating_sub(in_flight)
     }
@@ -88,7 +88,7 @@ impl Session {
 
     /// Whether everything that waits fits one datagram as pieces, where one piece alone would do without them.
     fn fits_pieces(&self, limit: usize) -> bool {
-        let mut total = MULTI_HEADER + self.outbox.unreliable_bytes;
+        let mut total = MULTI_HEADER + self.outbox.unreliable_bytes();
         let mut sources = usize::from(self.outbox.has_unreliable());
         for reliable in self.channels.iter().flatten() {
             let acks = reliable.receiver.acks_owed().len();
@@ -160,7 +160,7 @@ impl Session {
                 if bundle.add(|out| reliable.sender.write_copy(slot, out)).is_none() {
                     break;
                 }
-                self.stats.redundant_copies += 1;
+                self.stats.rare().redundant_copies += 1;
             }
         }
     }
@@ -168,15 +168,15 @@ impl Session {
     fn count(&mut self, written: Written) {
         match written.resend {
             None => self.stats.reliable_sent += 1,
-            Some(Cause::Overtaken) => self.stats.resent_lost += 1,
-            Some(Cause::Timeout) => self.stats.resent_timeout += 1,
+            Some(Cause::Overtaken) => self.stats.rare().resent_lost += 1,
+            Some(Cause::Timeout) => self.stats.rare().resent_timeout += 1,
         }
         // Whatever was resent provokes the answer that the probe is for.
-        self.outbox.probes -= usize::from(written.resend.is_some() && self.outbox.probes > 0);
+        self.outbox.probes -= u32::from(written.resend.is_some() && self.outbox.probes > 0);
     }
 
     fn write_unreliable(&mut self, bundle: &mut Bundle<'_>) {
-        while let Some((channel, message)) = self.outbox.unreliable.front() {
+        while let Some((channel, message)) = self.outbox.first_unreliable() {
             let head = if *channel == Channel::Unreliable { 0 } else { super::ORDERED_HEADER };
             if self.goes_alone() || head + wire::escaped_len(message) > bundle.room() || !self.write_ordered(bundle) {
                 break;
@@ -186,7 +186,7 @@ impl Session {
 
     /// Whether the first unreliable message shares its datagram with nothing.
     fn goes_alone(&self) -> bool {
-        let first = self.outbox.unreliable.front();
+        let first = self.outbox.first_unreliable();
         first.is_some_and(|(channel, _)| *channel == Channel::Ordered2 || !self.config.bundle_unreliable)
     }
 

@@ -74,7 +74,7 @@ impl Session {
         let mut session = Self::new(now, config, Role::Server, State::Open, request.session_id);
         let passes = session.config.passes.map(u8::from);
         session.negotiate(crc_seed, session.config.crc_length, passes, request.udp_length)?;
-        session.epoch = epoch;
+        session.epoch = epoch.into();
         session.announced = true;
         // The handshake counts, or the client would see its request and our response as lost.
         session.stats.datagrams_received = 1;
@@ -90,10 +90,11 @@ impl Session {
 
     /// The request of this session came again. Whoever has seen it can repeat it, so the answers are few.
     pub(super) fn answer_again(&mut self, now: Instant) {
-        if self.answered_at.is_some_and(|last| now < last + RESPONSE_INTERVAL) {
-            self.stats.ignored += 1;
+        let last = &mut self.rare().answered_at;
+        if last.is_some_and(|last| now < last.instant() + RESPONSE_INTERVAL) {
+            self.stats.rare().ignored += 1;
         } else {
-            self.answered_at = Some(now);
+            *last = Some(now.into());
             self.outbox.response_due = true;
         }
     }
@@ -109,10 +110,9 @@ impl Session {
             return Err(NegotiationError::UdpLength(udp_length));
         }
         self.framing = Framing::new(crc_seed, crc_length, passes, &self.config.dialect.codecs)?;
-        self.crc_seed = crc_seed;
         self.negotiated = true;
         // Both directions: each side's offer says what it takes, and what it sends is no larger in any known peer.
-        self.udp_length = self.config.udp_length.min(udp_length) as usize;
+        self.udp_length = self.config.udp_length.min(udp_length) as u16;
         Ok(())
     }
 
@@ -122,7 +122,7 @@ impl Session {
         let (ask, heartbeat) = (after(first_silence(settings.inactivity_timeout)), after(settings.heartbeat_after));
         self.timers.set(Timer::Inactivity, ask);
         self.timers.set(Timer::Heartbeat, heartbeat);
-        self.last_received = now;
+        self.last_received = now.into();
         let port_alive = after(self.config.port_alive_interval);
         self.timers.set(Timer::PortAlive, port_alive);
         if self.asks_net_status() {
@@ -160,11 +160,11 @@ impl Session {
     /// The server's answer, or anybody's: it counts once, and only with this session's id.
     pub(super) fn handle_response(&mut self, now: Instant, response: &SessionResponse) {
         let State::Connecting(connecting) = &self.state else {
-            self.stats.ignored += 1;
+            self.stats.rare().ignored += 1;
             return;
         };
         if response.session_id != self.session_id {
-            self.stats.ignored += 1;
+            self.stats.rare().ignored += 1;
             return;
         }
         if let (1, Some(sent)) = (connecting.attempts, connecting.last_request) {
@@ -200,7 +200,7 @@ impl Session {
     pub(super) fn announce(&mut self) {
         self.timers.stop(Timer::Connect);
         if !std::mem::replace(&mut self.announced, true) {
-            self.events.push_back(Event::Connected);
+            self.push_event(Event::Connected);
         }
     }
 

@@ -34,11 +34,11 @@ impl Session {
             return self.handle_exempt(now, datagram);
         }
         if !self.negotiated || datagram.is_empty() {
-            self.stats.ignored += 1;
+            self.stats.rare().ignored += 1;
             return Verdict::Unproven;
         }
         if datagram[..] == BARE_HEARTBEAT && self.framing.crc_length() > 0 {
-            self.stats.ignored += 1;
+            self.stats.rare().ignored += 1;
             return Verdict::Unproven;
         }
         match self.framing.open(datagram) {
@@ -53,7 +53,7 @@ impl Session {
                 Verdict::Authentic
             }
             Err(OpenError::Checksum(datagram) | OpenError::TooShort(datagram)) => {
-                self.stats.crc_rejects += 1;
+                self.stats.rare().crc_rejects += 1;
                 self.strikes = 0;
                 tracing::trace!(session_id = self.session_id, length = datagram.len(), "wrong checksum");
                 Verdict::Rejected(datagram)
@@ -74,7 +74,7 @@ impl Session {
                 if matches!(self.state, State::Connecting(_)) {
                     self.handle_own_request(&request);
                 } else if self.role == Role::Client {
-                    self.stats.ignored += 1;
+                    self.stats.rare().ignored += 1;
                 } else if request.session_id != self.session_id || matches!(self.state, State::Closed(_)) {
                     return Verdict::Stranger(datagram);
                 } else {
@@ -85,7 +85,7 @@ impl Session {
             Ok(Packet::UnknownSender) => self.unknown_sender(now),
             // A question to the server, not to this session.
             Ok(Packet::ServerStatus(_)) if self.role == Role::Server => return Verdict::Stranger(datagram),
-            _ => self.stats.ignored += 1,
+            _ => self.stats.rare().ignored += 1,
         }
         Verdict::Unproven
     }
@@ -93,15 +93,16 @@ impl Session {
     /// A valid datagram: the peer is alive and knows us.
     pub(super) fn heard(&mut self, now: Instant) {
         self.stats.datagrams_authentic += 1;
-        self.last_received = now;
+        self.last_received = now.into();
         if !self.confirmed {
             self.confirmed = true;
             self.timers.stop(Timer::Handshake);
         }
         self.timers.stop(Timer::Icmp);
         self.timers.stop(Timer::Remap);
-        self.unknown_sender_at = None;
-        self.remap_until = None;
+        if let Some(rare) = &mut self.rare {
+            (rare.unknown_sender_at, rare.remap_until) = (None, None);
+        }
     }
 
     fn handle_straggler(&mut self, now: Instant, packet: &[u8]) {
@@ -128,7 +129,7 @@ impl Session {
                 }
                 Ok(Some(Packet::Multi(_))) => return self.corrupt("packets nested too deep"),
                 Ok(Some(decoded)) => self.handle_packet(now, packet, decoded),
-                Ok(None) => self.stats.malformed += 1,
+                Ok(None) => self.stats.rare().malformed += 1,
                 Err(error) => {
                     tracing::trace!(session_id = self.session_id, %error, "malformed packet");
                     return self.corrupt("malformed packet");
@@ -161,14 +162,18 @@ impl Session {
             }
             Packet::AcknowledgeAll(ack) => {
                 let soonest = self.rtt.soonest();
-                let reliable = self.channels[ack.channel.index()].as_deref_mut();
-                let acked = reliable.and_then(|reliable| reliable.sender.acknowledge_all(now, ack.sequence, soonest));
+                let acked = match &mut self.channels[ack.channel.index()] {
+                    Some(reliable) => reliable.sender.acknowledge_all(now, ack.sequence, soonest),
+                    None => self.rested[ack.channel.index()].acknowledge(ack.sequence),
+                };
                 self.handle_acked(now, ack.channel, acked);
             }
             Packet::Acknowledge(ack) => {
                 let soonest = self.rtt.soonest();
-                let reliable = self.channels[ack.channel.index()].as_deref_mut();
-                let acked = reliable.and_then(|reliable| reliable.sender.acknowledge(now, ack.sequence, soonest));
+                let acked = match &mut self.channels[ack.channel.index()] {
+                    Some(reliable) => reliable.sender.acknowledge(now, ack.sequence, soonest),
+                    None => self.rested[ack.channel.index()].acknowledge(ack.sequence),
+                };
                 self.handle_acked(now, ack.channel, acked);
             }
             Packet::Data(message) => self.deliver_unreliable(Channel::Unreliable, datagram.slice_ref(message)),
@@ -179,28 +184,29 @@ impl Session {
             }
             Packet::Heartbeat => {
                 let answers = self.role == Role::Server && self.config.dialect.policies.answers_heartbeat;
-                if answers && now >= self.last_sent + HEARTBEAT_ANSWER_AFTER {
+                if answers && now >= self.last_sent.instant() + HEARTBEAT_ANSWER_AFTER {
                     self.outbox.heartbeat_due = true;
                 }
             }
             Packet::NetStatusRequest(request) => self.outbox.net_status_reply = Some(Box::new(request)),
-            Packet::NetStatusResponse(response) if self.clock.outstanding => {
+            Packet::NetStatusResponse(response) if self.clock.is_outstanding() => {
                 let clock = millis(self.epoch, now);
                 self.clock.answered(clock, &response, self.stats.datagrams_authentic);
             }
-            _ => self.stats.ignored += 1,
+            _ => self.stats.rare().ignored += 1,
         }
     }
 
     fn handle_reliable(&mut self, now: Instant, channel: ReliableChannel, sequence: u16, kind: Kind, body: Bytes) {
         let limits = self.recv_limits(now, channel);
         self.reliable(channel);
+        self.watch_quiet(now);
         let Some(reliable) = self.channels[channel.index()].as_deref_mut() else { return };
         match reliable.receiver.receive(now, sequence, kind, body, &limits, &mut self.inbox) {
             Ok(Received::InOrder) => {}
-            Ok(Received::Ahead) => self.stats.out_of_order += 1,
-            Ok(Received::Duplicate) => self.stats.duplicates += 1,
-            Ok(Received::BeyondWindow) => self.stats.beyond_window += 1,
+            Ok(Received::Ahead) => self.stats.rare().out_of_order += 1,
+            Ok(Received::Duplicate) => self.stats.rare().duplicates += 1,
+            Ok(Received::BeyondWindow) => self.stats.rare().beyond_window += 1,
             Err(corrupt) if reliable.receiver.is_broken() => return self.broken(corrupt.0),
             Err(corrupt) => return self.corrupt(corrupt.0),
         }
@@ -208,13 +214,13 @@ impl Session {
     }
 
     fn handle_acked(&mut self, now: Instant, channel: ReliableChannel, acked: Option<Acked>) {
-        let (Some(acked), Some(reliable)) = (acked, self.channels[channel.index()].as_deref_mut()) else {
-            self.stats.bogus_acks += 1;
+        let Some(acked) = acked else {
+            self.stats.rare().bogus_acks += 1;
             return;
         };
-        if acked.packets == 0 {
+        let Some(reliable) = self.channels[channel.index()].as_deref_mut().filter(|_| acked.packets > 0) else {
             return;
-        }
+        };
         self.backoff = 0;
         if let Some(age) = acked.late {
             self.rtt.late(age);
@@ -254,17 +260,17 @@ impl Session {
             *last = ordered.stamp;
             self.deliver_unreliable(channel, datagram.slice_ref(ordered.payload));
         } else {
-            self.stats.overtaken += 1;
+            self.stats.rare().overtaken += 1;
         }
     }
 
     fn deliver_unreliable(&mut self, channel: Channel, message: Bytes) {
         if message.is_empty() {
-            self.stats.ignored += 1;
+            self.stats.rare().ignored += 1;
         } else if self.inbox.has_room(self.config.recv_buffer) {
             self.inbox.push(channel, message);
         } else {
-            self.stats.unread_dropped += 1;
+            self.stats.rare().unread_dropped += 1;
         }
     }
 

@@ -1,6 +1,9 @@
 //! What a session takes, and the most that it can take.
 
-use super::{Event, Reliable, Session, TRANSFORM_OVERHEAD, outbox::Outbox};
+use super::{
+    Event, Session, TRANSFORM_OVERHEAD, clock::ClockSync, outbox::Outbox, rare::Rare, reliable::Reliable,
+    stats::Counters, timer::Timers,
+};
 use crate::{
     Pass, ReliableChannel, SessionConfig,
     channel::{
@@ -8,20 +11,21 @@ use crate::{
         recv::Receiver,
         send::{SendLimits, Sender},
     },
-    framing::MAX_INFLATED,
+    framing::{Framing, MAX_INFLATED},
 };
 
 impl Session {
     /// The memory that the session takes at this moment, in bytes: itself, messages that wait, packets under way or ahead of
-    /// a gap, half a message, and what keeps account of them. Not counted: receive buffers of which a few messages that wait
+    /// a gap, half a message, and what keeps account of them. Some hundred bytes that are allocated when first needed count
+    /// from the beginning. Not counted: receive buffers of which a few messages that wait
     /// are slices, transforms, and what the allocator adds.
     pub fn memory(&self) -> usize {
         let channels = self.channels.iter().flatten();
         let reliable: usize = channels
             .map(|reliable| size_of::<Reliable>() + reliable.sender.memory() + reliable.receiver.memory())
             .sum();
-        let events = self.events.capacity() * size_of::<Event>();
-        size_of::<Self>() + reliable + self.inbox.memory() + self.outbox.memory() + events
+        let events = self.rare.as_ref().map_or(0, |rare| rare.events.capacity() * size_of::<Event>());
+        size_of::<Self>() + BOXES + reliable + self.inbox.memory() + self.outbox.memory() + events
     }
 }
 
@@ -68,9 +72,13 @@ impl SessionConfig {
             + ReliableChannel::COUNT * channel
             + Inbox::memory_ceiling(self.recv_buffer, message.max(packet))
             + Outbox::memory_ceiling(self.send_buffer, datagram)
+            + BOXES
             + EVENTS * size_of::<Event>()
     }
 }
+
+/// What is made when first needed, and has one size.
+const BOXES: usize = size_of::<Rare>() + Timers::BOXED + Counters::BOXED + ClockSync::BOXED + Framing::BOXED;
 
 /// Events that no receipt has caused: connected, closed, and moves that follow each other before anybody looks.
 const EVENTS: usize = 16;

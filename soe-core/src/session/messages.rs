@@ -41,7 +41,7 @@ impl Session {
         }
         let limit = self.config.max_message_size;
         if message.payload.len() > limit {
-            return Err(SendError::TooLarge { message, limit });
+            return Err(SendError::TooLarge { message, limit: limit as u32 });
         }
         let channel = match message.channel {
             Channel::Reliable(channel) => Some(channel),
@@ -51,7 +51,7 @@ impl Session {
                 match self.config.oversized_unreliable {
                     _ if fits => None,
                     Oversized::Promote => Some(ReliableChannel::ZERO),
-                    Oversized::Refuse => return Err(SendError::TooLarge { message, limit }),
+                    Oversized::Refuse => return Err(SendError::TooLarge { message, limit: limit as u32 }),
                 }
             }
         };

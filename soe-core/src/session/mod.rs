@@ -13,6 +13,8 @@ mod messages;
 mod outbox;
 mod output;
 mod pacing;
+mod rare;
+mod reliable;
 mod stats;
 mod timeout;
 mod timer;
@@ -21,7 +23,7 @@ mod types;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::VecDeque, fmt, time::Instant};
+use std::{fmt, time::Instant};
 
 pub use self::stats::SessionStats;
 pub use self::types::{Event, Receipt, Transmit, Undelivered, Verdict};
@@ -37,6 +39,8 @@ use self::{
     keys::Hooks,
     outbox::Outbox,
     pacing::Pacing,
+    rare::Rare,
+    reliable::{Reliable, Rested},
     stats::Counters,
     timer::{Timer, Timers},
 };
@@ -46,11 +50,12 @@ use crate::{
         acks::AckPolicy,
         congestion::Congestion,
         inbox::Inbox,
-        recv::{Receiver, RecvLimits},
+        recv::RecvLimits,
         rtt::RttEstimator,
         send::{SendLimits, Sender},
     },
     framing::Framing,
+    moment::Moment,
 };
 
 /// Op code and stamp of an ordered message.
@@ -84,13 +89,6 @@ enum State {
     Closed(Box<Ending>),
 }
 
-/// Both directions of a reliable channel, made when first used.
-#[derive(Debug)]
-struct Reliable {
-    sender: Sender,
-    receiver: Receiver,
-}
-
 /// One session with one peer: the whole protocol, without a socket, a clock or a source of randomness.
 ///
 /// Drive it like this, in this order, whenever something has happened:
@@ -112,21 +110,22 @@ pub struct Session {
     role: Role,
     state: State,
     session_id: u32,
-    crc_seed: u32,
     /// There has been a response: until then, also when it never comes, nothing that arrives proves anything.
     negotiated: bool,
     /// The largest datagram agreed on, in bytes.
-    udp_length: usize,
+    udp_length: u16,
     framing: Framing,
     /// Where the clock that the wire speaks of starts.
-    epoch: Instant,
-    last_received: Instant,
-    last_sent: Instant,
+    epoch: Moment,
+    last_received: Moment,
+    last_sent: Moment,
     /// A client has reported itself connected; always true for a server.
     announced: bool,
     /// A valid datagram has come from the peer.
     confirmed: bool,
+    /// The channels in use, and where those that are not go on.
     channels: [Option<Box<Reliable>>; ReliableChannel::COUNT],
+    rested: [Rested; ReliableChannel::COUNT],
     inbox: Inbox,
     /// A reliable channel waits for the application to make room.
     stalled: bool,
@@ -136,25 +135,19 @@ pub struct Session {
     rtt: RttEstimator,
     congestion: Congestion,
     pacing: Pacing,
+    /// The channel that goes first among equals.
+    turn: u8,
     cadence: Cadence,
     /// Resend timers that have fired since the last acknowledgement of something new.
-    backoff: u32,
+    backoff: u8,
     send_hooks: Option<Box<Hooks>>,
     recv_hooks: Option<Box<Hooks>>,
     clock: ClockSync,
     timers: Timers,
-    events: VecDeque<Event>,
+    rare: Option<Box<Rare>>,
     receipts: u64,
-    /// When the request of this session was last answered again.
-    answered_at: Option<Instant>,
     /// Corrupt datagrams since the last wrong CRC: see [`corrupt`](Self::corrupt).
     strikes: u8,
-    /// When the last UnknownSender came, if nothing valid has come since.
-    unknown_sender_at: Option<Instant>,
-    /// Until when a remap is asked for, since an UnknownSender came.
-    remap_until: Option<Instant>,
-    /// When a remap was last asked for.
-    remap_asked_at: Option<Instant>,
     stats: Counters,
 }
 
@@ -165,16 +158,16 @@ impl Session {
             role,
             state,
             session_id,
-            crc_seed: 0,
             negotiated: false,
-            udp_length: config.udp_length as usize,
+            udp_length: config.udp_length as u16,
             framing: Framing::plain(),
-            epoch: now,
-            last_received: now,
-            last_sent: now,
+            epoch: now.into(),
+            last_received: now.into(),
+            last_sent: now.into(),
             announced: false,
             confirmed: false,
             channels: [const { None }; ReliableChannel::COUNT],
+            rested: [Rested::default(); ReliableChannel::COUNT],
             inbox: Inbox::default(),
             stalled: false,
             outbox: Outbox::default(),
@@ -182,19 +175,16 @@ impl Session {
             rtt: RttEstimator::default(),
             congestion,
             pacing: Pacing::default(),
+            turn: 0,
             cadence: Cadence::default(),
             backoff: 0,
             send_hooks: None,
             recv_hooks: None,
             clock: ClockSync::default(),
-            timers: Timers::new(now),
-            events: VecDeque::new(),
+            timers: Timers::default(),
+            rare: None,
             receipts: 0,
-            answered_at: None,
             strikes: 0,
-            unknown_sender_at: None,
-            remap_until: None,
-            remap_asked_at: None,
             stats: Counters::default(),
             config,
         }
@@ -202,7 +192,7 @@ impl Session {
 
     /// What happened, oldest first. [`Event::Closed`] is the last.
     pub fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        self.rare.as_mut()?.events.pop_front()
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do. `None`: never.
@@ -236,7 +226,7 @@ impl Session {
     /// The seed of the CRC, zero before the handshake. With the session id it is all that tells the peer from a stranger:
     /// keep it secret.
     pub fn crc_seed(&self) -> u32 {
-        self.crc_seed
+        self.framing.seed()
     }
 
     /// The configuration it was made with.
@@ -262,7 +252,7 @@ impl Session {
     /// taken, and no acknowledgement is owed.
     pub fn is_idle(&self) -> bool {
         let mut channels = self.channels.iter().flatten();
-        let idle = channels.all(|reliable| reliable.sender.is_idle() && reliable.receiver.is_idle());
+        let idle = channels.all(|reliable| reliable.is_idle());
         idle && self.inbox.is_empty() && !self.outbox.has_unreliable()
     }
 
@@ -291,7 +281,7 @@ impl Session {
                 .filter_map(Sender::oldest_first_sent)
                 .min()
                 .map(|sent| now.saturating_duration_since(sent)),
-            since_received: self.confirmed.then(|| now.saturating_duration_since(self.last_received)),
+            since_received: self.confirmed.then(|| now.saturating_duration_since(self.last_received.instant())),
             ..self.stats.snapshot()
         }
     }
@@ -301,21 +291,20 @@ impl Session {
         self.channels.iter().flatten().map(|reliable| reliable.sender.flying_bytes()).sum()
     }
 
-    fn reliable(&mut self, channel: ReliableChannel) -> &mut Reliable {
-        self.channels[channel.index()].get_or_insert_with(|| {
-            Box::new(Reliable { sender: Sender::new(channel), receiver: Receiver::new(channel) })
-        })
+    fn udp_length(&self) -> usize {
+        usize::from(self.udp_length)
     }
 
     /// The most bytes of one packet in a datagram of its own.
     fn packet_limit(&self) -> usize {
-        self.udp_length - self.framing.overhead()
+        self.udp_length() - self.framing.overhead()
     }
 
     /// The most bytes of an unreliable message, escape included.
     fn unreliable_limit(&self, channel: Channel) -> usize {
         // Before the response the overhead is not known; the most there can be is 4 bytes of CRC and 2 of flags.
-        let limit = if matches!(self.state, State::Connecting(_)) { self.udp_length - 6 } else { self.packet_limit() };
+        let limit =
+            if matches!(self.state, State::Connecting(_)) { self.udp_length() - 6 } else { self.packet_limit() };
         if channel == Channel::Unreliable { limit } else { limit - ORDERED_HEADER }
     }
 
@@ -344,7 +333,7 @@ impl Session {
 
     /// Delivers what waited for room.
     fn drain(&mut self) {
-        let limits = ReliableChannel::ALL.map(|channel| self.recv_limits(self.last_received, channel));
+        let limits = ReliableChannel::ALL.map(|channel| self.recv_limits(self.last_received.instant(), channel));
         let mut corrupt = None;
         self.stalled = false;
         for (limits, reliable) in limits.iter().zip(&mut self.channels) {

@@ -1,10 +1,10 @@
 //! What waits to leave, apart from the reliable channels.
 
-use std::{collections::VecDeque, time::Instant};
+use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use crate::{Channel, wire::NetStatusRequest};
+use crate::{Channel, moment::Moment, wire::NetStatusRequest};
 
 /// What one queued unreliable message costs beside its bytes.
 const MESSAGE_OVERHEAD: usize = 64;
@@ -12,14 +12,14 @@ const MESSAGE_OVERHEAD: usize = 64;
 /// What waits to leave, apart from the reliable channels.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
-    pub(super) unreliable: VecDeque<(Channel, Bytes)>,
-    pub(super) unreliable_bytes: usize,
+    /// Made when first used, and given back when the session rests.
+    waiting: Option<Box<Waiting>>,
+    pub(super) net_status_reply: Option<Box<NetStatusRequest>>,
+    pub(super) last_port_alive: Option<Moment>,
     /// The number of the next datagram.
     pub(super) datagrams: u64,
-    /// A sealed datagram that did not fit the run it was made for.
-    pub(super) held: Option<Box<[u8]>>,
     /// Packets of which the resend timer wants an answer: they go whatever the congestion window says.
-    pub(super) probes: usize,
+    pub(super) probes: u32,
     /// Something new was acknowledged by the datagram at hand.
     pub(super) acked: bool,
     pub(super) acks_due: bool,
@@ -27,53 +27,97 @@ pub(super) struct Outbox {
     pub(super) response_due: bool,
     pub(super) remap_due: bool,
     pub(super) net_status_due: bool,
-    pub(super) net_status_reply: Option<Box<NetStatusRequest>>,
     pub(super) port_alive_due: bool,
-    pub(super) last_port_alive: Option<Instant>,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    unreliable: VecDeque<(Channel, Bytes)>,
+    /// The bytes of `unreliable`, overhead included.
+    bytes: usize,
+    /// A sealed datagram that did not fit the run it was made for.
+    held: Option<Box<[u8]>>,
 }
 
 impl Outbox {
     pub(super) fn push_unreliable(&mut self, channel: Channel, message: Bytes) {
-        self.unreliable_bytes += message.len() + MESSAGE_OVERHEAD;
-        self.unreliable.push_back((channel, message));
+        let waiting = self.waiting.get_or_insert_default();
+        waiting.bytes += message.len() + MESSAGE_OVERHEAD;
+        waiting.unreliable.push_back((channel, message));
     }
 
     pub(super) fn pop_unreliable(&mut self) -> Option<(Channel, Bytes)> {
-        let (channel, message) = self.unreliable.pop_front()?;
-        self.unreliable_bytes -= message.len() + MESSAGE_OVERHEAD;
+        let waiting = self.waiting.as_mut()?;
+        let (channel, message) = waiting.unreliable.pop_front()?;
+        waiting.bytes -= message.len() + MESSAGE_OVERHEAD;
         Some((channel, message))
     }
 
+    /// The unreliable message that leaves next.
+    pub(super) fn first_unreliable(&self) -> Option<&(Channel, Bytes)> {
+        self.waiting.as_ref()?.unreliable.front()
+    }
+
+    /// All unreliable messages that wait.
+    pub(super) fn take_unreliable(&mut self) -> VecDeque<(Channel, Bytes)> {
+        let Some(waiting) = &mut self.waiting else { return VecDeque::new() };
+        waiting.bytes = 0;
+        std::mem::take(&mut waiting.unreliable)
+    }
+
+    /// Bytes of unreliable messages, overhead included.
     pub(super) fn unreliable_bytes(&self) -> usize {
-        self.unreliable_bytes
+        self.waiting.as_ref().map_or(0, |waiting| waiting.bytes)
+    }
+
+    pub(super) fn has_unreliable(&self) -> bool {
+        self.first_unreliable().is_some()
+    }
+
+    /// Keeps a sealed datagram that did not fit the run it was made for.
+    pub(super) fn hold(&mut self, datagram: &[u8]) {
+        self.waiting.get_or_insert_default().held = Some(datagram.into());
+    }
+
+    pub(super) fn take_held(&mut self) -> Option<Box<[u8]>> {
+        self.waiting.as_mut()?.held.take()
+    }
+
+    pub(super) fn has_held(&self) -> bool {
+        self.waiting.as_ref().is_some_and(|waiting| waiting.held.is_some())
     }
 
     /// Memory held at this moment.
     pub(super) fn memory(&self) -> usize {
         let reply = self.net_status_reply.as_ref().map_or(0, |_| size_of::<NetStatusRequest>());
-        let places = self.unreliable.capacity() * size_of::<(Channel, Bytes)>();
-        let messages = self.unreliable_bytes - self.unreliable.len() * MESSAGE_OVERHEAD;
-        messages + places + self.held.as_ref().map_or(0, |held| held.len()) + reply
+        reply + self.waiting.as_ref().map_or(0, |waiting| waiting.memory())
     }
 
     /// The most memory that this takes with a send buffer of so many bytes and datagrams of this size.
     pub(super) const fn memory_ceiling(buffer: usize, datagram: usize) -> usize {
         // A queue that has just grown is half empty.
         let places = 2 * (buffer / (MESSAGE_OVERHEAD + 1) + 2) * size_of::<(Channel, Bytes)>();
-        buffer + places + 2 * datagram + size_of::<NetStatusRequest>()
-    }
-
-    pub(super) fn has_unreliable(&self) -> bool {
-        !self.unreliable.is_empty()
+        size_of::<Waiting>() + buffer + places + 2 * datagram + size_of::<NetStatusRequest>()
     }
 
     /// Gives back memory that traffic has left behind.
     pub(super) fn shrink(&mut self) {
-        self.unreliable.shrink_to_fit();
+        self.waiting.take_if(|waiting| waiting.unreliable.is_empty() && waiting.held.is_none());
+        if let Some(waiting) = &mut self.waiting {
+            waiting.unreliable.shrink_to_fit();
+        }
     }
 
     /// Drops everything that waits; the numbering goes on.
     pub(super) fn clear(&mut self) {
         *self = Self { datagrams: self.datagrams, ..Self::default() };
+    }
+}
+
+impl Waiting {
+    fn memory(&self) -> usize {
+        let places = self.unreliable.capacity() * size_of::<(Channel, Bytes)>();
+        let messages = self.bytes - self.unreliable.len() * MESSAGE_OVERHEAD;
+        size_of::<Self>() + messages + places + self.held.as_ref().map_or(0, |held| held.len())
     }
 }

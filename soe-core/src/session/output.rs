@@ -26,7 +26,7 @@ impl Session {
     /// Appends what is to leave now to `buf`: one datagram, or a run of equal ones. Call until `None`, and send each run to
     /// the peer's address.
     pub fn poll_transmit(&mut self, now: Instant, buf: &mut Vec<u8>) -> Option<Transmit> {
-        if let Some(held) = self.outbox.held.take() {
+        if let Some(held) = self.outbox.take_held() {
             buf.extend_from_slice(&held);
             return Some(Transmit::single(held.len()));
         }
@@ -40,14 +40,14 @@ impl Session {
         };
         let mut transmit = Transmit::single(segment);
         // Only full datagrams come in runs; looking further behind a small one would find it larger.
-        while segment * 2 >= self.udp_length
+        while segment * 2 >= self.udp_length()
             && transmit.datagrams() < MAX_SEGMENTS
             && transmit.size + segment <= MAX_RUN
         {
             let before = buf.len();
             let Some(size) = self.next_datagram(now, buf) else { break };
             if size > segment {
-                self.outbox.held = Some(buf[before..].into());
+                self.outbox.hold(&buf[before..]);
                 buf.truncate(before);
                 break;
             }
@@ -63,7 +63,7 @@ impl Session {
     fn port_alive(&mut self, now: Instant, buf: &mut Vec<u8>) -> Transmit {
         let before = buf.len();
         wire::Packet::PortAlive.encode(buf);
-        self.outbox.last_port_alive = Some(now);
+        self.outbox.last_port_alive = Some(now.into());
         let mut transmit = Transmit::single(buf.len() - before);
         transmit.time_to_live = Some(self.config.port_alive_hops);
         transmit
@@ -94,7 +94,7 @@ impl Session {
             self.framing.seal(out, start);
             self.outbox.datagrams += 1;
             self.outbox.heartbeat_due = false;
-            self.last_sent = now;
+            self.last_sent = now.into();
         }
         let size = out.len() - start;
         self.stats.datagrams_sent += 1;
@@ -109,11 +109,11 @@ impl Session {
             return Some(Seal::Exempt);
         }
         if std::mem::take(&mut self.outbox.response_due) {
-            super::handshake::response(&self.config, self.session_id, self.crc_seed).encode(out);
+            super::handshake::response(&self.config, self.session_id, self.crc_seed()).encode(out);
             return Some(Seal::Exempt);
         }
         if std::mem::take(&mut self.outbox.remap_due) {
-            RemapConnection { session_id: self.session_id, crc_seed: self.crc_seed }.encode(out);
+            RemapConnection { session_id: self.session_id, crc_seed: self.crc_seed() }.encode(out);
             return Some(Seal::Exempt);
         }
         let (clock, sent, received) =
@@ -143,15 +143,13 @@ impl Session {
     /// The datagrams turned out smaller than this side assumed while it waited for the response: what no longer fits goes
     /// another way.
     pub(super) fn promote_oversized(&mut self) {
-        let waiting = std::mem::take(&mut self.outbox.unreliable);
-        self.outbox.unreliable_bytes = 0;
-        for (channel, message) in waiting {
+        for (channel, message) in self.outbox.take_unreliable() {
             if wire::escaped_len(&message) <= self.unreliable_limit(channel) {
                 self.outbox.push_unreliable(channel, message);
             } else if self.config.oversized_unreliable == Oversized::Promote {
                 self.push_reliable(ReliableChannel::ZERO, message, None);
             } else {
-                self.stats.oversized_dropped += 1;
+                self.stats.rare().oversized_dropped += 1;
             }
         }
     }
@@ -163,7 +161,7 @@ impl Session {
         match &self.state {
             State::Connecting(connecting) => connecting.request_due,
             _ => {
-                outbox.held.is_some()
+                outbox.has_held()
                     || outbox.response_due
                     || outbox.remap_due
                     || outbox.net_status_due
@@ -180,7 +178,8 @@ impl Session {
     pub(super) fn poll_receipts(&mut self) {
         for reliable in self.channels.iter_mut().flatten() {
             while let Some(id) = reliable.sender.poll_receipt() {
-                self.events.push_back(Event::Delivered(Receipt(id)));
+                let events = &mut self.rare.get_or_insert_default().events;
+                events.push_back(Event::Delivered(Receipt(id)));
             }
         }
     }

@@ -20,8 +20,6 @@ pub(super) struct Pacing {
     pacer: Pacer,
     /// Made when a channel has a trickle rate.
     trickles: Option<Box<[Pacer; ReliableChannel::COUNT]>>,
-    /// The channel that goes first among equals.
-    turn: u8,
 }
 
 impl Session {
@@ -39,12 +37,13 @@ impl Session {
     /// Lets time into the token buckets.
     pub(super) fn fill_pacers(&mut self, now: Instant) {
         if let Some(rate) = self.pace() {
-            self.pacing.pacer.fill(now, rate, BURST * self.udp_length);
+            self.pacing.pacer.fill(now, rate, BURST * self.udp_length());
         }
         for channel in ReliableChannel::ALL {
             if let Some(rate) = self.trickle(channel) {
+                let burst = self.udp_length();
                 let pacers = self.pacing.trickles.get_or_insert_default();
-                pacers[channel.index()].fill(now, rate, self.udp_length);
+                pacers[channel.index()].fill(now, rate, burst);
             }
         }
     }
@@ -71,8 +70,8 @@ impl Session {
 
     /// The channels in the order in which they may send: by priority, and in turns among equals.
     pub(super) fn send_order(&mut self) -> [ReliableChannel; ReliableChannel::COUNT] {
-        let turn = usize::from(self.pacing.turn);
-        self.pacing.turn = self.pacing.turn.wrapping_add(1);
+        let turn = usize::from(self.turn);
+        self.turn = self.turn.wrapping_add(1);
         let mut order = ReliableChannel::ALL;
         order.rotate_left(turn % ReliableChannel::COUNT);
         order.sort_by_key(|channel| self.config.channels[channel.index()].priority);

@@ -83,47 +83,70 @@ pub struct SessionStats {
     pub since_received: Option<Duration>,
 }
 
-/// Makes the struct of what is counted, and its way into a snapshot: a snapshot's gauges would weigh on every session.
+/// Makes the structs of what is counted, and their way into a snapshot: a snapshot's gauges would weigh on every session.
 macro_rules! counters {
-    ($($name:ident),* $(,)?) => {
+    (common: $($name:ident),*; rare: $($rare:ident),* $(,)?) => {
         /// What a session counts as it goes; [`SessionStats`] says what each means.
         #[derive(Clone, Debug, Default)]
         pub(super) struct Counters {
             $(pub(super) $name: u64,)*
+            /// Made when one of them is first counted.
+            rare: Option<Box<RareCounters>>,
+        }
+
+        /// What many sessions never count.
+        #[derive(Clone, Debug, Default)]
+        pub(super) struct RareCounters {
+            $(pub(super) $rare: u64,)*
         }
 
         impl Counters {
             pub(super) fn snapshot(&self) -> SessionStats {
-                SessionStats { $($name: self.$name,)* ..SessionStats::default() }
+                let mut stats = SessionStats { $($name: self.$name,)* ..SessionStats::default() };
+                if let Some(rare) = &self.rare {
+                    $(stats.$rare = rare.$rare;)*
+                }
+                stats
             }
         }
     };
 }
 
+impl Counters {
+    /// What may be allocated beside it.
+    pub(super) const BOXED: usize = size_of::<RareCounters>();
+
+    pub(super) fn rare(&mut self) -> &mut RareCounters {
+        self.rare.get_or_insert_default()
+    }
+}
+
 counters!(
-    datagrams_sent,
-    datagrams_received,
-    datagrams_authentic,
-    bytes_sent,
-    bytes_received,
-    messages_sent,
-    messages_received,
-    message_bytes_sent,
-    message_bytes_received,
-    crc_rejects,
-    malformed,
-    ignored,
-    duplicates,
-    out_of_order,
-    beyond_window,
-    overtaken,
-    unread_dropped,
-    oversized_dropped,
-    bogus_acks,
-    reliable_sent,
-    resent_lost,
-    resent_timeout,
-    redundant_copies,
-    resend_timeouts,
-    unknown_sender,
+    common:
+        datagrams_sent,
+        datagrams_received,
+        datagrams_authentic,
+        bytes_sent,
+        bytes_received,
+        messages_sent,
+        messages_received,
+        message_bytes_sent,
+        message_bytes_received,
+        reliable_sent;
+    rare:
+        crc_rejects,
+        malformed,
+        ignored,
+        duplicates,
+        out_of_order,
+        beyond_window,
+        overtaken,
+        unread_dropped,
+        oversized_dropped,
+        bogus_acks,
+        resent_lost,
+        resent_timeout,
+        redundant_copies,
+        resend_timeouts,
+        unknown_sender,
 );

@@ -496,7 +496,7 @@ fn an_overflow_gives_the_message_back_or_ends_the_session_by_choice() {
 fn a_client_knows_its_servers_clock() {
     let mut link = Link::plain();
     let now = link.now + Duration::from_secs(1);
-    let server = link.server().epoch;
+    let server = link.server().epoch.instant();
     let expected = now.duration_since(server).as_millis() as u32;
     let clock = link.client.server_clock(now).unwrap();
     assert!(clock.abs_diff(expected) <= 1, "{clock} {expected}");
@@ -564,4 +564,37 @@ fn unknown_sender_from_a_server_that_forgot_us_ends_the_session() {
     }
     let closed = link.client.closed().unwrap();
     assert_eq!(closed.reason, DisconnectReason::UnreachableConnection);
+}
+
+#[test]
+fn a_channel_that_has_rested_goes_on_where_it_was() {
+    let mut link = Link::plain();
+    for round in 0..3u8 {
+        let large = pattern(20_000, round);
+        link.client.send(large.clone().into()).unwrap();
+        link.server().send(pattern(300, round).into()).unwrap();
+        link.flush();
+        let (data, of_server) = (link.wires[0][0].1.clone(), link.wires[1][0].1.clone());
+        link.run(Duration::from_secs(1));
+        let mut late = vec![0, 0x15, 0, 0];
+        link.client.framing.seal(&mut late, 0);
+        assert_eq!(link.received(), [large]);
+        assert_eq!(link.client.recv().map(|message| message.payload), Some(pattern(300, round)));
+        assert!(link.client.channels[0].is_some() && link.server().channels[0].is_some());
+        link.run(Duration::from_secs(12));
+        assert!(link.client.channels[0].is_none() && link.server().channels[0].is_none(), "both rest");
+        // What comes late or twice finds them as they were.
+        let acks = (link.sent[0], link.sent[1]);
+        link.put(false, &data);
+        link.put(true, &of_server);
+        link.put(false, &late);
+        link.run(100 * MS);
+        assert!(link.sent[0] > acks.0 + 2 && link.sent[1] > acks.1 + 1, "what came twice is acknowledged again");
+        assert_eq!((link.received(), link.client.recv()), (Vec::new(), None));
+        let (now, client) = (link.now, link.client.stats(link.now));
+        let server = link.server().stats(now);
+        assert!(server.duplicates > u64::from(round) && client.duplicates > u64::from(round));
+        assert_eq!((client.bogus_acks, server.bogus_acks), (0, 0));
+        link.run(Duration::from_secs(12));
+    }
 }

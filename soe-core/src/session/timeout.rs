@@ -8,7 +8,7 @@ use crate::{Closed, DisconnectReason, Origin};
 /// The resend timer doubles up to this, so that a link that comes back is noticed soon.
 const MAX_RESEND_INTERVAL: Duration = Duration::from_secs(2);
 /// Resend timers in a row without any acknowledgement after which the path counts as a new one.
-const PERSISTENT: u32 = 3;
+const PERSISTENT: u8 = 3;
 /// UnknownSender must have come again within this long before the deadline to count as still coming.
 const UNKNOWN_SENDER_FRESH: Duration = Duration::from_secs(2);
 /// A peer is asked for a sign of life in this last part of the inactivity time-out: 1/8, so that by default its heartbeat
@@ -63,7 +63,7 @@ impl Session {
     }
 
     fn heartbeat_timer(&mut self, now: Instant) {
-        let deadline = self.last_sent + self.config.heartbeat_after;
+        let deadline = self.last_sent.instant() + self.config.heartbeat_after;
         if deadline <= now {
             self.outbox.heartbeat_due = true;
         }
@@ -73,7 +73,7 @@ impl Session {
     /// Memory that traffic has left behind goes back when nothing is under way; now and then, not between two messages.
     fn quiet_timer(&mut self, now: Instant) {
         if self.is_idle() {
-            self.shrink();
+            self.shrink(now);
         } else {
             self.timers.set(Timer::Quiet, now + QUIET);
         }
@@ -88,7 +88,8 @@ impl Session {
 
     fn port_alive_timer(&mut self, now: Instant) {
         let interval = self.config.port_alive_interval;
-        let deadline = self.last_sent.max(self.outbox.last_port_alive.unwrap_or(self.last_sent)) + interval;
+        let deadline =
+            self.outbox.last_port_alive.max(Some(self.last_sent)).unwrap_or(self.last_sent).instant() + interval;
         self.outbox.port_alive_due = deadline <= now;
         self.timers.set(Timer::PortAlive, if deadline <= now { now + interval } else { deadline });
     }
@@ -99,14 +100,15 @@ impl Session {
     pub fn handle_remap(&mut self, now: Instant) {
         if matches!(self.state, State::Open | State::Closing(_)) {
             self.heard(now);
-            self.events.push_back(super::Event::Remapped);
+            self.push_event(super::Event::Remapped);
         }
     }
 
     fn inactivity_timer(&mut self, now: Instant) {
         let timeout = self.config.inactivity_timeout;
-        let deadline = self.last_received + timeout;
-        let ask = self.last_received + first_silence(timeout);
+        let last = self.last_received.instant();
+        let deadline = last + timeout;
+        let ask = last + first_silence(timeout);
         if deadline <= now {
             self.end(now, Closed::new(Origin::Transport, DisconnectReason::Timeout), true);
         } else if ask <= now {
@@ -130,38 +132,41 @@ impl Session {
 
     /// UnknownSender came. Anybody can send it, so it only makes a client ask: to be remapped, and for a sign of life.
     pub(super) fn unknown_sender(&mut self, now: Instant) {
-        self.stats.unknown_sender += 1;
+        self.stats.rare().unknown_sender += 1;
         if !matches!(self.state, State::Open | State::Closing(_)) || !self.is_client() {
             return;
         }
-        if self.remap_until.is_none() {
-            self.remap_until = Some(now + self.config.remap_timeout);
-        }
-        self.unknown_sender_at = Some(now);
+        let until = now + self.config.remap_timeout;
+        let rare = self.rare();
+        rare.remap_until.get_or_insert_with(|| until.into());
+        rare.unknown_sender_at = Some(now.into());
         // However often the server answers in between: whoever keeps sending these must not keep both sides busy.
-        if self.remap_asked_at.is_some_and(|last| now < last + REMAP_INTERVAL) {
+        if rare.remap_asked_at.is_some_and(|last| now < last.instant() + REMAP_INTERVAL) {
             return;
         }
         self.ask_for_remap(now);
     }
 
     fn ask_for_remap(&mut self, now: Instant) {
-        self.remap_asked_at = Some(now);
-        self.outbox.remap_due = true;
-        self.outbox.net_status_due = true;
+        let rare = self.rare();
+        rare.remap_asked_at = Some(now.into());
         // Either of the two, or the answer, may be lost.
         let again = now + REMAP_RETRY;
-        self.timers.set(Timer::Remap, self.remap_until.map_or(again, |until| until.min(again)));
+        let again = rare.remap_until.map_or(again, |until| until.instant().min(again));
+        self.outbox.remap_due = true;
+        self.outbox.net_status_due = true;
+        self.timers.set(Timer::Remap, again);
     }
 
     /// The server has sent nothing valid since it was asked for a remap: once more, until the time for that is over.
     fn remap_timer(&mut self, now: Instant) {
-        if self.remap_until.is_some_and(|until| now < until) {
+        let rare = self.rare();
+        if rare.remap_until.is_some_and(|until| now < until.instant()) {
             self.ask_for_remap(now);
             return;
         }
-        self.remap_until = None;
-        if self.unknown_sender_at.is_some_and(|last| now < last + UNKNOWN_SENDER_FRESH) {
+        rare.remap_until = None;
+        if rare.unknown_sender_at.is_some_and(|last| now < last.instant() + UNKNOWN_SENDER_FRESH) {
             self.unanswered(now, DisconnectReason::UnreachableConnection);
         }
     }
@@ -181,9 +186,9 @@ impl Session {
             }
         }
         if probes > 0 {
-            self.backoff += 1;
-            self.stats.resend_timeouts += 1;
-            self.outbox.probes = probes;
+            self.backoff = self.backoff.saturating_add(1);
+            self.stats.rare().resend_timeouts += 1;
+            self.outbox.probes = u32::try_from(probes).unwrap_or(u32::MAX);
             if self.backoff == PERSISTENT {
                 self.congestion.persistent();
             }
@@ -193,7 +198,7 @@ impl Session {
 
     fn resend_interval(&self) -> Duration {
         let timeout = self.rtt.timeout();
-        (timeout * 2u32.pow(self.backoff.min(8))).min(MAX_RESEND_INTERVAL.max(timeout))
+        (timeout * 2u32.pow(u32::from(self.backoff.min(8)))).min(MAX_RESEND_INTERVAL.max(timeout))
     }
 
     /// Looks for packets that later ones have overtaken, and sets the resend timer anew.
@@ -214,17 +219,6 @@ impl Session {
             self.outbox.probes = 0;
         }
         self.timers.set(Timer::Resend, deadline);
-    }
-
-    /// Gives back memory that bursts have left behind.
-    fn shrink(&mut self) {
-        for reliable in self.channels.iter_mut().flatten() {
-            reliable.sender.shrink();
-            reliable.receiver.shrink();
-        }
-        self.events.shrink_to_fit();
-        self.inbox.shrink();
-        self.outbox.shrink();
     }
 }
 

@@ -1,29 +1,28 @@
 //! What a session waits for, and until when.
 
-use std::{
-    num::NonZeroU64,
-    time::{Duration, Instant},
-};
+use std::time::Instant;
+
+use crate::moment::Moment;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 pub(crate) enum Timer {
-    /// The next session request, or the next opener while the server is silent.
-    Handshake,
-    /// The end of negotiating, or of waiting for a refusal.
-    Connect,
     /// Acknowledgements fall due.
     Ack,
     /// A packet crosses the threshold of loss, or the resend timer fires.
     Resend,
     Heartbeat,
     Inactivity,
-    NetStatus,
     /// Pacing, or a trickle rate, allows more.
     Pace,
-    PortAlive,
     /// Time to give memory back, if the session rests.
     Quiet,
+    /// The next session request, or the next opener while the server is silent.
+    Handshake,
+    /// The end of negotiating, or of waiting for a refusal.
+    Connect,
+    NetStatus,
+    PortAlive,
     /// The end of tolerance for ICMP errors.
     Icmp,
     /// The next request for a remap, or the end of asking.
@@ -34,17 +33,21 @@ pub(crate) enum Timer {
 
 impl Timer {
     const COUNT: usize = Self::Close as usize + 1;
+    /// Those that any session may have set: the first ones.
+    const COMMON: usize = Self::Quiet as usize + 1;
+    /// Those that most sessions of a server never set while they last.
+    const RARE: usize = Self::COUNT - Self::COMMON;
     const ALL: [Self; Self::COUNT] = [
-        Self::Handshake,
-        Self::Connect,
         Self::Ack,
         Self::Resend,
         Self::Heartbeat,
         Self::Inactivity,
-        Self::NetStatus,
         Self::Pace,
-        Self::PortAlive,
         Self::Quiet,
+        Self::Handshake,
+        Self::Connect,
+        Self::NetStatus,
+        Self::PortAlive,
         Self::Icmp,
         Self::Remap,
         Self::Close,
@@ -52,60 +55,77 @@ impl Timer {
 }
 
 /// One deadline a timer; `None` means never.
-///
-/// Deadlines are nanoseconds from a common start, plus one: half the size of an instant, which counts where ten thousand
-/// sessions are idle.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Timers {
-    start: Instant,
-    deadlines: [Option<NonZeroU64>; Timer::COUNT],
+    common: [Option<Moment>; Timer::COMMON],
+    /// Made when one of them is first set.
+    rare: Option<Box<[Option<Moment>; Timer::RARE]>>,
 }
 
 impl Timers {
-    /// No timer is set. `start` is not after any deadline to come; one before it counts as expired.
-    pub(crate) fn new(start: Instant) -> Self {
-        Self { start, deadlines: [None; Timer::COUNT] }
-    }
+    /// What may be allocated beside it.
+    pub(crate) const BOXED: usize = Timer::RARE * size_of::<Option<Moment>>();
 
     pub(crate) fn set(&mut self, timer: Timer, deadline: impl Into<Option<Instant>>) {
-        self.deadlines[timer as usize] = deadline.into().map(|deadline| {
-            let nanos = deadline.saturating_duration_since(self.start).as_nanos();
-            NonZeroU64::MIN.saturating_add(u64::try_from(nanos).unwrap_or(u64::MAX))
-        });
+        let deadline = deadline.into().map(Moment::from);
+        match (timer as usize).checked_sub(Timer::COMMON) {
+            None => self.common[timer as usize] = deadline,
+            Some(rare) if deadline.is_some() => self.rare.get_or_insert_default()[rare] = deadline,
+            Some(_) => self.stop(timer),
+        }
     }
 
     pub(crate) fn stop(&mut self, timer: Timer) {
-        self.deadlines[timer as usize] = None;
+        match (timer as usize).checked_sub(Timer::COMMON) {
+            None => self.common[timer as usize] = None,
+            Some(rare) => {
+                if let Some(deadlines) = &mut self.rare {
+                    deadlines[rare] = None;
+                }
+            }
+        }
     }
 
     pub(crate) fn stop_all(&mut self) {
-        self.deadlines = [None; Timer::COUNT];
+        *self = Self::default();
     }
 
     pub(crate) fn is_set(&self, timer: Timer) -> bool {
-        self.deadlines[timer as usize].is_some()
+        self.deadline(timer).is_some()
     }
 
     /// The earliest deadline.
     pub(crate) fn next(&self) -> Option<Instant> {
-        self.deadlines.iter().flatten().min().map(|&deadline| self.instant(deadline))
+        let rare = self.rare.as_deref().map_or(&[][..], |rare| rare);
+        self.common.iter().chain(rare).flatten().min().map(|deadline| deadline.instant())
     }
 
     /// Takes a timer that has expired; call until `None`.
     pub(crate) fn expire(&mut self, now: Instant) -> Option<Timer> {
-        let expired = |timer: &Timer| self.deadlines[*timer as usize].is_some_and(|at| self.instant(at) <= now);
+        let now = Moment::from(now);
+        let expired = |timer: &Timer| self.deadline(*timer).is_some_and(|deadline| deadline <= now);
         let timer = Timer::ALL.into_iter().find(expired)?;
         self.stop(timer);
         Some(timer)
     }
 
-    fn instant(&self, deadline: NonZeroU64) -> Instant {
-        self.start + Duration::from_nanos(deadline.get() - 1)
+    /// Gives back memory that is not needed any more.
+    pub(crate) fn shrink(&mut self) {
+        self.rare.take_if(|rare| rare.iter().all(Option::is_none));
+    }
+
+    fn deadline(&self, timer: Timer) -> Option<Moment> {
+        match (timer as usize).checked_sub(Timer::COMMON) {
+            None => self.common[timer as usize],
+            Some(rare) => self.rare.as_ref().and_then(|deadlines| deadlines[rare]),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use proptest::{collection::vec, prelude::*};
 
     use super::*;
@@ -113,7 +133,7 @@ mod tests {
     #[test]
     fn timers_expire_at_their_deadline_and_once() {
         let start = Instant::now();
-        let mut timers = Timers::new(start);
+        let mut timers = Timers::default();
         let (early, late) = (start + Duration::from_nanos(5), start + Duration::from_secs(100_000));
         timers.set(Timer::Ack, late);
         timers.set(Timer::Close, early);
@@ -125,20 +145,12 @@ mod tests {
         assert_eq!(timers.next(), None);
     }
 
-    #[test]
-    fn a_deadline_before_the_start_has_expired() {
-        let start = Instant::now() + Duration::from_secs(10);
-        let mut timers = Timers::new(start);
-        timers.set(Timer::Pace, start - Duration::from_secs(5));
-        assert_eq!(timers.expire(start), Some(Timer::Pace));
-    }
-
     proptest! {
         #[test]
         fn timers_do_as_a_list_of_deadlines_does(ops in vec((0..Timer::COUNT, 0u64..50, 0..4u8), 0..200)) {
             let start = Instant::now();
             let at = |millis| start + Duration::from_millis(millis);
-            let (mut timers, mut model) = (Timers::new(start), [None; Timer::COUNT]);
+            let (mut timers, mut model) = (Timers::default(), [None; Timer::COUNT]);
             for (index, millis, op) in ops {
                 let timer = Timer::ALL[index];
                 match op {

@@ -1,0 +1,111 @@
+//! Times in half the bytes and less, for what every session keeps: thousands of them are idle.
+
+use std::{
+    fmt,
+    num::{NonZeroU32, NonZeroU64},
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
+
+/// The first instant that was made a moment: what moments are counted from. Which one it is makes no difference.
+static ANCHOR: OnceLock<Instant> = OnceLock::new();
+/// The count at the anchor, so that there is room before it: more than a hundred years.
+const ANCHOR_COUNT: u64 = 1 << 62;
+
+/// An instant in 8 bytes, with or without an `Option`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Moment(NonZeroU64);
+
+impl Moment {
+    pub(crate) fn instant(self) -> Instant {
+        let anchor = *ANCHOR.get().expect("a moment exists, so the first one has set the anchor");
+        let count = self.0.get();
+        let moved = match count.checked_sub(ANCHOR_COUNT) {
+            Some(after) => anchor.checked_add(Duration::from_nanos(after)),
+            None => anchor.checked_sub(Duration::from_nanos(ANCHOR_COUNT - count)),
+        };
+        // It was an instant before: only one beyond those hundred years is none any more.
+        moved.unwrap_or(anchor)
+    }
+}
+
+impl From<Instant> for Moment {
+    fn from(instant: Instant) -> Self {
+        let anchor = *ANCHOR.get_or_init(|| instant);
+        let count = match instant.checked_duration_since(anchor) {
+            Some(after) => ANCHOR_COUNT.saturating_add(nanos(after)),
+            None => ANCHOR_COUNT.saturating_sub(nanos(anchor - instant)),
+        };
+        Self(NonZeroU64::new(count).unwrap_or(NonZeroU64::MIN))
+    }
+}
+
+impl fmt::Debug for Moment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.instant().fmt(f)
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// A duration in whole microseconds, in 4 bytes with or without an `Option`: up to an hour, which is enough for round trips.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Span(NonZeroU32);
+
+impl Span {
+    pub(crate) const ZERO: Self = Self(NonZeroU32::MIN);
+
+    pub(crate) fn duration(self) -> Duration {
+        Duration::from_micros(u64::from(self.0.get() - 1))
+    }
+}
+
+impl From<Duration> for Span {
+    fn from(duration: Duration) -> Self {
+        Self(NonZeroU32::MIN.saturating_add(u32::try_from(duration.as_micros()).unwrap_or(u32::MAX)))
+    }
+}
+
+impl Default for Span {
+    fn default() -> Self {
+        Self::ZERO
+    }
+}
+
+impl fmt::Debug for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.duration().fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_is_the_instant_it_was_made_of_before_and_after_the_anchor() {
+        let now = Instant::now();
+        let _ = Moment::from(now);
+        for seconds in [0, 1, 3_600, 1_000_000] {
+            let (later, earlier) = (now + Duration::new(seconds, 7), now - Duration::new(seconds.min(60), 7));
+            assert_eq!(Moment::from(later).instant(), later);
+            assert_eq!(Moment::from(earlier).instant(), earlier);
+            assert!(Moment::from(earlier) < Moment::from(now) && Moment::from(now) < Moment::from(later));
+        }
+    }
+
+    #[test]
+    fn a_span_keeps_microseconds_and_never_wraps() {
+        let span = |duration| Span::from(duration).duration();
+        assert_eq!(span(Duration::ZERO), Duration::ZERO);
+        assert_eq!(span(Duration::from_nanos(50_123_999)), Duration::from_micros(50_123));
+        assert!(span(Duration::from_secs(1 << 40)) > Duration::from_secs(4_000));
+    }
+
+    #[test]
+    fn an_option_takes_no_more() {
+        assert_eq!((size_of::<Option<Moment>>(), size_of::<Option<Span>>()), (8, 4));
+    }
+}

@@ -1,0 +1,52 @@
+//! What few sessions need at any moment.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use super::{Event, Session};
+use crate::moment::Moment;
+
+/// What few sessions need at any moment: made when first needed, and given back when the session rests.
+#[derive(Debug, Default)]
+pub(super) struct Rare {
+    pub(super) events: VecDeque<Event>,
+    /// When the request of this session was last answered again.
+    pub(super) answered_at: Option<Moment>,
+    /// When the last UnknownSender came, if nothing valid has come since.
+    pub(super) unknown_sender_at: Option<Moment>,
+    /// Until when a remap is asked for, since an UnknownSender came.
+    pub(super) remap_until: Option<Moment>,
+    /// When a remap was last asked for.
+    pub(super) remap_asked_at: Option<Moment>,
+}
+
+/// What happened longer ago limits nothing any more.
+const FORGOTTEN: Duration = Duration::from_secs(4);
+
+impl Rare {
+    /// Whether nothing in it matters any more.
+    fn is_spent(&self, now: Instant) -> bool {
+        let moments = [self.answered_at, self.unknown_sender_at, self.remap_until, self.remap_asked_at];
+        self.events.is_empty() && moments.into_iter().flatten().all(|at| at.instant() + FORGOTTEN <= now)
+    }
+}
+
+impl Session {
+    /// For who has something to put there.
+    pub(super) fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
+    pub(super) fn push_event(&mut self, event: Event) {
+        self.rare().events.push_back(event);
+    }
+
+    pub(super) fn shrink_rare(&mut self, now: Instant) {
+        self.rare.take_if(|rare| rare.is_spent(now));
+        if let Some(rare) = &mut self.rare {
+            rare.events.shrink_to_fit();
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! The reliable channels of a session: whole while something is under way, a pair of numbers while they rest.
+
+use std::time::Instant;
+
+use super::Session;
+use crate::{
+    ReliableChannel,
+    channel::{
+        flight::Acked,
+        recv::Receiver,
+        send::Sender,
+        sequence::{folded, widen_acked},
+    },
+};
+
+/// Both directions of a reliable channel, made when something is to travel on it.
+#[derive(Debug)]
+pub(super) struct Reliable {
+    pub(super) sender: Sender,
+    pub(super) receiver: Receiver,
+}
+
+impl Reliable {
+    pub(super) fn is_idle(&self) -> bool {
+        self.sender.is_idle() && self.receiver.is_idle()
+    }
+}
+
+/// Where a channel goes on that has rested, or begins: all that its next packets depend on.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Rested {
+    /// The next sequence to send.
+    next: u32,
+    /// The next sequence to arrive.
+    expected: u32,
+}
+
+impl Rested {
+    fn of(reliable: &Reliable) -> Self {
+        Self { next: folded(reliable.sender.next_sequence()), expected: folded(reliable.receiver.expected()) }
+    }
+
+    /// What an acknowledgement tells while nothing is under way: nothing. `None`: that was never sent.
+    pub(super) fn acknowledge(self, wire: u16) -> Option<Acked> {
+        widen_acked(wire, u64::from(self.next)).map(|_| Acked::default())
+    }
+}
+
+impl Session {
+    pub(super) fn reliable(&mut self, channel: ReliableChannel) -> &mut Reliable {
+        let Rested { next, expected } = self.rested[channel.index()];
+        self.channels[channel.index()].get_or_insert_with(|| {
+            let sender = Sender::starting_at(channel, u64::from(next));
+            Box::new(Reliable { sender, receiver: Receiver::starting_at(channel, u64::from(expected)) })
+        })
+    }
+
+    /// Gives back memory that traffic has left behind, and the channels on which nothing is under way.
+    pub(super) fn shrink(&mut self, now: Instant) {
+        for (reliable, rested) in self.channels.iter_mut().zip(&mut self.rested) {
+            if let Some(idle) = reliable.take_if(|reliable| reliable.is_idle()) {
+                *rested = Rested::of(&idle);
+            }
+        }
+        self.shrink_rare(now);
+        self.timers.shrink();
+        self.inbox.shrink();
+        self.outbox.shrink();
+    }
+}
