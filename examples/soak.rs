@@ -139,7 +139,7 @@ fn progress(start: Instant, tally: &Tally, listener: &SoeListener, samples: &[u6
         stats.socket.sessions,
         read(&tally.reconnected),
         read(&tally.hostile),
-        stats.socket.kernel_drops.map_or_else(|| "unknown".to_owned(), |drops| drops.to_string()),
+        listener.kernel_drops().map_or_else(|| "unknown".to_owned(), |drops| drops.to_string()),
         samples.last().copied().unwrap_or_default() >> 10,
     )
 }

@@ -89,7 +89,9 @@ async fn serve(spec: &Spec, tuning: Tuning, ready: impl FnOnce(SocketAddr)) -> R
     let counted = Arc::clone(&listener);
     count_sent_with(move || counted.stats().socket.datagrams_sent);
     let (players, newcomers) = unbounded_channel();
-    tokio::spawn(update_all(newcomers));
+    if spec.kind == Kind::Game {
+        tokio::spawn(update_all(newcomers));
+    }
     while let Some(incoming) = listener.accept().await {
         let session = incoming.accept();
         let duty = Duty::new(spec);

@@ -23,7 +23,7 @@ use crate::{
     socket::AsyncUdp,
     state::End,
     stats::SocketStats,
-    udp::{DropCounter, KernelUdp, canonical, unspecified_for},
+    udp::{KernelUdp, canonical, unspecified_for},
 };
 
 /// A UDP socket that opens sessions, several if need be, each to another address.
@@ -59,8 +59,7 @@ impl SoeConnector {
     /// See [`SoeConnector::bind`].
     pub async fn bind_with(address: impl ToSocketAddrs, config: SocketConfig) -> Result<Self, BindError> {
         let socket = bind_first(address, |address| KernelUdp::bind(address, &config, false)).await?;
-        let drops = socket.drop_counter();
-        Self::start(Box::new(socket), drops, config.busy_poll)
+        Self::start(Box::new(socket), config.busy_poll)
     }
 
     /// Opens sessions from a socket of the caller's, for simulated networks.
@@ -69,14 +68,14 @@ impl SoeConnector {
     ///
     /// If the socket does not know its address.
     pub fn from_socket(socket: Box<dyn AsyncUdp>) -> Result<Self, BindError> {
-        Self::start(socket, None, BusyPoll::Never)
+        Self::start(socket, BusyPoll::Never)
     }
 
-    fn start(socket: Box<dyn AsyncUdp>, drops: Option<DropCounter>, busy_poll: BusyPoll) -> Result<Self, BindError> {
+    fn start(socket: Box<dyn AsyncUdp>, busy_poll: BusyPoll) -> Result<Self, BindError> {
         let address = local_address(&*socket)?;
         let secrets = Secrets::new(socket.secrets_seed());
         let directory = Arc::new(Directory::new(None, usize::MAX));
-        let shared = Shared::new(directory, address, Handle::current(), drops);
+        let shared = Shared::new(directory, address, Handle::current(), None);
         Driver::spawn(Arc::clone(&shared), socket, busy_poll);
         Ok(Self { shared, secrets })
     }

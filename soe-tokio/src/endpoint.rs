@@ -29,6 +29,7 @@ pub(crate) struct Shared {
     pub(crate) runtime: Handle,
     pub(crate) directory: Arc<Directory>,
     pub(crate) counters: Counters,
+    /// Where the kernel counts what a listener's socket could not keep.
     pub(crate) drops: Option<DropCounter>,
     /// Sessions that were opened on this socket and have not been forgotten.
     pub(crate) sessions: AtomicUsize,

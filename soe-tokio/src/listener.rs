@@ -146,6 +146,15 @@ impl SoeListener {
         ListenerStats { socket: SocketStats::total(&shards), shards, admission, memory_held, memory_overflows }
     }
 
+    /// Datagrams that the kernel dropped because a receive buffer was full (see [`crate::SocketConfig::recv_buffer`]), on all
+    /// sockets together. `None` where it does not say; on Linux it does, to who may read /proc.
+    ///
+    /// The kernel lists every UDP socket of the system for it, which takes tens of milliseconds where there are ten thousand:
+    /// ask now and then, not for every datagram.
+    pub fn kernel_drops(&self) -> Option<u64> {
+        self.sockets.iter().map(|socket| socket.drops?.read()).sum()
+    }
+
     /// Puts the limits of `limits` in force for strangers from now on: sessions, strangers remembered, rates. Its session
     /// configurations, filter and other choices are not looked at. What is over a lowered limit already stays.
     pub fn set_limits(&self, limits: &AdmissionConfig) {

@@ -174,12 +174,12 @@ impl Peer {
         self.pass_on(state, wakers);
         state.collect_flushers(self, wakers);
         if state.session.is_drained() {
-            timers.set(self, state.armed.take(), None);
+            timers.set(now, self, state.armed.take(), None);
             return Served::Over;
         }
         if state.is_late() {
             let next = state.session.poll_timeout();
-            timers.set(self, std::mem::replace(&mut state.armed, next), next);
+            timers.set(now, self, std::mem::replace(&mut state.armed, next), next);
         }
         if taken >= BYTES_PER_ROUND {
             state.dirty = true;
@@ -214,7 +214,7 @@ impl Peer {
         }
         // Now, and not only after the flush: time passes while the socket is full, too.
         if let Some(deadline) = state.session.poll_timeout().filter(|deadline| *deadline > now) {
-            timers.set(self, None, Some(deadline));
+            timers.set(now, self, None, Some(deadline));
             state.armed = Some(deadline);
         }
         is_due && !std::mem::replace(&mut state.dirty, true)

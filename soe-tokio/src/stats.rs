@@ -28,9 +28,6 @@ pub struct SocketStats {
     pub receive_errors: u64,
     /// Reports that somebody could not be reached (ICMP).
     pub unreachable_reports: u64,
-    /// Datagrams that the kernel dropped because the receive buffer was full (see [`crate::SocketConfig::recv_buffer`]).
-    /// `None` where it does not say; on Linux it does, to who may read /proc. Looked up on every call for the figures.
-    pub kernel_drops: Option<u64>,
     /// Sessions that were opened on this socket and live now, those included that are just ending.
     pub sessions: usize,
 }
@@ -66,7 +63,6 @@ impl SocketStats {
             send_errors: read(&counters.send_errors),
             receive_errors: read(&counters.receive_errors),
             unreachable_reports: read(&counters.unreachable_reports),
-            kernel_drops: shared.drops.and_then(|drops| drops.read()),
             sessions: shared.sessions.load(Ordering::Relaxed),
         }
     }
@@ -84,7 +80,6 @@ impl SocketStats {
             send_errors: sum(|socket| socket.send_errors),
             receive_errors: sum(|socket| socket.receive_errors),
             unreachable_reports: sum(|socket| socket.unreachable_reports),
-            kernel_drops: sockets.iter().map(|socket| socket.kernel_drops).sum(),
             sessions: sockets.iter().map(|socket| socket.sessions).sum(),
         }
     }

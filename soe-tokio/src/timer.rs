@@ -5,7 +5,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use tokio::time::{Sleep, sleep_until};
@@ -19,30 +19,48 @@ use crate::peer::{Peer, now};
 /// driver has served it.
 #[derive(Debug, Default)]
 pub(crate) struct Timers {
-    /// By time, and by number, which tells entries of one instant apart.
-    entries: BTreeMap<(Instant, u64), Arc<Peer>>,
+    /// Those that were near when they were set, and are kept to the instant.
+    near: Entries,
+    /// Those that were far: heartbeats, time-outs, giving memory back. Nobody minds if they come a little late, and thousands
+    /// of idle sessions then share the moments at which the driver wakes up.
+    far: Entries,
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
+/// By time, and by number, which tells entries of one instant apart.
+type Entries = BTreeMap<(Instant, u64), Arc<Peer>>;
+
 impl Timers {
     /// Moves a session's entry. `from` is where it is, if it is anywhere.
-    pub(crate) fn set(&mut self, peer: &Arc<Peer>, from: Option<Instant>, to: Option<Instant>) {
-        let known = from.and_then(|from| self.entries.remove(&(from, peer.number)));
+    pub(crate) fn set(&mut self, now: Instant, peer: &Arc<Peer>, from: Option<Instant>, to: Option<Instant>) {
+        let known = from.map(|from| (from, peer.number));
+        let known = known.and_then(|key| self.near.remove(&key).or_else(|| self.far.remove(&key)));
         if let Some(to) = to {
-            self.entries.insert((to, peer.number), known.unwrap_or_else(|| Arc::clone(peer)));
+            let entries = if to.saturating_duration_since(now) >= FAR { &mut self.far } else { &mut self.near };
+            entries.insert((to, peer.number), known.unwrap_or_else(|| Arc::clone(peer)));
         }
     }
 
-    /// Takes the entry that expired first, if one has.
+    /// Takes an entry that has expired, if one has: of each kind the first one first.
     pub(crate) fn pop(&mut self, now: Instant) -> Option<Arc<Peer>> {
-        let first = self.entries.first_entry()?;
-        (first.key().0 <= now).then(|| first.remove())
+        let expired = |entries: &mut Entries| {
+            let first = entries.first_entry()?;
+            (first.key().0 <= now).then(|| first.remove())
+        };
+        expired(&mut self.near).or_else(|| expired(&mut self.far))
+    }
+
+    /// When to look next.
+    fn next(&self) -> Option<Instant> {
+        let first = |entries: &Entries| entries.first_key_value().map(|((first, _), _)| *first);
+        let far = first(&self.far).map(|first| first + SLACK);
+        [first(&self.near), far].into_iter().flatten().min()
     }
 
     /// Waits for the first entry.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(((first, _), _)) = self.entries.first_key_value() else { return Poll::Pending };
-        let first = tokio::time::Instant::from_std(*first);
+        let Some(first) = self.next() else { return Poll::Pending };
+        let first = tokio::time::Instant::from_std(first);
         let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(first)));
         // The sleep is as lazy as the entries: it may end before the first of them is due.
         if sleep.is_elapsed() && first.into_std() <= now() {
@@ -56,6 +74,12 @@ impl Timers {
 
     /// Everybody who has a timer.
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = Arc<Peer>> {
-        std::mem::take(&mut self.entries).into_values()
+        let entries = [&mut self.near, &mut self.far].map(std::mem::take);
+        entries.into_iter().flat_map(Entries::into_values)
     }
 }
+
+/// A deadline this far away need not be kept to the instant.
+const FAR: Duration = Duration::from_secs(1);
+/// How late such a one may be.
+const SLACK: Duration = Duration::from_millis(50);

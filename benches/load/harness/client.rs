@@ -54,7 +54,7 @@ pub(crate) async fn run<C: Client>(server: SocketAddr, spec: &Spec, voice: Voice
         Kind::Idle => {
             let sessions = establish::<C>(server, spec).await?;
             // What setting up has left to do is not the cost of an idle session.
-            sleep(Duration::from_secs(1)).await;
+            sleep(spec.rest()).await;
             (voice.begin)();
             sleep(Duration::from_secs_f64(spec.seconds)).await;
             // The server is asked while the sessions are open.

@@ -68,9 +68,15 @@ impl Spec {
         Self { seconds, ..self }
     }
 
+    /// How long sessions rest before they count as idle, in [`Kind::Idle`]: this library gives memory back after five
+    /// seconds.
+    pub(crate) fn rest(&self) -> Duration {
+        Duration::from_secs(if self.sessions < 1000 { 1 } else { 7 })
+    }
+
     /// When a run that has not ended by itself is called unfinished.
     pub(crate) fn patience(&self) -> Duration {
-        Duration::from_secs_f64(self.seconds + if self.delay > 0 { 20.0 } else { 12.0 })
+        Duration::from_secs_f64(self.seconds + if self.delay > 0 { 20.0 } else { 15.0 })
     }
 
     /// The arguments that tell a child process about this workload.
@@ -121,7 +127,7 @@ pub(crate) fn workloads(quick: bool) -> Vec<Spec> {
         Spec::new("echo, 1,000 sessions", Kind::Echo, 1000).lasting(5.0),
         Spec::new("game, 1,000 sessions", Kind::Game, 1000).lasting(5.0),
         Spec::new("setup, 2,000 sessions", Kind::Setup, 2000),
-        Spec::new("idle, 5,000 sessions", Kind::Idle, 5000).lasting(5.0),
+        Spec::new("idle, 10,000 sessions", Kind::Idle, 10_000).lasting(5.0),
         Spec::link("8 MiB in 1 KiB messages, 25 ms", 8, 0),
         Spec::link("the same, 1 % loss", 8, 10),
         Spec::link("the same, 5 % loss", 8, 50),
