@@ -48,7 +48,9 @@ pub struct SoeListener {
 impl SoeListener {
     /// Binds a socket and accepts sessions on it. Of several addresses the first that can be bound is taken.
     ///
-    /// `[::]` listens to IPv4 as well where the system allows it. Must be called within a Tokio runtime with I/O and time
+    /// `[::]` listens to IPv4 as well where the system allows it. Answers of a socket that is bound to a wildcard address leave
+    /// by the address that the system's routing prefers: on a machine with several of a family, bind to the one that clients
+    /// speak to, once for each. Must be called within a Tokio runtime with I/O and time
     /// enabled; the sessions are served there.
     ///
     /// # Errors
