@@ -59,6 +59,7 @@ impl KernelUdp {
         size_buffers(&socket, config);
         let io = UdpSocket::from_std(socket.into())?;
         let state = UdpSocketState::new((&io).into())?;
+        #[cfg(unix)]
         if let Err(error) = state.enable_transport_errors((&io).into()) {
             debug!(%error, "this system does not report unreachable peers");
         }
