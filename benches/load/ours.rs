@@ -1,11 +1,12 @@
 //! This library: one task per session on the server, one socket per session on the client.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::process::{Command, Stdio, id};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
-use soe_core::{AdmissionConfig, ConfigError, Message, SessionConfig};
+use soe_core::{AdmissionConfig, ChannelOptions, ConfigError, Message, ReliableChannel, SessionConfig};
 use soe_tokio::{BusyPoll, ListenerConfig, SendHalf, SocketConfig, SoeConnector, SoeListener, SoeSession};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{MissedTickBehavior, interval};
@@ -26,7 +27,7 @@ const WIDE_PACKETS: usize = 16_384;
 const WIDE_BYTES: usize = 8 << 20;
 
 /// The rows of this library. The first is the one that others are compared with.
-pub(crate) fn implementations() -> [Implementation; 3] {
+pub(crate) fn implementations() -> [Implementation; 5] {
     [
         Implementation {
             name: "soe-tokio",
@@ -48,6 +49,19 @@ pub(crate) fn implementations() -> [Implementation; 3] {
             serve: |spec, ready| block_on(serve(spec, Tuning::ASLEEP, ready)),
             join: join_with::<OurClient<2>>,
         },
+        Implementation {
+            name: "soe-tokio redundant",
+            can: |spec| spec.kind == Kind::Thin,
+            serve: |spec, ready| block_on(serve(spec, Tuning::REDUNDANT, ready)),
+            join: join_with::<OurClient<3>>,
+        },
+        Implementation {
+            name: "soe-tokio 2 shards",
+            // The clients keep a core busy: a server that could use more than what they leave would show nothing.
+            can: |spec| spec.kind == Kind::Game,
+            serve: |spec, ready| on_two_threads(serve(spec, Tuning::SHARDS, ready)),
+            join: join_with::<OurClient<0>>,
+        },
     ]
 }
 
@@ -55,20 +69,33 @@ pub(crate) fn implementations() -> [Implementation; 3] {
 #[derive(Clone, Copy)]
 struct Tuning {
     wide: bool,
+    redundant: bool,
+    shards: usize,
     busy_poll: BusyPoll,
 }
 
 impl Tuning {
-    const DEFAULT: Self = Self { wide: false, busy_poll: BusyPoll::WhileItPays };
+    const DEFAULT: Self = Self { wide: false, redundant: false, shards: 1, busy_poll: BusyPoll::WhileItPays };
     const WIDE: Self = Self { wide: true, ..Self::DEFAULT };
     const ASLEEP: Self = Self { busy_poll: BusyPoll::Never, ..Self::DEFAULT };
 
-    const ALL: [Self; 3] = [Self::DEFAULT, Self::WIDE, Self::ASLEEP];
+    const REDUNDANT: Self = Self { redundant: true, ..Self::DEFAULT };
+    const SHARDS: Self = Self { shards: 2, ..Self::DEFAULT };
+
+    const ALL: [Self; 4] = [Self::DEFAULT, Self::WIDE, Self::ASLEEP, Self::REDUNDANT];
 }
 
-fn config(spec: &Spec, wide: bool) -> Result<SessionConfig, ConfigError> {
-    let config = SessionConfig::builder(PROTOCOL).udp_length(spec.udp as u32);
-    if !wide {
+/// Runs on two threads and two cores, the second of which is the clients' as well.
+fn on_two_threads(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    // The harness has given this process one core, by the same means; without them there was no such limit.
+    let _ = Command::new("taskset").args(["-acp", "0-1", &id().to_string()]).stdout(Stdio::null()).status();
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(work)
+}
+
+fn config(spec: &Spec, tuning: Tuning) -> Result<SessionConfig, ConfigError> {
+    let options = ChannelOptions::default().with_redundancy(tuning.redundant);
+    let config = SessionConfig::builder(PROTOCOL).udp_length(spec.udp as u32).channel(ReliableChannel::ZERO, options);
+    if !tuning.wide {
         return config.build();
     }
     let config = config.recv_window(WIDE_PACKETS).send_window(WIDE_PACKETS).send_window_bytes(WIDE_BYTES);
@@ -77,13 +104,13 @@ fn config(spec: &Spec, wide: bool) -> Result<SessionConfig, ConfigError> {
 
 /// Serves for ever.
 async fn serve(spec: &Spec, tuning: Tuning, ready: impl FnOnce(SocketAddr)) -> Result<(), Failure> {
-    let admission = AdmissionConfig::builder(config(spec, tuning.wide)?)
+    let admission = AdmissionConfig::builder(config(spec, tuning)?)
         .max_sessions(MAX_SESSIONS)
         .response_rate(REQUESTS_PER_SECOND)
         .response_rate_per_prefix(REQUESTS_PER_SECOND)
         .response_burst_per_prefix(REQUESTS_PER_SECOND);
     let socket = SocketConfig::default().busy_poll(tuning.busy_poll);
-    let config = ListenerConfig::new(admission.build()?).socket(socket);
+    let config = ListenerConfig::new(admission.build()?).socket(socket).shards(tuning.shards);
     let listener = Arc::new(SoeListener::bind((Ipv4Addr::LOCALHOST, 0), config).await?);
     ready(listener.local_addr());
     let counted = Arc::clone(&listener);
@@ -145,10 +172,10 @@ struct OurClient<const N: usize> {
 
 impl<const N: usize> Client for OurClient<N> {
     async fn connect(server: SocketAddr, spec: &Spec) -> Result<Self, Failure> {
-        let Tuning { wide, busy_poll } = Tuning::ALL[N];
-        let socket = SocketConfig::default().busy_poll(busy_poll);
+        let tuning = Tuning::ALL[N];
+        let socket = SocketConfig::default().busy_poll(tuning.busy_poll);
         let connector = SoeConnector::bind_with((Ipv4Addr::LOCALHOST, 0), socket).await?;
-        let session = connector.connect(server, config(spec, wide)?).await?;
+        let session = connector.connect(server, config(spec, tuning)?).await?;
         Ok(Self { session, bulk: spec.kind == Kind::Bulk })
     }
 

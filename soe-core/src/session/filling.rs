@@ -121,7 +121,7 @@ impl Session {
     /// Writes reliable packets of at most `largest` bytes while there is room.
     fn write_reliable(&mut self, now: Instant, bundle: &mut Bundle<'_>, largest: usize) {
         let limits = self.send_limits();
-        for channel in self.send_order() {
+        for channel in self.send_order(now) {
             while self.may_send(channel) {
                 let slot = Slot {
                     now,

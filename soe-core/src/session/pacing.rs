@@ -11,6 +11,8 @@ const LOCAL: Duration = Duration::from_millis(3);
 const GAIN: f64 = 1.25;
 /// and while it doubles each round trip.
 const START_GAIN: f64 = 2.5;
+/// A packet that has not been acknowledged for so long lets its channel go first.
+const STARVED: Duration = Duration::from_secs(5);
 /// Datagrams that may leave back to back after a pause.
 const BURST: usize = 16;
 
@@ -68,13 +70,19 @@ impl Session {
         }
     }
 
-    /// The channels in the order in which they may send: by priority, and in turns among equals.
-    pub(super) fn send_order(&mut self) -> [ReliableChannel; ReliableChannel::COUNT] {
+    /// The channels in the order in which they may send: by priority, and in turns among equals. A channel of which a packet
+    /// has waited for its acknowledgement too long goes before all others: what it sends again would otherwise wait behind
+    /// new data for as long as there is any, until the session ends for it.
+    pub(super) fn send_order(&mut self, now: Instant) -> [ReliableChannel; ReliableChannel::COUNT] {
         let turn = usize::from(self.turn);
         self.turn = self.turn.wrapping_add(1);
         let mut order = ReliableChannel::ALL;
         order.rotate_left(turn % ReliableChannel::COUNT);
-        order.sort_by_key(|channel| self.config.channels[channel.index()].priority);
+        order.sort_by_key(|channel| {
+            let oldest = self.channels[channel.index()].as_ref().and_then(|channel| channel.sender.oldest_first_sent());
+            let is_starved = oldest.is_some_and(|sent| now.saturating_duration_since(sent) >= STARVED);
+            (!is_starved, self.config.channels[channel.index()].priority)
+        });
         order
     }
 

@@ -426,6 +426,17 @@ fn a_channel_of_higher_priority_goes_first() {
 }
 
 #[test]
+fn a_channel_whose_packets_are_long_overdue_goes_before_those_of_higher_priority() {
+    let mut link = tuned(|config| config.channel(ReliableChannel::TWO, ChannelOptions::default().with_priority(9)));
+    link.lose = |to_client, _| !to_client;
+    link.client.send(Message::new(ReliableChannel::TWO, pattern(100, 2))).unwrap();
+    link.run(Duration::from_secs(1));
+    assert_eq!(link.client.send_order(link.now)[3], ReliableChannel::TWO);
+    link.run(Duration::from_secs(5));
+    assert_eq!(link.client.send_order(link.now)[0], ReliableChannel::TWO);
+}
+
+#[test]
 fn channels_of_the_same_priority_share_the_window() {
     let mut link = Link::plain();
     link.client.send(pattern(400_000, 1).into()).unwrap();
