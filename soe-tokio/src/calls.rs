@@ -32,6 +32,10 @@ impl Peer {
                 set_waker(&mut state.reader, cx);
                 return Poll::Pending;
             };
+            // A message that cannot be decrypted ends the session here: the peer is to hear of it.
+            if state.needs_service(now()) {
+                state.mark();
+            }
             if error.is_clean() || std::mem::replace(&mut state.end_reported, true) {
                 return Poll::Ready(None);
             }
@@ -83,11 +87,12 @@ impl Peer {
     /// Queues a message, and has it sent if `flush` says so.
     pub(crate) fn send(self: &Arc<Self>, message: Message, flush: bool) -> Result<(), SendError> {
         self.act(|state| {
-            state.send(message)?;
-            if flush {
+            let sent = state.send(message);
+            // A full buffer may end the session, by configuration: the peer is to hear of that.
+            if flush && sent.is_ok() || state.end().is_some() {
                 state.mark();
             }
-            Ok(())
+            sent
         })
     }
 

@@ -92,3 +92,31 @@ async fn a_panic_of_a_send_hook_ends_its_session_alone() {
     };
     others_survive(panics, "go on").await;
 }
+
+/// Opens nothing.
+#[derive(Debug)]
+struct Stranger;
+
+impl MessageHook for Stranger {
+    fn seal(&mut self, message: BytesMut) -> BytesMut {
+        message
+    }
+
+    fn open(&mut self, _: Bytes, _: usize) -> Result<Bytes, HookError> {
+        Err(HookError::Malformed("another key"))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_cannot_be_decrypted_ends_the_session_and_the_peer_is_told_at_once() {
+    let network = Arc::new(Network::default());
+    let listener = network.listen(config());
+    let (mut client, mut server) = join(&network, &listener, 0).await;
+    server.set_recv_hook(Some(Box::new(Stranger)));
+    client.send(&b"sealed with one key"[..]).await.expect("open");
+    let sent = tokio::time::Instant::now();
+    server.recv().await.expect("the end is reported").expect_err("nobody can open it");
+    let closed = client.closed().await.expect("served");
+    assert_eq!(closed.reason, soe_tokio::DisconnectReason::CorruptPacket, "{closed}");
+    assert!(sent.elapsed() < Duration::from_millis(100), "{:?}", sent.elapsed());
+}
