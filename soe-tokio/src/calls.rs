@@ -1,6 +1,7 @@
 //! What a session's two sides in the application call: each locks the session for a moment.
 
 use std::{
+    net::IpAddr,
     sync::{Arc, atomic::Ordering},
     task::{Context, Poll},
 };
@@ -160,6 +161,13 @@ impl Peer {
         let (session, now) = (&state.session, now());
         let waits = session.has_transmit(now) || session.stats(now).pending_bytes > 0;
         !waits && state.batch <= self.shared.sent_batches.load(Ordering::SeqCst)
+    }
+
+    /// The local address that the peer speaks to, if it is known.
+    pub(crate) fn local_ip(&self) -> Option<IpAddr> {
+        let spoken_to = self.lock().local_ip;
+        let bound = self.shared.local_addr.ip();
+        spoken_to.map(|ip| ip.to_canonical()).or_else(|| (!bound.is_unspecified()).then_some(bound))
     }
 
     pub(crate) fn poll_connected(&self, cx: &Context<'_>) -> Poll<Result<(), End>> {

@@ -17,6 +17,7 @@ use crate::{
     endpoint::{Shared, lock},
     memory::Budget,
     peer::{Peer, now},
+    socket::Path,
     state::{State, add_waker},
 };
 
@@ -118,13 +119,13 @@ impl Directory {
         &self,
         door: &Door,
         socket: &Arc<Shared>,
-        address: SocketAddr,
+        path: Path,
         session: Session,
         request: RequestInfo,
     ) -> Option<Arc<Peer>> {
         let identity = (session.session_id(), session.crc_seed());
-        let peer = Peer::new(Arc::clone(socket), address, session);
-        let previous = self.peers.insert(address, Arc::clone(&peer));
+        let peer = Peer::new(Arc::clone(socket), path, session);
+        let previous = self.peers.insert(path.remote, Arc::clone(&peer));
         self.live.fetch_add(1, Ordering::Relaxed);
         socket.sessions.fetch_add(1, Ordering::Relaxed);
         door.by_identity.insert(identity, Arc::clone(&peer));
@@ -143,7 +144,7 @@ impl Directory {
         if self.peer(address).is_some_and(|there| !there.is_closed()) {
             return None;
         }
-        let peer = Peer::new(Arc::clone(socket), address, session);
+        let peer = Peer::new(Arc::clone(socket), address.into(), session);
         // Two tasks may connect to one address at once: the entry decides, the lock of no session is taken under it.
         match self.peers.entry(address) {
             Entry::Occupied(mut there) if there.get().is_closed_hint() => {

@@ -27,7 +27,7 @@ use crate::{
     looking::Looking,
     peer::{Peer, now},
     query::is_status,
-    socket::{AsyncUdp, RecvBatch},
+    socket::{AsyncUdp, Path, RecvBatch},
     spare,
     timer::Timers,
 };
@@ -184,21 +184,25 @@ impl Driver {
         Counters::add(&counters.bytes_received, batch.iter().map(|(_, datagram)| datagram.len()).sum());
         let mut datagrams = batch.drain(..).peekable();
         let asks = self.shared.queries.any();
-        while let Some((from, first)) = datagrams.next() {
+        // A server answers from the address that it was spoken to; a client follows the system's routing.
+        let pins = self.shared.directory.door.is_some();
+        while let Some((path, first)) = datagrams.next() {
+            let from = path.remote;
             if asks && self.shared.queries.answer(from, &first) {
                 continue;
             }
             let Some(peer) = self.shared.directory.peer(from) else {
-                self.ask_admission(now, from, first);
+                self.ask_admission(now, path, first);
                 continue;
             };
             let rest = std::iter::from_fn(|| {
-                datagrams.next_if(|(next, datagram)| *next == from && !(asks && is_status(datagram)))
+                datagrams.next_if(|(next, datagram)| *next == path && !(asks && is_status(datagram)))
             })
             .map(|(_, datagram)| datagram);
-            self.feed(now, &peer, from, std::iter::once(first).chain(rest));
+            let path_of_peer = if pins { path } else { from.into() };
+            self.feed(now, &peer, path_of_peer, std::iter::once(first).chain(rest));
             for datagram in std::mem::take(&mut self.returned) {
-                self.ask_admission(now, from, datagram);
+                self.ask_admission(now, path, datagram);
             }
         }
         drop(datagrams);
@@ -207,9 +211,9 @@ impl Driver {
         self.wake();
     }
 
-    fn feed(&mut self, now: Instant, peer: &Arc<Peer>, from: SocketAddr, datagrams: impl Iterator<Item = BytesMut>) {
+    fn feed(&mut self, now: Instant, peer: &Arc<Peer>, path: Path, datagrams: impl Iterator<Item = BytesMut>) {
         let (returned, wakers) = (&mut self.returned, &mut self.wakers);
-        let fed = catch_unwind(AssertUnwindSafe(|| peer.feed(now, from, datagrams, returned, wakers)));
+        let fed = catch_unwind(AssertUnwindSafe(|| peer.feed(now, path, datagrams, returned, wakers)));
         match fed {
             Ok(true) if Arc::ptr_eq(&peer.shared, &self.shared) => self.flusher.add(Arc::clone(peer)),
             // It has moved, and the kernel hands it to another socket than the one that serves it.
@@ -233,7 +237,8 @@ impl Driver {
     }
 
     /// A datagram that no session claims.
-    fn ask_admission(&mut self, now: Instant, from: SocketAddr, datagram: BytesMut) {
+    fn ask_admission(&mut self, now: Instant, path: Path, datagram: BytesMut) {
+        let from = path.remote;
         let shared = Arc::clone(&self.shared);
         let Some(door) = &shared.directory.door else {
             trace!(%from, "a stranger's datagram");
@@ -254,26 +259,26 @@ impl Driver {
                 debug!(%from, "the request filter panicked; the request is dropped");
                 Admit::Dropped
             });
-            self.flusher.reply(from, |buffer| admission.poll_transmit(buffer));
+            self.flusher.reply(path, |buffer| admission.poll_transmit(buffer));
             admit
         };
         match admit {
-            Admit::Opened(newcomer) => self.open(now, door, from, *newcomer),
+            Admit::Opened(newcomer) => self.open(now, door, path, *newcomer),
             Admit::Remap(request) => self.remap(door, from, request),
             _ => {}
         }
         self.arm_admission(door);
     }
 
-    fn open(&mut self, now: Instant, door: &Door, from: SocketAddr, newcomer: Newcomer) {
+    fn open(&mut self, now: Instant, door: &Door, path: Path, newcomer: Newcomer) {
         let Newcomer { request, mut session, .. } = newcomer;
         if !self.shared.directory.is_open() {
             session.abort(now, DisconnectReason::ConnectionRefused, true);
-            self.flusher.reply(from, |buffer| session.poll_transmit(now, buffer));
+            self.flusher.reply(path, |buffer| session.poll_transmit(now, buffer));
             return;
         }
-        debug!(%from, version = request.version, name = %request.protocol_name, "a session opens");
-        if let Some(previous) = self.shared.directory.enter(door, &self.shared, from, session, request) {
+        debug!(from = %path.remote, version = request.version, name = %request.protocol_name, "a session opens");
+        if let Some(previous) = self.shared.directory.enter(door, &self.shared, path, session, request) {
             // The newcomer has proved that the address is its own: the client behind the old session is gone.
             previous.abort(DisconnectReason::NewConnectionAttempt, false);
         }

@@ -2,7 +2,6 @@
 
 use std::{
     io,
-    net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, atomic::Ordering},
     task::Waker,
@@ -16,7 +15,7 @@ use crate::{
     driver::{bury, report_unreachable},
     endpoint::{Counters, Shared},
     peer::{Peer, Served},
-    socket::{AsyncUdp, SendBatch},
+    socket::{AsyncUdp, Path, SendBatch},
     spare,
     timer::Timers,
 };
@@ -51,7 +50,7 @@ impl Flusher {
     }
 
     /// Takes the datagrams that answer a stranger. While the socket is full they are lost: strangers repeat themselves.
-    pub(crate) fn reply(&mut self, to: SocketAddr, mut poll: impl FnMut(&mut Vec<u8>) -> Option<Transmit>) {
+    pub(crate) fn reply(&mut self, to: Path, mut poll: impl FnMut(&mut Vec<u8>) -> Option<Transmit>) {
         if self.batch.is_bare() {
             self.batch = spare::take_batch();
         }
@@ -159,6 +158,13 @@ impl Flusher {
         trace!(%error, "send error");
         report_unreachable(shared, socket);
         if !std::mem::replace(&mut self.retried, true) || self.batch.split() {
+            return;
+        }
+        // The address that the peer spoke to may be gone, or one that nobody can send from (broadcast).
+        if !crate::udp::is_unreachable(error) && self.batch.unpin() {
+            if let Some(peer) = self.batch.first_peer() {
+                peer.lock().local_ip = None;
+            }
             return;
         }
         debug!(%error, "a datagram could not be sent");

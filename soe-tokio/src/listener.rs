@@ -3,7 +3,7 @@
 use std::{
     future::poll_fn,
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -48,10 +48,9 @@ pub struct SoeListener {
 impl SoeListener {
     /// Binds a socket and accepts sessions on it. Of several addresses the first that can be bound is taken.
     ///
-    /// `[::]` listens to IPv4 as well where the system allows it. Answers of a socket that is bound to a wildcard address leave
-    /// by the address that the system's routing prefers: on a machine with several of a family, bind to the one that clients
-    /// speak to, once for each. Must be called within a Tokio runtime with I/O and time
-    /// enabled; the sessions are served there.
+    /// `[::]` listens to IPv4 as well where the system allows it. On a machine with several addresses, a session of a socket
+    /// that is bound to a wildcard address is answered from the address that its client spoke to. Must be called within a
+    /// Tokio runtime with I/O and time enabled; the sessions are served there.
     ///
     /// # Errors
     ///
@@ -223,6 +222,12 @@ impl Incoming {
     /// Where the client is.
     pub fn peer_addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The local address that the client spoke to. `None` if the listener is bound to a wildcard address and the system does
+    /// not say which one it was.
+    pub fn local_ip(&self) -> Option<IpAddr> {
+        self.peer.local_ip()
     }
 
     /// The protocol version that it asked for.

@@ -18,7 +18,7 @@ use tracing::{Span, debug, debug_span};
 
 use crate::{
     endpoint::{ENDED_HERE, Shared},
-    socket::SendBatch,
+    socket::{Path, SendBatch},
     state::State,
     timer::Timers,
 };
@@ -52,11 +52,12 @@ pub(crate) enum Served {
 }
 
 impl Peer {
-    pub(crate) fn new(shared: Arc<Shared>, address: SocketAddr, session: Session) -> Arc<Self> {
+    pub(crate) fn new(shared: Arc<Shared>, path: Path, session: Session) -> Arc<Self> {
+        let address = path.remote;
         let session_id = session.session_id();
         let span = debug_span!(parent: None, "session", peer = %address, id = format_args!("{session_id:08x}"));
         let span = (!span.is_disabled()).then(|| Box::new(span));
-        let state = State::new(session, address);
+        let state = State::new(session, path);
         let (awaits_flush, closed_hint, handles) = Default::default();
         let number = shared.opened.fetch_add(1, Ordering::Relaxed);
         Arc::new(Self {
@@ -116,7 +117,7 @@ impl Peer {
     pub(crate) fn feed(
         self: &Arc<Self>,
         now: Instant,
-        from: SocketAddr,
+        path: Path,
         datagrams: impl Iterator<Item = BytesMut>,
         returned: &mut Vec<BytesMut>,
         wakers: &mut Vec<Waker>,
@@ -127,7 +128,7 @@ impl Peer {
             let mut left = None;
             for datagram in datagrams {
                 match state.session.handle_datagram(now, datagram) {
-                    Verdict::Authentic if from != state.address => left = state.move_to(now, from).or(left),
+                    Verdict::Authentic if path != state.path() => left = state.move_to(now, path).or(left),
                     Verdict::Rejected(datagram) | Verdict::Stranger(datagram) => returned.push(datagram),
                     _ => {}
                 }
@@ -139,7 +140,7 @@ impl Peer {
             (needs_service && !std::mem::replace(&mut state.dirty, true), left)
         };
         if let Some(left) = left {
-            debug!(from = %left, to = %from, "the peer has moved");
+            debug!(from = %left, to = %path.remote, "the peer has moved");
             self.shared.directory.unroute(left, self);
         }
         marked
@@ -169,7 +170,7 @@ impl Peer {
         {
             taken += transmit.size;
             state.batch = number;
-            batch.note(state.address, &transmit, max_segments, Some(self));
+            batch.note(state.path(), &transmit, max_segments, Some(self));
         }
         self.pass_on(state, wakers);
         state.collect_flushers(self, wakers);

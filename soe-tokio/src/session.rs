@@ -2,7 +2,7 @@
 
 use std::{
     future::poll_fn,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::{Arc, atomic::Ordering},
     task::{Context, Poll, ready},
@@ -309,6 +309,13 @@ impl SoeSession {
     /// Where the socket is bound.
     pub fn local_addr(&self) -> SocketAddr {
         self.peer().shared.local_addr
+    }
+
+    /// The local address that the peer speaks to, and that datagrams to it leave from. It changes if the peer's next valid
+    /// datagram is sent to another one. `None` if the socket is bound to a wildcard address and the system's routing chooses:
+    /// on the client's side, and where the system does not report the address.
+    pub fn local_ip(&self) -> Option<IpAddr> {
+        self.peer().local_ip()
     }
 
     /// The id that the client chose for this session.

@@ -2,7 +2,7 @@
 
 use std::{
     fmt, io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     task::{Context, Poll},
 };
@@ -58,6 +58,22 @@ pub trait AsyncUdp: fmt::Debug + Send + 'static {
     fn local_addr(&self) -> io::Result<SocketAddr>;
 }
 
+/// The two ends of a datagram's way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Path {
+    /// The peer.
+    pub(crate) remote: SocketAddr,
+    /// The local address that the peer spoke to, in the form that the socket gave it. `None`: the socket has one address, or
+    /// cannot tell.
+    pub(crate) local_ip: Option<IpAddr>,
+}
+
+impl From<SocketAddr> for Path {
+    fn from(remote: SocketAddr) -> Self {
+        Self { remote, local_ip: None }
+    }
+}
+
 /// Datagrams as they come in.
 ///
 /// They are copied once, from the buffer that the socket receives into, to an arena that they share: the receive buffer
@@ -66,7 +82,7 @@ pub trait AsyncUdp: fmt::Debug + Send + 'static {
 #[derive(Debug, Default)]
 pub struct RecvBatch {
     arena: BytesMut,
-    pub(crate) datagrams: Vec<(SocketAddr, BytesMut)>,
+    pub(crate) datagrams: Vec<(Path, BytesMut)>,
 }
 
 impl RecvBatch {
@@ -76,23 +92,35 @@ impl RecvBatch {
     }
 
     /// Takes a run of datagrams from one sender: each `segment_size` bytes long, the last may be shorter.
+    ///
+    /// For sockets that are bound to one address. A socket with several calls [`RecvBatch::push_to`].
     pub fn push(&mut self, from: SocketAddr, contents: &[u8], segment_size: usize) {
+        self.push_run(from.into(), contents, segment_size);
+    }
+
+    /// Like [`RecvBatch::push`], for a socket that is bound to a wildcard address: `to` is the local address that the run
+    /// was sent to. A listener's answers carry it in [`Outgoing::local_ip`].
+    pub fn push_to(&mut self, to: IpAddr, from: SocketAddr, contents: &[u8], segment_size: usize) {
+        self.push_run(Path { remote: from, local_ip: Some(to) }, contents, segment_size);
+    }
+
+    fn push_run(&mut self, path: Path, contents: &[u8], segment_size: usize) {
         let mut arena = std::mem::take(&mut self.arena);
-        self.push_into(&mut arena, from, contents, segment_size);
+        self.push_into(&mut arena, path, contents, segment_size);
         self.arena = arena;
     }
 
-    /// Like [`RecvBatch::push`], with an arena that several sockets share.
-    pub(crate) fn push_into(&mut self, arena: &mut BytesMut, from: SocketAddr, contents: &[u8], segment_size: usize) {
+    /// Takes a run into an arena that several sockets share.
+    pub(crate) fn push_into(&mut self, arena: &mut BytesMut, path: Path, contents: &[u8], segment_size: usize) {
         if arena.capacity() - arena.len() < contents.len() {
             arena.reserve(contents.len().max(ARENA_CHUNK));
         }
         arena.extend_from_slice(contents);
         let mut run = arena.split();
         while segment_size > 0 && run.len() > segment_size {
-            self.datagrams.push((from, run.split_to(segment_size)));
+            self.datagrams.push((path, run.split_to(segment_size)));
         }
-        self.datagrams.push((from, run));
+        self.datagrams.push((path, run));
     }
 
     /// How many datagrams are in it.
@@ -112,6 +140,9 @@ impl RecvBatch {
 pub struct Outgoing<'a> {
     /// Where to.
     pub to: SocketAddr,
+    /// The local address to send from: the one that the peer spoke to, as [`RecvBatch::push_to`] was given it. `None`: the
+    /// system chooses.
+    pub local_ip: Option<IpAddr>,
     /// One or more datagrams, back to back.
     pub contents: &'a [u8],
     /// The length of each datagram in `contents`; the last may be shorter.
@@ -137,7 +168,7 @@ pub struct SendBatch {
 
 #[derive(Debug)]
 struct Entry {
-    to: SocketAddr,
+    path: Path,
     start: usize,
     end: usize,
     segment_size: usize,
@@ -154,7 +185,8 @@ impl SendBatch {
     /// What has not left yet, oldest first.
     pub fn pending(&self) -> impl ExactSizeIterator<Item = Outgoing<'_>> {
         self.entries[self.done..].iter().map(|entry| Outgoing {
-            to: entry.to,
+            to: entry.path.remote,
+            local_ip: entry.path.local_ip,
             contents: &self.buffer[entry.start..entry.end],
             segment_size: entry.segment_size,
             time_to_live: entry.time_to_live,
@@ -167,7 +199,7 @@ impl SendBatch {
     }
 
     /// Describes what was just appended to the buffer, cut into entries of at most `max_segments` datagrams.
-    pub(crate) fn note(&mut self, to: SocketAddr, transmit: &Transmit, max_segments: usize, peer: Option<&Arc<Peer>>) {
+    pub(crate) fn note(&mut self, path: Path, transmit: &Transmit, max_segments: usize, peer: Option<&Arc<Peer>>) {
         let segment_size = transmit.segment_size.max(1);
         // The kernel cuts no run into datagrams that it would have to fragment.
         let max_segments = if segment_size > MAX_SEGMENT_BYTES { 1 } else { max_segments };
@@ -176,7 +208,7 @@ impl SendBatch {
         while start < self.buffer.len() {
             let end = self.buffer.len().min(start + run);
             let (time_to_live, peer) = (transmit.time_to_live, peer.cloned());
-            self.entries.push(Entry { to, start, end, segment_size, time_to_live, peer });
+            self.entries.push(Entry { path, start, end, segment_size, time_to_live, peer });
             start = end;
         }
     }
@@ -185,7 +217,8 @@ impl SendBatch {
     pub(crate) fn note_single(&mut self, to: SocketAddr, start: usize) {
         let end = self.buffer.len();
         let segment_size = (end - start).max(1);
-        self.entries.push(Entry { to, start, end, segment_size, time_to_live: None, peer: None });
+        let path = to.into();
+        self.entries.push(Entry { path, start, end, segment_size, time_to_live: None, peer: None });
     }
 
     /// Whether it has no memory of its own.
@@ -213,16 +246,31 @@ impl SendBatch {
         self.entries.get(self.done).and_then(|entry| entry.peer.clone())
     }
 
+    /// Leaves the choice of a local address to the system, for all pending entries that share the first one's path. False if
+    /// the first one leaves it already.
+    pub(crate) fn unpin(&mut self) -> bool {
+        let Some(path) = self.entries.get(self.done).map(|first| first.path) else { return false };
+        if path.local_ip.is_none() {
+            return false;
+        }
+        for entry in &mut self.entries[self.done..] {
+            if entry.path == path {
+                entry.path.local_ip = None;
+            }
+        }
+        true
+    }
+
     /// Cuts every pending run into single datagrams; false if the first pending entry is one already.
     pub(crate) fn split(&mut self) -> bool {
         if self.entries.get(self.done).is_none_or(|first| first.end - first.start <= first.segment_size) {
             return false;
         }
         let pending = self.entries.split_off(self.done);
-        for Entry { to, start, end, segment_size, time_to_live, peer } in pending {
+        for Entry { path, start, end, segment_size, time_to_live, peer } in pending {
             for start in (start..end).step_by(segment_size) {
                 let (end, peer) = (end.min(start + segment_size), peer.clone());
-                self.entries.push(Entry { to, start, end, segment_size, time_to_live, peer });
+                self.entries.push(Entry { path, start, end, segment_size, time_to_live, peer });
             }
         }
         true
@@ -255,7 +303,7 @@ const FULL_BYTES: usize = 256 << 10;
 mod tests {
     use super::*;
 
-    const A: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1);
+    const A: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1);
 
     #[test]
     fn a_joined_run_is_cut_into_its_datagrams() {

@@ -1,17 +1,20 @@
 //! Memory that the drivers of one thread use in turn. Each needs it for a moment only, and there may be thousands of them:
 //! with memory of their own they would keep it from the processor's cache.
 
-use std::{cell::RefCell, mem, net::SocketAddr, sync::Arc};
+use std::{cell::RefCell, mem, sync::Arc};
 
 use bytes::BytesMut;
 
-use crate::{peer::Peer, socket::SendBatch};
+use crate::{
+    peer::Peer,
+    socket::{Path, SendBatch},
+};
 
 /// Empty lists with room in them.
 #[derive(Default)]
 struct Spare {
     batch: SendBatch,
-    datagrams: Vec<(SocketAddr, BytesMut)>,
+    datagrams: Vec<(Path, BytesMut)>,
     peers: Vec<Arc<Peer>>,
 }
 
@@ -30,12 +33,12 @@ pub(crate) fn give_batch(batch: SendBatch) {
 }
 
 /// A list to receive into.
-pub(crate) fn take_datagrams() -> Vec<(SocketAddr, BytesMut)> {
+pub(crate) fn take_datagrams() -> Vec<(Path, BytesMut)> {
     take(|spare| mem::take(&mut spare.datagrams))
 }
 
 /// Gives a list back, emptied.
-pub(crate) fn give_datagrams(mut datagrams: Vec<(SocketAddr, BytesMut)>) {
+pub(crate) fn give_datagrams(mut datagrams: Vec<(Path, BytesMut)>) {
     datagrams.clear();
     give(|spare| spare.datagrams = datagrams);
 }

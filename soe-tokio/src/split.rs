@@ -3,7 +3,7 @@
 use std::{
     fmt,
     future::poll_fn,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     pin::Pin,
     task::{Context, Poll},
 };
@@ -200,6 +200,11 @@ macro_rules! common {
             /// Where the socket is bound.
             pub fn local_addr(&self) -> SocketAddr {
                 self.handle.peer.shared.local_addr
+            }
+
+            /// The local address that the peer speaks to, like [`SoeSession::local_ip`].
+            pub fn local_ip(&self) -> Option<IpAddr> {
+                self.handle.peer.local_ip()
             }
 
             /// The id that the client chose for this session.

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::atomic::Ordering,
     task::{Context, Waker},
     time::Instant,
@@ -11,7 +11,7 @@ use std::{
 use soe_core::{Channel, Closed, Event, Message, Receipt, SendError, Session};
 use tracing::{debug, trace};
 
-use crate::{error::SessionError, peer::Peer, session::SessionEvent};
+use crate::{error::SessionError, peer::Peer, session::SessionEvent, socket::Path};
 
 /// What the lock of a peer guards.
 #[derive(Debug)]
@@ -19,6 +19,8 @@ pub(crate) struct State {
     pub(crate) session: Session,
     /// Where its datagrams go.
     pub(crate) address: SocketAddr,
+    /// Where they leave from: the local address that the peer speaks to, where a socket has several.
+    pub(crate) local_ip: Option<IpAddr>,
     /// Whether the peer is in the driver's list, or about to be put there by who set this.
     pub(crate) dirty: bool,
     /// Where the session's entry among the driver's timers is.
@@ -60,10 +62,11 @@ pub(crate) struct Rare {
 }
 
 impl State {
-    pub(crate) fn new(session: Session, address: SocketAddr) -> Self {
+    pub(crate) fn new(session: Session, path: Path) -> Self {
         Self {
             session,
-            address,
+            address: path.remote,
+            local_ip: path.local_ip,
             dirty: false,
             armed: None,
             reader: None,
@@ -87,6 +90,10 @@ impl State {
     /// For who only looks.
     pub(crate) fn rare_if_any(&mut self) -> Option<&mut Rare> {
         self.rare.as_deref_mut()
+    }
+
+    pub(crate) fn path(&self) -> Path {
+        Path { remote: self.address, local_ip: self.local_ip }
     }
 
     pub(crate) fn candidate(&self) -> Option<SocketAddr> {
@@ -171,12 +178,18 @@ impl State {
         self.session.has_transmit(now) || self.is_late() || self.session.is_drained()
     }
 
-    /// A datagram from `from` has proved that the peer is there. Gives back where it was.
-    pub(crate) fn move_to(&mut self, now: Instant, from: SocketAddr) -> Option<SocketAddr> {
+    /// A datagram has proved that the peer is at the other end of `path`. Returns where it was, if it has moved.
+    pub(crate) fn move_to(&mut self, now: Instant, path: Path) -> Option<SocketAddr> {
+        let from = path.remote;
+        if from == self.address {
+            self.local_ip = path.local_ip;
+            return None;
+        }
         // Only a candidate is routed here; an old address may still deliver stragglers after the move.
         let rare = self.rare.as_deref_mut()?;
         rare.candidate.take_if(|candidate| *candidate == from)?;
         let old = std::mem::replace(&mut self.address, from);
+        self.local_ip = path.local_ip;
         self.session.handle_remap(now);
         if rare.events.len() == MAX_EVENTS {
             rare.events.pop_front();

@@ -3,13 +3,14 @@
 use std::{
     cell::RefCell,
     io::{self, IoSlice, IoSliceMut},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     os::fd::{AsFd, AsRawFd, RawFd},
 };
 
 use nix::{
     cmsg_space,
     errno::Errno,
+    libc::{in_addr, in_pktinfo, in6_addr, in6_pktinfo},
     sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrStorage, recvmsg, sendmmsg},
 };
 use rustix::net::sockopt::{Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery, set_ip_mtu_discover, set_ipv6_mtu_discover};
@@ -28,13 +29,14 @@ pub(super) fn allow_fragments(socket: &impl AsFd, is_ipv6: bool) -> io::Result<(
     Ok(())
 }
 
-/// Entries that one system call takes: the longest prefix of the pending ones that agree on a segment size.
+/// Entries that one system call takes: the longest prefix of the pending ones that agree on a segment size and a local address.
 pub(super) struct Run<'a> {
     slices: [[IoSlice<'a>; 1]; MAX_ENTRIES],
     addresses: [Option<SockaddrStorage>; MAX_ENTRIES],
     len: usize,
     /// The segment size of those entries that hold several datagrams; the kernel sends shorter ones as they are.
     segment_size: Option<u16>,
+    local_ip: Option<IpAddr>,
 }
 
 impl<'a> Run<'a> {
@@ -47,6 +49,7 @@ impl<'a> Run<'a> {
             addresses: [None; MAX_ENTRIES],
             len: 0,
             segment_size: None,
+            local_ip: None,
         };
         let mut longest_single = 0;
         for outgoing in pending.take(MAX_ENTRIES) {
@@ -58,7 +61,10 @@ impl<'a> Run<'a> {
                 (Some(agreed), _) => !segmented && len <= usize::from(agreed),
                 (None, _) => !segmented,
             };
-            if !fits || outgoing.time_to_live.is_some() {
+            if run.len == 0 {
+                run.local_ip = outgoing.local_ip;
+            }
+            if !fits || outgoing.time_to_live.is_some() || outgoing.local_ip != run.local_ip {
                 break;
             }
             if segmented {
@@ -80,12 +86,21 @@ impl<'a> Run<'a> {
     pub(super) fn send(&self, socket: &impl AsRawFd) -> io::Result<usize> {
         let fd: RawFd = socket.as_raw_fd();
         let (slices, addresses) = (&self.slices[..self.len], &self.addresses[..self.len]);
-        let sent = HEADERS.with_borrow_mut(|headers| match self.segment_size {
-            Some(size) => {
-                let control = [ControlMessage::UdpGsoSegments(&size)];
-                count(fd, &mut headers.segmented, slices, addresses, &control)
+        let segments = self.segment_size.as_ref().map(ControlMessage::UdpGsoSegments);
+        let sent = HEADERS.with_borrow_mut(|headers| match self.local_ip {
+            None => count(fd, headers, Source::Any, slices, addresses, segments, None),
+            Some(IpAddr::V4(ip)) => {
+                // The field that a sender fills in: `ipi_addr` is for receivers.
+                let source = in_addr { s_addr: u32::from_ne_bytes(ip.octets()) };
+                let info = in_pktinfo { ipi_ifindex: 0, ipi_spec_dst: source, ipi_addr: in_addr { s_addr: 0 } };
+                let source = ControlMessage::Ipv4PacketInfo(&info);
+                count(fd, headers, Source::V4, slices, addresses, segments, Some(source))
             }
-            None => count(fd, &mut headers.plain, slices, addresses, &[]),
+            Some(IpAddr::V6(ip)) => {
+                let info = in6_pktinfo { ipi6_addr: in6_addr { s6_addr: ip.octets() }, ipi6_ifindex: 0 };
+                let source = ControlMessage::Ipv6PacketInfo(&info);
+                count(fd, headers, Source::V6, slices, addresses, segments, Some(source))
+            }
         });
         sent.map_err(io::Error::from)
     }
@@ -93,11 +108,26 @@ impl<'a> Run<'a> {
 
 fn count(
     fd: RawFd,
-    headers: &mut MultiHeaders<SockaddrStorage>,
+    headers: &mut Headers,
+    source: Source,
     slices: &[[IoSlice<'_>; 1]],
     addresses: &[Option<SockaddrStorage>],
-    control: &[ControlMessage<'_>],
+    segments: Option<ControlMessage<'_>>,
+    source_address: Option<ControlMessage<'_>>,
 ) -> nix::Result<usize> {
+    let headers = headers.of(segments.is_some(), source);
+    let (one, two);
+    let control: &[ControlMessage<'_>] = match (segments, source_address) {
+        (Some(segments), Some(address)) => {
+            two = [segments, address];
+            &two
+        }
+        (Some(message), None) | (None, Some(message)) => {
+            one = [message];
+            &one
+        }
+        (None, None) => &[],
+    };
     loop {
         match sendmmsg(fd, headers, slices, addresses, control, MsgFlags::empty()) {
             Ok(results) => return Ok(results.count()),
@@ -107,17 +137,41 @@ fn count(
     }
 }
 
+/// What the headers of a run say about its local address.
+#[derive(Clone, Copy)]
+enum Source {
+    Any,
+    V4,
+    V6,
+}
+
+/// One set of headers for each combination of control messages, made when first needed: the kernel refuses headers with
+/// room for more messages than they hold.
+///
 /// Headers hold raw pointers and cannot move between threads; they are scratch space of one system call.
+#[derive(Default)]
 struct Headers {
-    plain: MultiHeaders<SockaddrStorage>,
-    segmented: MultiHeaders<SockaddrStorage>,
+    sets: [Option<MultiHeaders<SockaddrStorage>>; 6],
+}
+
+impl Headers {
+    fn of(&mut self, is_segmented: bool, source: Source) -> &mut MultiHeaders<SockaddrStorage> {
+        self.sets[2 * source as usize + usize::from(is_segmented)].get_or_insert_with(|| {
+            let room = match (is_segmented, source) {
+                (false, Source::Any) => None,
+                (true, Source::Any) => Some(cmsg_space!(u16)),
+                (false, Source::V4) => Some(cmsg_space!(in_pktinfo)),
+                (true, Source::V4) => Some(cmsg_space!(u16, in_pktinfo)),
+                (false, Source::V6) => Some(cmsg_space!(in6_pktinfo)),
+                (true, Source::V6) => Some(cmsg_space!(u16, in6_pktinfo)),
+            };
+            MultiHeaders::preallocate(MAX_ENTRIES, room)
+        })
+    }
 }
 
 thread_local! {
-    static HEADERS: RefCell<Headers> = RefCell::new(Headers {
-        plain: MultiHeaders::preallocate(MAX_ENTRIES, None),
-        segmented: MultiHeaders::preallocate(MAX_ENTRIES, Some(cmsg_space!(u16))),
-    });
+    static HEADERS: RefCell<Headers> = RefCell::default();
 }
 
 /// Takes one entry off the socket's error queue: the destination of a datagram that came back as unreachable.

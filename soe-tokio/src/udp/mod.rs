@@ -23,7 +23,7 @@ use tracing::{debug, warn};
 pub(crate) use self::drops::DropCounter;
 use crate::{
     config::SocketConfig,
-    socket::{AsyncUdp, Outgoing, RecvBatch, SendBatch},
+    socket::{AsyncUdp, Outgoing, Path, RecvBatch, SendBatch},
 };
 
 /// A bound UDP socket. IPv4 peers of a dual-stack IPv6 socket appear under their IPv4 addresses.
@@ -32,6 +32,8 @@ pub(crate) struct KernelUdp {
     io: UdpSocket,
     state: UdpSocketState,
     is_ipv6: bool,
+    /// Whether datagrams may come in by several local addresses.
+    is_wildcard: bool,
     /// Whether the kernel still takes runs of datagrams.
     segmentation: bool,
     /// Whether the last receive call brought so much that the next is worth preparing for more.
@@ -68,7 +70,8 @@ impl KernelUdp {
             debug!(%error, "datagrams above the path MTU will be lost");
         }
         let segmentation = state.max_gso_segments() > 1;
-        Ok(Self { io, state, is_ipv6: address.is_ipv6(), segmentation, is_busy: false })
+        let (is_ipv6, is_wildcard) = (address.is_ipv6(), address.ip().is_unspecified());
+        Ok(Self { io, state, is_ipv6, is_wildcard, segmentation, is_busy: false })
     }
 
     /// The port that it is bound to.
@@ -109,7 +112,9 @@ impl KernelUdp {
             received?;
         }
         for (meta, slot) in metas[..filled].iter().zip(scratch.slots.chunks_exact(SLOT)) {
-            batch.push_into(&mut scratch.arena, canonical(meta.addr), &slot[..meta.len.min(SLOT)], meta.stride);
+            let local_ip = meta.dst_ip.filter(|ip| self.is_wildcard && can_send_from(ip));
+            let path = Path { remote: canonical(meta.addr), local_ip };
+            batch.push_into(&mut scratch.arena, path, &slot[..meta.len.min(SLOT)], meta.stride);
         }
         Ok(filled)
     }
@@ -144,7 +149,7 @@ impl KernelUdp {
             ecn: None,
             contents: outgoing.contents,
             segment_size: (outgoing.contents.len() > outgoing.segment_size).then_some(outgoing.segment_size),
-            src_ip: None,
+            src_ip: outgoing.local_ip,
         };
         let Some(hops) = outgoing.time_to_live else {
             return self.state.try_send((&self.io).into(), &transmit);
@@ -231,6 +236,14 @@ pub(crate) fn is_unreachable(error: &io::Error) -> bool {
     )
 }
 
+/// Whether a datagram's destination may be the source of an answer. Addresses of one network's broadcast look like any other
+/// here; the system refuses to send from them, and the answer then leaves from the address that it chooses.
+fn can_send_from(ip: &IpAddr) -> bool {
+    let ip = ip.to_canonical();
+    let is_broadcast = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
+    !(ip.is_multicast() || ip.is_unspecified() || is_broadcast)
+}
+
 /// One address, one spelling: IPv4 as IPv4, and no flow label.
 pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
     match address {
@@ -308,6 +321,9 @@ const MAX_SEGMENTS: usize = 64;
 
 #[cfg(test)]
 mod tests {
+    #[cfg(target_os = "linux")]
+    use std::net::Ipv4Addr;
+
     use soe_core::{Session, SessionConfig, Transmit};
 
     use super::*;
@@ -352,7 +368,12 @@ mod tests {
         for (sizes, fill) in sizes.into_iter().zip(1..) {
             for receiver in &receivers {
                 batch.buffer().extend(std::iter::repeat_n(fill, sizes.0));
-                batch.note(receiver.local_addr().unwrap(), &transmit(sizes.0, sizes.1), socket.max_segments(), None);
+                batch.note(
+                    receiver.local_addr().unwrap().into(),
+                    &transmit(sizes.0, sizes.1),
+                    socket.max_segments(),
+                    None,
+                );
             }
         }
         send_all(&mut socket, &mut batch).await;
@@ -367,6 +388,37 @@ mod tests {
         }
     }
 
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn datagrams_of_several_local_addresses_leave_from_their_own() {
+        let receivers = receivers();
+        let mut socket = KernelUdp::bind("0.0.0.0:0".parse().unwrap(), &SocketConfig::default(), false).unwrap();
+        let mut batch = SendBatch::new();
+        // Runs and single datagrams, with neighbours of the same and of another local address.
+        let sources = [None, Some("127.0.0.2"), Some("127.0.0.2"), Some("127.0.0.3"), None, Some("127.0.0.3")];
+        let sources = sources.map(|source| source.map(|ip| ip.parse::<IpAddr>().unwrap()));
+        for (local_ip, fill) in sources.into_iter().zip(1..) {
+            for receiver in &receivers {
+                for sizes in [(1024, 512), (40, 40)] {
+                    batch.buffer().extend(std::iter::repeat_n(fill, sizes.0));
+                    let path = Path { remote: receiver.local_addr().unwrap(), local_ip };
+                    batch.note(path, &transmit(sizes.0, sizes.1), socket.max_segments(), None);
+                }
+            }
+        }
+        send_all(&mut socket, &mut batch).await;
+        for receiver in &receivers {
+            for (local_ip, fill) in sources.into_iter().zip(1..) {
+                for expected in [&[fill; 512][..], &[fill; 512], &[fill; 40]] {
+                    let mut received = [0; 2048];
+                    let (length, from) = receiver.recv_from(&mut received).unwrap();
+                    assert_eq!(&received[..length], expected);
+                    assert_eq!(from.ip(), local_ip.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)));
+                }
+            }
+        }
+    }
+
     #[tokio::test]
     async fn a_time_to_live_holds_for_its_datagram_alone() {
         let [receiver, ..] = receivers();
@@ -376,7 +428,7 @@ mod tests {
         batch.buffer().extend([1; 2]);
         let mut short_lived = transmit(2, 2);
         short_lived.time_to_live = Some(3);
-        batch.note(receiver.local_addr().unwrap(), &short_lived, 1, None);
+        batch.note(receiver.local_addr().unwrap().into(), &short_lived, 1, None);
         send_all(&mut socket, &mut batch).await;
         assert_eq!(receiver.recv(&mut [0; 8]).unwrap(), 2);
         assert_eq!(socket.hops().unwrap(), normal);

@@ -1,6 +1,8 @@
 //! The Tokio layer over real sockets on the loopback interface: that sockets are sockets. What the network does to sessions
 //! is simulated elsewhere. Nothing here is decided by how fast the machine is: deadlines only end a test that hangs.
 
+mod addresses;
+
 use std::{
     future::Future,
     net::{SocketAddr, UdpSocket},
