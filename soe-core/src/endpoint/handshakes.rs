@@ -1,23 +1,15 @@
 //! Strangers: who may open a session, and what everybody else is told (sections 6 and 9 of `docs/protocol.md`).
 
-mod cookie;
-mod limiter;
-mod refusal;
-mod selection;
-mod strangers;
-mod types;
-
 use std::{collections::VecDeque, fmt, net::SocketAddr, time::Instant};
 
 use bytes::BytesMut;
 
-pub use self::types::{AdmissionStats, Admit, Newcomer};
-
-use self::{
+use super::{
     cookie::Cookies,
     limiter::{Limited, Limiter, Rate},
+    pending::{Name, Stranger, Strangers, prefix},
     refusal::{MISMATCHED, OVER_CAPACITY, refusal},
-    strangers::{Name, Stranger, Strangers, prefix},
+    types::{AdmissionStats, Admit, Newcomer},
 };
 use crate::{
     AdmissionConfig, Framing, RequestInfo, Session, Transmit,
@@ -47,16 +39,16 @@ struct Offer {
 /// [`handle_returned`](Self::handle_returned), then [`poll_transmit`](Self::poll_transmit) until `None`, with
 /// [`handle_timeout`](Self::handle_timeout) at [`poll_timeout`](Self::poll_timeout).
 pub struct Admission {
-    config: AdmissionConfig,
-    epoch: Instant,
-    cookies: Cookies,
-    strangers: Strangers,
-    answers: Limiter,
-    openings: Limiter,
-    unknown_senders: Limiter,
-    replies: VecDeque<Vec<u8>>,
-    room: usize,
-    stats: AdmissionStats,
+    pub(super) config: AdmissionConfig,
+    pub(super) epoch: Instant,
+    pub(super) cookies: Cookies,
+    pub(super) strangers: Strangers,
+    pub(super) answers: Limiter,
+    pub(super) openings: Limiter,
+    pub(super) unknown_senders: Limiter,
+    pub(super) replies: VecDeque<Vec<u8>>,
+    pub(super) room: usize,
+    pub(super) stats: AdmissionStats,
 }
 
 impl Admission {
@@ -162,15 +154,15 @@ impl Admission {
 
     /// The most memory that strangers can make this take, in bytes: the table, and the buckets that limit the answers.
     pub fn memory_ceiling(&self) -> usize {
-        size_of::<Self>() + self.strangers.memory() + 3 * limiter::MEMORY + MAX_REPLIES
+        size_of::<Self>() + self.strangers.memory() + 3 * super::limiter::MEMORY + MAX_REPLIES
     }
 
-    fn remember(&mut self, now: Instant, stranger: &Stranger) {
+    pub(super) fn remember(&mut self, now: Instant, stranger: &Stranger) {
         let place_of = |from: SocketAddr| self.cookies.place(from.ip(), from.port());
         self.stats.evicted += u64::from(self.strangers.put(now, stranger, place_of));
     }
 
-    fn ignored(&mut self) -> Admit {
+    pub(super) fn ignored(&mut self) -> Admit {
         self.stats.ignored += 1;
         Admit::Dropped
     }
@@ -345,7 +337,7 @@ impl Admission {
         }
     }
 
-    fn reply(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+    pub(super) fn reply(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         let mut reply = Vec::with_capacity(32);
         write(&mut reply);
         self.replies.push_back(reply);

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Instant};
 
 use super::{
     Admission, Admit,
-    strangers::{Name, Stranger},
+    pending::{Name, Stranger},
 };
 use crate::{
     DisconnectReason, Framing, SessionConfig,
