@@ -180,19 +180,16 @@ fn a_switch_is_exact_on_long_conversations_over_bad_links() {
     }
 }
 
-#[test]
-fn channels_with_keys_of_their_own_do_not_disturb_each_other() {
+/// Sends 40 messages, each on the next channel, under every loss of the first six datagrams. `switch` sets keys on the client
+/// and the server; each channel must deliver its messages.
+fn alternate(switch: impl Fn(&mut Session, &mut Session)) {
     for lost in 0..64u32 {
         let mut nth = 0;
         let mut pair = Pair::new(move || {
             nth += 1;
             if nth <= 6 && lost >> (nth - 1) & 1 == 1 { Fate::Lost } else { Fate::Arrives }
         });
-        for (n, channel) in ReliableChannel::ALL.into_iter().enumerate() {
-            let hook = || Some(Box::new(soe_core::Rc4::new(&[n as u8 + 1; 16]).unwrap()) as Box<_>);
-            pair.client.set_channel_send_hook(channel, hook());
-            pair.server.set_channel_recv_hook(channel, hook());
-        }
+        switch(&mut pair.client, &mut pair.server);
         let mut received = [const { Vec::new() }; 4];
         for n in 0..40 {
             let channel = ReliableChannel::ALL[n % 4];
@@ -212,5 +209,102 @@ fn channels_with_keys_of_their_own_do_not_disturb_each_other() {
             let expected: Vec<_> = (0..40).filter(|n| n % 4 == channel).map(|n| message(n, 50)).collect();
             assert_eq!(*received, expected, "channel {channel}, lost {lost:b}");
         }
+    }
+}
+
+#[test]
+fn channels_with_keys_of_their_own_do_not_disturb_each_other() {
+    alternate(|client, server| {
+        for (n, channel) in ReliableChannel::ALL.into_iter().enumerate() {
+            let hook = || Some(Box::new(soe_core::Rc4::new(&[n as u8 + 1; 16]).unwrap()) as Box<_>);
+            client.set_send_hook(channel, hook());
+            server.set_recv_hook(channel, hook());
+        }
+    });
+}
+
+#[test]
+fn one_key_serves_all_channels_whatever_the_order_of_arrival() {
+    alternate(|client, server| {
+        client.set_send_key(Some(b"one key")).unwrap();
+        server.set_recv_key(Some(b"one key")).unwrap();
+    });
+}
+
+#[test]
+fn with_one_channel_in_use_a_key_is_one_stream_from_its_first_byte() {
+    let mut pair = Pair::new(|| Fate::Arrives);
+    pair.client.set_send_key(Some(b"one key")).unwrap();
+    let mut stream = soe_core::Rc4::new(b"one key").unwrap();
+    for n in 0..8 {
+        // Neither begins with 0: nothing is escaped.
+        let mut expected = message(n * 4, 30);
+        pair.client.send(Message::reliable(expected.clone())).unwrap();
+        stream.apply(&mut expected);
+        pair.flush();
+        assert_ne!(expected[0], 0, "the test wants messages without an escape");
+        assert_eq!(pair.server.recv().unwrap().payload, expected, "message {n}");
+    }
+}
+
+#[test]
+fn a_hook_takes_the_place_of_the_key_on_its_own_channel_only() {
+    let mut pair = Pair::new(|| Fate::Arrives);
+    pair.client.set_send_key(Some(b"one key")).unwrap();
+    pair.server.set_recv_key(Some(b"one key")).unwrap();
+    pair.client.set_send_hook(ReliableChannel::ONE, None);
+    pair.server.set_recv_hook(ReliableChannel::ONE, None);
+    for n in 0..8 {
+        pair.client.send(Message::new(ReliableChannel::ALL[n % 2], message(n, 30))).unwrap();
+        pair.flush();
+        assert_eq!(pair.server.recv().unwrap().payload, message(n, 30), "message {n}");
+    }
+}
+
+#[test]
+fn unreliable_messages_travel_in_plain() {
+    let mut pair = Pair::new(|| Fate::Arrives);
+    pair.client.set_send_key(Some(b"one key")).unwrap();
+    pair.client.send(Message::unreliable(message(0, 30))).unwrap();
+    pair.flush();
+    assert_eq!(pair.server.recv().unwrap().payload, message(0, 30));
+}
+
+#[test]
+fn nothing_is_delivered_behind_a_message_that_cannot_be_opened_on_its_channel() {
+    let mut pair = Pair::new(|| Fate::Arrives);
+    pair.server.set_recv_hook(ReliableChannel::ZERO, Some(Box::new(Tagged)));
+    let on = |channel, payload: &'static [u8]| Message::new(channel, payload);
+    let (zero, one) = (ReliableChannel::ZERO, ReliableChannel::ONE);
+    let messages =
+        [on(zero, b"+good"), on(zero, b"-bad"), on(zero, b"+behind it"), on(one, b"elsewhere"), on(zero, b"+last")];
+    for (n, message) in messages.into_iter().enumerate() {
+        pair.client.send(message).unwrap();
+        // Some share a Group, some do not.
+        if n % 2 == 0 {
+            pair.flush();
+        }
+    }
+    pair.flush();
+    let mut received = Vec::new();
+    for _ in 0..5 {
+        received.extend(pair.server.recv().map(|message| message.payload));
+    }
+    assert_eq!(received, [&b"good"[..], b"elsewhere"]);
+    assert_eq!(pair.server.closed().unwrap().reason, soe_core::DisconnectReason::CorruptPacket);
+    assert!(!pair.server.is_readable());
+}
+
+/// Takes messages that begin with a plus.
+#[derive(Debug)]
+struct Tagged;
+
+impl soe_core::MessageHook for Tagged {
+    fn seal(&mut self, message: bytes::BytesMut) -> bytes::BytesMut {
+        message
+    }
+
+    fn open(&mut self, message: bytes::Bytes, _: usize) -> Result<bytes::Bytes, soe_core::HookError> {
+        if message[0] == b'+' { Ok(message.slice(1..)) } else { Err(soe_core::HookError::Malformed("no plus")) }
     }
 }

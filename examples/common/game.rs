@@ -129,11 +129,11 @@ pub(crate) async fn receive(session: &mut SoeSession) -> Result<Packet, Box<dyn 
 
 /// Encrypts the chat channel, and no other, in both directions from the next message on.
 ///
-/// `set_send_key` would put all reliable channels on one RC4 key stream. Channels overtake each other, and then the two ends
-/// of the stream are no longer at the same byte: with several channels in use each that is encrypted needs its own.
+/// `set_send_key` would encrypt all reliable channels, each with a key stream of its own. Here the switch stands in a message
+/// of one channel, which says nothing about the messages under way on the others.
 pub(crate) fn encrypt_chat(session: &mut SoeSession, key: &Key) -> Result<(), KeyError> {
-    session.set_channel_send_hook(CHAT, Some(Box::new(Rc4::new(key)?)));
-    session.set_channel_recv_hook(CHAT, Some(Box::new(Rc4::new(key)?)));
+    session.set_send_hook(CHAT, Some(Box::new(Rc4::new(key)?)));
+    session.set_recv_hook(CHAT, Some(Box::new(Rc4::new(key)?)));
     Ok(())
 }
 

@@ -97,7 +97,7 @@ impl Args {
             config = config.udp_length(length);
         }
         if let Some(length) = self.optional("crc-length") {
-            config = config.crc_length(length);
+            config = config.crc_length(length).allow_unchecked(length == 0);
         }
         if self.flag("compress") {
             config = config.compression(true);

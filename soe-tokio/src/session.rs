@@ -239,8 +239,11 @@ impl SoeSession {
         SoeFramed::new(self, codec)
     }
 
-    /// Encrypts every message queued from here on with RC4 under `key`; `None` stops that. Messages queued before are not
-    /// touched, even if they have not left (section 4 of `docs/protocol.md`).
+    /// Encrypts every reliable message queued from here on with RC4 under `key`; `None` stops that. Messages queued before are
+    /// not touched, even if they have not left (section 4 of `docs/protocol.md`).
+    ///
+    /// Each reliable channel runs a key stream of its own. Unreliable messages are not encrypted: they travel as they are
+    /// given.
     ///
     /// # Errors
     ///
@@ -249,9 +252,9 @@ impl SoeSession {
         set_send_key(self.peer(), key)
     }
 
-    /// Decrypts every message received from here on with RC4 under `key`; `None` stops that. Messages are decrypted when
-    /// they are received by the application and not when they arrive, so the switch is exact: it applies to the message
-    /// after the one received last.
+    /// Decrypts every reliable message received from here on with RC4 under `key`; `None` stops that. Messages are decrypted
+    /// when the application receives them and not when they arrive, so the switch is exact: it applies to the message
+    /// after the one received last, on each channel.
     ///
     /// # Errors
     ///
@@ -260,29 +263,19 @@ impl SoeSession {
         set_recv_key(self.peer(), key)
     }
 
-    /// Transforms every message queued from here on by `hook`.
+    /// Transforms every message queued on this reliable channel from here on by `hook`; `None` sends them as they are.
+    /// Unreliable messages pass through no hook.
     ///
     /// The hook runs in the task that sends, under the session's lock: it must not use the session. If it panics, the panic
     /// goes on in that task and the session is closed.
-    pub fn set_send_hook(&mut self, hook: Option<Box<dyn MessageHook>>) {
-        self.peer().act(|state| state.session.set_send_hook(hook));
+    pub fn set_send_hook(&mut self, channel: ReliableChannel, hook: Option<Box<dyn MessageHook>>) {
+        self.peer().act(|state| state.session.set_send_hook(channel, hook));
     }
 
-    /// Transforms every message received from here on by `hook`, on the terms of [`SoeSession::set_send_hook`].
-    pub fn set_recv_hook(&mut self, hook: Option<Box<dyn MessageHook>>) {
-        self.peer().act(|state| state.session.set_recv_hook(hook));
-    }
-
-    /// Gives one channel a transform of its own for what is queued from here on, or with `None` none, whatever the session's
-    /// is. On the terms of [`SoeSession::set_send_hook`].
-    pub fn set_channel_send_hook(&mut self, channel: ReliableChannel, hook: Option<Box<dyn MessageHook>>) {
-        self.peer().act(|state| state.session.set_channel_send_hook(channel, hook));
-    }
-
-    /// Gives one channel a transform of its own for what is received from here on, or with `None` none, whatever the
-    /// session's is. On the terms of [`SoeSession::set_send_hook`].
-    pub fn set_channel_recv_hook(&mut self, channel: ReliableChannel, hook: Option<Box<dyn MessageHook>>) {
-        self.peer().act(|state| state.session.set_channel_recv_hook(channel, hook));
+    /// Transforms every message received on this reliable channel from here on by `hook`, on the terms of
+    /// [`SoeSession::set_send_hook`].
+    pub fn set_recv_hook(&mut self, channel: ReliableChannel, hook: Option<Box<dyn MessageHook>>) {
+        self.peer().act(|state| state.session.set_recv_hook(channel, hook));
     }
 
     /// The server's clock in milliseconds, modulo 2^32, as the exchanges of statistics have shown it; on the side that asks

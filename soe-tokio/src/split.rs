@@ -102,13 +102,8 @@ impl SendHalf {
     }
 
     /// Like [`SoeSession::set_send_hook`].
-    pub fn set_send_hook(&mut self, hook: Option<Box<dyn MessageHook>>) {
-        self.handle.peer.act(|state| state.session.set_send_hook(hook));
-    }
-
-    /// Like [`SoeSession::set_channel_send_hook`].
-    pub fn set_channel_send_hook(&mut self, channel: ReliableChannel, hook: Option<Box<dyn MessageHook>>) {
-        self.handle.peer.act(|state| state.session.set_channel_send_hook(channel, hook));
+    pub fn set_send_hook(&mut self, channel: ReliableChannel, hook: Option<Box<dyn MessageHook>>) {
+        self.handle.peer.act(|state| state.session.set_send_hook(channel, hook));
     }
 
     /// Puts the session together again.
@@ -149,13 +144,8 @@ impl RecvHalf {
     }
 
     /// Like [`SoeSession::set_recv_hook`].
-    pub fn set_recv_hook(&mut self, hook: Option<Box<dyn MessageHook>>) {
-        self.handle.peer.act(|state| state.session.set_recv_hook(hook));
-    }
-
-    /// Like [`SoeSession::set_channel_recv_hook`].
-    pub fn set_channel_recv_hook(&mut self, channel: ReliableChannel, hook: Option<Box<dyn MessageHook>>) {
-        self.handle.peer.act(|state| state.session.set_channel_recv_hook(channel, hook));
+    pub fn set_recv_hook(&mut self, channel: ReliableChannel, hook: Option<Box<dyn MessageHook>>) {
+        self.handle.peer.act(|state| state.session.set_recv_hook(channel, hook));
     }
 
     /// Puts the session together again.

@@ -27,7 +27,7 @@ pub(crate) const CHANNELS: [Channel; 7] = [
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Keys {
     Never,
-    /// One key for the session, switched on channel 0; the other channels are plain.
+    /// One key for all channels from the first message on.
     Session,
     /// Each channel has its own, and switches it by itself.
     Channels,
@@ -142,11 +142,12 @@ impl App {
 
     /// Before the first message.
     pub(crate) fn start(&mut self, now: Instant, session: &mut Session) {
-        if self.plan.keys == Keys::Session || self.peer.keys == Keys::Session {
-            for channel in &ReliableChannel::ALL[1..] {
-                session.set_channel_send_hook(*channel, None);
-                session.set_channel_recv_hook(*channel, None);
-            }
+        if self.plan.keys == Keys::Session {
+            session.set_send_key(Some(&self.side.to_be_bytes())).unwrap();
+            self.key_switches += 1;
+        }
+        if self.peer.keys == Keys::Session {
+            session.set_recv_key(Some(&self.peer_side.to_be_bytes())).unwrap();
         }
         self.tick = Some(now);
     }
@@ -198,10 +199,7 @@ impl App {
         }
         self.sent[choice] += 1;
         if let (Channel::Reliable(channel), Some(key)) = (channel, key_behind(&self.plan, self.side, choice, n)) {
-            match self.plan.keys {
-                Keys::Session => session.set_send_key(key.as_ref().map(|key| &key[..])).unwrap(),
-                _ => session.set_channel_send_hook(channel, hook(key)),
-            }
+            session.set_send_hook(channel, hook(key));
             self.key_switches += 1;
         }
         true
@@ -263,10 +261,7 @@ impl App {
         if let (Channel::Reliable(channel), Some(key)) =
             (message.channel, key_behind(&self.peer, self.peer_side, choice, n))
         {
-            match self.peer.keys {
-                Keys::Session => session.set_recv_key(key.as_ref().map(|key| &key[..])).unwrap(),
-                _ => session.set_channel_recv_hook(channel, hook(key)),
-            }
+            session.set_recv_hook(channel, hook(key));
         }
     }
 
@@ -308,9 +303,8 @@ impl App {
 
 fn key_behind(plan: &Plan, side: u64, choice: usize, n: u64) -> Option<Option<[u8; 16]>> {
     match plan.keys {
-        Keys::Never => None,
-        Keys::Session if choice > 0 => None,
-        Keys::Session | Keys::Channels => pattern::key_behind(side, CHANNELS[choice], n),
+        Keys::Never | Keys::Session => None,
+        Keys::Channels => pattern::key_behind(side, CHANNELS[choice], n),
     }
 }
 

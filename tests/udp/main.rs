@@ -590,7 +590,7 @@ async fn a_panicking_hook_ends_its_own_session_only() {
     let (mut well, well_server) = pair(&listener).await;
     tokio::spawn(echo(well_server));
     let (mut fragile, mut server) = pair(&listener).await;
-    fragile.set_send_hook(Some(Box::new(Fragile(0))));
+    fragile.set_send_hook(ReliableChannel::ZERO, Some(Box::new(Fragile(0))));
     let task = tokio::spawn(async move {
         for _ in 0..3 {
             fragile.send(&b"message"[..]).await.expect("open");

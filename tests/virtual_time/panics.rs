@@ -77,7 +77,7 @@ async fn a_panic_of_the_task_that_holds_a_session_ends_that_session_alone() {
 #[tokio::test(start_paused = true)]
 async fn a_panic_of_a_receive_hook_ends_its_session_alone() {
     let panics = |mut session: SoeSession| async move {
-        session.set_recv_hook(Some(Box::new(Touchy)));
+        session.set_recv_hook(soe_tokio::ReliableChannel::ZERO, Some(Box::new(Touchy)));
         receive(&mut session).await;
     };
     others_survive(panics, "panic in open").await;
@@ -86,7 +86,7 @@ async fn a_panic_of_a_receive_hook_ends_its_session_alone() {
 #[tokio::test(start_paused = true)]
 async fn a_panic_of_a_send_hook_ends_its_session_alone() {
     let panics = |mut session: SoeSession| async move {
-        session.set_send_hook(Some(Box::new(Touchy)));
+        session.set_send_hook(soe_tokio::ReliableChannel::ZERO, Some(Box::new(Touchy)));
         receive(&mut session).await;
         let _ = session.send("panic in seal").await;
     };
@@ -112,7 +112,7 @@ async fn a_message_that_cannot_be_decrypted_ends_the_session_and_the_peer_is_tol
     let network = Arc::new(Network::default());
     let listener = network.listen(config());
     let (mut client, mut server) = join(&network, &listener, 0).await;
-    server.set_recv_hook(Some(Box::new(Stranger)));
+    server.set_recv_hook(soe_tokio::ReliableChannel::ZERO, Some(Box::new(Stranger)));
     client.send(&b"sealed with one key"[..]).await.expect("open");
     let sent = tokio::time::Instant::now();
     server.recv().await.expect("the end is reported").expect_err("nobody can open it");

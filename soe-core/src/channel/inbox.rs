@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::push_back;
 use crate::{
-    Channel,
+    Channel, ReliableChannel,
     wire::{Group, Payload},
 };
 
@@ -88,6 +88,16 @@ impl Inbox {
         let raw = cursor.next(&raw);
         cursor.restart();
         raw.map(|raw| Arrival { channel, raw })
+    }
+
+    /// Drops what waits on this channel. To be called right after a message of it was taken.
+    pub(crate) fn discard(&mut self, channel: ReliableChannel) {
+        self.queue.retain(|waiting| waiting.channel != Channel::Reliable(channel));
+        self.bytes = self.queue.iter().map(|waiting| waiting.raw.len() + MESSAGE_OVERHEAD).sum();
+        // Only the payload at the front can be taken in part, and that was one of this channel.
+        if let Some(cursor) = &mut self.cursor {
+            cursor.restart();
+        }
     }
 
     /// Gives back memory that traffic has left behind.

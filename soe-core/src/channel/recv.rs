@@ -201,7 +201,7 @@ impl Receiver {
         }
         let body = Bytes::copy_from_slice(body);
         self.ring[index] = if limits.unordered && kind == Kind::Data && inbox.has_room(limits.inbox) {
-            self.deliver_data(body, inbox)?;
+            self.deliver_data(body, limits, inbox)?;
             Slot::Delivered
         } else {
             self.held += body.len();
@@ -212,31 +212,41 @@ impl Receiver {
 
     fn deliver(&mut self, kind: Kind, body: Bytes, limits: &RecvLimits, inbox: &mut Inbox) -> Result<(), Corrupt> {
         match (kind, &mut self.train) {
-            (Kind::Data, None) => return self.deliver_data(body, inbox),
+            (Kind::Data, None) => return self.deliver_data(body, limits, inbox),
             (Kind::Data, Some(_)) => return Err(Corrupt("plain data inside a train of fragments")),
             (Kind::Fragment, Some(train)) => train.add(&body)?,
             (Kind::Fragment, train @ None) => *train = Some(Train::open(&body, limits.message)?),
         }
         match self.train.take_if(|train| train.is_complete()) {
-            Some(train) => self.deliver_data(train.into_message(), inbox),
+            Some(train) => self.deliver_data(train.into_message(), limits, inbox),
             None => Ok(()),
         }
     }
 
     /// Delivers a reliable payload: one message, or a Group, itself perhaps of Groups, all of it or nothing.
-    fn deliver_data(&self, payload: Bytes, inbox: &mut Inbox) -> Result<(), Corrupt> {
+    fn deliver_data(&self, payload: Bytes, limits: &RecvLimits, inbox: &mut Inbox) -> Result<(), Corrupt> {
         let channel = Channel::Reliable(self.channel);
-        if let Payload::Message(_) = Payload::classify(&payload) {
+        if let Payload::Message(message) = Payload::classify(&payload) {
+            check_length(message.len(), limits)?;
             inbox.push(channel, payload);
             return Ok(());
         }
-        let mut messages = 0;
-        walk_group(&payload, |_| messages += 1)?;
+        let (mut messages, mut longest) = (0, 0);
+        walk_group(&payload, |message| {
+            messages += 1;
+            longest = longest.max(message.len());
+        })?;
+        check_length(longest, limits)?;
         if messages > 0 {
             inbox.push_group(channel, payload, messages);
         }
         Ok(())
     }
+}
+
+/// The limit of messages that came in one packet. Those in fragments are held against it by their first one.
+fn check_length(message: usize, limits: &RecvLimits) -> Result<(), Corrupt> {
+    if message > limits.message { Err(Corrupt("a message over the limit")) } else { Ok(()) }
 }
 
 /// Calls `visit` with every message in a payload, Groups unfolded in order. Walked with a stack of bounded depth: nesting is

@@ -17,9 +17,11 @@ pub use self::rc4::{KeyError, Rc4};
 
 /// A transform of whole messages: one in, one out.
 ///
-/// A hook serves **one direction of one session**: the one to send with only ever sees [`seal`](Self::seal), the one to
-/// receive with only [`open`](Self::open). So it may keep running state, such as a key stream: reliable messages of a
-/// session reach it once each, in the order in which they were sent. Unreliable messages do not pass through it.
+/// A hook serves **one direction of one reliable channel**: the one to send with only ever sees [`seal`](Self::seal), the
+/// one to receive with only [`open`](Self::open). So it may keep running state, such as a key stream: the messages of the
+/// channel reach it once each, in the order in which they were sent. On an
+/// [`unordered`](crate::ChannelOptions::unordered) channel they reach it in the order of arrival, which rules out running
+/// state. Unreliable messages pass through no hook: they travel as the application gives them.
 ///
 /// A message must not become empty: the transport cannot carry it.
 pub trait MessageHook: fmt::Debug + Send {
@@ -34,7 +36,8 @@ pub trait MessageHook: fmt::Debug + Send {
     ///
     /// # Errors
     ///
-    /// [`HookError`] for what the peer's hook cannot have made. The key streams have parted by then, so the session closes.
+    /// [`HookError`] for what the peer's hook cannot have made. The running states differ by then, so the session closes,
+    /// and the messages behind it on the channel are dropped. A message longer than `limit` counts as such an error.
     fn open(&mut self, message: Bytes, limit: usize) -> Result<Bytes, HookError>;
 }
 

@@ -7,12 +7,11 @@ use thiserror::Error;
 
 use super::{HookError, MessageHook, into_mut};
 
-/// An RC4 key stream, for one direction of one session.
+/// An RC4 key stream, for one direction of one reliable channel.
 ///
 /// Encrypting and decrypting are the same operation. Every byte that goes through advances the stream, so both peers must
-/// put the same bytes through in the same order: reliable messages only, and one stream per direction and session, not
-/// per channel (section 4 of `docs/protocol.md`). It is deliberately not `Clone`: two copies of one key stream are how a
-/// stream cipher breaks.
+/// put the same bytes through in the same order: the messages of one reliable channel (section 4 of `docs/protocol.md`).
+/// It is deliberately not `Clone`: a second copy in the middle of a stream encrypts two messages with the same bytes.
 ///
 /// # Examples
 ///
@@ -41,14 +40,17 @@ impl Rc4 {
     ///
     /// [`KeyError`] for an empty key and for one of more than [`Rc4::MAX_KEY`] bytes.
     pub fn new(key: &[u8]) -> Result<Self, KeyError> {
-        if key.is_empty() || key.len() > Self::MAX_KEY {
-            return Err(KeyError { length: key.len() });
-        }
+        Self::check(key)?;
         Ok(Self::schedule(key))
     }
 
+    /// Whether RC4 can use this key.
+    pub(crate) fn check(key: &[u8]) -> Result<(), KeyError> {
+        if key.is_empty() || key.len() > Self::MAX_KEY { Err(KeyError { length: key.len() }) } else { Ok(()) }
+    }
+
     /// The key stream of a key that has been checked to have 1 to 256 bytes.
-    pub(super) fn schedule(key: &[u8]) -> Self {
+    pub(crate) fn schedule(key: &[u8]) -> Self {
         let mut state = Box::new([0; STATE]);
         for (value, slot) in (0..=u8::MAX).zip(state.iter_mut()) {
             *slot = value;

@@ -9,8 +9,8 @@ pub use admission::{
     AdmissionConfig, AdmissionConfigBuilder, AdmissionSettings, RemapPolicy, RequestFilter, RequestInfo, StatusReply,
 };
 pub use channel::ChannelOptions;
-pub(crate) use session::UDP_LENGTH;
 pub use session::{EscapeRule, Overflow, Oversized, SessionConfig, SessionConfigBuilder, Settings};
+pub(crate) use session::{SMALLEST_PACKET, UDP_LENGTH};
 
 use crate::ConfigError;
 

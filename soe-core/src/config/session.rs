@@ -1,7 +1,7 @@
 use std::{fmt, ops::Deref, sync::Arc, time::Duration};
 
 use super::{ChannelOptions, check, setters};
-use crate::{ConfigError, Dialect, Pass, ReliableChannel, wire};
+use crate::{ConfigError, Dialect, Pass, ReliableChannel, framing::Framing, wire};
 
 /// How one's own messages that begin with 00 are told from packets (section 1 of `docs/protocol.md`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -90,11 +90,18 @@ pub struct Settings {
     /// dialects whose requests carry none. \[empty\]
     pub protocol_name: String,
     /// The largest datagram in bytes that this side offers to take, 64 to 8192; both sides use the smaller of the two
-    /// offers. \[the dialect's: 512, or 496 for Star Wars Galaxies\]
+    /// offers. 40 bytes must be left beside the CRC and what the codecs of [`passes`](Self::passes) may add: a peer that offers
+    /// less is refused. \[the dialect's: 512, or 496 for Star Wars Galaxies\]
     pub udp_length: u32,
-    /// Bytes of CRC that a server offers, 0 to 4. With 0 nothing tells the peer from a stranger. \[the dialect's: 2\]
+    /// Bytes of CRC that a server offers, 1 to 4, or 0 with [`allow_unchecked`](Self::allow_unchecked). \[the dialect's: 2\]
     pub crc_length: u8,
-    /// The two passes that a server offers (section 3 of `docs/protocol.md`). \[the dialect's: none for version 3\]
+    /// Whether [`crc_length`](Self::crc_length) may be 0. Without a CRC nothing tells the peer from a stranger, and nothing tells
+    /// an old session from a new one: a client that restarts and comes back from the same port talks to its old session, whose
+    /// application gets its messages. For closed networks and for peers that know no CRC. A client takes what its server says,
+    /// whatever this is. \[off\]
+    pub allow_unchecked: bool,
+    /// The two passes that a server offers (section 3 of `docs/protocol.md`). A user codec must be one that the dialect has.
+    /// \[the dialect's: none for version 3\]
     pub passes: [Pass; 2],
     /// Reliable packets held per channel from the next expected one on, 1 to 30,000. \[256: what a version 3 server holds\]
     pub recv_window: usize,
@@ -137,7 +144,8 @@ pub struct Settings {
     pub icmp_grace: Duration,
     /// How long a client that its server does not know any more asks to be remapped. \[5 s\]
     pub remap_timeout: Duration,
-    /// The largest message in bytes, sent or received, 1 or more. \[10 MiB\]
+    /// The largest message in bytes, sent or received, 1 byte to 2 GiB. A longer reliable message that arrives ends the session,
+    /// a longer unreliable one is dropped. \[10 MiB\]
     pub max_message_size: usize,
     /// Bytes that wait to be sent for the first time, above which a message is refused, overhead of 64 bytes a message
     /// included. \[1 MiB\]
@@ -169,12 +177,20 @@ pub struct Settings {
 /// The range of [`Settings::udp_length`], in bytes (section 6 of `docs/protocol.md`).
 pub(crate) const UDP_LENGTH: std::ops::RangeInclusive<u32> = 64..=8192;
 
+/// The least that a datagram must carry beside its CRC and the growth of codecs, in bytes: the largest packet that cannot be
+/// cut, a NetStatusRequest or its answer.
+pub(crate) const SMALLEST_PACKET: usize = wire::NetStatusRequest::ENCODED_LEN;
+
+/// The largest buffer or window in bytes: sums over all channels and directions do not overflow.
+const LARGEST_BUFFER: usize = usize::MAX / 64;
+
 impl Settings {
     fn for_dialect(dialect: Dialect) -> Self {
         Self {
             protocol_name: String::new(),
             udp_length: dialect.offer.udp_length,
             crc_length: dialect.offer.crc_length,
+            allow_unchecked: false,
             passes: dialect.offer.passes,
             recv_window: 256,
             send_window: 256,
@@ -214,11 +230,14 @@ impl Settings {
         check(!name.contains('\0'), "protocol_name", name.escape_debug(), "but ends at its first NUL on the wire")?;
         check(UDP_LENGTH.contains(&self.udp_length), "udp_length", self.udp_length, "not within 64..=8192 bytes")?;
         check(self.crc_length <= 4, "crc_length", self.crc_length, "more than 4 bytes")?;
+        let checked = self.crc_length > 0 || self.allow_unchecked;
+        check(checked, "crc_length", 0, "which tells nobody from a stranger, and wants allow_unchecked")?;
+        self.validate_framing()?;
         let window = 1..=crate::channel::sequence::MAX_DISTANCE as usize;
         let rule = "not within 1..=30000 packets: 16 bits of sequence name no more";
         check(window.contains(&self.recv_window), "recv_window", self.recv_window, rule)?;
         check(window.contains(&self.send_window), "send_window", self.send_window, rule)?;
-        check(self.send_window_bytes >= 2048, "send_window_bytes", self.send_window_bytes, "below 2048 bytes")?;
+        self.validate_sizes()?;
         check(self.ack_packets > 0, "ack_packets", self.ack_packets, "but acknowledgements must leave at some time")?;
         let millis = |duration: Duration| format!("{duration:?}");
         let delay = self.max_ack_delay;
@@ -229,12 +248,44 @@ impl Settings {
         check(!timeout.is_zero(), "connect_timeout", millis(timeout), "but nothing answers in no time")?;
         let grace = self.refusal_grace;
         check(grace <= Duration::from_secs(1), "refusal_grace", millis(grace), "over 1 s")?;
+        check(self.port_alive_hops > 0, "port_alive_hops", 0, "but a datagram passes at least one router")
+    }
+
+    /// A server can keep its offer, and a datagram has room beside it.
+    fn validate_framing(&self) -> Result<(), ConfigError> {
+        let passes = self.passes.map(u8::from);
+        let framing = Framing::new(0, self.crc_length, passes, &self.dialect.codecs);
+        let offer = || format!("{}, {}", self.passes[0], self.passes[1]);
+        let framing = framing.map_err(|_| ConfigError {
+            field: "passes",
+            value: offer(),
+            rule: "but the dialect has no codec for one of them",
+        })?;
+        let room = (self.udp_length as usize).saturating_sub(framing.overhead());
+        let rule = "which leaves less than 40 bytes beside the CRC and what the codecs may add";
+        check(room >= SMALLEST_PACKET, "udp_length", self.udp_length, rule)
+    }
+
+    /// The smallest udp length of a peer with which this side's offer works, in bytes.
+    pub(crate) fn smallest_udp_length(&self) -> u32 {
+        let passes = self.passes.map(u8::from);
+        let framing = Framing::new(0, self.crc_length, passes, &self.dialect.codecs);
+        let needed = framing.map_or(0, |framing| framing.overhead().saturating_add(SMALLEST_PACKET));
+        (*UDP_LENGTH.start()).max(u32::try_from(needed).unwrap_or(u32::MAX))
+    }
+
+    fn validate_sizes(&self) -> Result<(), ConfigError> {
+        let largest = (u32::MAX as usize / 2).min(LARGEST_BUFFER);
         let message = self.max_message_size;
-        let limit = u32::MAX as usize / 2;
-        check((1..=limit).contains(&message), "max_message_size", message, "not within 1 byte to 2 GiB")?;
-        check(self.port_alive_hops > 0, "port_alive_hops", 0, "but a datagram passes at least one router")?;
-        check(self.send_buffer > 0, "send_buffer", self.send_buffer, "but a message must fit")?;
-        check(self.recv_buffer > 0, "recv_buffer", self.recv_buffer, "but a message must fit")
+        check((1..=largest).contains(&message), "max_message_size", message, "not within 1 byte to 2 GiB")?;
+        let (window, least) = (self.send_window_bytes, 2048);
+        let rule = "not within 2048 bytes to 1/64 of the address space";
+        check((least..=LARGEST_BUFFER).contains(&window), "send_window_bytes", window, rule)?;
+        let rule = "not within 1 byte to 1/64 of the address space";
+        for (field, buffer) in [("send_buffer", self.send_buffer), ("recv_buffer", self.recv_buffer)] {
+            check((1..=LARGEST_BUFFER).contains(&buffer), field, buffer, rule)?;
+        }
+        Ok(())
     }
 }
 
@@ -274,6 +325,7 @@ setters!(
         protocol_name: String,
         udp_length: u32,
         crc_length: u8,
+        allow_unchecked: bool,
         passes: [Pass; 2],
         recv_window: usize,
         send_window: usize,
@@ -315,6 +367,38 @@ mod tests {
         let config = SessionConfig::new("LoginUdp_9").unwrap();
         assert_eq!(config.udp_length, 512);
         assert_eq!(config.crc_length, 2);
+    }
+
+    #[test]
+    fn an_offer_that_cannot_be_kept_is_refused() {
+        let refused = |builder: SessionConfigBuilder| builder.build().unwrap_err().field;
+        let without_codecs = || SessionConfig::with_dialect(Dialect::everquest2());
+        assert_eq!(refused(without_codecs().compression(true)), "passes");
+        assert_eq!(refused(without_codecs().passes([Pass::None, Pass::SecondUserCodec])), "passes");
+        assert!(without_codecs().passes([Pass::Xor, Pass::Xor]).build().is_ok());
+        assert!(SessionConfig::builder("x").udp_length(64).compression(true).build().is_ok());
+    }
+
+    #[test]
+    fn no_crc_at_all_wants_to_be_allowed() {
+        let unchecked = || SessionConfig::builder("x").crc_length(0);
+        assert_eq!(unchecked().build().unwrap_err().field, "crc_length");
+        assert!(unchecked().allow_unchecked(true).build().is_ok());
+    }
+
+    #[test]
+    fn sizes_are_refused_where_sums_of_them_would_overflow() {
+        let largest = LARGEST_BUFFER;
+        let sizes = |bytes: usize| {
+            let builder = SessionConfig::builder("x").recv_window(30_000).window(30_000, bytes);
+            builder.send_buffer(bytes).recv_buffer(bytes).udp_length(8192).max_message_size(u32::MAX as usize / 2)
+        };
+        assert!(sizes(largest).build().unwrap().memory_ceiling() > largest);
+        assert!(sizes(largest + 1).build().is_err());
+        let refused = |builder: SessionConfigBuilder| builder.build().unwrap_err().field;
+        assert_eq!(refused(SessionConfig::builder("x").send_buffer(usize::MAX)), "send_buffer");
+        assert_eq!(refused(SessionConfig::builder("x").recv_buffer(usize::MAX)), "recv_buffer");
+        assert_eq!(refused(SessionConfig::builder("x").send_window_bytes(usize::MAX)), "send_window_bytes");
     }
 
     #[test]

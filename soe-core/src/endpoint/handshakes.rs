@@ -185,7 +185,10 @@ impl Admission {
             udp_length: request.udp_length,
             protocol_name: String::from_utf8_lossy(request.protocol_name.unwrap_or_default()).into_owned(),
         };
-        let Some(index) = self.select(&info).filter(|_| info.udp_length >= *UDP_LENGTH.start()) else {
+        let Some(index) = self
+            .select(&info)
+            .filter(|&index| info.udp_length >= self.session_config(index as u8).smallest_udp_length())
+        else {
             self.stats.mismatched += 1;
             return self.refuse(now, from, request, MISMATCHED, length);
         };

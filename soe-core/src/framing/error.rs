@@ -19,6 +19,14 @@ pub enum NegotiationError {
     /// The largest datagram the peer takes, in bytes, lies outside of what the transport can work with.
     #[error("a udp length of {0} bytes is out of range")]
     UdpLength(u32),
+    /// The datagrams agreed on leave too little room beside the CRC and what the codecs may add.
+    #[error("datagrams of {udp_length} bytes are too small beside {overhead} bytes of CRC and codecs")]
+    TooSmall {
+        /// The largest datagram agreed on, in bytes.
+        udp_length: u32,
+        /// What CRC and codecs may take of it, in bytes.
+        overhead: usize,
+    },
 }
 
 /// A datagram that [`Framing::open`](super::Framing::open) refuses.

@@ -101,7 +101,7 @@ impl Framing {
 
     /// By how many bytes a datagram can exceed its packet at most: the CRC and the declared growth of each user codec.
     pub fn overhead(&self) -> usize {
-        self.crc.length() + self.steps().map(Step::growth).sum::<usize>()
+        self.steps().map(Step::growth).fold(self.crc.length(), usize::saturating_add)
     }
 
     /// The length of the CRC in bytes, 0 to 4. With 0 a datagram proves nothing about its sender.

@@ -24,7 +24,7 @@ pub struct ZlibCodec {
     pub flag: FlagPosition,
     /// The flag of a body that is sent as it is.
     pub raw: u8,
-    /// The flag of a compressed body. Any other value is read as `raw`, as the known peers do.
+    /// The flag of a compressed body. Any other value is read as `raw`: no known sender makes one.
     pub deflated: u8,
     /// The smallest body worth compressing, in bytes, counted after the clear prefix.
     pub min_size: u16,

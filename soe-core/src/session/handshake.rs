@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::{Event, Role, Session, State, Timer, timeout::first_silence};
 use crate::{
     DisconnectReason, NegotiationError, RequestInfo, SessionConfig,
-    config::UDP_LENGTH,
+    config::{SMALLEST_PACKET, UDP_LENGTH},
     dialect::ResponseTrailer,
     framing::Framing,
     wire::{SessionRequest, SessionResponse},
@@ -109,10 +109,16 @@ impl Session {
         if udp_length < *UDP_LENGTH.start() {
             return Err(NegotiationError::UdpLength(udp_length));
         }
-        self.framing = Framing::new(crc_seed, crc_length, passes, &self.config.dialect.codecs)?;
-        self.negotiated = true;
+        let framing = Framing::new(crc_seed, crc_length, passes, &self.config.dialect.codecs)?;
         // Both directions: each side's offer says what it takes, and what it sends is no larger in any known peer.
-        self.udp_length = self.config.udp_length.min(udp_length) as u16;
+        let udp_length = self.config.udp_length.min(udp_length);
+        let overhead = framing.overhead();
+        if (udp_length as usize).saturating_sub(overhead) < SMALLEST_PACKET {
+            return Err(NegotiationError::TooSmall { udp_length, overhead });
+        }
+        self.framing = framing;
+        self.negotiated = true;
+        self.udp_length = udp_length as u16;
         Ok(())
     }
 

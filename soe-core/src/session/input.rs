@@ -267,6 +267,8 @@ impl Session {
     fn deliver_unreliable(&mut self, channel: Channel, message: Bytes) {
         if message.is_empty() {
             self.stats.rare().ignored += 1;
+        } else if message.len() > self.config.max_message_size {
+            self.stats.rare().oversized_dropped += 1;
         } else if self.inbox.has_room(self.config.recv_buffer) {
             self.inbox.push(channel, message);
         } else {

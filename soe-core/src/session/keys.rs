@@ -1,67 +1,76 @@
-//! The transforms of each direction and channel (section 4 of `docs/protocol.md`).
+//! The transforms of one direction, one for each reliable channel (section 4 of `docs/protocol.md`).
+
+use std::fmt;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::{HookError, MessageHook, ReliableChannel};
+use crate::{HookError, KeyError, MessageHook, Rc4, ReliableChannel};
 
 /// What a channel does with its messages.
-#[derive(Debug, Default)]
+#[derive(Default)]
 enum ChannelHook {
-    /// As the session does.
+    /// Nothing.
     #[default]
-    Inherited,
     Plain,
+    /// RC4 under the key of the direction. The channel has not used it yet: its stream starts with its first message.
+    Keyed,
     Own(Box<dyn MessageHook>),
 }
 
-/// The transforms of one direction: one for the session, and what single channels do otherwise.
-#[derive(Debug, Default)]
+/// The transforms of one direction. Each channel has running state of its own: channels overtake each other, so state that
+/// two of them share differs between the two ends after the first loss.
+#[derive(Default)]
 pub(crate) struct Hooks {
-    session: Option<Box<dyn MessageHook>>,
+    /// The key of the channels that are `Keyed`.
+    key: Box<[u8]>,
     channels: [ChannelHook; ReliableChannel::COUNT],
 }
 
 impl Hooks {
-    pub(crate) fn set(&mut self, hook: Option<Box<dyn MessageHook>>) {
-        self.session = hook;
+    /// RC4 under this key on all channels, each with a stream of its own; `None`: nothing on any of them.
+    pub(crate) fn set_key(&mut self, key: Option<&[u8]>) -> Result<(), KeyError> {
+        if let Some(key) = key {
+            Rc4::check(key)?;
+        }
+        self.key = key.unwrap_or_default().into();
+        let keyed = key.is_some();
+        self.channels =
+            [(); ReliableChannel::COUNT].map(|()| if keyed { ChannelHook::Keyed } else { ChannelHook::Plain });
+        Ok(())
     }
 
-    pub(crate) fn set_channel(&mut self, channel: ReliableChannel, hook: Option<Box<dyn MessageHook>>) {
+    pub(crate) fn set(&mut self, channel: ReliableChannel, hook: Option<Box<dyn MessageHook>>) {
         self.channels[channel.index()] = hook.map_or(ChannelHook::Plain, ChannelHook::Own);
     }
 
-    pub(crate) fn inherit(&mut self, channel: ReliableChannel) {
-        self.channels[channel.index()] = ChannelHook::Inherited;
-    }
-
-    pub(crate) fn is_active(&self, channel: ReliableChannel) -> bool {
-        match &self.channels[channel.index()] {
-            ChannelHook::Inherited => self.session.is_some(),
-            ChannelHook::Plain => false,
-            ChannelHook::Own(_) => true,
+    /// The transform of a channel, if it has one.
+    pub(crate) fn of(&mut self, channel: ReliableChannel) -> Option<&mut dyn MessageHook> {
+        let hook = &mut self.channels[channel.index()];
+        if let ChannelHook::Keyed = hook {
+            *hook = ChannelHook::Own(Box::new(Rc4::schedule(&self.key)));
         }
-    }
-
-    fn get(&mut self, channel: ReliableChannel) -> Option<&mut dyn MessageHook> {
-        match &mut self.channels[channel.index()] {
-            ChannelHook::Inherited => self.session.as_deref_mut().map(|hook| hook as &mut dyn MessageHook),
-            ChannelHook::Plain => None,
+        match hook {
             ChannelHook::Own(hook) => Some(hook.as_mut()),
+            ChannelHook::Plain | ChannelHook::Keyed => None,
         }
     }
+}
 
-    /// Transforms a message to send; in place if nothing else holds its bytes.
-    pub(crate) fn seal(&mut self, channel: ReliableChannel, message: Bytes) -> Bytes {
-        let Some(hook) = self.get(channel) else { return message };
-        let message = message.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
-        hook.seal(message).freeze()
+impl fmt::Debug for Hooks {
+    /// Leaves the key out.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hooks").finish_non_exhaustive()
     }
+}
 
-    /// Undoes the transform of a message received.
-    pub(crate) fn open(&mut self, channel: ReliableChannel, message: Bytes, limit: usize) -> Result<Bytes, HookError> {
-        match self.get(channel) {
-            Some(hook) => hook.open(message, limit),
-            None => Ok(message),
-        }
-    }
+/// Transforms a message to send; in place if nothing else holds its bytes.
+pub(crate) fn seal(hook: &mut dyn MessageHook, message: Bytes) -> Bytes {
+    let message = message.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+    hook.seal(message).freeze()
+}
+
+/// Undoes the transform of a message received, which has at most `limit` bytes then.
+pub(crate) fn open(hook: &mut dyn MessageHook, message: Bytes, limit: usize) -> Result<Bytes, HookError> {
+    let message = hook.open(message, limit)?;
+    if message.len() > limit { Err(HookError::TooLong { limit }) } else { Ok(message) }
 }

@@ -4,10 +4,13 @@ use std::num::NonZeroU64;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::{Receipt, Session, State};
+use super::{
+    Receipt, Session, State,
+    keys::{open, seal},
+};
 use crate::{
-    Channel, DisconnectReason, EscapeRule, KeyError, Message, MessageHook, Overflow, Oversized, Rc4, ReliableChannel,
-    SendError, wire,
+    Channel, DisconnectReason, EscapeRule, HookError, KeyError, Message, MessageHook, Overflow, Oversized,
+    ReliableChannel, SendError, channel::recv::Receiver, wire,
 };
 
 impl Session {
@@ -72,10 +75,10 @@ impl Session {
     }
 
     pub(super) fn push_reliable(&mut self, channel: ReliableChannel, message: Bytes, receipt: Option<NonZeroU64>) {
-        let hooks = self.send_hooks.as_deref_mut().filter(|hooks| hooks.is_active(channel));
-        let escapes = hooks.is_some() || self.config.escape == EscapeRule::Always;
-        let message = match hooks {
-            Some(hooks) => hooks.seal(channel, message),
+        let hook = self.send_hooks.as_deref_mut().and_then(|hooks| hooks.of(channel));
+        let escapes = hook.is_some() || self.config.escape == EscapeRule::Always;
+        let message = match hook {
+            Some(hook) => seal(hook, message),
             None => message,
         };
         let wire = if escapes && wire::needs_escape(&message) { escaped(&message) } else { message };
@@ -85,35 +88,53 @@ impl Session {
     /// Takes the next message, all channels in the order of arrival. It is decrypted here, so a key set between two calls
     /// applies exactly from the second on.
     ///
-    /// After the end of the session it gives what had arrived until then.
+    /// After the end of the session it gives what had arrived until then. A message that cannot be decrypted, or is longer than
+    /// [`max_message_size`](crate::Settings::max_message_size), ends the session: neither it nor anything behind it on its
+    /// channel is given, what had arrived on other channels is.
     pub fn recv(&mut self) -> Option<Message> {
-        let arrival = self.inbox.pop()?;
-        if self.stalled {
-            self.drain();
+        loop {
+            let arrival = self.inbox.pop()?;
+            if self.stalled {
+                self.drain();
+            }
+            let payload = match arrival.channel {
+                Channel::Reliable(channel) => match self.open_reliable(channel, arrival.raw) {
+                    Ok(payload) => payload,
+                    Err(error) => {
+                        tracing::debug!(%channel, %error, "a message cannot be taken");
+                        self.give_up(channel);
+                        continue;
+                    }
+                },
+                _ => arrival.raw,
+            };
+            self.stats.messages_received += 1;
+            self.stats.message_bytes_received += payload.len() as u64;
+            return Some(Message::new(arrival.channel, payload));
         }
-        let payload = match arrival.channel {
-            Channel::Reliable(channel) => self.open_reliable(channel, arrival.raw)?,
-            _ => arrival.raw,
-        };
-        self.stats.messages_received += 1;
-        self.stats.message_bytes_received += payload.len() as u64;
-        Some(Message::new(arrival.channel, payload))
     }
 
-    fn open_reliable(&mut self, channel: ReliableChannel, mut raw: Bytes) -> Option<Bytes> {
-        let hooks = self.recv_hooks.as_deref_mut().filter(|hooks| hooks.is_active(channel));
-        if (hooks.is_some() || self.config.escape == EscapeRule::Always) && raw.starts_with(&[0, 0]) {
+    fn open_reliable(&mut self, channel: ReliableChannel, mut raw: Bytes) -> Result<Bytes, HookError> {
+        let hook = self.recv_hooks.as_deref_mut().and_then(|hooks| hooks.of(channel));
+        if (hook.is_some() || self.config.escape == EscapeRule::Always) && raw.starts_with(&[0, 0]) {
             raw = raw.slice(1..);
         }
-        let Some(hooks) = hooks else { return Some(raw) };
-        match hooks.open(channel, raw, self.config.max_message_size) {
-            Ok(message) => Some(message),
-            Err(error) => {
-                tracing::debug!(%channel, %error, "a message cannot be decrypted");
-                self.fail(DisconnectReason::CorruptPacket);
-                None
-            }
+        let limit = self.config.max_message_size;
+        match hook {
+            Some(hook) => open(hook, raw, limit),
+            None if raw.len() > limit => Err(HookError::TooLong { limit }),
+            None => Ok(raw),
         }
+    }
+
+    /// A message of this channel is corrupt. The session ends, and nothing behind that message reaches the application: under
+    /// a stream cipher it would be garbage.
+    fn give_up(&mut self, channel: ReliableChannel) {
+        self.inbox.discard(channel);
+        if let Some(reliable) = &mut self.channels[channel.index()] {
+            reliable.receiver = Receiver::starting_at(channel, 0);
+        }
+        self.fail(DisconnectReason::CorruptPacket);
     }
 
     /// Whether [`recv`](Self::recv) would give a message.
@@ -146,57 +167,37 @@ impl Session {
         self.config.send_buffer.saturating_sub(queued)
     }
 
-    /// Encrypts reliable messages with RC4 from the next one sent on; `None` switches encryption off. One key stream for all
-    /// channels, as the known games have it: safe only while one channel carries encrypted messages, or while each channel
-    /// has its own key ([`set_channel_send_hook`](Self::set_channel_send_hook)).
+    /// Encrypts reliable messages with RC4 from the next one sent on; `None` switches encryption off.
+    ///
+    /// Each channel runs a key stream of its own, from the beginning of the key, and loses the transform that it had. The switch
+    /// is exact on each channel: where several are in use, the peer must know for each of them which message is the first
+    /// under the key. Unreliable messages are not encrypted: see [`MessageHook`].
     ///
     /// # Errors
     /// If the key is empty or longer than 256 bytes.
     pub fn set_send_key(&mut self, key: Option<&[u8]>) -> Result<(), KeyError> {
-        self.set_send_hook(rc4(key)?);
-        Ok(())
+        self.send_hooks.get_or_insert_default().set_key(key)
     }
 
-    /// Decrypts reliable messages with RC4 from the next one taken on; `None` switches decryption off.
+    /// Decrypts reliable messages with RC4 from the next one taken on, each channel with a key stream of its own; `None`
+    /// switches decryption off. On the terms of [`set_send_key`](Self::set_send_key).
     ///
     /// # Errors
     /// If the key is empty or longer than 256 bytes.
     pub fn set_recv_key(&mut self, key: Option<&[u8]>) -> Result<(), KeyError> {
-        self.set_recv_hook(rc4(key)?);
-        Ok(())
+        self.recv_hooks.get_or_insert_default().set_key(key)
     }
 
-    /// Transforms reliable messages from the next one sent on; `None` sends them as they are.
-    pub fn set_send_hook(&mut self, hook: Option<Box<dyn MessageHook>>) {
-        self.send_hooks.get_or_insert_default().set(hook);
+    /// Transforms the messages of one reliable channel from the next one sent on; `None` sends them as they are. It takes the
+    /// place of the transform or key that the channel had. Unreliable messages pass through no hook.
+    pub fn set_send_hook(&mut self, channel: ReliableChannel, hook: Option<Box<dyn MessageHook>>) {
+        self.send_hooks.get_or_insert_default().set(channel, hook);
     }
 
-    /// Undoes the peer's transform from the next reliable message taken on; `None` takes them as they are.
-    pub fn set_recv_hook(&mut self, hook: Option<Box<dyn MessageHook>>) {
-        self.recv_hooks.get_or_insert_default().set(hook);
+    /// Undoes the peer's transform of one reliable channel from the next message taken on; `None` takes them as they are.
+    pub fn set_recv_hook(&mut self, channel: ReliableChannel, hook: Option<Box<dyn MessageHook>>) {
+        self.recv_hooks.get_or_insert_default().set(channel, hook);
     }
-
-    /// Gives one channel a transform of its own, or with `None` none, whatever the session's is, from the next message sent
-    /// on.
-    pub fn set_channel_send_hook(&mut self, channel: ReliableChannel, hook: Option<Box<dyn MessageHook>>) {
-        self.send_hooks.get_or_insert_default().set_channel(channel, hook);
-    }
-
-    /// Like [`set_channel_send_hook`](Self::set_channel_send_hook), for messages received.
-    pub fn set_channel_recv_hook(&mut self, channel: ReliableChannel, hook: Option<Box<dyn MessageHook>>) {
-        self.recv_hooks.get_or_insert_default().set_channel(channel, hook);
-    }
-
-    /// Lets a channel do again as the session does, in both directions.
-    pub fn inherit_channel_hooks(&mut self, channel: ReliableChannel) {
-        for hooks in [&mut self.send_hooks, &mut self.recv_hooks].into_iter().flatten() {
-            hooks.inherit(channel);
-        }
-    }
-}
-
-fn rc4(key: Option<&[u8]>) -> Result<Option<Box<dyn MessageHook>>, KeyError> {
-    key.map(|key| Rc4::new(key).map(|rc4| Box::new(rc4) as Box<dyn MessageHook>)).transpose()
 }
 
 /// The message with one 0 in front: a copy, for the few that need it.

@@ -41,7 +41,8 @@ pub struct SessionStats {
     pub overtaken: u64,
     /// Unreliable messages dropped because the application was behind.
     pub unread_dropped: u64,
-    /// Unreliable messages dropped because the datagrams agreed on turned out too small for them.
+    /// Unreliable messages dropped: to send, because the datagrams agreed on turned out too small for them; received, because
+    /// they were longer than `max_message_size`.
     pub oversized_dropped: u64,
     /// Acknowledgements of something never sent.
     pub bogus_acks: u64,

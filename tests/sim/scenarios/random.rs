@@ -60,6 +60,7 @@ fn config(dialect: &Dialect, rule: EscapeRule, [recv, send]: [usize; 2], rng: &m
         .protocol_name("Simulated".into())
         .udp_length(rng.pick(&[64, 65, 100, 255, 256, 300, offer.udp_length, offer.udp_length, 512, 1_400, 8_192]))
         .crc_length(if rng.chance(0.5) { offer.crc_length } else { rng.range(0, 4) as u8 })
+        .allow_unchecked(true)
         .recv_window(recv)
         .send_window(rng.size(send.div_ceil(2), send))
         .send_window_bytes(rng.pick(&[2_048, 10_000, 128 * 1024, 1 << 20]))

@@ -55,6 +55,7 @@ impl<'a> Input<'a> {
         let builder = SessionConfig::with_dialect(dialect)
             .protocol_name("Fuzz".into())
             .crc_length([2, 4, 1, 0][usize::from(choice & 3)])
+            .allow_unchecked(true)
             .passes(passes)
             .udp_length([512, 64, 8_192, 200][usize::from(choice >> 4 & 3)])
             .max_message_size(20_000)

@@ -1,0 +1,122 @@
+//! Lengths that a peer chooses, and what must hold whatever it says.
+
+use std::{sync::Arc, time::Instant};
+
+use soe_core::{
+    Admission, Admit, Dialect, DisconnectReason, Message, NegotiationError, Pass, ReliableChannel, Session,
+    SessionConfig, SessionConfigBuilder,
+    framing::{Codec, CodecError, UserCodec},
+    wire::{Packet, SessionRequest},
+};
+
+use super::hand::{Hand, ID, config, payload};
+
+/// A codec that makes every body longer by so much.
+#[derive(Debug)]
+struct Longer(usize);
+
+impl UserCodec for Longer {
+    fn growth(&self) -> usize {
+        self.0
+    }
+
+    fn encode(&self, body: &[u8], out: &mut Vec<u8>) {
+        out.resize(self.0, 0);
+        out.extend_from_slice(body);
+    }
+
+    fn decode(&self, body: &[u8], out: &mut Vec<u8>, _: usize) -> Result<(), CodecError> {
+        out.extend_from_slice(body.get(self.0..).ok_or(CodecError::Malformed)?);
+        Ok(())
+    }
+}
+
+fn longer(growth: usize) -> SessionConfigBuilder {
+    let dialect = Dialect::version3().with_codec(Codec::Custom(Arc::new(Longer(growth))));
+    SessionConfig::with_dialect(dialect).protocol_name("Trap".into()).refusal_grace(std::time::Duration::ZERO)
+}
+
+#[test]
+fn a_message_of_one_packet_over_the_limit_is_never_delivered() {
+    let limited = || config().max_message_size(100);
+    for length in [101, 164, 165, 400] {
+        let mut hand = Hand::shake(limited());
+        // A longer one is refused each time that it comes; two CRCs of two bytes vouch for it.
+        hand.data(0, &payload(length));
+        assert_eq!(hand.messages(), [[0; 0]; 0], "{length} bytes");
+        hand.data(0, &payload(length));
+        assert_eq!(hand.messages(), [[0; 0]; 0], "{length} bytes");
+        assert_eq!(hand.session.closed().unwrap().reason, DisconnectReason::CorruptPacket, "{length} bytes");
+    }
+    let mut hand = Hand::shake(limited());
+    let mut group = vec![0, 0x19, 100];
+    group.extend_from_slice(&payload(100));
+    group.push(101);
+    group.extend_from_slice(&payload(101));
+    hand.data(0, &payload(100));
+    hand.data(1, &group);
+    assert_eq!(hand.messages(), [payload(100), payload(100)], "what is within the limit");
+    assert_eq!(hand.session.closed().unwrap().reason, DisconnectReason::CorruptPacket);
+}
+
+#[test]
+fn an_escape_does_not_count_against_the_limit() {
+    let mut hand = Hand::shake(config().max_message_size(3));
+    hand.data(0, &[0, 0, 5, 6]);
+    assert_eq!(hand.messages(), [[0, 5, 6]]);
+}
+
+#[test]
+fn an_unreliable_message_over_the_limit_is_dropped_and_counted() {
+    let mut hand = Hand::shake(config().max_message_size(100));
+    for length in [101, 100, 400] {
+        hand.say_bytes(payload(length));
+    }
+    assert_eq!(hand.messages(), [payload(100)]);
+    assert_eq!(hand.session.stats(hand.now).oversized_dropped, 2);
+    assert_eq!(hand.session.closed(), None);
+}
+
+#[test]
+fn whatever_a_codec_adds_a_client_works_or_says_why_not() {
+    let (mut worked, mut refused) = (0, 0);
+    for growth in 0..=80 {
+        let mut hand = Hand {
+            session: Session::connect(Instant::now(), longer(growth).build().unwrap(), ID),
+            ..Hand::shake(config())
+        };
+        let _ = hand.taken_bare();
+        hand.bare(&hand.response(64, 2, [1, 0]));
+        if let Some(closed) = hand.session.closed() {
+            let overhead = 2 + growth;
+            assert_eq!(closed.negotiation, Some(NegotiationError::TooSmall { udp_length: 64, overhead }));
+            assert!(64 - 40 < overhead, "growth {growth} leaves room");
+            refused += 1;
+            continue;
+        }
+        let channels = ReliableChannel::ALL.map(|channel| Message::new(channel, payload(300)));
+        channels.into_iter().for_each(|message| hand.send(message));
+        hand.send(Message::unreliable(payload(3)));
+        let sent = hand.taken_bare();
+        assert!(sent.len() > 4 * 300 / 64 && sent.len() < 4 * 300, "growth {growth}: {} datagrams", sent.len());
+        assert!(sent.iter().all(|datagram| datagram.len() <= 64), "growth {growth}");
+        worked += 1;
+    }
+    assert!(worked > 20 && refused > 50, "{worked} worked, {refused} were refused");
+}
+
+#[test]
+fn a_server_refuses_a_udp_length_that_leaves_no_room() {
+    let config = longer(100).passes([Pass::UserCodec, Pass::None]).build().unwrap();
+    for (udp_length, fits) in [(64, false), (141, false), (142, true), (512, true)] {
+        let now = Instant::now();
+        let mut admission = Admission::new(now, config.clone().into(), [1; 16]);
+        let mut request = Vec::new();
+        let protocol_name = Some(&b"Trap"[..]);
+        Packet::SessionRequest(SessionRequest { version: 3, session_id: ID, udp_length, protocol_name })
+            .encode(&mut request);
+        let admit = admission.handle_datagram(now, ([192, 0, 2, 1], 7).into(), request[..].into());
+        assert!(matches!(admit, Admit::Answered), "{admit:?}");
+        assert_eq!(admission.stats().mismatched, u64::from(!fits), "{udp_length}");
+    }
+}
