@@ -3,16 +3,16 @@
 use std::{
     future::{Future, poll_fn},
     pin::pin,
-    sync::Arc,
     task::Poll,
     time::Duration,
 };
 
 use futures_util::{SinkExt, StreamExt};
+use soe_testing::Network;
 use soe_tokio::{DisconnectReason, Message, SessionConfig, SoeSession};
 use tokio::time::timeout;
 
-use crate::network::{CLIENT, Faults, Network, SERVER, config, echo, pair, receive, serve_echo};
+use crate::support::{CLIENT, Faults, SERVER, client, config, connector, echo, listen, pair, receive, serve_echo};
 
 /// More than any future here is polled before it is ready.
 const POLLS: usize = 8;
@@ -44,8 +44,8 @@ async fn persist<T, F: Future<Output = T>>(polls: usize, mut make: impl FnMut() 
     panic!("a future that is dropped after {polls} polls never comes to an end");
 }
 
-fn network() -> Arc<Network> {
-    Arc::new(Network::new(3, Faults { loss: 30, delay: 5, full: 50, ..Faults::default() }))
+fn network() -> Network {
+    Faults { loss: 0.03, delay: 5, full: 0.05, ..Faults::default() }.network(3)
 }
 
 /// A session whose send buffer is soon full.
@@ -59,8 +59,8 @@ fn payload(number: u32) -> Vec<u8> {
     payload
 }
 
-async fn narrow_pair(network: &Arc<Network>) -> (SoeSession, SoeSession) {
-    let (listener, connector) = (network.listen(config()), network.connector(CLIENT));
+async fn narrow_pair(network: &Network) -> (SoeSession, SoeSession) {
+    let (listener, connector) = (listen(network, config()), connector(network, CLIENT));
     let (client, server) = tokio::join!(connector.connect(SERVER, narrow()), listener.accept());
     (client.expect("the server answers"), server.expect("the listener lives").accept())
 }
@@ -143,8 +143,8 @@ async fn receipts_that_nobody_waits_for_change_nothing() {
 async fn accepts_that_are_dropped_lose_no_session() {
     for polls in 1..=POLLS {
         let network = network();
-        let listener = network.listen(config());
-        let connectors: Vec<_> = (0..5).map(|number| network.connector(crate::network::client(number))).collect();
+        let listener = listen(&network, config());
+        let connectors: Vec<_> = (0..5).map(|number| connector(&network, client(number))).collect();
         let clients = futures_util::future::join_all(connectors.iter().map(|one| one.connect(SERVER, config())));
         let accepted = async {
             let mut ids = std::collections::BTreeSet::new();
@@ -169,8 +169,8 @@ async fn accepts_that_are_dropped_lose_no_session() {
 async fn a_connect_that_is_dropped_at_any_point_leaves_the_address_free() {
     for polls in 1..=POLLS {
         let network = network();
-        serve_echo(network.listen(config()));
-        let connector = network.connector(CLIENT);
+        serve_echo(listen(&network, config()));
+        let connector = connector(&network, CLIENT);
         for _ in 0..5 {
             drop(polled(polls, connector.connect(SERVER, config())).await);
             // What was given up is still saying goodbye, or waits for an answer to say it to.
@@ -193,7 +193,7 @@ async fn a_connect_that_is_dropped_at_any_point_leaves_the_address_free() {
 async fn a_close_that_is_dropped_goes_on() {
     for polls in 1..=POLLS {
         let network = network();
-        let (listener, connector) = (network.listen(config()), network.connector(CLIENT));
+        let (listener, connector) = (listen(&network, config()), connector(&network, CLIENT));
         let (mut client, mut server) = pair(&listener, &connector).await;
         for number in 0..20 {
             client.send(Message::reliable(payload(number))).await.expect("open");
@@ -212,7 +212,7 @@ async fn a_close_that_is_dropped_goes_on() {
 async fn a_shutdown_that_is_dropped_lets_the_sessions_close() {
     for polls in 1..=POLLS {
         let network = network();
-        let (listener, connector) = (network.listen(config()), network.connector(CLIENT));
+        let (listener, connector) = (listen(&network, config()), connector(&network, CLIENT));
         let (client, mut server) = pair(&listener, &connector).await;
         server.send(payload(1)).await.expect("open");
         let _ = polled(polls, listener.shutdown(Duration::from_secs(5))).await;

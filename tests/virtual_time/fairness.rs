@@ -1,23 +1,24 @@
 //! Nobody waits on one peer for the sake of another.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
+use soe_testing::{Fault, Network, SocketLimits};
 use soe_tokio::{Message, SoeSession};
 use tokio::time::Instant;
 
-use crate::network::{Network, SERVER, client, config, echo, receive};
+use crate::support::{SERVER, client, config, connector, echo, listen, receive};
 
 const CHATTERS: u16 = 100;
 
 /// One session that does as `first` says on the server, and a hundred that echo; gives the client's ends.
 async fn crowd<F: Future<Output = ()> + Send + 'static>(
-    network: &Arc<Network>,
+    network: &Network,
     first: impl Fn(SoeSession) -> F,
 ) -> (SoeSession, Vec<SoeSession>) {
-    let listener = network.listen(config());
+    let listener = listen(network, config());
     let mut clients = Vec::new();
     for number in 0..=CHATTERS {
-        let connector = network.connector(client(number));
+        let connector = connector(network, client(number));
         let (session, incoming) = tokio::join!(connector.connect(SERVER, config()), listener.accept());
         let server = incoming.expect("the listener lives").accept();
         if number == 0 {
@@ -48,11 +49,11 @@ async fn longest_round_trip(chatters: Vec<SoeSession>) -> Duration {
 
 #[tokio::test(start_paused = true)]
 async fn a_bulk_transfer_holds_up_no_chat() {
-    let network = Arc::new(Network::default());
+    let network = Network::new(1);
     let (mut bulk, chatters) =
         crowd(&network, |mut server| async move { while server.send(vec![1; 50_000]).await.is_ok() {} }).await;
     // The socket of the server takes less than the transfer could fill.
-    network.wires().capacity = Some(60);
+    network.set_socket_limits_of(SERVER, SocketLimits::default().sends_per_millisecond(60));
     let transfer = tokio::spawn(async move {
         let mut received = 0_usize;
         while let Some(Ok(message)) = bulk.recv().await {
@@ -61,14 +62,14 @@ async fn a_bulk_transfer_holds_up_no_chat() {
         received
     });
     let longest = longest_round_trip(chatters).await;
-    assert!(network.wires().blocked > 20, "the transfer keeps the socket full");
+    network.stats().assert_happened_at_least(Fault::SendBlocked, 20);
     assert!(longest < Duration::from_millis(40), "a chat waited {longest:?}");
     transfer.abort();
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_application_that_does_not_read_holds_up_its_own_peer_alone() {
-    let network = Arc::new(Network::default());
+    let network = Network::new(1);
     let (mut slow, chatters) = crowd(&network, |server| async move {
         // Holds the session and never reads.
         std::future::pending::<()>().await;
@@ -91,9 +92,9 @@ async fn an_application_that_does_not_read_holds_up_its_own_peer_alone() {
 
 #[tokio::test(start_paused = true)]
 async fn back_pressure_ends_when_the_application_reads_again() {
-    let network = Arc::new(Network::default());
-    let (listener, connector) = (network.listen(config()), network.connector(client(0)));
-    let (mut sender, mut reader) = crate::network::pair(&listener, &connector).await;
+    let network = Network::new(1);
+    let (listener, connector) = (listen(&network, config()), connector(&network, client(0)));
+    let (mut sender, mut reader) = crate::support::pair(&listener, &connector).await;
     let mut sent = 0_u32;
     loop {
         let message = Message::reliable([&sent.to_be_bytes()[..], &[3; 5_000]].concat());

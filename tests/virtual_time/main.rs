@@ -1,13 +1,13 @@
 //! The Tokio layer over a simulated network, with the runtime's clock paused: what only passes of time, moves of address, or
 //! thousands of runs can show, in no time.
 //!
-//! `SOE_SEEDS=100000 cargo test --release --test virtual_time` makes the runs that draw lots more numerous. A run that fails
+//! `SOE_SEEDS=100000 cargo test --release --test virtual_time` makes the runs that draw their faults more numerous. A run that fails
 //! names its seed; `SOE_SEED=<seed>` makes it alone, the same again.
 
 mod cancellation;
 mod fairness;
-mod network;
 mod panics;
 mod sessions;
 mod shutdowns;
+mod support;
 mod wakeups;

@@ -1,12 +1,13 @@
 //! A panic in what an application does with one session touches no other.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use soe_core::HookError;
+use soe_testing::Network;
 use soe_tokio::{MessageHook, SoeListener, SoeSession};
 
-use crate::network::{Network, SERVER, client, config, echo, receive};
+use crate::support::{SERVER, client, config, connector, echo, listen, receive};
 
 const OTHERS: u16 = 10;
 
@@ -26,8 +27,8 @@ impl MessageHook for Touchy {
     }
 }
 
-async fn join(network: &Arc<Network>, listener: &SoeListener, number: u16) -> (SoeSession, SoeSession) {
-    let connector = network.connector(client(number));
+async fn join(network: &Network, listener: &SoeListener, number: u16) -> (SoeSession, SoeSession) {
+    let connector = connector(network, client(number));
     let (session, incoming) = tokio::join!(connector.connect(SERVER, config()), listener.accept());
     (session.expect("the server answers"), incoming.expect("the listener lives").accept())
 }
@@ -37,8 +38,8 @@ async fn others_survive<F: Future<Output = ()> + Send + 'static>(
     panics: impl FnOnce(SoeSession) -> F,
     says: &'static str,
 ) {
-    let network = Arc::new(Network::default());
-    let listener = network.listen(config());
+    let network = Network::new(1);
+    let listener = listen(&network, config());
     let mut others = Vec::new();
     for number in 1..=OTHERS {
         let (session, server) = join(&network, &listener, number).await;
@@ -109,8 +110,8 @@ impl MessageHook for Stranger {
 
 #[tokio::test(start_paused = true)]
 async fn a_message_that_cannot_be_decrypted_ends_the_session_and_the_peer_is_told_at_once() {
-    let network = Arc::new(Network::default());
-    let listener = network.listen(config());
+    let network = Network::new(1);
+    let listener = listen(&network, config());
     let (mut client, mut server) = join(&network, &listener, 0).await;
     server.set_recv_hook(soe_tokio::ReliableChannel::ZERO, Some(Box::new(Stranger)));
     client.send(&b"sealed with one key"[..]).await.expect("open");

@@ -6,10 +6,11 @@ use std::{
     time::Duration,
 };
 
+use soe_testing::{SimRng, for_seeds};
 use soe_tokio::SoeSession;
 use tokio::time::Instant;
 
-use crate::network::{Faults, Lots, Network, SERVER, client, config, for_seeds};
+use crate::support::{Faults, SERVER, client, config, connector, listen};
 
 type Counts = Arc<Mutex<HashMap<u32, usize>>>;
 
@@ -18,15 +19,15 @@ fn count(counts: &Counts, session: u32) {
 }
 
 /// Sends until the session ends, counting what the session has taken.
-async fn chatter(mut session: SoeSession, taken: Counts, mut lots: Lots) {
+async fn chatter(mut session: SoeSession, taken: Counts, mut rng: SimRng) {
     let id = session.session_id();
     loop {
-        let length = 1 + lots.below(3_000) as usize;
+        let length = 1 + rng.below(3_000) as usize;
         if session.send(vec![1; length]).await.is_err() {
             return;
         }
         count(&taken, id);
-        tokio::time::sleep(Duration::from_millis(lots.below(30))).await;
+        tokio::time::sleep(Duration::from_millis(rng.below(30))).await;
     }
 }
 
@@ -38,23 +39,24 @@ async fn listen_to(mut session: SoeSession, arrived: Counts) {
 }
 
 async fn run(seed: u64) {
-    let mut lots = Lots::new(seed);
-    let loss = [0, 20, 200, 1000][lots.below(4) as usize];
-    let network = Arc::new(Network::new(seed, Faults { delay: 20, full: 30, ..Faults::default() }));
-    let listener = network.listen(config());
+    let mut rng = SimRng::new(seed);
+    let loss = [0.0, 0.02, 0.2, 1.0][rng.below(4) as usize];
+    let faults = Faults { delay: 20, full: 0.03, ..Faults::default() };
+    let network = faults.network(seed);
+    let listener = listen(&network, config());
     let (taken, arrived) = (Counts::default(), Counts::default());
     let mut readers = Vec::new();
-    let sessions = 1 + lots.below(6) as usize;
+    let sessions = 1 + rng.below(6) as usize;
     for number in 0..sessions as u16 {
-        let connector = network.connector(client(number));
+        let connector = connector(&network, client(number));
         let (session, incoming) = tokio::join!(connector.connect(SERVER, config()), listener.accept());
         let server = incoming.expect("the listener lives").accept();
-        tokio::spawn(chatter(server, Arc::clone(&taken), lots.clone()));
+        tokio::spawn(chatter(server, Arc::clone(&taken), rng.clone()));
         readers.push(tokio::spawn(listen_to(session.expect("the server answers"), Arc::clone(&arrived))));
     }
-    network.wires().faults.loss = loss;
-    tokio::time::sleep(Duration::from_millis(lots.below(400))).await;
-    let deadline = Duration::from_millis(lots.below(1_500));
+    network.link(Faults { loss, ..faults }.link());
+    tokio::time::sleep(Duration::from_millis(rng.below(400))).await;
+    let deadline = Duration::from_millis(rng.below(1_500));
     let start = Instant::now();
     let report = listener.shutdown(deadline).await;
     assert!(start.elapsed() <= deadline + Duration::from_millis(200), "{:?} of {deadline:?}", start.elapsed());

@@ -1,36 +1,35 @@
 //! Nobody waits for something that has happened already.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use futures_util::SinkExt;
+use soe_testing::{Fault, Network, SimRng, for_seeds};
 use soe_tokio::{Channel, Message, ReliableChannel, SoeConnector, SoeSession};
 use tokio::time::{Instant, timeout};
 
-use crate::network::{
-    CLIENT, Faults, Lots, Network, SERVER, client, config, echo, for_seeds, pair, receive, serve_echo,
-};
+use crate::support::{CLIENT, Faults, SERVER, client, config, connector, echo, listen, pair, receive, serve_echo};
 
 const CLIENTS: u16 = 3;
 const MESSAGES: u64 = 12;
 
-fn faults(lots: &mut Lots) -> Faults {
-    match lots.below(3) {
+fn faults(rng: &mut SimRng) -> Faults {
+    match rng.below(3) {
         // Without loss nothing but a wake-up that is missing could make anybody wait.
-        0 => Faults { full: 200, delay: 10, ..Faults::default() },
-        1 => Faults { full: 100, delay: 10, duplication: 100, ..Faults::default() },
-        _ => Faults { loss: 100, duplication: 50, full: 50, delay: 30 },
+        0 => Faults { full: 0.2, delay: 10, ..Faults::default() },
+        1 => Faults { full: 0.1, delay: 10, duplication: 0.1, ..Faults::default() },
+        _ => Faults { loss: 0.1, duplication: 0.05, full: 0.05, delay: 30 },
     }
 }
 
 /// Sends numbered messages in every way there is and expects them back, in order on their channel.
-async fn converse(connector: &SoeConnector, mut lots: Lots) {
+async fn converse(connector: &SoeConnector, mut rng: SimRng) {
     let mut session = connector.connect(SERVER, config()).await.expect("the server answers");
     for number in 0..MESSAGES {
-        let channel = Channel::from(ReliableChannel::ALL[lots.below(4) as usize]);
-        let length = 1 + if lots.chance(200) { lots.below(4_000) } else { lots.below(80) } as usize;
+        let channel = Channel::from(ReliableChannel::ALL[rng.below(4) as usize]);
+        let length = 1 + if rng.chance(0.2) { rng.below(4_000) } else { rng.below(80) } as usize;
         let payload = vec![number as u8 + 1; length];
         let message = Message::new(channel, payload.clone());
-        match lots.below(6) {
+        match rng.below(6) {
             0 => session.send(message).await.expect("open"),
             1 => {
                 session.ready().await.expect("open");
@@ -59,16 +58,16 @@ async fn converse(connector: &SoeConnector, mut lots: Lots) {
 
 /// One run; gives the digest of its datagrams.
 async fn run(seed: u64) -> u64 {
-    let mut lots = Lots::new(seed);
-    let faults = faults(&mut lots);
-    let network = Arc::new(Network::new(seed, faults));
-    serve_echo(network.listen(config()));
-    let connectors: Vec<_> = (0..CLIENTS).map(|number| network.connector(client(number))).collect();
+    let mut rng = SimRng::new(seed);
+    let faults = faults(&mut rng);
+    let network = faults.network(seed);
+    serve_echo(listen(&network, config()));
+    let connectors: Vec<_> = (0..CLIENTS).map(|number| connector(&network, client(number))).collect();
     let start = Instant::now();
-    let conversations = connectors.iter().map(|connector| converse(connector, Lots::new(lots.below(u64::MAX))));
+    let conversations = connectors.iter().map(|connector| converse(connector, SimRng::new(rng.below(u64::MAX))));
     let all = timeout(Duration::from_secs(120), futures_util::future::join_all(conversations)).await;
     assert!(all.is_ok(), "somebody still waits");
-    if faults.loss == 0 {
+    if faults.loss == 0.0 {
         // Each message takes two ways of 10 ms at most, and an acknowledgement that may be delayed where one is waited for.
         assert!(start.elapsed() < Duration::from_secs(3), "somebody was woken late: {:?}", start.elapsed());
     }
@@ -103,17 +102,17 @@ fn a_seed_makes_the_same_run_again() {
 #[test]
 fn faults_really_happen() {
     for_seeds(1, |_| async {
-        let network = Arc::new(Network::new(7, Faults { loss: 100, duplication: 100, full: 100, delay: 20 }));
-        let (listener, connector) = (network.listen(config()), network.connector(CLIENT));
+        let network = Faults { loss: 0.1, duplication: 0.1, full: 0.1, delay: 20 }.network(7);
+        let (listener, connector) = (listen(&network, config()), connector(&network, CLIENT));
         let (mut client, server) = pair(&listener, &connector).await;
         tokio::spawn(echo(server));
         for number in 0..300_u32 {
             client.send(number.to_be_bytes().to_vec()).await.expect("open");
             assert_eq!(receive(&mut client).await, number.to_be_bytes());
         }
-        let wires = network.wires();
-        let (lost, duplicated, blocked) = (wires.lost, wires.duplicated, wires.blocked);
-        assert!(lost > 20 && duplicated > 20 && blocked > 20, "{lost} lost, {duplicated} twice, {blocked} blocked");
+        for fault in [Fault::Lost, Fault::Duplicated, Fault::SendBlocked, Fault::Reordered] {
+            network.stats().assert_happened_at_least(fault, 20);
+        }
     });
 }
 
@@ -126,10 +125,10 @@ fn no_wake_up_is_lost_between_threads() {
     assert!(config().heartbeat_after > patience, "or this shows nothing");
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_time().build();
     runtime.expect("a runtime can be built").block_on(async {
-        let network = Arc::new(Network::default());
-        serve_echo(network.listen(config()));
+        let network = Network::new(1);
+        serve_echo(listen(&network, config()));
         let rounds = (0..4).map(|number| {
-            let connector = network.connector(client(number));
+            let connector = connector(&network, client(number));
             tokio::spawn(async move {
                 let mut session = connector.connect(SERVER, config()).await.expect("the server answers");
                 for round in 0..ROUNDS {
