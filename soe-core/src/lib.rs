@@ -61,7 +61,10 @@ pub use config::{
     RemapPolicy, RequestFilter, RequestInfo, SessionConfig, SessionConfigBuilder, Settings, StatusReply,
 };
 pub use dialect::Dialect;
-pub use endpoint::{Admission, AdmissionStats, Admit, Newcomer};
+pub use endpoint::{
+    Action, Admission, AdmissionStats, Admit, Answer, CapacityStats, Endpoint, EndpointStats, MemoryAccount,
+    MemoryBudget, Newcomer, Opened, Path, Question, SessionKey, Step, Turn, host,
+};
 pub use error::{Closed, ConfigError, Origin, SendError};
 pub use framing::{Framing, NegotiationError, Pass};
 pub use message::{Channel, Message, ReliableChannel};

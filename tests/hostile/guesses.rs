@@ -127,16 +127,24 @@ fn a_request_in_a_clients_name_does_not_open_a_session_where_the_server_speaks_f
 }
 
 #[test]
-fn guessing_a_newcomers_seed_ends_after_a_few_tries() {
+fn forged_datagrams_between_request_and_first_datagram_do_not_keep_a_newcomer_out() {
     let config = config().build().unwrap();
-    let mut world = open(&config);
-    let now = world.now;
-    let framing = ask(now, &mut world.admission, &config, 77);
-    for n in 0..16u8 {
-        let _ = world.admission.handle_returned(now, World::address(), BytesMut::from(&[0, 6, n, 1, 2, 3][..]));
-    }
-    for _ in 0..4 {
-        let verdict = world.admission.handle_returned(now, World::address(), sealed(&framing));
-        assert!(matches!(verdict, Admit::Dropped), "{verdict:?}");
+    for forged in [0, 15, 16, 1_000u32] {
+        let now = Instant::now();
+        let mut admission = Admission::new(now, config.clone().into(), [1; 16]);
+        let framing = ask(now, &mut admission, &config, 77);
+        for n in 0..forged {
+            let mut datagram = vec![0, 6];
+            datagram.extend(n.to_be_bytes());
+            let _ = admission.handle_datagram(now, World::address(), datagram[..].into());
+        }
+        // Once somebody seems to be guessing, one more is wanted.
+        for _ in 0..u32::from(forged >= 15) {
+            let verdict = admission.handle_datagram(now, World::address(), sealed(&framing));
+            assert!(matches!(verdict, Admit::Dropped), "{verdict:?} after {forged}");
+            let _ = admission.handle_datagram(now, World::address(), BytesMut::from(&[0, 6, 0, 0, 9][..]));
+        }
+        let verdict = admission.handle_datagram(now, World::address(), sealed(&framing));
+        assert!(matches!(verdict, Admit::Opened(_)), "{verdict:?} after {forged}");
     }
 }

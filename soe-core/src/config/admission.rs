@@ -137,8 +137,13 @@ pub struct AdmissionSettings {
     /// Which protocol names are welcome. Dialects whose requests carry no name are not asked for one. \[exactly the
     /// session's\]
     pub filter: RequestFilter,
-    /// Sessions at a time, 1 or more. \[65,536\]
+    /// Sessions at a time, 1 or more: those that are open, and those that wait to be accepted. Ended ones that linger to tell
+    /// stragglers do not count; there may be as many of them again. \[65,536\]
     pub max_sessions: usize,
+    /// Sessions that may wait to be accepted, 1 or more. First datagrams beyond it wait as well, up to 256 of them in up to
+    /// 128 KiB, and open their sessions as soon as there is a place. \[1,024: a server that restarts meets all its players
+    /// within seconds\]
+    pub accept_backlog: usize,
     /// Strangers that are remembered between their request and their first valid datagram, 1 to 16,777,216. Each takes 64
     /// bytes at most; the table begins with a sixteenth of this and never grows beyond it. \[65,536\]
     pub max_strangers: usize,
@@ -146,10 +151,13 @@ pub struct AdmissionSettings {
     pub refuse_over_capacity: bool,
     /// Answers to session requests a second, over all addresses, 1 or more; as many may come at once. \[100,000\]
     pub response_rate: u32,
-    /// Answers to session requests a second to one IPv4 address or IPv6 /64, 1 or more. \[200\]
+    /// Answers to session requests a second to one IPv4 address or IPv6 /64, 1 or more. An answer is at most one and a half
+    /// times its request, so a high rate makes nobody a target. Servers behind a proxy, which sees all players under one
+    /// address, set it as high as `response_rate`. \[2,000\]
     pub response_rate_per_prefix: u32,
-    /// Answers to session requests to one IPv4 address or IPv6 /64 that may come at once, 1 or more. \[1,000: an internet
-    /// cafe, or a carrier's shared address, when a server comes up\]
+    /// Answers to session requests to one IPv4 address or IPv6 /64 that may come at once, 1 or more. \[10,000: an internet
+    /// cafe, a carrier's shared address, or a proxy, when a server comes up: 5,000 logins at once from one address all
+    /// succeed, with the repetitions of those whose answer was late\]
     pub response_burst_per_prefix: u32,
     /// Sessions a second that may open with the response, before their clients have proved anything, in dialects whose
     /// servers speak first; ten times as many at once. The others wait for a first valid datagram. Strangers can have them
@@ -157,10 +165,15 @@ pub struct AdmissionSettings {
     pub unproven_rate: u32,
     /// Whether packets from strangers are answered with UnknownSender. \[yes\]
     pub unknown_sender_replies: bool,
-    /// UnknownSender replies a second, over all addresses: without a limit the server would be a reflector. \[1,000\]
+    /// UnknownSender replies a second, over all addresses; as many may come at once. A reply has 2 bytes, and what it answers
+    /// at least as many: it reflects, and amplifies nothing. \[10,000\]
     pub unknown_sender_rate: u32,
-    /// What is answered to ServerStatus queries, at the rate of UnknownSender replies. The answer is larger than the query:
-    /// leave it off unless something needs it. \[nothing\]
+    /// UnknownSender replies a second to one IPv4 address or IPv6 /64; as many may come at once. After a restart of the
+    /// server its players learn by them that their sessions are gone. \[1,000: 500 players behind one address learn it within
+    /// two seconds\]
+    pub unknown_sender_rate_per_prefix: u32,
+    /// What is answered to ServerStatus queries, at the rate of UnknownSender replies. A reply is at most three times its
+    /// query, for who asks has proved nothing: who wants long answers sends long queries. \[nothing\]
     pub server_status: Option<StatusReply>,
     /// From where sessions may move to another address. \[the same IP address\]
     pub remap: RemapPolicy,
@@ -173,14 +186,16 @@ impl AdmissionSettings {
             others: Vec::new(),
             filter: RequestFilter::default(),
             max_sessions: 65_536,
+            accept_backlog: 1_024,
             max_strangers: 65_536,
             refuse_over_capacity: true,
             response_rate: 100_000,
-            response_rate_per_prefix: 200,
-            response_burst_per_prefix: 1_000,
+            response_rate_per_prefix: 2_000,
+            response_burst_per_prefix: 10_000,
             unproven_rate: 100,
             unknown_sender_replies: true,
-            unknown_sender_rate: 1_000,
+            unknown_sender_rate: 10_000,
+            unknown_sender_rate_per_prefix: 1_000,
             server_status: None,
             remap: RemapPolicy::default(),
         }
@@ -202,6 +217,7 @@ impl AdmissionConfigBuilder {
     pub fn build(self) -> Result<AdmissionConfig, ConfigError> {
         let settings = &self.settings;
         check(settings.max_sessions > 0, "max_sessions", settings.max_sessions, "but a server serves someone")?;
+        check(settings.accept_backlog > 0, "accept_backlog", settings.accept_backlog, "but then nobody is accepted")?;
         let strangers = settings.max_strangers;
         check((1..=1 << 24).contains(&strangers), "max_strangers", strangers, "not within 1..=16777216")?;
         check(settings.others.len() <= 13, "others", settings.others.len(), "more than 13 configurations")?;
@@ -221,6 +237,7 @@ setters!(AdmissionConfigBuilder, AdmissionSettings {
     others: Vec<SessionConfig>,
     filter: RequestFilter,
     max_sessions: usize,
+    accept_backlog: usize,
     max_strangers: usize,
     refuse_over_capacity: bool,
     response_rate: u32,
@@ -229,6 +246,7 @@ setters!(AdmissionConfigBuilder, AdmissionSettings {
     unproven_rate: u32,
     unknown_sender_replies: bool,
     unknown_sender_rate: u32,
+    unknown_sender_rate_per_prefix: u32,
     server_status: Option<StatusReply>,
     remap: RemapPolicy,
 });

@@ -1,29 +1,78 @@
-//! Strangers: who may open a session, and what everybody else is told (sections 6 and 9 of `docs/protocol.md`).
+//! Session requests, first datagrams, and questions to the server: everything from addresses that have no session, and what
+//! live sessions say is not theirs (sections 6 and 9 of `docs/protocol.md`).
 
-use std::{collections::VecDeque, fmt, net::SocketAddr, time::Instant};
+use std::{collections::VecDeque, net::SocketAddr, time::Instant};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
 use super::{
+    address::Path,
+    capacity::Room,
     cookie::Cookies,
-    limiter::{Limited, Limiter, Rate},
-    pending::{Name, Stranger, Strangers, prefix},
-    refusal::{MISMATCHED, OVER_CAPACITY, refusal},
-    types::{AdmissionStats, Admit, Newcomer},
+    limiter::{self, Limited, Limiter, Rate},
+    pending::{MAX_FAILURES, Name, PendingHandshakes, Stranger, prefix},
+    question::{About, Question},
+    refusal::{MISMATCHED, OVER_CAPACITY},
+    types::{AdmissionStats, Newcomer},
 };
 use crate::{
-    AdmissionConfig, Framing, RequestInfo, Session, Transmit,
+    AdmissionConfig, Framing, RequestInfo, Session,
     config::UDP_LENGTH,
     dialect::OpensOn,
     session::{PROOF, response},
-    wire::{Packet, SessionRequest, opcode},
+    wire::{Packet, RemapConnection, SessionRequest, opcode},
 };
 
-/// Whether a live session has the address that a datagram claims to come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum At {
-    Vacant,
-    Live,
+/// What stands at the address that a datagram claims to come from, and whether a session may open.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Standing {
+    /// A live session has the address, or may be about to move there: a newcomer must prove itself with 4 bytes of CRC.
+    pub(super) live: bool,
+    pub(super) room: Room,
+}
+
+/// What became of a datagram.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// It was answered, or dropped and counted.
+    Done,
+    /// It opened a session.
+    Open(Box<Newcomer>),
+    /// It would open one if the accept queue had a place.
+    Park(BytesMut),
+    /// The application has to say something first.
+    Ask(Question),
+    /// Somebody claims that the session with this id and seed goes on from its address.
+    Remap(RemapConnection),
+    /// At the address of a live session: it is no handshake's either.
+    Unclaimed,
+}
+
+/// A request, without what is borrowed from its datagram.
+#[derive(Clone, Debug)]
+pub(super) struct Asked {
+    pub(super) version: u32,
+    pub(super) session_id: u32,
+    pub(super) udp_length: u32,
+    pub(super) name: Name,
+    /// Of the datagram, in bytes.
+    pub(super) length: usize,
+}
+
+impl Asked {
+    fn new(request: &SessionRequest<'_>, length: usize) -> Self {
+        let SessionRequest { version, session_id, udp_length, protocol_name } = *request;
+        Self { version, session_id, udp_length, name: Name::new(protocol_name.unwrap_or_default()), length }
+    }
+
+    pub(super) fn info(&self) -> RequestInfo {
+        RequestInfo {
+            version: self.version,
+            session_id: self.session_id,
+            udp_length: self.udp_length,
+            protocol_name: String::from_utf8_lossy(self.name.as_bytes()).into_owned(),
+        }
+    }
 }
 
 /// A session that a stranger has been offered and has yet to open.
@@ -33,118 +82,94 @@ struct Offer {
     framing: Framing,
 }
 
-/// The server's door: everything from addresses that have no session, and what live sessions say is not theirs.
-///
-/// Holds a table of bounded size, whoever comes. Drive it like a session: [`handle_datagram`](Self::handle_datagram) or
-/// [`handle_returned`](Self::handle_returned), then [`poll_transmit`](Self::poll_transmit) until `None`, with
-/// [`handle_timeout`](Self::handle_timeout) at [`poll_timeout`](Self::poll_timeout).
-pub struct Admission {
+/// Handshakes under way, and the limits of what strangers are answered. Of bounded size, whoever comes.
+#[derive(Debug)]
+pub(super) struct Handshakes {
     pub(super) config: AdmissionConfig,
-    pub(super) epoch: Instant,
+    epoch: Instant,
     pub(super) cookies: Cookies,
-    pub(super) strangers: Strangers,
-    pub(super) answers: Limiter,
-    pub(super) openings: Limiter,
-    pub(super) unknown_senders: Limiter,
-    pub(super) replies: VecDeque<Vec<u8>>,
-    pub(super) room: usize,
+    pending: PendingHandshakes,
+    answers: Limiter,
+    openings: Limiter,
+    unknown_senders: Limiter,
+    replies: VecDeque<Vec<u8>>,
     pub(super) stats: AdmissionStats,
 }
 
-impl Admission {
-    /// An admission under this configuration. The key comes from a secure random generator: all seeds hang on it.
-    pub fn new(now: Instant, config: AdmissionConfig, key: [u8; 16]) -> Self {
+impl Handshakes {
+    pub(super) fn new(now: Instant, config: AdmissionConfig, key: [u8; 16]) -> Self {
         Self {
             epoch: now,
             cookies: Cookies::new(now, key),
-            strangers: Strangers::new(now, config.max_strangers),
+            pending: PendingHandshakes::new(now, config.max_strangers),
             answers: Limiter::new(now),
             openings: Limiter::new(now),
             unknown_senders: Limiter::new(now),
             replies: VecDeque::new(),
-            room: config.max_sessions,
             stats: AdmissionStats::default(),
             config,
         }
     }
 
-    /// Takes a datagram from an address without a session.
-    pub fn handle_datagram(&mut self, now: Instant, from: SocketAddr, datagram: BytesMut) -> Admit {
-        self.handle(now, from, datagram, At::Vacant)
-    }
-
-    /// Takes a datagram that the session at its address gave back, as [`Verdict::Rejected`](crate::Verdict::Rejected) or
-    /// [`Verdict::Stranger`](crate::Verdict::Stranger): there may be a newcomer behind the same address.
-    ///
-    /// Whoever it is is not told that it is unknown, for it may only claim the address. [`Admit::Opened`] means that the old
-    /// session's client is gone: valid datagrams in a row, with 4 bytes of CRC in all, have come from the new one.
-    pub fn handle_returned(&mut self, now: Instant, from: SocketAddr, datagram: BytesMut) -> Admit {
-        self.handle(now, from, datagram, At::Live)
-    }
-
-    fn handle(&mut self, now: Instant, from: SocketAddr, datagram: BytesMut, at: At) -> Admit {
-        self.cookies.rotate(now);
-        self.replies.clear();
+    pub(super) fn handle(&mut self, now: Instant, path: Path, datagram: BytesMut, standing: Standing) -> Outcome {
+        self.handle_timeout(now);
+        let from = path.remote;
         match opcode::of(&datagram) {
             Some(opcode::SESSION_REQUEST) => match Packet::decode(&datagram) {
-                Ok(Packet::SessionRequest(request)) => self.handle_request(now, from, &request, datagram.len(), at),
+                Ok(Packet::SessionRequest(request)) => {
+                    self.stats.requests += 1;
+                    if !self.may_answer(now, from) {
+                        return Outcome::Done;
+                    }
+                    let request = Asked::new(&request, datagram.len());
+                    match self.question(path, &request) {
+                        Some(question) => Outcome::Ask(question),
+                        None => self.handle_request(now, from, &request, true, standing),
+                    }
+                }
                 _ => self.ignored(),
             },
             Some(opcode::REMAP_CONNECTION) => match Packet::decode(&datagram) {
                 Ok(Packet::RemapConnection(remap)) => {
                     self.stats.remaps += 1;
-                    Admit::Remap(remap)
+                    Outcome::Remap(remap)
                 }
                 _ => self.ignored(),
             },
-            Some(opcode::SERVER_STATUS) => self.status(now, from),
+            Some(opcode::SERVER_STATUS) => self.ask_for_status(now, path, datagram.len()),
             Some(opcode) if opcode::is_exempt(opcode) => self.ignored(),
             // Too short for any packet, and for an answer that does not outweigh it.
             _ if datagram.len() < 2 => self.ignored(),
-            _ => self.handle_first(now, from, datagram, at),
+            _ => self.handle_first(now, from, datagram, standing),
         }
     }
 
-    /// Appends the next answer to `buf`; it goes to the sender of the datagram handled last. Call until `None` after each:
-    /// what is not taken is dropped when the next datagram comes.
-    pub fn poll_transmit(&mut self, buf: &mut Vec<u8>) -> Option<Transmit> {
-        let reply = self.replies.pop_front()?;
-        buf.extend_from_slice(&reply);
-        Some(Transmit::single(reply.len()))
+    /// The next answer to the sender of the datagram that was handled last.
+    pub(super) fn poll_reply(&mut self) -> Option<Vec<u8>> {
+        self.replies.pop_front()
     }
 
-    /// When the key of the seeds changes next.
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        Some(self.cookies.next_rotation())
+    pub(super) fn has_reply(&self) -> bool {
+        !self.replies.is_empty()
     }
 
-    /// Changes the key of the seeds if it is time.
-    pub fn handle_timeout(&mut self, now: Instant) {
-        self.cookies.rotate(now);
+    pub(super) fn poll_timeout(&self) -> Instant {
+        self.cookies.next_rotation()
     }
 
-    /// How many more sessions may open. Without room, requests are refused and first datagrams dropped; clients repeat them.
-    pub fn set_room(&mut self, sessions: usize) {
-        self.room = sessions;
+    /// Changes the key of the seeds, and forgets old handshakes, if it is time.
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        if self.cookies.next_rotation() <= now {
+            self.cookies.rotate(now);
+            // Before the ages of entries, which have few bits, can wrap.
+            self.pending.sweep(now);
+        }
     }
 
-    /// Counts up to now.
-    pub fn stats(&self) -> AdmissionStats {
-        self.stats
-    }
-
-    /// The configuration it was made with, with the limits that hold now.
-    pub fn config(&self) -> &AdmissionConfig {
-        &self.config
-    }
-
-    /// Takes over the limits of this configuration while running: the size of the table, all rates, what is refused and what
-    /// is answered. How sessions are set up and who is welcome stay as they are. Strangers in the table keep their places as
-    /// far as there are as many.
-    pub fn set_limits(&mut self, now: Instant, limits: &AdmissionConfig) {
+    pub(super) fn set_limits(&mut self, now: Instant, limits: &AdmissionConfig) {
         let places = limits.max_strangers;
         if places != self.config.max_strangers {
-            let old = std::mem::replace(&mut self.strangers, Strangers::new(self.epoch, places));
+            let old = std::mem::replace(&mut self.pending, PendingHandshakes::new(self.epoch, places));
             for stranger in old.iter(now) {
                 self.remember(now, &stranger);
             }
@@ -152,128 +177,149 @@ impl Admission {
         self.config = self.config.with_limits_of(limits);
     }
 
-    /// The most memory that strangers can make this take, in bytes: the table, and the buckets that limit the answers.
-    pub fn memory_ceiling(&self) -> usize {
-        size_of::<Self>() + self.strangers.memory() + 3 * super::limiter::MEMORY + MAX_REPLIES
+    pub(super) fn memory_ceiling(&self) -> usize {
+        size_of::<Self>() + self.pending.memory() + 3 * limiter::MEMORY + MAX_REPLIES
+    }
+
+    /// Whether somebody at this address has asked for a session.
+    pub(super) fn is_pending(&self, now: Instant, from: SocketAddr) -> bool {
+        self.pending.all(now, self.cookies.place(from.ip(), from.port()), from).next().is_some()
     }
 
     pub(super) fn remember(&mut self, now: Instant, stranger: &Stranger) {
         let place_of = |from: SocketAddr| self.cookies.place(from.ip(), from.port());
-        self.stats.evicted += u64::from(self.strangers.put(now, stranger, place_of));
+        self.stats.evicted += u64::from(self.pending.put(now, stranger, place_of));
     }
 
-    pub(super) fn ignored(&mut self) -> Admit {
+    pub(super) fn ignored(&mut self) -> Outcome {
         self.stats.ignored += 1;
-        Admit::Dropped
+        Outcome::Done
     }
 
-    fn handle_request(
+    /// A request, once the application has said whether it is welcome.
+    pub(super) fn handle_request(
         &mut self,
         now: Instant,
         from: SocketAddr,
-        request: &SessionRequest<'_>,
-        length: usize,
-        at: At,
-    ) -> Admit {
-        self.stats.requests += 1;
-        if !self.may_answer(now, from) {
-            return Admit::Dropped;
-        }
-        let info = RequestInfo {
-            version: request.version,
-            session_id: request.session_id,
-            udp_length: request.udp_length,
-            protocol_name: String::from_utf8_lossy(request.protocol_name.unwrap_or_default()).into_owned(),
-        };
-        let Some(index) = self
-            .select(&info)
-            .filter(|&index| info.udp_length >= self.session_config(index as u8).smallest_udp_length())
-        else {
+        request: &Asked,
+        is_welcome: bool,
+        standing: Standing,
+    ) -> Outcome {
+        let index = self.select(&request.info(), is_welcome);
+        let fits = |index: &usize| request.udp_length >= self.session_config(*index as u8).smallest_udp_length();
+        let Some(index) = index.filter(fits) else {
             self.stats.mismatched += 1;
-            return self.refuse(now, from, request, MISMATCHED, length);
+            return self.refuse(now, from, request, MISMATCHED);
         };
-        if self.room == 0 {
-            self.stats.over_capacity += 1;
-            if !self.config.refuse_over_capacity {
-                return Admit::Dropped;
+        match standing.room {
+            Room::Full if !self.config.refuse_over_capacity => {
+                self.stats.over_capacity += 1;
+                Outcome::Done
             }
-            return self.refuse(now, from, request, OVER_CAPACITY, length);
+            Room::Full | Room::Closed => {
+                self.stats.over_capacity += 1;
+                self.refuse(now, from, request, OVER_CAPACITY)
+            }
+            Room::Free | Room::Backlogged => self.offer_session(now, from, request, index as u8, standing),
         }
-        self.admit(now, from, request, info, index as u8, at)
     }
 
-    fn admit(
+    fn offer_session(
         &mut self,
         now: Instant,
         from: SocketAddr,
-        request: &SessionRequest<'_>,
-        info: RequestInfo,
+        request: &Asked,
         index: u8,
-        at: At,
-    ) -> Admit {
+        standing: Standing,
+    ) -> Outcome {
         let place = self.cookies.place(from.ip(), from.port());
-        let known = self.strangers.get(now, place, from, info.session_id);
+        let known = self.pending.get(now, place, from, request.session_id);
+        // The same request gets the same seed as long as the key of that time is known: the client may have the first answer.
+        let known_tag = known.as_ref().map(|known| known.period_tag);
+        let period_tag = known_tag.filter(|&tag| self.cookies.seed(from, request.session_id, tag).is_some());
         let stranger = Stranger {
             from,
-            session_id: info.session_id,
-            udp_length: info.udp_length.min(*UDP_LENGTH.end()) as u16,
-            version: info.version,
-            // The same request gets the same seed, even when the key has changed in between.
-            period_tag: known.as_ref().map_or_else(|| self.cookies.period_tag(), |known| known.period_tag),
+            session_id: request.session_id,
+            udp_length: request.udp_length.min(*UDP_LENGTH.end()) as u16,
+            version: request.version,
+            period_tag: period_tag.unwrap_or_else(|| self.cookies.period_tag()),
             proofs: known.map_or(0, |known| known.proofs),
+            failures: 0,
             config: index,
-            name: Name::new(request.protocol_name.unwrap_or_default()),
+            name: request.name,
         };
-        let Some(seed) = self.cookies.seed(from, info.session_id, stranger.period_tag) else { return self.ignored() };
+        let Some(seed) = self.cookies.seed(from, request.session_id, stranger.period_tag) else {
+            return self.ignored();
+        };
         let config = self.session_config(index).clone();
         self.stats.responses += 1;
-        if config.dialect.policies.opens_on == OpensOn::Response && self.may_open(now, from, at) {
+        if config.dialect.policies.opens_on == OpensOn::Response && self.may_open(now, from, standing) {
+            let info = request.info();
             return match Session::accept(now, self.epoch, config, &info, seed) {
                 Ok(mut session) => {
-                    session.answer_request();
+                    session.answer_request(request.length);
                     self.opened(info, session)
                 }
                 Err(_) => self.ignored(),
             };
         }
         self.remember(now, &stranger);
-        self.reply(|out| response(&config, info.session_id, seed).encode(out));
-        Admit::Answered
+        self.reply(|out| response(&config, request.session_id, seed).encode(out));
+        Outcome::Done
     }
 
     /// A packet of a session that this address does not have: perhaps the first of one that it has been offered.
-    fn handle_first(&mut self, now: Instant, from: SocketAddr, datagram: BytesMut, at: At) -> Admit {
+    fn handle_first(&mut self, now: Instant, from: SocketAddr, datagram: BytesMut, standing: Standing) -> Outcome {
         let place = self.cookies.place(from.ip(), from.port());
-        if self.strangers.all(now, place, from).next().is_none() {
-            return match at {
-                At::Vacant => self.unknown_sender(now, from, opcode::of(&datagram) == Some(opcode::DISCONNECT)),
-                At::Live => self.ignored(),
-            };
+        if self.pending.all(now, place, from).next().is_none() {
+            if standing.live {
+                self.stats.ignored += 1;
+                return Outcome::Unclaimed;
+            }
+            self.unknown_sender(now, from, &datagram);
+            return Outcome::Done;
         }
-        let mut offers = self.strangers.all(now, place, from).filter_map(|stranger| self.offer(stranger));
+        let mut offers = self.pending.all(now, place, from).filter_map(|stranger| self.offer(stranger));
         let offer = offers.find(|offer| offer.framing.verify(&datagram));
         drop(offers);
         let Some(Offer { mut stranger, seed, framing }) = offer else {
             self.stats.crc_rejects += 1;
-            self.strangers.fail(now, place, from);
-            return Admit::Dropped;
+            self.pending.fail(now, place, from, standing.live);
+            // Anybody can ask in the name of a live address, so a handshake there does not speak for its silence.
+            return if standing.live { Outcome::Unclaimed } else { Outcome::Done };
         };
         let config = self.session_config(stranger.config).clone();
-        if let MISMATCHED | OVER_CAPACITY = stranger.config {
-            let farewell = refusal(&config, &framing, stranger.session_id, stranger.config);
+        let refused = match (stranger.config, standing.room) {
+            (MISMATCHED, _) => Some(MISMATCHED),
+            (OVER_CAPACITY, _) | (_, Room::Closed) => Some(OVER_CAPACITY),
+            (_, Room::Full) if self.config.refuse_over_capacity => Some(OVER_CAPACITY),
+            _ => None,
+        };
+        if let Some(refused) = refused {
+            self.stats.over_capacity += u64::from(stranger.config < OVER_CAPACITY);
+            let farewell = super::refusal::refusal(&config, &framing, stranger.session_id, refused);
             self.replies.push_back(farewell);
-            return Admit::Answered;
+            return Outcome::Done;
         }
-        if self.room == 0 {
+        if standing.room == Room::Full {
             self.stats.over_capacity += 1;
-            return Admit::Dropped;
+            return Outcome::Done;
         }
         stranger.proofs += 1;
-        if at == At::Live && usize::from(stranger.proofs) * framing.crc_length() < PROOF {
+        let proved = usize::from(stranger.proofs);
+        let is_proved = match standing.live {
             // Anybody can ask in the name of this address, and hit a short CRC once; the client there repeats itself.
+            true => proved * framing.crc_length() >= PROOF,
+            // A seed that is being guessed wants a second hit. Misses do not undo the first: they would keep the client out.
+            false => proved >= if stranger.failures >= MAX_FAILURES { 2 } else { 1 },
+        };
+        self.pending.prove(now, place, from, stranger.session_id);
+        if !is_proved {
             self.stats.more_proof_wanted += 1;
-            self.strangers.prove(now, place, from, stranger.session_id);
-            return Admit::Dropped;
+            return Outcome::Done;
+        }
+        if standing.room == Room::Backlogged {
+            return Outcome::Park(datagram);
         }
         let info = RequestInfo {
             version: stranger.version,
@@ -282,7 +328,7 @@ impl Admission {
             protocol_name: String::from_utf8_lossy(stranger.name.as_bytes()).into_owned(),
         };
         let Ok(mut session) = Session::accept(now, self.epoch, config, &info, seed) else { return self.ignored() };
-        self.strangers.remove(now, place, from);
+        self.pending.remove(now, place, from);
         let _ = session.handle_datagram(now, datagram);
         self.opened(info, session)
     }
@@ -296,54 +342,58 @@ impl Admission {
         Some(Offer { stranger, seed, framing })
     }
 
-    fn opened(&mut self, request: RequestInfo, session: Session) -> Admit {
+    fn opened(&mut self, request: RequestInfo, session: Session) -> Outcome {
         self.stats.opened += 1;
-        self.room -= 1;
         tracing::debug!(session_id = request.session_id, protocol = %request.protocol_name, "session opened");
-        Admit::Opened(Box::new(Newcomer { request, session }))
+        Outcome::Open(Box::new(Newcomer { request, session }))
     }
 
-    fn unknown_sender(&mut self, now: Instant, from: SocketAddr, disconnect: bool) -> Admit {
+    /// Tells the sender of a datagram that it is unknown, within the limits.
+    pub(super) fn unknown_sender(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) {
         self.stats.unknown_senders += 1;
         // A Disconnect is never answered: two servers would answer each other for ever.
-        if disconnect || !self.config.unknown_sender_replies {
-            return Admit::Dropped;
-        }
-        if !self.may_reflect(now, from) {
-            return Admit::Dropped;
+        let is_disconnect = opcode::of(datagram) == Some(opcode::DISCONNECT);
+        if is_disconnect || !self.config.unknown_sender_replies || !self.may_reflect(now, from) {
+            return;
         }
         self.stats.unknown_sender_replies += 1;
         self.reply(|out| Packet::UnknownSender.encode(out));
-        Admit::Answered
     }
 
-    fn status(&mut self, now: Instant, from: SocketAddr) -> Admit {
-        let Some(status) = self.config.server_status.clone() else { return self.ignored() };
-        if !self.may_reflect(now, from) {
-            return Admit::Dropped;
+    fn ask_for_status(&mut self, now: Instant, path: Path, length: usize) -> Outcome {
+        let Some(reply) = self.config.server_status.clone() else { return self.ignored() };
+        if !self.may_reflect(now, path.remote) {
+            return Outcome::Done;
         }
-        let Some(reply) = status.reply(from) else { return self.ignored() };
-        self.reply(|out| Packet::ServerStatus(&reply).encode(out));
-        Admit::Answered
+        Outcome::Ask(Question { path, about: About::Status { reply, length } })
+    }
+
+    /// What the application says of the server, in answer to a query of `length` bytes.
+    pub(super) fn answer_status(&mut self, reply: Option<&Bytes>, length: usize) {
+        let Some(reply) = reply.filter(|reply| reply.len() + 2 <= MAX_AMPLIFICATION * length) else {
+            self.stats.ignored += 1;
+            return;
+        };
+        self.reply(|out| Packet::ServerStatus(reply).encode(out));
     }
 
     /// Whether somebody who has proved nothing may be sent something that is not a handshake.
     fn may_reflect(&mut self, now: Instant, from: SocketAddr) -> bool {
-        let rate = Rate { per_second: self.config.unknown_sender_rate, burst: self.config.unknown_sender_rate };
+        let rate = |rate| Rate { per_second: rate, burst: rate };
+        let (all, one) = (rate(self.config.unknown_sender_rate), rate(self.config.unknown_sender_rate_per_prefix));
         let place = self.cookies.place(prefix(from.ip()), 0);
-        match self.unknown_senders.allow(now, place, rate, UNKNOWN_SENDER_PREFIX) {
-            Ok(()) => true,
-            Err(limited) => {
-                self.count_limited(limited);
-                false
-            }
-        }
+        let allowed = self.unknown_senders.allow(now, place, all, one);
+        allowed.map_err(|limited| self.count_limited(limited)).is_ok()
     }
 
     pub(super) fn reply(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         let mut reply = Vec::with_capacity(32);
         write(&mut reply);
         self.replies.push_back(reply);
+    }
+
+    pub(super) fn reply_sealed(&mut self, datagram: Vec<u8>) {
+        self.replies.push_back(datagram);
     }
 
     fn may_answer(&mut self, now: Instant, from: SocketAddr) -> bool {
@@ -356,10 +406,11 @@ impl Admission {
 
     /// Whether a session may open before its client has proved anything: a few at a time, for what strangers can have for the
     /// asking must not crowd out those who prove themselves.
-    fn may_open(&mut self, now: Instant, from: SocketAddr, at: At) -> bool {
+    fn may_open(&mut self, now: Instant, from: SocketAddr, standing: Standing) -> bool {
         let all = Rate { per_second: self.config.unproven_rate, burst: self.config.unproven_rate.saturating_mul(10) };
         let place = self.cookies.place(prefix(from.ip()), 0);
-        let may = at == At::Vacant && self.openings.allow(now, place, all, all).is_ok();
+        let is_free = !standing.live && standing.room == Room::Free;
+        let may = is_free && self.openings.allow(now, place, all, all).is_ok();
         self.stats.opening_deferred += u64::from(!may);
         may
     }
@@ -373,13 +424,7 @@ impl Admission {
     }
 }
 
-/// UnknownSender replies to one prefix: a client whose session is gone needs a few, a reflector's victim none.
-const UNKNOWN_SENDER_PREFIX: Rate = Rate { per_second: 20, burst: 100 };
+/// What may be sent for each byte that has come from an address that has proved nothing.
+const MAX_AMPLIFICATION: usize = 3;
 /// What the answers to one datagram take at most, in bytes: a response, a Disconnect, and the queue they stand in.
-const MAX_REPLIES: usize = 512;
-
-impl fmt::Debug for Admission {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Admission").field("room", &self.room).field("stats", &self.stats).finish_non_exhaustive()
-    }
-}
+const MAX_REPLIES: usize = 1_024;

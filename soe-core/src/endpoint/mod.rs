@@ -1,15 +1,367 @@
-//! What a socket decides about addresses: who may open a session, and what everybody else is told (sections 6 and 9 of
+//! What a socket decides: whose a datagram is, who may open a session, move, or has to go (sections 6 and 9 of
 //! `docs/protocol.md`).
 
+mod action;
+mod address;
+mod budget;
+mod capacity;
 mod cookie;
 mod handshakes;
+pub mod host;
+mod index;
+mod legacy;
 mod limiter;
+mod opening;
 mod pending;
+mod question;
 mod refusal;
+mod routes;
 mod selection;
+mod suspicion;
+mod turn;
 mod types;
 
+use std::{collections::VecDeque, fmt, net::SocketAddr, time::Instant};
+
+use bytes::BytesMut;
+
 pub use self::{
-    handshakes::Admission,
-    types::{AdmissionStats, Admit, Newcomer},
+    action::{Action, Opened},
+    address::Path,
+    budget::{MemoryAccount, MemoryBudget},
+    capacity::CapacityStats,
+    legacy::Admission,
+    question::{Answer, Question},
+    routes::SessionKey,
+    turn::{Step, Turn},
+    types::{AdmissionStats, Admit, EndpointStats, Newcomer},
 };
+
+use self::{
+    capacity::Capacity,
+    handshakes::{Handshakes, Outcome, Standing},
+    question::Says,
+    routes::{Routes, Stage},
+    suspicion::Suspicion,
+};
+use crate::{AdmissionConfig, wire::RemapConnection};
+
+/// Everything that a socket decides, as a value: whose a datagram is, who may open a session, who waits to be accepted, who
+/// may move to another address, who has to go.
+///
+/// It does not own the sessions: its host keeps each where it likes, under the [`SessionKey`] that comes with it, and a
+/// lookup from addresses to sessions that is only a hint. What the hint does not settle comes here. The functions in
+/// [`host`] call everything in the right order, for a server over sockets as for a simulated one:
+///
+/// 1. A datagram from an address without a session: [`handle_datagram`](Self::handle_datagram). What a session gave back, as
+///    [`Verdict::Rejected`](crate::Verdict::Rejected) or [`Verdict::Stranger`](crate::Verdict::Stranger):
+///    [`handle_returned`](Self::handle_returned).
+/// 2. Then [`poll_action`](Self::poll_action) until `None`, and perform what it gives, in order, without any lock.
+/// 3. [`handle_session_ended`](Self::handle_session_ended) when a session has ended for whatever reason, and
+///    [`handle_session_drained`](Self::handle_session_drained) when it can be forgotten.
+/// 4. [`handle_timeout`](Self::handle_timeout) at [`poll_timeout`](Self::poll_timeout).
+///
+/// Its memory is bounded: [`memory_ceiling`](Self::memory_ceiling) for strangers, about 60 bytes for each session, and the
+/// accept queue.
+pub struct Endpoint {
+    epoch: Instant,
+    routes: Routes,
+    capacity: Capacity,
+    /// `None` for a socket that only connects.
+    handshakes: Option<Box<Handshakes>>,
+    actions: VecDeque<Action>,
+    counts: Counts,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    moves: u64,
+    moves_refused: u64,
+    replaced: u64,
+    probes: u64,
+    unreachable_ignored: u64,
+}
+
+impl Endpoint {
+    /// An endpoint that strangers may open sessions on. The key comes from a secure random generator: all seeds hang on it.
+    pub fn new(now: Instant, config: AdmissionConfig, key: [u8; 16]) -> Self {
+        let capacity = Capacity::new(config.max_sessions, config.accept_backlog);
+        Self::with(now, capacity, Some(Box::new(Handshakes::new(now, config, key))), key)
+    }
+
+    /// An endpoint that only connects: whoever is not one of its sessions is ignored.
+    pub fn connector(now: Instant, key: [u8; 16]) -> Self {
+        Self::with(now, Capacity::new(usize::MAX, 1), None, key)
+    }
+
+    fn with(now: Instant, capacity: Capacity, handshakes: Option<Box<Handshakes>>, key: [u8; 16]) -> Self {
+        let (routes, actions, counts) = (Routes::new(key), VecDeque::new(), Counts::default());
+        Self { epoch: now, routes, capacity, handshakes, actions, counts }
+    }
+
+    /// Registers a session that this side opens. `None`: a live session has the address.
+    pub fn connect(&mut self, remote: SocketAddr, session_id: u32) -> Option<SessionKey> {
+        let resident = self.routes.resident(remote);
+        if self.capacity.is_closed || resident.is_some_and(|key| self.is_live(key)) {
+            return None;
+        }
+        let key = self.routes.insert(remote, session_id, 0, Stage::Decided);
+        self.capacity.add();
+        if let Some(before) = resident {
+            self.actions.push_back(Action::Unroute { address: remote, key: before });
+        }
+        self.actions.push_back(Action::Route { address: remote, key });
+        Some(key)
+    }
+
+    /// Takes a datagram from an address that the host knows no session for.
+    pub fn handle_datagram(&mut self, now: Instant, path: Path, datagram: BytesMut) {
+        match self.routes.resident(path.remote) {
+            // The host's hint is behind.
+            Some(key) => self.actions.push_back(Action::Feed { key, path, datagram }),
+            None => self.try_candidate(now, path, datagram),
+        }
+    }
+
+    /// Takes a datagram that a session gave back. `heard` is when the session heard last from its peer:
+    /// [`Session::last_heard`](crate::Session::last_heard).
+    ///
+    /// There may be somebody else behind the same address: a client that has moved there, a newcomer, somebody who asks for
+    /// the server's status. A live session is replaced only by a newcomer that has proved the address with 4 bytes of CRC in
+    /// a row, and its peer is told that it is unknown only after it was asked and has not answered.
+    pub fn handle_returned(&mut self, now: Instant, path: Path, key: SessionKey, heard: Instant, datagram: BytesMut) {
+        let resident = self.routes.resident(path.remote);
+        if self.routes.candidate(now, path.remote) == Some(key) && resident != Some(key) {
+            self.stranger(now, path, datagram, None);
+        } else if resident.is_some_and(|resident| resident != key) {
+            // It has been moved away in the meantime.
+            self.handle_datagram(now, path, datagram);
+        } else {
+            let is_exempt = crate::wire::opcode::of(&datagram).is_some_and(crate::wire::opcode::is_exempt);
+            match self.routes.candidate(now, path.remote).filter(|_| !is_exempt) {
+                Some(candidate) => self.actions.push_back(Action::Feed { key: candidate, path, datagram }),
+                None => self.stranger(now, path, datagram, Some((key, heard))),
+            }
+        }
+    }
+
+    /// A session has taken a datagram from this path as authentic. If it has claimed to have moved there, it has.
+    pub fn handle_moved(&mut self, now: Instant, path: Path, key: SessionKey) {
+        if self.routes.candidate(now, path.remote) != Some(key) {
+            return;
+        }
+        let Some((from, displaced)) = self.routes.relocate(key, path.remote) else { return };
+        self.counts.moves += 1;
+        if let Some(displaced) = displaced {
+            // It keeps its identity, and may claim another address itself.
+            self.actions.push_back(Action::Unroute { address: path.remote, key: displaced });
+        }
+        self.actions.push_back(Action::Unroute { address: from, key });
+        self.actions.push_back(Action::Route { address: path.remote, key });
+        self.actions.push_back(Action::Move { key, from, to: path });
+    }
+
+    /// The network has reported an address as unreachable. That concerns the session there, and nobody if no address is
+    /// known.
+    pub fn handle_unreachable(&mut self, address: Option<SocketAddr>) {
+        match address.and_then(|address| self.routes.resident(address)).filter(|&key| self.is_live(key)) {
+            Some(key) => self.actions.push_back(Action::Unreachable(key)),
+            None => self.counts.unreachable_ignored += 1,
+        }
+        if let Some(address) = address {
+            self.routes.drop_candidate(address);
+        }
+    }
+
+    /// Takes what the application has said.
+    pub fn handle_answer(&mut self, now: Instant, answer: Answer) {
+        let Answer { path, says } = answer;
+        let standing = self.standing(now, path.remote);
+        let Some(handshakes) = &mut self.handshakes else { return };
+        let outcome = match says {
+            Says::Request { request, is_welcome } => {
+                handshakes.handle_request(now, path.remote, &request, is_welcome, standing)
+            }
+            Says::Status { reply, length } => {
+                handshakes.answer_status(reply.as_ref(), length);
+                Outcome::Done
+            }
+        };
+        self.conclude(now, path, outcome);
+    }
+
+    /// Changes keys and forgets what is old, if it is time.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.routes.expire(now);
+        if let Some(handshakes) = &mut self.handshakes {
+            handshakes.handle_timeout(now);
+        }
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) has something to do. `None`: never.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.handshakes.as_ref().map(|handshakes| handshakes.poll_timeout())
+    }
+
+    /// What is to be done next. Call until `None` after every other call, and perform it in this order.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        let action = self.actions.pop_front();
+        if self.actions.is_empty() && self.actions.capacity() > MANY_ACTIONS {
+            self.actions = VecDeque::new();
+        }
+        action
+    }
+
+    /// Whether [`poll_action`](Self::poll_action) has something: a call outside of the socket's loop has to wake it.
+    pub fn has_actions(&self) -> bool {
+        !self.actions.is_empty()
+    }
+
+    /// Where a session's datagrams go.
+    pub fn address(&self, key: SessionKey) -> Option<SocketAddr> {
+        self.routes.address(key)
+    }
+
+    /// The session that has an address, also if it has ended and lingers.
+    pub fn at(&self, address: SocketAddr) -> Option<SessionKey> {
+        self.routes.resident(address)
+    }
+
+    /// How many sessions there are that have not ended, whether accepted or not.
+    pub fn sessions(&self) -> usize {
+        self.capacity.live()
+    }
+
+    /// Whether it is closed and all sessions are forgotten.
+    pub fn is_finished(&self) -> bool {
+        self.capacity.is_closed && self.routes.len() == 0 && self.actions.is_empty()
+    }
+
+    /// Counts up to now.
+    pub fn stats(&self) -> EndpointStats {
+        EndpointStats {
+            admission: self.handshakes.as_ref().map(|handshakes| handshakes.stats).unwrap_or_default(),
+            capacity: self.capacity.stats,
+            sessions: self.capacity.live(),
+            waiting: self.capacity.waiting(),
+            lingering: self.capacity.lingering(),
+            moves: self.counts.moves,
+            moves_refused: self.counts.moves_refused,
+            replaced: self.counts.replaced,
+            probes: self.counts.probes,
+            unreachable_ignored: self.counts.unreachable_ignored,
+        }
+    }
+
+    /// The configuration it was made with, with the limits that hold now. `None` for one that only connects.
+    pub fn config(&self) -> Option<&AdmissionConfig> {
+        self.handshakes.as_ref().map(|handshakes| &handshakes.config)
+    }
+
+    /// Takes over the limits of this configuration while running: sessions, the accept queue, the size of the table, all
+    /// rates, what is refused and what is answered. How sessions are set up and who is welcome stay as they are. Whoever is
+    /// there stays, also over a lower limit.
+    pub fn set_limits(&mut self, now: Instant, limits: &AdmissionConfig) {
+        let Some(handshakes) = &mut self.handshakes else { return };
+        handshakes.set_limits(now, limits);
+        self.capacity.set_limits(limits.max_sessions, limits.accept_backlog);
+        self.retry_parked(now);
+    }
+
+    /// The most memory that strangers can make this take, in bytes: the table, the buckets that limit the answers, and first
+    /// datagrams that wait for a place.
+    pub fn memory_ceiling(&self) -> usize {
+        let handshakes = self.handshakes.as_ref().map_or(0, |handshakes| handshakes.memory_ceiling());
+        size_of::<Self>() + handshakes + Capacity::memory_ceiling()
+    }
+
+    fn is_live(&self, key: SessionKey) -> bool {
+        self.routes.get(key).is_some_and(|slot| !slot.has_ended())
+    }
+
+    /// A datagram from an address without a session: of one that has claimed to move there, or a stranger's.
+    fn try_candidate(&mut self, now: Instant, path: Path, datagram: BytesMut) {
+        let is_exempt = crate::wire::opcode::of(&datagram).is_some_and(crate::wire::opcode::is_exempt);
+        match self.routes.candidate(now, path.remote).filter(|_| !is_exempt) {
+            Some(key) => self.actions.push_back(Action::Feed { key, path, datagram }),
+            None => self.stranger(now, path, datagram, None),
+        }
+    }
+
+    /// A datagram that no session claims. `resident` is the session at the address that has given it back, and when that was
+    /// heard last.
+    fn stranger(&mut self, now: Instant, path: Path, datagram: BytesMut, resident: Option<(SessionKey, Instant)>) {
+        let standing = self.standing(now, path.remote);
+        let Some(handshakes) = &mut self.handshakes else { return };
+        // Kept for a moment: whether it is answered at all is known only afterwards.
+        let head = datagram.get(..2).map(|head| [head[0], head[1]]);
+        let outcome = handshakes.handle(now, path, datagram, standing);
+        if let (Outcome::Unclaimed, Some((key, heard)), Some(head)) = (&outcome, resident, head) {
+            self.suspect(now, path, key, heard, head);
+        }
+        self.conclude(now, path, outcome);
+    }
+
+    /// Somebody sends from a session's address what is not the session's.
+    fn suspect(&mut self, now: Instant, path: Path, key: SessionKey, heard: Instant, head: [u8; 2]) {
+        let Some(slot) = self.routes.get_mut(key) else { return };
+        match Suspicion::of(self.epoch, now, heard, &mut slot.watch) {
+            Suspicion::Nothing => {}
+            Suspicion::Ask => {
+                self.counts.probes += 1;
+                self.actions.push_back(Action::Probe(key));
+            }
+            Suspicion::Tell => {
+                if let Some(handshakes) = &mut self.handshakes {
+                    handshakes.unknown_sender(now, path.remote, &head);
+                }
+            }
+        }
+    }
+
+    fn standing(&self, now: Instant, address: SocketAddr) -> Standing {
+        let is_taken = self.routes.resident(address).is_some_and(|key| self.is_live(key));
+        let live = is_taken || self.routes.candidate(now, address).is_some();
+        // Whoever replaces a session takes its place.
+        Standing { live, room: self.capacity.room(is_taken) }
+    }
+
+    fn conclude(&mut self, now: Instant, path: Path, outcome: Outcome) {
+        if let Some(handshakes) = &mut self.handshakes {
+            while let Some(datagram) = handshakes.poll_reply() {
+                self.actions.push_back(Action::Send { path, datagram });
+            }
+        }
+        match outcome {
+            Outcome::Open(newcomer) => self.open(path, *newcomer),
+            Outcome::Park(datagram) => self.capacity.park(path, datagram),
+            Outcome::Ask(question) => self.actions.push_back(Action::Ask(question)),
+            Outcome::Remap(remap) => self.claim(now, path, remap),
+            Outcome::Done | Outcome::Unclaimed => {}
+        }
+    }
+
+    /// A client that knows a session's id and seed says that it is at this address now.
+    fn claim(&mut self, now: Instant, path: Path, remap: RemapConnection) {
+        let Some(key) = self.routes.by_identity(remap.session_id, remap.crc_seed) else { return };
+        let (Some(old), Some(config)) = (self.routes.address(key), self.config()) else { return };
+        // A session that was displaced may also claim the address that it had.
+        if self.routes.resident(path.remote) == Some(key) {
+            return;
+        }
+        if config.remap.allows(old, path.remote) {
+            self.routes.claim(now, path.remote, key);
+        } else {
+            self.counts.moves_refused += 1;
+        }
+    }
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Endpoint").field("sessions", &self.routes.len()).finish_non_exhaustive()
+    }
+}
+
+/// A queue of actions with room for more than this is given back once it is empty.
+const MANY_ACTIONS: usize = 64;

@@ -23,8 +23,8 @@ const LIFETIME: Duration = Duration::from_secs(45);
 const TICK: Duration = Duration::from_millis(125);
 /// Ids that one address may ask under at a time.
 const MAX_PER_ADDRESS: usize = 4;
-/// Wrong CRCs after which a stranger must ask again: what guessing a seed may cost.
-const MAX_FAILURES: u8 = 15;
+/// Wrong CRCs after which one right one is no proof any more: somebody is guessing. The most that an entry can count.
+pub(super) const MAX_FAILURES: u8 = 15;
 
 /// A stranger's request, as much of it as a session needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,8 +35,10 @@ pub(super) struct Stranger {
     pub(super) version: u32,
     /// The period of the key that made its seed.
     pub(super) period_tag: u8,
-    /// Valid datagrams in a row that were not enough to open a session, 0 to 3.
+    /// Valid datagrams that were not enough to open a session, 0 to 3.
     pub(super) proofs: u8,
+    /// Datagrams with a wrong CRC, 0 to [`MAX_FAILURES`]. Kept by the table.
+    pub(super) failures: u8,
     /// Which of the server's configurations it asked for, 0 to 13; 14 and 15 stand for refusals.
     pub(super) config: u8,
     pub(super) name: Name,
@@ -88,7 +90,7 @@ const LENGTH_MASK: u16 = (1 << PROOFS_SHIFT) - 1;
 /// A table that is small until somebody would have to go, and then has all its places at once. Beyond them nothing grows,
 /// whoever asks.
 #[derive(Debug)]
-pub(super) struct Strangers {
+pub(super) struct PendingHandshakes {
     epoch: Instant,
     /// The entries. As bytes they are born as zeroed pages, which cost nothing until they are touched.
     bytes: Vec<u8>,
@@ -97,14 +99,15 @@ pub(super) struct Strangers {
     ways: usize,
     /// Where the search for the oldest begins: among equals nobody's place is the one that always goes.
     turn: usize,
+    swept: Instant,
 }
 
-impl Strangers {
+impl PendingHandshakes {
     /// A table with places for this many, at least one.
     pub(super) fn new(epoch: Instant, places: usize) -> Self {
         let ways = WAYS.min(places.max(1));
         let places = places.max(1) / ways * ways;
-        Self { epoch, bytes: vec![0; first_places(places, ways) * ENTRY], places, ways, turn: 0 }
+        Self { epoch, bytes: vec![0; first_places(places, ways) * ENTRY], places, ways, turn: 0, swept: epoch }
     }
 
     /// The memory that the table takes at most, in bytes: all its places, and the first while it grows.
@@ -193,17 +196,32 @@ impl Strangers {
         set_length(entry, stranger.udp_length, stranger.proofs.saturating_add(1));
     }
 
-    /// Counts a datagram whose CRC is wrong for all at this address: valid ones before it prove nothing any more. A stranger
-    /// with too many of them is forgotten.
-    pub(super) fn fail(&mut self, now: Instant, place: u64, from: SocketAddr) {
+    /// Counts a datagram whose CRC is wrong for all at this address. At the address of a live session, valid ones before it
+    /// prove nothing any more.
+    pub(super) fn fail(&mut self, now: Instant, place: u64, from: SocketAddr, live: bool) {
         let indices: Vec<usize> = self.at(now, place, from).collect();
         for index in indices {
             let entry = &mut self.entries_mut()[index];
-            set_length(entry, u16::from_be_bytes([entry[UDP_LENGTH], entry[UDP_LENGTH + 1]]) & LENGTH_MASK, 0);
-            if entry[CONFIG] & 0x0F >= MAX_FAILURES {
-                *entry = [0; ENTRY];
-            } else {
-                entry[CONFIG] += 1;
+            if live {
+                set_length(entry, u16::from_be_bytes([entry[UDP_LENGTH], entry[UDP_LENGTH + 1]]) & LENGTH_MASK, 0);
+            }
+            // Never more than that, and never forgotten for it: anybody can send what fails.
+            entry[CONFIG] += u8::from(entry[CONFIG] & 0x0F < MAX_FAILURES);
+        }
+    }
+
+    /// Clears the places of handshakes that are over. To be called more often than ages wrap, every 8,192 s; what was not is
+    /// made up for.
+    pub(super) fn sweep(&mut self, now: Instant) {
+        let since = now.saturating_duration_since(self.swept);
+        self.swept = now;
+        let has_wrapped = since >= TICK * u32::from(u16::MAX) - LIFETIME;
+        for index in 0..self.entries().len() {
+            if has_wrapped || !self.is_known(now, &self.entries()[index]) {
+                let entry = &mut self.entries_mut()[index];
+                if entry[TICKED..NAME_LENGTH] != [0; 2] {
+                    *entry = [0; ENTRY];
+                }
             }
         }
     }
@@ -266,6 +284,7 @@ fn read(entry: &Entry, from: SocketAddr) -> Stranger {
         session_id: word(SESSION_ID),
         udp_length: length & LENGTH_MASK,
         proofs: (length >> PROOFS_SHIFT) as u8,
+        failures: entry[CONFIG] & 0x0F,
         version: word(VERSION),
         period_tag: entry[NAME_LENGTH] & 0b11,
         config: entry[CONFIG] >> 4,
@@ -323,6 +342,7 @@ mod tests {
             version: 3,
             period_tag: 2,
             proofs: 1,
+            failures: 0,
             config: 5,
             name: Name::new(b"LoginUdp_9"),
         }
@@ -331,7 +351,7 @@ mod tests {
     #[test]
     fn a_stranger_is_found_again_as_it_was() {
         let now = Instant::now();
-        let mut table = Strangers::new(now, 64);
+        let mut table = PendingHandshakes::new(now, 64);
         let one = stranger(1);
         assert!(!table.put(now, &one, |_| 9));
         assert_eq!(table.get(now, 9, one.from, 1), Some(one.clone()));
@@ -342,7 +362,7 @@ mod tests {
     #[test]
     fn a_stranger_is_forgotten_in_time() {
         let now = Instant::now();
-        let mut table = Strangers::new(now, 64);
+        let mut table = PendingHandshakes::new(now, 64);
         let one = stranger(1);
         table.put(now, &one, |_| 9);
         assert!(table.get(now + LIFETIME, 9, one.from, 1).is_some());
@@ -352,7 +372,7 @@ mod tests {
     #[test]
     fn a_full_table_gives_away_the_oldest_place() {
         let now = Instant::now();
-        let mut table = Strangers::new(now, WAYS);
+        let mut table = PendingHandshakes::new(now, WAYS);
         for n in 0..WAYS as u32 {
             assert!(!table.put(now + TICK * (n + 1), &stranger(n), |_| 0));
         }
@@ -366,7 +386,7 @@ mod tests {
     #[test]
     fn who_asked_first_is_not_driven_out_by_others_with_its_address() {
         let now = Instant::now();
-        let mut table = Strangers::new(now, WAYS);
+        let mut table = PendingHandshakes::new(now, WAYS);
         let first = stranger(1);
         table.put(now, &first, |_| 0);
         for n in 2..100 {
@@ -383,32 +403,51 @@ mod tests {
     }
 
     #[test]
-    fn guessing_ends_after_a_few_tries() {
+    fn failures_are_counted_and_nobody_is_forgotten_for_them() {
         let now = Instant::now();
-        let mut table = Strangers::new(now, WAYS);
+        let mut table = PendingHandshakes::new(now, WAYS);
         table.put(now, &stranger(1), |_| 0);
-        for _ in 0..=MAX_FAILURES {
-            assert!(table.get(now, 0, stranger(1).from, 1).is_some());
-            table.fail(now, 0, stranger(1).from);
-            table.put(now, &stranger(2), |_| 0);
+        for n in 1..=100u8 {
+            table.fail(now, 0, stranger(1).from, false);
+            let found = table.get(now, 0, stranger(1).from, 1).unwrap();
+            assert_eq!((found.failures, found.proofs), (n.min(MAX_FAILURES), 1));
+            assert_eq!(Stranger { failures: 0, ..found }, stranger(1));
         }
-        assert_eq!(table.get(now, 0, stranger(1).from, 1), None);
+        table.fail(now, 0, stranger(1).from, true);
+        assert_eq!(table.get(now, 0, stranger(1).from, 1).map(|found| found.proofs), Some(0));
+    }
+
+    #[test]
+    fn a_stranger_is_not_known_again_after_hours() {
+        let now = Instant::now();
+        let mut table = PendingHandshakes::new(now, WAYS);
+        table.put(now, &stranger(1), |_| 0);
+        for minute in 1..600 {
+            let later = now + Duration::from_secs(60) * minute;
+            table.sweep(later);
+            assert_eq!(table.all(later, 0, stranger(1).from).count(), 0, "after {minute} minutes");
+        }
+        let now = now + Duration::from_secs(36_000);
+        table.put(now, &stranger(1), |_| 0);
+        let later = now + TICK * 65_536 * 3;
+        table.sweep(later);
+        assert_eq!(table.all(later, 0, stranger(1).from).count(), 0);
     }
 
     #[test]
     fn the_table_has_the_size_it_was_given() {
-        assert_eq!(Strangers::new(Instant::now(), 65_536).memory(), (4 << 20) + (4 << 20) / FIRST_SHARE);
-        assert_eq!(Strangers::new(Instant::now(), 1).memory(), ENTRY);
+        assert_eq!(PendingHandshakes::new(Instant::now(), 65_536).memory(), (4 << 20) + (4 << 20) / FIRST_SHARE);
+        assert_eq!(PendingHandshakes::new(Instant::now(), 1).memory(), ENTRY);
     }
 
     #[test]
     fn a_table_grows_once_and_before_anybody_has_to_go() {
         let now = Instant::now();
-        let mut table = Strangers::new(now, 1_024);
+        let mut table = PendingHandshakes::new(now, 1_024);
         let place_of = |from: SocketAddr| u64::from(octets(from.ip())[PORT - 1]);
         assert_eq!(table.entries().len(), 1_024 / FIRST_SHARE);
         table.put(now, &stranger(0), place_of);
-        table.fail(now, place_of(stranger(0).from), stranger(0).from);
+        table.fail(now, place_of(stranger(0).from), stranger(0).from, false);
         let before = table.get(now, place_of(stranger(0).from), stranger(0).from, 0);
         for n in 1..200 {
             assert!(!table.put(now, &stranger(n), place_of), "stranger {n}");

@@ -3,31 +3,20 @@
 use std::{net::SocketAddr, time::Instant};
 
 use super::{
-    Admission, Admit,
+    handshakes::{Asked, Handshakes, Outcome},
     pending::{Name, Stranger},
 };
-use crate::{
-    DisconnectReason, Framing, SessionConfig,
-    session::response,
-    wire::{Disconnect, SessionRequest},
-};
+use crate::{DisconnectReason, Framing, SessionConfig, session::response, wire::Disconnect};
 
 /// In place of a configuration: strangers that are to be refused once they have proved their address.
 pub(super) const OVER_CAPACITY: u8 = 14;
 pub(super) const MISMATCHED: u8 = 15;
 
-impl Admission {
+impl Handshakes {
     /// Tells a client in a form that it can read that it gets no session: a response, and a Disconnect under it. Both at once
     /// if that is no more than one and a half times what it sent; otherwise the Disconnect waits until the client has proved
     /// its address, or the server would amplify what others send in its name.
-    pub(super) fn refuse(
-        &mut self,
-        now: Instant,
-        from: SocketAddr,
-        request: &SessionRequest<'_>,
-        refused: u8,
-        length: usize,
-    ) -> Admit {
+    pub(super) fn refuse(&mut self, now: Instant, from: SocketAddr, request: &Asked, refused: u8) -> Outcome {
         let config = self.session_config(0).clone();
         let session_id = request.session_id;
         let period_tag = self.cookies.period_tag();
@@ -38,16 +27,17 @@ impl Admission {
         };
         let answer = response(&config, session_id, seed);
         let farewell = refusal(&config, &framing, session_id, refused);
-        let both = (answer.encoded_len() + farewell.len()) * 2 <= length * 3;
+        let both = (answer.encoded_len() + farewell.len()) * 2 <= request.length * 3;
         self.reply(|out| answer.encode(out));
         if both {
-            self.replies.push_back(farewell);
-        } else {
-            let (version, config, name) = (request.version, refused, Name::default());
-            let stranger = Stranger { from, session_id, udp_length: 0, version, period_tag, proofs: 0, config, name };
-            self.remember(now, &stranger);
+            self.reply_sealed(farewell);
         }
-        Admit::Answered
+        // Remembered in either case: if the Disconnect is lost, the client's next datagram fetches another one.
+        let (version, config, name) = (request.version, refused, Name::default());
+        let (udp_length, proofs, failures) = (0, 0, 0);
+        let stranger = Stranger { from, session_id, udp_length, version, period_tag, proofs, failures, config, name };
+        self.remember(now, &stranger);
+        Outcome::Done
     }
 }
 

@@ -1,23 +1,43 @@
 //! Which of a server's configurations a request asks for, and from where a session may move.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
-use super::Admission;
+use super::{
+    address::Path,
+    handshakes::{Asked, Handshakes},
+    question::{About, Question},
+};
 use crate::{RemapPolicy, RequestFilter, RequestInfo, SessionConfig};
 
-impl Admission {
+impl Handshakes {
     pub(super) fn session_config(&self, index: u8) -> &SessionConfig {
         let other = index.checked_sub(1).and_then(|index| self.config.others.get(usize::from(index)));
         other.unwrap_or(&self.config.session)
     }
 
-    /// The configuration that a request asks for, by version and protocol name.
-    pub(super) fn select(&self, info: &RequestInfo) -> Option<usize> {
-        let all = std::iter::once(&self.config.session).chain(&self.config.others);
-        all.enumerate().find(|(_, config)| self.suits(config, info)).map(|(index, _)| index)
+    /// What the application is to be asked before this request can be judged, if anything.
+    pub(super) fn question(&self, path: Path, request: &Asked) -> Option<Question> {
+        let RequestFilter::Predicate(predicate) = &self.config.filter else { return None };
+        let mut handshakes = self.session_configs().map(|config| &config.dialect.handshake);
+        let matters = handshakes.any(|handshake| handshake.named && handshake.accepts.accept(request.version));
+        let about = || About::Request { predicate: Arc::clone(predicate), request: request.clone() };
+        matters.then(|| Question { path, about: about() })
     }
 
-    fn suits(&self, config: &SessionConfig, info: &RequestInfo) -> bool {
+    /// The configuration that a request asks for, by version and protocol name. `is_welcome` is what the application's filter
+    /// says of it, if there is one.
+    pub(super) fn select(&self, info: &RequestInfo, is_welcome: bool) -> Option<usize> {
+        self.session_configs().position(|config| self.suits(config, info, is_welcome))
+    }
+
+    fn session_configs(&self) -> impl Iterator<Item = &SessionConfig> {
+        std::iter::once(&self.config.session).chain(&self.config.others)
+    }
+
+    fn suits(&self, config: &SessionConfig, info: &RequestInfo, is_welcome: bool) -> bool {
         let handshake = &config.dialect.handshake;
         if !handshake.accepts.accept(info.version) {
             return false;
@@ -26,7 +46,7 @@ impl Admission {
             _ if !handshake.named => true,
             RequestFilter::Exact => info.protocol_name == config.protocol_name,
             RequestFilter::AnyOf(names) => names.contains(&info.protocol_name),
-            RequestFilter::Predicate(predicate) => predicate(info),
+            RequestFilter::Predicate(_) => is_welcome,
         }
     }
 }

@@ -1,5 +1,6 @@
-//! What an admission hands out: verdicts, newcomers, counts.
+//! What an endpoint hands out: newcomers, counts.
 
+use super::capacity::CapacityStats;
 use crate::{RequestInfo, Session, wire::RemapConnection};
 
 /// What became of a stranger's datagram.
@@ -66,4 +67,30 @@ pub struct AdmissionStats {
     pub remaps: u64,
     /// Everything else that was dropped.
     pub ignored: u64,
+}
+
+/// Counts of everything that an endpoint has decided, and how much there is now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EndpointStats {
+    /// What strangers have done.
+    pub admission: AdmissionStats,
+    /// What capacity has decided.
+    pub capacity: CapacityStats,
+    /// Sessions that have not ended, now.
+    pub sessions: usize,
+    /// Sessions that wait to be accepted, now.
+    pub waiting: usize,
+    /// Sessions that have ended and are not forgotten yet, now.
+    pub lingering: usize,
+    /// Sessions that have moved to another address.
+    pub moves: u64,
+    /// Claims to have moved that [`RemapPolicy`](crate::RemapPolicy) does not allow.
+    pub moves_refused: u64,
+    /// Live sessions whose place a newcomer at the same address has taken.
+    pub replaced: u64,
+    /// Times that a silent session's peer was asked for a sign of life, because somebody else sends from its address.
+    pub probes: u64,
+    /// Reports of unreachable addresses that concern no session.
+    pub unreachable_ignored: u64,
 }

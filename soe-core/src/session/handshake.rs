@@ -20,6 +20,9 @@ const MAX_REQUEST_INTERVAL: Duration = Duration::from_secs(3);
 /// The least time between two responses to the request of a live session.
 const RESPONSE_INTERVAL: Duration = Duration::from_millis(250);
 
+/// What may be sent for each byte that has come from an address that has proved nothing.
+const UNPROVEN_FACTOR: usize = 3;
+
 /// A client that waits for the response.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Connecting {
@@ -83,9 +86,30 @@ impl Session {
         Ok(session)
     }
 
-    /// Answers the request that made this session.
-    pub(crate) fn answer_request(&mut self) {
+    /// Answers the request that made this session, which had this many bytes. Its sender has not proved that the address is
+    /// its own: until a valid datagram comes, no more than three bytes leave for each that has come.
+    pub(crate) fn answer_request(&mut self, length: usize) {
         self.outbox.response_due = true;
+        self.rare().unproven = Some(UNPROVEN_FACTOR * length);
+    }
+
+    /// Counts a datagram from the address of a peer that has proved nothing.
+    pub(super) fn credit(&mut self, length: usize) {
+        if let Some(allowance) = self.rare.as_mut().and_then(|rare| rare.unproven.as_mut()) {
+            *allowance = allowance.saturating_add(UNPROVEN_FACTOR * length);
+        }
+    }
+
+    /// Whether this many bytes may leave: any, once the peer has proved its address.
+    pub(super) fn is_allowed(&self, length: usize) -> bool {
+        self.rare.as_ref().and_then(|rare| rare.unproven).is_none_or(|allowance| length <= allowance)
+    }
+
+    /// Counts what leaves towards a peer that has proved nothing.
+    pub(super) fn spend(&mut self, length: usize) {
+        if let Some(allowance) = self.rare.as_mut().and_then(|rare| rare.unproven.as_mut()) {
+            *allowance = allowance.saturating_sub(length);
+        }
     }
 
     /// The request of this session came again. Whoever has seen it can repeat it, so the answers are few.

@@ -30,6 +30,7 @@ impl Session {
     pub fn handle_datagram(&mut self, now: Instant, datagram: BytesMut) -> Verdict {
         self.stats.datagrams_received += 1;
         self.stats.bytes_received += datagram.len() as u64;
+        self.credit(datagram.len());
         if opcode::of(&datagram).is_some_and(opcode::is_exempt) {
             return self.handle_exempt(now, datagram);
         }
@@ -85,6 +86,8 @@ impl Session {
             Ok(Packet::UnknownSender) => self.unknown_sender(now),
             // A question to the server, not to this session.
             Ok(Packet::ServerStatus(_)) if self.role == Role::Server => return Verdict::Stranger(datagram),
+            // Of a client that has been given this address: its session is another one, or this one from before.
+            Ok(Packet::RemapConnection(_)) if self.role == Role::Server => return Verdict::Stranger(datagram),
             _ => self.stats.rare().ignored += 1,
         }
         Verdict::Unproven
@@ -101,7 +104,7 @@ impl Session {
         self.timers.stop(Timer::Icmp);
         self.timers.stop(Timer::Remap);
         if let Some(rare) = &mut self.rare {
-            (rare.unknown_sender_at, rare.remap_until) = (None, None);
+            (rare.unknown_sender_at, rare.remap_until, rare.unproven) = (None, None, None);
         }
     }
 

@@ -218,6 +218,11 @@ impl Session {
         matches!(&self.state, State::Closed(ending) if ending.is_over())
     }
 
+    /// When the last valid datagram came from the peer; when the session began, if none has.
+    pub fn last_heard(&self) -> Instant {
+        self.last_received.instant()
+    }
+
     /// The id that the client chose.
     pub fn session_id(&self) -> u32 {
         self.session_id

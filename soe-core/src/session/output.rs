@@ -27,10 +27,9 @@ impl Session {
     /// the peer's address.
     pub fn poll_transmit(&mut self, now: Instant, buf: &mut Vec<u8>) -> Option<Transmit> {
         if let Some(held) = self.outbox.take_held() {
-            buf.extend_from_slice(&held);
-            return Some(Transmit::single(held.len()));
+            return self.put_single(held.len(), &held, buf);
         }
-        if std::mem::take(&mut self.outbox.port_alive_due) {
+        if self.is_allowed(MAX_RUN) && std::mem::take(&mut self.outbox.port_alive_due) {
             return Some(self.port_alive(now, buf));
         }
         self.fill_pacers(now);
@@ -38,11 +37,17 @@ impl Session {
             self.settle(now);
             return None;
         };
+        if !self.is_allowed(segment) {
+            self.hold_back(segment, buf);
+            return None;
+        }
+        self.spend(segment);
         let mut transmit = Transmit::single(segment);
         // Only full datagrams come in runs; looking further behind a small one would find it larger.
         while segment * 2 >= self.udp_length()
             && transmit.datagrams() < MAX_SEGMENTS
             && transmit.size + segment <= MAX_RUN
+            && self.is_allowed(MAX_RUN)
         {
             let before = buf.len();
             let Some(size) = self.next_datagram(now, buf) else { break };
@@ -57,6 +62,24 @@ impl Session {
             }
         }
         Some(transmit)
+    }
+
+    /// Sends a datagram that was made before, unless its peer has yet to prove its address.
+    fn put_single(&mut self, length: usize, datagram: &[u8], buf: &mut Vec<u8>) -> Option<Transmit> {
+        if !self.is_allowed(length) {
+            self.outbox.hold(datagram);
+            return None;
+        }
+        self.spend(length);
+        buf.extend_from_slice(datagram);
+        Some(Transmit::single(length))
+    }
+
+    /// Keeps the datagram at the end of `buf` until the peer has proved its address. Nothing else is made before it leaves.
+    fn hold_back(&mut self, length: usize, buf: &mut Vec<u8>) {
+        let start = buf.len() - length;
+        self.outbox.hold(&buf[start..]);
+        buf.truncate(start);
     }
 
     /// A datagram that keeps a port mapping alive and dies before it reaches the peer.

@@ -14,6 +14,8 @@ pub(super) struct Rare {
     pub(super) events: VecDeque<Event>,
     /// When the request of this session was last answered again.
     pub(super) answered_at: Option<Moment>,
+    /// The bytes that may still be sent before the peer has proved its address; `None` if it has.
+    pub(super) unproven: Option<usize>,
     /// When the last UnknownSender came, if nothing valid has come since.
     pub(super) unknown_sender_at: Option<Moment>,
     /// Until when a remap is asked for, since an UnknownSender came.
@@ -29,7 +31,9 @@ impl Rare {
     /// Whether nothing in it matters any more.
     fn is_spent(&self, now: Instant) -> bool {
         let moments = [self.answered_at, self.unknown_sender_at, self.remap_until, self.remap_asked_at];
-        self.events.is_empty() && moments.into_iter().flatten().all(|at| at.instant() + FORGOTTEN <= now)
+        self.events.is_empty()
+            && self.unproven.is_none()
+            && moments.into_iter().flatten().all(|at| at.instant() + FORGOTTEN <= now)
     }
 }
 

@@ -104,6 +104,13 @@ impl Session {
         }
     }
 
+    /// Sends the peer something that it answers: somebody else sends from its address, and it may not be there any more.
+    pub fn ask_for_life(&mut self) {
+        if matches!(self.state, State::Open | State::Closing(_)) {
+            self.outbox.net_status_due = true;
+        }
+    }
+
     fn inactivity_timer(&mut self, now: Instant) {
         let timeout = self.config.inactivity_timeout;
         let last = self.last_received.instant();

@@ -1,0 +1,127 @@
+//! What all sessions of an endpoint hold together, and who goes when that is too much.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, AtomicUsize, Ordering},
+};
+
+/// A session that holds less than this is never the one to go.
+const MODEST: usize = 256 << 10;
+
+/// The memory of all sessions together: messages that wait, packets under way or ahead of a gap, half messages.
+///
+/// Shared by reference, and corrected by each session's [`MemoryAccount`].
+#[derive(Debug)]
+pub struct MemoryBudget {
+    limit: AtomicUsize,
+    held: AtomicUsize,
+    accounts: AtomicUsize,
+    overflows: AtomicU64,
+}
+
+impl MemoryBudget {
+    /// A budget of this many bytes.
+    pub fn new(limit: usize) -> Arc<Self> {
+        let (held, accounts, overflows) = Default::default();
+        Arc::new(Self { limit: AtomicUsize::new(limit), held, accounts, overflows })
+    }
+
+    /// An account for one more session.
+    pub fn open(self: &Arc<Self>) -> MemoryAccount {
+        self.accounts.fetch_add(1, Ordering::Relaxed);
+        MemoryAccount { budget: Arc::clone(self), held: 0 }
+    }
+
+    /// Changes the limit, in bytes.
+    pub fn set_limit(&self, limit: usize) {
+        self.limit.store(limit, Ordering::Relaxed);
+    }
+
+    /// What all accounts hold together, in bytes. Zero once all are dropped.
+    pub fn held(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    /// How often a session was told to go.
+    pub fn overflows(&self) -> u64 {
+        self.overflows.load(Ordering::Relaxed)
+    }
+}
+
+/// One session's part of a [`MemoryBudget`]. Dropping it gives everything back, however the session ended.
+#[derive(Debug)]
+#[must_use]
+pub struct MemoryAccount {
+    budget: Arc<MemoryBudget>,
+    held: usize,
+}
+
+impl MemoryAccount {
+    /// The session now holds this many bytes ([`Session::held`](crate::Session::held)). Returns whether it has to go: all
+    /// sessions together hold more than the limit, and this one has grown, and holds more than 256 KiB and an equal share.
+    #[must_use]
+    pub fn update(&mut self, held: usize) -> bool {
+        let before = std::mem::replace(&mut self.held, held);
+        if held <= before {
+            self.budget.held.fetch_sub(before - held, Ordering::Relaxed);
+            return false;
+        }
+        let total = self.budget.held.fetch_add(held - before, Ordering::Relaxed) + (held - before);
+        let limit = self.budget.limit.load(Ordering::Relaxed);
+        let share = limit / self.budget.accounts.load(Ordering::Relaxed).max(1);
+        let goes = total > limit && held > MODEST.max(share);
+        self.budget.overflows.fetch_add(u64::from(goes), Ordering::Relaxed);
+        goes
+    }
+}
+
+impl Drop for MemoryAccount {
+    fn drop(&mut self) {
+        self.budget.held.fetch_sub(self.held, Ordering::Relaxed);
+        self.budget.accounts.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_session_that_holds_more_than_its_share_has_to_go() {
+        let budget = MemoryBudget::new(10 << 20);
+        let mut others: Vec<_> = (0..18).map(|_| budget.open()).collect();
+        let (mut modest, mut greedy) = (budget.open(), budget.open());
+        assert!(!greedy.update(9 << 20));
+        assert!(!modest.update(200 << 10));
+        assert!(!modest.update(250 << 10));
+        assert!(!greedy.update(9 << 20), "within the limit");
+        assert!(greedy.update(10 << 20));
+        assert!(!greedy.update(10 << 20), "it has not grown");
+        assert!(!modest.update(255 << 10), "it holds little");
+        assert!(!others[0].update(MODEST + 1 - 1));
+        others.truncate(0);
+        drop(modest);
+        drop(greedy);
+        assert_eq!((budget.held(), budget.overflows()), (0, 1));
+    }
+
+    #[test]
+    fn a_session_within_its_share_stays_though_all_together_hold_too_much() {
+        let budget = MemoryBudget::new(1 << 20);
+        let (mut one, mut two) = (budget.open(), budget.open());
+        assert!(!one.update(512 << 10));
+        assert!(!two.update(511 << 10));
+        assert!(one.update(600 << 10), "more than half");
+        assert!(!two.update(512 << 10), "an equal share");
+    }
+
+    #[test]
+    fn a_dropped_account_gives_back_what_it_held() {
+        let budget = MemoryBudget::new(1 << 20);
+        for _ in 0..100 {
+            let mut account = budget.open();
+            let _ = account.update(500 << 10);
+        }
+        assert_eq!((budget.held(), budget.overflows()), (0, 0));
+    }
+}

@@ -1,0 +1,159 @@
+//! How a session enters, waits to be accepted, is decided about, and leaves.
+
+use std::time::Instant;
+
+use super::{
+    Action, Endpoint, Opened, Path, SessionKey,
+    capacity::Room,
+    routes::{Slot, Stage},
+    types::Newcomer,
+};
+use crate::{DisconnectReason, RequestInfo};
+
+impl Endpoint {
+    pub(super) fn open(&mut self, path: Path, newcomer: Newcomer) {
+        let Newcomer { request, session } = newcomer;
+        let before = self.routes.resident(path.remote);
+        // Whoever was about to move here has been proved wrong by somebody who is here.
+        self.routes.drop_candidate(path.remote);
+        let key = self.routes.insert(path.remote, session.session_id(), session.crc_seed(), Stage::Waiting);
+        if let Some(before) = before {
+            self.actions.push_back(Action::Unroute { address: path.remote, key: before });
+            if self.is_live(before) {
+                // The newcomer has proved that the address is its own: the client behind the old session is gone.
+                self.counts.replaced += 1;
+                self.actions.push_back(end(before, DisconnectReason::NewConnectionAttempt, false));
+                self.mark_ended(before);
+            }
+        }
+        self.capacity.enqueue(key, request.clone());
+        self.actions.push_back(Action::Open(Opened::new(key, path, session, request)));
+        self.actions.push_back(Action::Route { address: path.remote, key });
+    }
+
+    /// The host has a session that [`Action::Open`] has given it: it may be accepted.
+    pub fn handle_opened(&mut self, key: SessionKey) {
+        self.capacity.ready(key);
+        if self.routes.get(key).is_some_and(|slot| slot.stage == Stage::Waiting) {
+            self.actions.push_back(Action::Acceptable);
+        }
+    }
+
+    /// Takes the next session that waits to be accepted. It has to be decided about: [`accept`](Self::accept),
+    /// [`refuse`](Self::refuse) or [`ignore`](Self::ignore). It may have ended with messages to read.
+    pub fn poll_accept(&mut self, now: Instant) -> Option<(SessionKey, RequestInfo)> {
+        let next = self.capacity.dequeue()?;
+        self.set_stage(next.0, Stage::Offered);
+        self.retry_parked(now);
+        Some(next)
+    }
+
+    /// Whether [`poll_accept`](Self::poll_accept) will never have anything again.
+    pub fn is_closed(&self) -> bool {
+        self.capacity.is_closed
+    }
+
+    /// The application takes a session.
+    pub fn accept(&mut self, key: SessionKey) {
+        self.decided(key);
+    }
+
+    /// The application does not take a session, and its client is told so.
+    pub fn refuse(&mut self, key: SessionKey, reason: DisconnectReason) {
+        self.actions.push_back(end(key, reason, true));
+        self.decided(key);
+    }
+
+    /// The application does not take a session, and nobody is told.
+    pub fn ignore(&mut self, key: SessionKey) {
+        self.actions.push_back(end(key, DisconnectReason::ConnectionRefused, false));
+        self.decided(key);
+    }
+
+    /// No new sessions from here on. Whoever waits to be accepted is refused, and so is everybody who knocks. Sessions that
+    /// the application has go on.
+    pub fn close(&mut self, now: Instant) {
+        if std::mem::replace(&mut self.capacity.is_closed, true) {
+            return;
+        }
+        for key in self.capacity.withdraw_all() {
+            self.capacity.stats.refused_on_close += 1;
+            self.refuse(key, DisconnectReason::ConnectionRefused);
+        }
+        while let Some((path, datagram)) = self.capacity.take_parked() {
+            self.stranger(now, path, datagram, None);
+        }
+    }
+
+    /// A session has ended, for whatever reason. `is_readable`: it has messages that its application has not read. Then it
+    /// stays in the accept queue, if it is there: what was acknowledged reaches the application.
+    pub fn handle_session_ended(&mut self, now: Instant, key: SessionKey, is_readable: bool) {
+        self.mark_ended(key);
+        let waits = self.routes.get(key).is_some_and(|slot| slot.stage == Stage::Waiting);
+        if waits && !is_readable && self.capacity.withdraw(key) {
+            self.capacity.stats.ended_in_queue += 1;
+            self.decided(key);
+        }
+        self.retry_parked(now);
+    }
+
+    /// An ended session has nothing more to say. [`Action::Forget`] follows, as soon as the application has decided about it.
+    pub fn handle_session_drained(&mut self, now: Instant, key: SessionKey) {
+        self.handle_session_ended(now, key, true);
+        let Some(address) = self.routes.address(key) else { return };
+        self.routes.drain(key);
+        self.actions.push_back(Action::Unroute { address, key });
+        if self.routes.get(key).is_some_and(|slot| slot.stage == Stage::Decided) {
+            self.forget(key);
+        }
+    }
+
+    fn mark_ended(&mut self, key: SessionKey) {
+        if !self.routes.end(key) {
+            return;
+        }
+        let routes = &self.routes;
+        let lingers = |key| routes.get(key).is_some_and(|slot| slot.has_ended() && slot.stage == Stage::Decided);
+        if let Some(oldest) = self.capacity.end(key, lingers) {
+            if let Some(address) = self.routes.address(oldest) {
+                self.actions.push_back(Action::Unroute { address, key: oldest });
+            }
+            self.forget(oldest);
+        }
+    }
+
+    fn decided(&mut self, key: SessionKey) {
+        self.set_stage(key, Stage::Decided);
+        if self.routes.get(key).is_some_and(Slot::is_drained) {
+            self.forget(key);
+        }
+    }
+
+    fn forget(&mut self, key: SessionKey) {
+        self.routes.remove(key);
+        self.capacity.forget();
+        self.actions.push_back(Action::Forget(key));
+    }
+
+    fn set_stage(&mut self, key: SessionKey, stage: Stage) {
+        if let Some(slot) = self.routes.get_mut(key) {
+            slot.stage = stage;
+        }
+    }
+
+    /// Gives first datagrams that wait for a place another try, as far as there are places.
+    pub(super) fn retry_parked(&mut self, now: Instant) {
+        while self.capacity.room(false) == Room::Free
+            && let Some((path, datagram)) = self.capacity.take_parked()
+        {
+            let is_pending = self.handshakes.as_ref().is_some_and(|handshakes| handshakes.is_pending(now, path.remote));
+            if is_pending {
+                self.stranger(now, path, datagram, None);
+            }
+        }
+    }
+}
+
+fn end(key: SessionKey, reason: DisconnectReason, tell_peer: bool) -> Action {
+    Action::End { key, reason, tell_peer }
+}

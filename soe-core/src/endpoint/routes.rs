@@ -1,0 +1,433 @@
+//! Which session an address belongs to, which one a moved client means, and where a session may be about to move.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    hash::{BuildHasher, Hasher},
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use siphasher::sip::SipHasher24;
+
+use super::{address::Address, index::Index};
+
+/// Names a session of an endpoint. Small, cheap to copy, and never the name of another one later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionKey {
+    index: u32,
+    generation: u32,
+}
+
+impl SessionKey {
+    /// A small number that no other session has at the same time: a host may keep its sessions in a vector under it. It is
+    /// used again after [`Action::Forget`](crate::Action::Forget).
+    pub fn index(self) -> usize {
+        self.index as usize
+    }
+}
+
+/// How far a session has come in the hands of the application.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// No session.
+    Free,
+    /// In the accept queue.
+    Waiting,
+    /// Taken from the queue, and not decided about.
+    Offered,
+    /// The application has it, or has done with it.
+    Decided,
+}
+
+/// What is known of one session: 40 bytes, for there is one for each idle player.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Slot {
+    address: Address,
+    pub(super) stage: Stage,
+    flags: u8,
+    pub(super) session_id: u32,
+    pub(super) seed: u32,
+    generation: u32,
+    /// Since when the address is under suspicion not to be this session's any more, see
+    /// [`Suspicion`](super::suspicion::Suspicion); of a free place, the next free one.
+    pub(super) watch: u32,
+}
+
+const ROUTED: u8 = 1;
+const ENDED: u8 = 2;
+const DRAINED: u8 = 4;
+const HAS_CANDIDATE: u8 = 8;
+
+impl Slot {
+    const FREE: Self =
+        Self { address: Address::NONE, stage: Stage::Free, flags: 0, session_id: 0, seed: 0, generation: 0, watch: 0 };
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.flags & ENDED != 0
+    }
+
+    pub(super) fn is_drained(&self) -> bool {
+        self.flags & DRAINED != 0
+    }
+
+    fn is_routed(&self) -> bool {
+        self.flags & ROUTED != 0
+    }
+}
+
+/// A claim to have moved, with the right id and seed, that a valid datagram has yet to prove.
+#[derive(Clone, Copy, Debug)]
+struct Candidate {
+    key: SessionKey,
+    claimed: Instant,
+}
+
+/// How long a claim waits for a valid datagram.
+const CLAIM_LIFETIME: Duration = Duration::from_secs(30);
+/// Slots are made so many at a time: a vector that doubles would waste up to half of itself.
+const CHUNK: usize = 64;
+const NO_SLOT: u32 = u32::MAX;
+
+/// All sessions of an endpoint by number, address, and identity.
+///
+/// An address belongs to one session at most, a session is routed from one address at most. A session that another one has
+/// displaced is routed from nowhere until it claims a new address. Hashes are keyed: peers choose their addresses and ids.
+#[derive(Debug)]
+pub(super) struct Routes {
+    hasher: Keyed,
+    chunks: Vec<Box<[Slot]>>,
+    free: u32,
+    count: usize,
+    by_address: Index,
+    by_identity: Index,
+    candidates: HashMap<SocketAddr, Candidate, Keyed>,
+    /// Where the sessions with a candidate would move: one for each at most.
+    claims: BTreeMap<u32, SocketAddr>,
+}
+
+#[derive(Clone, Copy)]
+struct Keyed([u8; 16]);
+
+impl std::fmt::Debug for Keyed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Keyed(..)")
+    }
+}
+
+impl BuildHasher for Keyed {
+    type Hasher = SipHasher24;
+
+    fn build_hasher(&self) -> SipHasher24 {
+        SipHasher24::new_with_key(&self.0)
+    }
+}
+
+impl Routes {
+    pub(super) fn new(key: [u8; 16]) -> Self {
+        let hasher = Keyed(key);
+        Self {
+            hasher,
+            chunks: Vec::new(),
+            free: NO_SLOT,
+            count: 0,
+            by_address: Index::default(),
+            by_identity: Index::default(),
+            candidates: HashMap::with_hasher(hasher),
+            claims: BTreeMap::new(),
+        }
+    }
+
+    /// How many sessions there are, the ended ones included.
+    pub(super) fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Adds a session and routes its address to it. A session that was routed from there is not any more.
+    pub(super) fn insert(&mut self, address: SocketAddr, session_id: u32, seed: u32, stage: Stage) -> SessionKey {
+        let index = self.take_free();
+        let generation = self.slot_at(index).generation.wrapping_add(1);
+        *self.slot_at_mut(index) =
+            Slot { address: address.into(), stage, flags: 0, session_id, seed, generation, watch: 0 };
+        self.count += 1;
+        let hash = self.identity_hash(session_id, seed);
+        let mut by_identity = std::mem::take(&mut self.by_identity);
+        by_identity.insert(hash, index, |index| self.identity_hash_of(index));
+        self.by_identity = by_identity;
+        let key = SessionKey { index, generation };
+        self.route(key, address);
+        key
+    }
+
+    /// Forgets a session. Its number is free again.
+    pub(super) fn remove(&mut self, key: SessionKey) {
+        if self.get(key).is_none() {
+            return;
+        }
+        self.unroute(key);
+        self.drop_claim(key);
+        let hash = self.identity_hash_of(key.index);
+        let mut by_identity = std::mem::take(&mut self.by_identity);
+        by_identity.remove(hash, key.index, |index| self.identity_hash_of(index));
+        self.by_identity = by_identity;
+        let next = std::mem::replace(&mut self.free, key.index);
+        *self.slot_at_mut(key.index) = Slot { generation: key.generation, watch: next, ..Slot::FREE };
+        self.count -= 1;
+    }
+
+    pub(super) fn get(&self, key: SessionKey) -> Option<&Slot> {
+        let slot = self.chunks.get(key.index() / CHUNK)?.get(key.index() % CHUNK)?;
+        (slot.generation == key.generation && slot.stage != Stage::Free).then_some(slot)
+    }
+
+    pub(super) fn get_mut(&mut self, key: SessionKey) -> Option<&mut Slot> {
+        let slot = self.chunks.get_mut(key.index() / CHUNK)?.get_mut(key.index() % CHUNK)?;
+        (slot.generation == key.generation && slot.stage != Stage::Free).then_some(slot)
+    }
+
+    /// Where a session's datagrams go.
+    pub(super) fn address(&self, key: SessionKey) -> Option<SocketAddr> {
+        self.get(key).map(|slot| slot.address.socket())
+    }
+
+    /// The session that is routed from this address, also if it has ended.
+    pub(super) fn resident(&self, address: SocketAddr) -> Option<SessionKey> {
+        let address = Address::from(address);
+        let index =
+            self.by_address.find(self.address_hash(&address), |index| self.slot_at(index).address == address)?;
+        Some(SessionKey { index, generation: self.slot_at(index).generation })
+    }
+
+    /// The session with this id and seed that has not ended.
+    pub(super) fn by_identity(&self, session_id: u32, seed: u32) -> Option<SessionKey> {
+        let is_meant = |index| {
+            let slot = self.slot_at(index);
+            (slot.session_id, slot.seed) == (session_id, seed) && !slot.has_ended()
+        };
+        let index = self.by_identity.find(self.identity_hash(session_id, seed), is_meant)?;
+        Some(SessionKey { index, generation: self.slot_at(index).generation })
+    }
+
+    /// Marks a session as ended. True if it had not been.
+    pub(super) fn end(&mut self, key: SessionKey) -> bool {
+        self.drop_claim(key);
+        self.set_flag(key, ENDED)
+    }
+
+    /// Marks a session as drained: its address is free.
+    pub(super) fn drain(&mut self, key: SessionKey) {
+        self.unroute(key);
+        self.set_flag(key, DRAINED);
+    }
+
+    /// Who claims to have moved to this address.
+    pub(super) fn candidate(&self, now: Instant, address: SocketAddr) -> Option<SessionKey> {
+        let candidate = self.candidates.get(&address)?;
+        (now.saturating_duration_since(candidate.claimed) <= CLAIM_LIFETIME).then_some(candidate.key)
+    }
+
+    /// Notes a claim: the last one of a session, and the last one for an address, is the one that counts.
+    pub(super) fn claim(&mut self, now: Instant, address: SocketAddr, key: SessionKey) {
+        self.drop_claim(key);
+        self.drop_candidate(address);
+        if self.set_flag(key, HAS_CANDIDATE) {
+            self.candidates.insert(address, Candidate { key, claimed: now });
+            self.claims.insert(key.index, address);
+        }
+    }
+
+    /// Nobody is about to move to this address any more.
+    pub(super) fn drop_candidate(&mut self, address: SocketAddr) {
+        if let Some(candidate) = self.candidates.remove(&address) {
+            self.claims.remove(&candidate.key.index);
+            if let Some(slot) = self.get_mut(candidate.key) {
+                slot.flags &= !HAS_CANDIDATE;
+            }
+        }
+    }
+
+    /// Moves a session to the address that it has claimed. Returns where it was, and who was there.
+    pub(super) fn relocate(&mut self, key: SessionKey, to: SocketAddr) -> Option<(SocketAddr, Option<SessionKey>)> {
+        self.candidates.get(&to).filter(|candidate| candidate.key == key)?;
+        self.drop_candidate(to);
+        let from = self.address(key)?;
+        let displaced = self.resident(to);
+        self.unroute(key);
+        if let Some(slot) = self.get_mut(key) {
+            slot.address = to.into();
+        }
+        self.route(key, to);
+        Some((from, displaced))
+    }
+
+    /// Forgets claims that nothing has proved.
+    pub(super) fn expire(&mut self, now: Instant) {
+        let old = |candidate: &Candidate| now.saturating_duration_since(candidate.claimed) > CLAIM_LIFETIME;
+        let expired: Vec<_> =
+            self.candidates.iter().filter(|(_, candidate)| old(candidate)).map(|(address, _)| *address).collect();
+        expired.into_iter().for_each(|address| self.drop_candidate(address));
+    }
+
+    fn drop_claim(&mut self, key: SessionKey) {
+        if self.get(key).is_some_and(|slot| slot.flags & HAS_CANDIDATE != 0)
+            && let Some(address) = self.claims.get(&key.index).copied()
+        {
+            self.drop_candidate(address);
+        }
+    }
+
+    /// Sets a flag. True if it was not set.
+    fn set_flag(&mut self, key: SessionKey, flag: u8) -> bool {
+        let Some(slot) = self.get_mut(key) else { return false };
+        let was_set = slot.flags & flag != 0;
+        slot.flags |= flag;
+        !was_set
+    }
+
+    fn route(&mut self, key: SessionKey, address: SocketAddr) {
+        if let Some(before) = self.resident(address) {
+            self.unroute(before);
+        }
+        let hash = self.address_hash(&address.into());
+        let mut by_address = std::mem::take(&mut self.by_address);
+        by_address.insert(hash, key.index, |index| self.address_hash(&self.slot_at(index).address));
+        self.by_address = by_address;
+        self.set_flag(key, ROUTED);
+    }
+
+    fn unroute(&mut self, key: SessionKey) {
+        let Some(slot) = self.get_mut(key).filter(|slot| slot.is_routed()) else { return };
+        slot.flags &= !ROUTED;
+        let hash = self.address_hash(&self.slot_at(key.index).address);
+        let mut by_address = std::mem::take(&mut self.by_address);
+        by_address.remove(hash, key.index, |index| self.address_hash(&self.slot_at(index).address));
+        self.by_address = by_address;
+    }
+
+    fn take_free(&mut self) -> u32 {
+        if self.free == NO_SLOT {
+            let first = (self.chunks.len() * CHUNK) as u32;
+            let mut chunk = vec![Slot::FREE; CHUNK].into_boxed_slice();
+            for (n, slot) in chunk.iter_mut().enumerate() {
+                slot.watch = if n + 1 < CHUNK { first + n as u32 + 1 } else { NO_SLOT };
+            }
+            self.chunks.push(chunk);
+            self.free = first;
+        }
+        let index = self.free;
+        self.free = self.slot_at(index).watch;
+        index
+    }
+
+    fn slot_at(&self, index: u32) -> &Slot {
+        &self.chunks[index as usize / CHUNK][index as usize % CHUNK]
+    }
+
+    fn slot_at_mut(&mut self, index: u32) -> &mut Slot {
+        &mut self.chunks[index as usize / CHUNK][index as usize % CHUNK]
+    }
+
+    fn address_hash(&self, address: &Address) -> u64 {
+        let mut hasher = self.hasher.build_hasher();
+        hasher.write_u8(b'a');
+        address.hash(&mut hasher);
+        hasher.finish()
+    }
+
+    fn identity_hash(&self, session_id: u32, seed: u32) -> u64 {
+        let mut hasher = self.hasher.build_hasher();
+        hasher.write_u8(b'i');
+        hasher.write_u32(session_id);
+        hasher.write_u32(seed);
+        hasher.finish()
+    }
+
+    fn identity_hash_of(&self, index: u32) -> u64 {
+        let slot = self.slot_at(index);
+        self.identity_hash(slot.session_id, slot.seed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(port: u16) -> SocketAddr {
+        SocketAddr::from(([192, 0, 2, 1], port))
+    }
+
+    fn insert(routes: &mut Routes, port: u16, id: u32) -> SessionKey {
+        routes.insert(at(port), id, id + 1_000, Stage::Decided)
+    }
+
+    #[test]
+    fn a_slot_is_small() {
+        assert_eq!(size_of::<Slot>(), 40);
+    }
+
+    #[test]
+    fn a_session_is_found_by_address_and_identity_until_it_is_removed() {
+        let mut routes = Routes::new([1; 16]);
+        let keys: Vec<_> = (0..500).map(|n| insert(&mut routes, n, n.into())).collect();
+        for (n, &key) in (0..500u16).zip(&keys) {
+            assert_eq!(routes.resident(at(n)), Some(key));
+            assert_eq!(routes.by_identity(n.into(), u32::from(n) + 1_000), Some(key));
+            assert_eq!(routes.address(key), Some(at(n)));
+        }
+        keys.iter().for_each(|&key| routes.remove(key));
+        assert_eq!((routes.len(), routes.resident(at(3)), routes.by_identity(3, 1_003)), (0, None, None));
+    }
+
+    #[test]
+    fn a_key_is_never_the_name_of_another_session() {
+        let mut routes = Routes::new([1; 16]);
+        let old = insert(&mut routes, 1, 1);
+        routes.remove(old);
+        let new = insert(&mut routes, 1, 2);
+        assert_eq!(old.index(), new.index());
+        assert!(routes.get(old).is_none() && routes.get(new).is_some());
+        routes.remove(old);
+        assert_eq!(routes.resident(at(1)), Some(new));
+    }
+
+    #[test]
+    fn an_ended_session_has_no_identity_and_keeps_its_address_until_it_is_drained() {
+        let mut routes = Routes::new([1; 16]);
+        let key = insert(&mut routes, 1, 1);
+        assert!(routes.end(key) && !routes.end(key));
+        assert_eq!((routes.by_identity(1, 1_001), routes.resident(at(1))), (None, Some(key)));
+        routes.drain(key);
+        assert_eq!(routes.resident(at(1)), None);
+        assert!(routes.get(key).is_some_and(Slot::is_drained));
+    }
+
+    #[test]
+    fn two_sessions_swap_their_addresses() {
+        let (now, mut routes) = (Instant::now(), Routes::new([1; 16]));
+        let (a, b) = (insert(&mut routes, 1, 1), insert(&mut routes, 2, 2));
+        routes.claim(now, at(2), a);
+        assert_eq!(routes.relocate(b, at(2)), None, "only the claimant");
+        assert_eq!(routes.relocate(a, at(2)), Some((at(1), Some(b))));
+        assert_eq!((routes.resident(at(1)), routes.resident(at(2))), (None, Some(a)));
+        routes.claim(now, at(1), b);
+        assert_eq!(routes.relocate(b, at(1)), Some((at(2), None)));
+        assert_eq!((routes.resident(at(1)), routes.resident(at(2))), (Some(b), Some(a)));
+    }
+
+    #[test]
+    fn a_session_claims_one_address_and_an_address_has_one_claimant() {
+        let (now, mut routes) = (Instant::now(), Routes::new([1; 16]));
+        let (a, b) = (insert(&mut routes, 1, 1), insert(&mut routes, 2, 2));
+        routes.claim(now, at(3), a);
+        routes.claim(now, at(4), a);
+        assert_eq!((routes.candidate(now, at(3)), routes.candidate(now, at(4))), (None, Some(a)));
+        routes.claim(now, at(4), b);
+        assert_eq!(routes.candidate(now, at(4)), Some(b));
+        routes.claim(now, at(5), a);
+        assert_eq!(routes.candidate(now, at(5)), Some(a));
+        routes.end(a);
+        assert_eq!(routes.candidate(now, at(5)), None);
+        assert_eq!(routes.candidate(now + CLAIM_LIFETIME * 2, at(4)), None);
+        routes.expire(now + CLAIM_LIFETIME * 2);
+        assert!(routes.candidates.is_empty() && routes.claims.is_empty());
+    }
+}
