@@ -2,22 +2,29 @@
 
 use std::{
     net::IpAddr,
-    sync::{Arc, atomic::Ordering},
-    task::{Context, Poll},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    task::{Context, Poll, ready},
 };
 
-use soe_core::{Message, Receipt, SendError};
+use soe_core::{Message, Receipt, SendError, Session};
+use tokio::task::coop::poll_proceed;
 
 use crate::{
     error::SessionError,
     peer::{Peer, now},
     session::SessionEvent,
-    state::{End, State, add_waker, set_waker},
+    state::{End, State},
+    wait::{set_waker, until},
 };
 
 impl Peer {
-    pub(crate) fn poll_recv(self: &Arc<Self>, cx: &Context<'_>) -> Poll<Option<Result<Message, SessionError>>> {
-        self.act(|state| {
+    pub(crate) fn poll_recv(self: &Arc<Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Message, SessionError>>> {
+        let coop = ready!(poll_proceed(cx));
+        let mut replaced = None;
+        let received = self.act(|state| {
             let was_held_back = state.session.is_held_back();
             if let Some(message) = state.recv() {
                 if !state.session.is_readable() {
@@ -30,7 +37,7 @@ impl Peer {
                 return Poll::Ready(Some(Ok(message)));
             }
             let Some(error) = state.end() else {
-                set_waker(&mut state.reader, cx);
+                replaced = set_waker(&mut state.reader, cx.waker());
                 return Poll::Pending;
             };
             // A message that cannot be decrypted ends the session here: the peer is to hear of it.
@@ -41,21 +48,31 @@ impl Peer {
                 return Poll::Ready(None);
             }
             Poll::Ready(Some(Err(error.into())))
-        })
+        });
+        if received.is_ready() {
+            coop.made_progress();
+        }
+        received
     }
 
     /// Waits until every channel's send buffer has room. What fills them is sent meanwhile.
-    pub(crate) fn poll_ready(self: &Arc<Self>, cx: &Context<'_>) -> Poll<Result<(), SessionError>> {
-        self.act(|state| {
+    pub(crate) fn poll_ready(self: &Arc<Self>, cx: &mut Context<'_>) -> Poll<Result<(), SessionError>> {
+        let coop = ready!(poll_proceed(cx));
+        let mut replaced = None;
+        let is_ready = self.act(|state| {
             if let Some(end) = state.end() {
                 return Poll::Ready(Err(end.into()));
             }
             if state.session.send_capacity() > 0 {
                 return Poll::Ready(Ok(()));
             }
-            state.await_room(None, cx);
+            replaced = state.await_room(None, cx.waker());
             Poll::Pending
-        })
+        });
+        if is_ready.is_ready() {
+            coop.made_progress();
+        }
+        is_ready
     }
 
     /// Queues a message and has it sent, waiting for room on its own channel alone. `message` is taken once it is queued.
@@ -63,26 +80,31 @@ impl Peer {
         self: &Arc<Self>,
         message: &mut Option<Message>,
         queue: impl FnOnce(&mut State, Message) -> Result<T, SendError>,
-        cx: &Context<'_>,
+        cx: &mut Context<'_>,
     ) -> Poll<Result<T, SessionError>> {
+        let coop = ready!(poll_proceed(cx));
         // Only a future that is polled after it was ready finds nothing here.
         let Some(next) = message.take() else { return Poll::Pending };
+        let mut replaced = None;
         let sent = self.act(|state| {
             let sent = queue(state, next);
             state.mark();
             if let Err(SendError::Blocked(message)) = &sent {
-                state.await_room(Some(message.channel).filter(|channel| channel.is_reliable()), cx);
+                let channel = Some(message.channel).filter(|channel| channel.is_reliable());
+                replaced = state.await_room(channel, cx.waker());
             }
             sent
         });
-        match sent {
-            Ok(queued) => Poll::Ready(Ok(queued)),
+        let sent = match sent {
+            Ok(queued) => Ok(queued),
             Err(SendError::Blocked(blocked)) => {
                 *message = Some(blocked);
-                Poll::Pending
+                return Poll::Pending;
             }
-            Err(error) => Poll::Ready(Err(self.refusal(error))),
-        }
+            Err(error) => Err(self.refusal(error)),
+        };
+        coop.made_progress();
+        Poll::Ready(sent)
     }
 
     /// Queues a message, and has it sent if `flush` says so.
@@ -101,14 +123,14 @@ impl Peer {
     pub(crate) fn poll_delivered(&self, receipt: Receipt, cx: &Context<'_>) -> Poll<Result<(), SessionError>> {
         let mut state = self.lock();
         let end = state.end().filter(|_| state.is_over || state.is_stopped);
-        match (state.rare().receipts.get_mut(&receipt), end) {
-            (None, _) => Poll::Ready(Ok(())),
-            (Some(_), Some(end)) => Poll::Ready(Err(end.into())),
-            (Some(waker), None) => {
-                set_waker(waker, cx);
-                Poll::Pending
-            }
-        }
+        let replaced = match (state.rare().receipts.get_mut(&receipt), end) {
+            (None, _) => return Poll::Ready(Ok(())),
+            (Some(_), Some(end)) => return Poll::Ready(Err(end.into())),
+            (Some(waker), None) => set_waker(waker, cx.waker()),
+        };
+        drop(state);
+        drop(replaced);
+        Poll::Pending
     }
 
     /// What a refused message means to a caller who waits for room.
@@ -136,25 +158,26 @@ impl Peer {
     }
 
     /// Waits until everything queued so far has been handed to the kernel.
-    pub(crate) fn poll_flushed(self: &Arc<Self>, cx: &Context<'_>) -> Poll<Result<(), SessionError>> {
-        self.act(|state| {
-            // Before the look at the counter: the driver counts first and looks at this second.
-            self.awaits_flush.store(true, Ordering::SeqCst);
-            if state.is_stopped {
-                return Poll::Ready(Err(SessionError::Stopped));
-            }
-            if self.is_flushed(state) {
-                let others_wait = state.rare_if_any().is_some_and(|rare| !rare.flushers.is_empty());
-                self.awaits_flush.store(others_wait, Ordering::SeqCst);
-                return Poll::Ready(match state.end() {
-                    Some(end) if state.session.undelivered().messages > 0 => Err(end.into()),
-                    _ => Ok(()),
-                });
-            }
-            add_waker(&mut state.rare().flushers, cx);
-            state.mark();
-            Poll::Pending
-        })
+    pub(crate) async fn flushed(self: &Arc<Self>) -> Result<(), SessionError> {
+        let waiting = Waiting::new(&self.await_flush);
+        let flushed = until(&self.waiters().flush, || {
+            self.act(|state| {
+                if state.is_stopped {
+                    return Some(Err(SessionError::Stopped));
+                }
+                if self.is_flushed(state) {
+                    return Some(match state.end() {
+                        Some(end) if state.session.undelivered().messages > 0 => Err(end.into()),
+                        _ => Ok(()),
+                    });
+                }
+                state.mark();
+                None
+            })
+        });
+        let flushed = flushed.await;
+        drop(waiting);
+        flushed
     }
 
     pub(crate) fn is_flushed(&self, state: &State) -> bool {
@@ -170,36 +193,64 @@ impl Peer {
         spoken_to.map(|ip| ip.to_canonical()).or_else(|| (!bound.is_unspecified()).then_some(bound))
     }
 
-    pub(crate) fn poll_connected(&self, cx: &Context<'_>) -> Poll<Result<(), End>> {
-        let mut state = self.lock();
-        if let Some(end) = state.end() {
-            return Poll::Ready(Err(end));
-        }
-        if state.session.is_connected() {
-            return Poll::Ready(Ok(()));
-        }
-        add_waker(&mut state.rare().watchers, cx);
-        Poll::Pending
+    /// Sets a key or a hook: from here on the application may hold the session's lock for long.
+    pub(crate) fn set_transform<T>(self: &Arc<Self>, set: impl FnOnce(&mut Session) -> T) -> T {
+        self.expect_transforms();
+        self.act(|state| set(&mut state.session))
     }
 
+    pub(crate) async fn connected(&self) -> Result<(), End> {
+        until(&self.waiters().news, || {
+            let state = self.lock();
+            match state.end() {
+                Some(end) => Some(Err(end)),
+                None => state.session.is_connected().then_some(Ok(())),
+            }
+        })
+        .await
+    }
+
+    pub(crate) async fn closed(&self) -> End {
+        until(&self.waiters().news, || self.lock().end()).await
+    }
+
+    /// Like [`Peer::closed`], for the one task that closes the session as a sink.
     pub(crate) fn poll_closed(&self, cx: &Context<'_>) -> Poll<End> {
         let mut state = self.lock();
         if let Some(end) = state.end() {
             return Poll::Ready(end);
         }
-        add_waker(&mut state.rare().watchers, cx);
+        let replaced = set_waker(&mut state.rare().closer, cx.waker());
+        drop(state);
+        drop(replaced);
         Poll::Pending
     }
 
-    pub(crate) fn poll_event(&self, cx: &Context<'_>) -> Poll<Option<SessionEvent>> {
-        let mut state = self.lock();
-        if let Some(event) = state.rare_if_any().and_then(|rare| rare.events.pop_front()) {
-            return Poll::Ready(Some(event));
-        }
-        if state.end().is_some() {
-            return Poll::Ready(None);
-        }
-        add_waker(&mut state.rare().watchers, cx);
-        Poll::Pending
+    pub(crate) async fn next_event(&self) -> Option<SessionEvent> {
+        until(&self.waiters().news, || {
+            let mut state = self.lock();
+            match state.rare_if_any().and_then(|rare| rare.events.pop_front()) {
+                None if state.end().is_none() => None,
+                event => Some(event),
+            }
+        })
+        .await
+    }
+}
+
+/// Counts a task among those that wait, as long as it does.
+struct Waiting<'a>(&'a AtomicU32);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicU32) -> Self {
+        // Before the look at the batches that have left: the driver counts those first and looks at this second.
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }

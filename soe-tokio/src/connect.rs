@@ -1,6 +1,6 @@
 //! The client's side: sessions that start here.
 
-use std::{future::poll_fn, net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use soe_core::{Session, SessionConfig};
@@ -121,7 +121,7 @@ impl SoeConnector {
             self.shared.directory.register(&self.shared, address, session).ok_or(ConnectError::Occupied(address))?;
         // Closes the session if this future is dropped.
         let session = SoeSession::new(peer);
-        match poll_fn(|cx| session.peer().poll_connected(cx)).await {
+        match session.peer().connected().await {
             Ok(()) => Ok(session),
             Err(End::Closed(closed)) => Err(ConnectError::Closed(closed)),
             Err(End::Stopped) => Err(ConnectError::Stopped),

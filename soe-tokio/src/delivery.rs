@@ -39,6 +39,9 @@ impl Future for Delivery {
 
 impl Drop for Delivery {
     fn drop(&mut self) {
-        self.peer.lock().rare().receipts.remove(&self.receipt);
+        let mut state = self.peer.lock();
+        let waker = state.rare_if_any().and_then(|rare| rare.receipts.remove(&self.receipt));
+        drop(state);
+        drop(waker);
     }
 }

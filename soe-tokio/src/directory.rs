@@ -12,13 +12,15 @@ use std::{
 
 use dashmap::{DashMap, Entry};
 use soe_core::{Admission, AdmissionConfig, AdmissionStats, RemapPolicy, RequestInfo, Session};
+use tokio::sync::Notify;
 
 use crate::{
     endpoint::{Shared, lock},
     memory::Budget,
     peer::{Peer, now},
     socket::Path,
-    state::{State, add_waker},
+    state::State,
+    wait::{set_waker, until},
 };
 
 /// Everybody who is known. A connector has one socket, a listener one or more ([`crate::ListenerConfig::shards`]); a
@@ -47,6 +49,8 @@ pub(crate) struct Door {
     pub(crate) backlog: usize,
     pub(crate) remap: RemapPolicy,
     accept: Mutex<AcceptQueue>,
+    /// Tasks that wait in `accept`.
+    arrivals: Notify,
     /// Sessions by what a moved client knows of them: session id and seed.
     by_identity: DashMap<(u32, u32), Arc<Peer>>,
 }
@@ -54,15 +58,27 @@ pub(crate) struct Door {
 #[derive(Debug, Default)]
 struct AcceptQueue {
     waiting: VecDeque<(Arc<Peer>, RequestInfo)>,
-    wakers: Vec<Waker>,
+    /// The task that polls the listener as a stream.
+    stream: Option<Waker>,
     is_closed: bool,
+}
+
+impl AcceptQueue {
+    /// The next session, or `Some(None)` after the last one.
+    fn next(&mut self) -> Option<Option<(Arc<Peer>, RequestInfo)>> {
+        match self.waiting.pop_front() {
+            None if !self.is_closed => None,
+            next => Some(next),
+        }
+    }
 }
 
 impl Door {
     pub(crate) fn new(admission: Admission, max_sessions: usize, backlog: usize, remap: RemapPolicy) -> Self {
         let (admission, accept, max_sessions) =
             (Mutex::new(admission), Mutex::default(), AtomicUsize::new(max_sessions));
-        Self { admission, max_sessions, backlog, remap, accept, by_identity: DashMap::new() }
+        let (arrivals, by_identity) = (Notify::new(), DashMap::new());
+        Self { admission, max_sessions, backlog, remap, accept, arrivals, by_identity }
     }
 
     /// Whether the application is behind with accepting.
@@ -130,12 +146,13 @@ impl Directory {
         socket.sessions.fetch_add(1, Ordering::Relaxed);
         door.by_identity.insert(identity, Arc::clone(&peer));
         peer.act(State::mark);
-        let wakers = {
+        let stream = {
             let mut accept = lock(&door.accept);
             accept.waiting.push_back((peer, request));
-            std::mem::take(&mut accept.wakers)
+            accept.stream.take()
         };
-        wakers.into_iter().for_each(Waker::wake);
+        stream.into_iter().for_each(Waker::wake);
+        door.arrivals.notify_one();
         previous
     }
 
@@ -209,15 +226,17 @@ impl Directory {
     /// back, to be refused.
     pub(crate) fn close_door(&self) -> Vec<(Arc<Peer>, RequestInfo)> {
         self.open.store(false, Ordering::Relaxed);
-        let (waiting, wakers) = match &self.door {
-            Some(door) => {
+        let mut waiting = VecDeque::new();
+        if let Some(door) = &self.door {
+            let stream = {
                 let mut accept = lock(&door.accept);
                 accept.is_closed = true;
-                (std::mem::take(&mut accept.waiting), std::mem::take(&mut accept.wakers))
-            }
-            None => Default::default(),
-        };
-        wakers.into_iter().for_each(Waker::wake);
+                waiting = std::mem::take(&mut accept.waiting);
+                accept.stream.take()
+            };
+            stream.into_iter().for_each(Waker::wake);
+            door.arrivals.notify_waiters();
+        }
         self.wake_drivers();
         waiting.into()
     }
@@ -227,17 +246,27 @@ impl Directory {
         sockets.iter().filter_map(Weak::upgrade).for_each(|socket| socket.wake_driver());
     }
 
+    /// Waits for the next session in the accept queue. `None`: the door is closed.
+    pub(crate) async fn accept(&self) -> Option<(Arc<Peer>, RequestInfo)> {
+        let door = self.door.as_ref()?;
+        until(&door.arrivals, || {
+            let mut accept = lock(&door.accept);
+            accept.next()
+        })
+        .await
+    }
+
+    /// Like [`Directory::accept`], for the one task that polls the listener as a stream.
     pub(crate) fn poll_accept(&self, cx: &Context<'_>) -> Poll<Option<(Arc<Peer>, RequestInfo)>> {
         let Some(door) = &self.door else { return Poll::Ready(None) };
         let mut accept = lock(&door.accept);
-        match accept.waiting.pop_front() {
-            Some(next) => Poll::Ready(Some(next)),
-            None if accept.is_closed => Poll::Ready(None),
-            None => {
-                add_waker(&mut accept.wakers, cx);
-                Poll::Pending
-            }
+        if let Some(next) = accept.next() {
+            return Poll::Ready(next);
         }
+        let replaced = set_waker(&mut accept.stream, cx.waker());
+        drop(accept);
+        drop(replaced);
+        Poll::Pending
     }
 
     pub(crate) fn set_limits(&self, limits: &AdmissionConfig) {

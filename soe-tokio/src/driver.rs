@@ -21,11 +21,12 @@ use tracing::{debug, trace, warn};
 
 use crate::{
     config::BusyPoll,
+    deferred::{self, Deferred},
     directory::Door,
     endpoint::{Counters, Shared, Work, lock},
     flush::Flusher,
     looking::Looking,
-    peer::{Peer, now},
+    peer::{Fed, Peer, now},
     query::is_status,
     socket::{AsyncUdp, Path, RecvBatch},
     spare,
@@ -41,6 +42,8 @@ pub(crate) struct Driver {
     timers: Timers,
     received: RecvBatch,
     flusher: Flusher,
+    /// What waits for sessions whose lock the application holds.
+    deferred: Deferred,
     /// What sessions could not accept and the admission has yet to see.
     returned: Vec<BytesMut>,
     /// Tasks to wake once no lock is held; each peer's once per batch.
@@ -85,6 +88,7 @@ impl Driver {
             timers: Timers::default(),
             received: RecvBatch::new(),
             flusher: Flusher::default(),
+            deferred: Deferred::default(),
             returned: Vec::new(),
             wakers: Vec::new(),
             admission_timer: None,
@@ -113,6 +117,7 @@ impl Driver {
                 Wake::SessionTimers => self.expire(now()),
                 Wake::Stop => break,
             }
+            self.retry_deferred(now());
             self.flusher.flush(now(), &self.shared, &mut *self.socket, &mut self.timers, &mut self.wakers);
             self.wake();
         }
@@ -200,7 +205,7 @@ impl Driver {
             })
             .map(|(_, datagram)| datagram);
             let path_of_peer = if pins { path } else { from.into() };
-            self.feed(now, &peer, path_of_peer, std::iter::once(first).chain(rest));
+            self.feed(now, &peer, path_of_peer, &mut std::iter::once(first).chain(rest));
             for datagram in std::mem::take(&mut self.returned) {
                 self.ask_admission(now, path, datagram);
             }
@@ -211,15 +216,51 @@ impl Driver {
         self.wake();
     }
 
-    fn feed(&mut self, now: Instant, peer: &Arc<Peer>, path: Path, datagrams: impl Iterator<Item = BytesMut>) {
+    fn feed(&mut self, now: Instant, peer: &Arc<Peer>, path: Path, datagrams: &mut impl Iterator<Item = BytesMut>) {
+        if !self.deferred.is_empty() && self.deferred.holds_datagrams_of(peer) {
+            return self.deferred.keep(peer, path, datagrams);
+        }
         let (returned, wakers) = (&mut self.returned, &mut self.wakers);
         let fed = catch_unwind(AssertUnwindSafe(|| peer.feed(now, path, datagrams, returned, wakers)));
         match fed {
-            Ok(true) if Arc::ptr_eq(&peer.shared, &self.shared) => self.flusher.add(Arc::clone(peer)),
-            // It has moved, and the kernel hands it to another socket than the one that serves it.
-            Ok(true) => peer.shared.push_dirty(Arc::clone(peer)),
-            Ok(false) => {}
+            Ok(Fed::Marked) => self.serve_soon(peer),
+            Ok(Fed::Quiet) => {}
+            Ok(Fed::Busy) => self.deferred.keep(peer, path, datagrams),
             Err(_) => bury(peer, now),
+        }
+    }
+
+    /// Has a peer served whose `dirty` flag was just set.
+    fn serve_soon(&mut self, peer: &Arc<Peer>) {
+        if Arc::ptr_eq(&peer.shared, &self.shared) {
+            self.flusher.add(Arc::clone(peer));
+        } else {
+            // It has moved, and the kernel hands it to another socket than the one that serves it.
+            peer.shared.push_dirty(Arc::clone(peer));
+        }
+    }
+
+    /// Tries again what was put off because a session was busy.
+    fn retry_deferred(&mut self, now: Instant) {
+        for _ in 0..self.deferred.len() {
+            let Some((peer, work)) = self.deferred.pop() else { break };
+            match work {
+                deferred::Work::Datagrams(path, datagrams) => {
+                    self.feed(now, &peer, path, &mut datagrams.into_iter());
+                    for datagram in std::mem::take(&mut self.returned) {
+                        self.ask_admission(now, path, datagram);
+                    }
+                }
+                deferred::Work::Timer => self.expire_one(now, peer),
+                deferred::Work::Abort(reason) => self.abort(peer, reason),
+            }
+        }
+    }
+
+    /// Ends a session whose place another one takes.
+    fn abort(&mut self, peer: Arc<Peer>, reason: DisconnectReason) {
+        if !peer.try_abort(reason) {
+            self.deferred.push(peer, deferred::Work::Abort(reason));
         }
     }
 
@@ -227,12 +268,17 @@ impl Driver {
     fn expire(&mut self, now: Instant) {
         for _ in 0..MAX_EXPIRED {
             let Some(peer) = self.timers.pop(now) else { break };
-            let (timers, wakers) = (&mut self.timers, &mut self.wakers);
-            match catch_unwind(AssertUnwindSafe(|| peer.expire(now, timers, wakers))) {
-                Ok(true) => self.flusher.add(peer),
-                Ok(false) => {}
-                Err(_) => bury(&peer, now),
-            }
+            self.expire_one(now, peer);
+        }
+    }
+
+    fn expire_one(&mut self, now: Instant, peer: Arc<Peer>) {
+        let (timers, wakers) = (&mut self.timers, &mut self.wakers);
+        match catch_unwind(AssertUnwindSafe(|| peer.expire(now, timers, wakers))) {
+            Ok(Fed::Marked) => self.flusher.add(peer),
+            Ok(Fed::Quiet) => {}
+            Ok(Fed::Busy) => self.deferred.push(peer, deferred::Work::Timer),
+            Err(_) => bury(&peer, now),
         }
     }
 
@@ -280,7 +326,7 @@ impl Driver {
         debug!(from = %path.remote, version = request.version, name = %request.protocol_name, "a session opens");
         if let Some(previous) = self.shared.directory.enter(door, &self.shared, path, session, request) {
             // The newcomer has proved that the address is its own: the client behind the old session is gone.
-            previous.abort(DisconnectReason::NewConnectionAttempt, false);
+            self.abort(previous, DisconnectReason::NewConnectionAttempt);
         }
     }
 
@@ -288,7 +334,8 @@ impl Driver {
     /// from here on; the path moves with the first one that has a valid CRC.
     fn remap(&self, door: &Door, from: SocketAddr, request: RemapConnection) {
         let Some(peer) = self.shared.directory.by_identity(request.session_id, request.crc_seed) else { return };
-        let old = peer.lock().address;
+        // A client that is not heard now repeats itself.
+        let Some(old) = peer.try_lock().map(|state| state.address) else { return };
         if !door.remap.allows(old, from) || old == from || !self.shared.directory.route(from, &peer) {
             debug!(%from, %old, "a move is not allowed");
             return;
@@ -325,7 +372,8 @@ impl Drop for Driver {
     /// Also when the runtime shuts down or something here panics: nobody shall wait for a socket that is not served.
     fn drop(&mut self) {
         self.wake();
-        self.shared.stopped(now(), self.timers.drain().chain(self.flusher.drain()));
+        let known = self.timers.drain().chain(self.flusher.drain()).chain(self.deferred.drain());
+        self.shared.stopped(now(), known);
     }
 }
 

@@ -12,14 +12,14 @@ use std::{
 };
 
 use soe_core::DisconnectReason;
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, sync::Notify};
 
 use crate::{
     directory::Directory,
     peer::{Peer, now},
     query::Queries,
-    state::add_waker,
     udp::DropCounter,
+    wait::until,
 };
 
 /// State shared by a socket's driver, the sessions opened on it and its listener or connector. No two of its locks are ever held at
@@ -40,6 +40,8 @@ pub(crate) struct Shared {
     /// Batches whose datagrams the kernel has taken, see [`Peer::is_flushed`].
     pub(crate) sent_batches: AtomicU64,
     dirty: Mutex<Dirty>,
+    /// Tasks that wait until the socket is free.
+    free: Notify,
 }
 
 /// The peers that need the driver. Each is in the list at most once: its own flag says whether it is.
@@ -48,11 +50,12 @@ struct Dirty {
     peers: Vec<Arc<Peer>>,
     driver: Option<Waker>,
     stop: bool,
+    /// A session that the driver has put off is no longer busy.
+    is_called_back: bool,
     /// Nobody is served any more.
     is_stopped: bool,
     /// And the socket is gone.
     is_free: bool,
-    on_free: Vec<Waker>,
 }
 
 /// What the driver finds when it looks for work.
@@ -105,6 +108,7 @@ impl Shared {
             queries,
             sent_batches,
             dirty,
+            free: Notify::new(),
         });
         shared.directory.join(&shared);
         shared
@@ -140,7 +144,7 @@ impl Shared {
         if dirty.stop || !self.directory.is_needed() {
             return Poll::Ready(Work::Stop);
         }
-        if serve && (!dirty.peers.is_empty() || self.queries.are_due()) {
+        if serve && (!dirty.peers.is_empty() || self.queries.are_due() || std::mem::take(&mut dirty.is_called_back)) {
             return Poll::Ready(Work::Service);
         }
         match &mut dirty.driver {
@@ -155,6 +159,12 @@ impl Shared {
         driver.into_iter().for_each(Waker::wake);
     }
 
+    /// Has the driver try again what it has put off.
+    pub(crate) fn call_back(&self) {
+        lock(&self.dirty).is_called_back = true;
+        self.wake_driver();
+    }
+
     /// Makes the driver end, whatever sessions there are.
     pub(crate) fn stop(&self) {
         lock(&self.dirty).stop = true;
@@ -166,13 +176,8 @@ impl Shared {
     }
 
     /// Waits until the driver has ended and the socket is free.
-    pub(crate) fn poll_free(&self, cx: &Context<'_>) -> Poll<()> {
-        let mut dirty = lock(&self.dirty);
-        if dirty.is_free {
-            return Poll::Ready(());
-        }
-        add_waker(&mut dirty.on_free, cx);
-        Poll::Pending
+    pub(crate) async fn until_free(&self) {
+        until(&self.free, || lock(&self.dirty).is_free.then_some(())).await;
     }
 
     /// The driver is gone, by `stop` or with its runtime: ends every session that is left, those included that only the
@@ -194,12 +199,8 @@ impl Shared {
 
     /// The driver has dropped its socket.
     pub(crate) fn freed(&self) {
-        let wakers = {
-            let mut dirty = lock(&self.dirty);
-            dirty.is_free = true;
-            std::mem::take(&mut dirty.on_free)
-        };
-        wakers.into_iter().for_each(Waker::wake);
+        lock(&self.dirty).is_free = true;
+        self.free.notify_waiters();
     }
 }
 

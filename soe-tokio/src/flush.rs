@@ -29,6 +29,8 @@ pub(crate) struct Flusher {
     number: u64,
     /// Peers that the driver itself found in need of service.
     found: Vec<Arc<Peer>>,
+    /// Peers whose lock the application held when they were to be served.
+    busy: Vec<Arc<Peer>>,
     /// The socket is full: nothing is taken from sessions until it is writable.
     is_blocked: bool,
     /// The first pending entry has failed once.
@@ -39,7 +41,7 @@ pub(crate) struct Flusher {
 impl Default for Flusher {
     fn default() -> Self {
         let batch = SendBatch::new();
-        Self { batch, number: 1, found: vec![], is_blocked: false, retried: false, max_segments: 1 }
+        Self { batch, number: 1, found: vec![], busy: vec![], is_blocked: false, retried: false, max_segments: 1 }
     }
 }
 
@@ -67,7 +69,7 @@ impl Flusher {
 
     /// Peers that wait for a flush.
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = Arc<Peer>> {
-        self.found.drain(..)
+        self.found.drain(..).chain(self.busy.drain(..))
     }
 
     pub(crate) fn is_blocked(&self) -> bool {
@@ -88,12 +90,13 @@ impl Flusher {
         timers: &mut Timers,
         wakers: &mut Vec<Waker>,
     ) {
-        if !self.send(shared, socket, wakers) {
+        if !self.send(shared, socket) {
             shared.put_back_dirty(&mut self.found);
             return;
         }
         let mut round = spare::take_peers();
         round.append(&mut self.found);
+        round.append(&mut self.busy);
         shared.take_dirty(&mut round);
         if self.batch.is_bare() {
             self.batch = spare::take_batch();
@@ -109,15 +112,16 @@ impl Flusher {
                 Ok(Served::All) => {}
                 Ok(Served::Part) => again.push(peer),
                 Ok(Served::Over) => peer.forget(),
+                Ok(Served::Busy) => self.busy.push(peer),
                 Err(_) => bury(&peer, now),
             }
-            if self.batch.is_full() && !self.send(shared, socket, wakers) {
+            if self.batch.is_full() && !self.send(shared, socket) {
                 break;
             }
         }
         again.extend(peers);
         if !self.is_blocked {
-            self.send(shared, socket, wakers);
+            self.send(shared, socket);
         }
         shared.put_back_dirty(&mut again);
         self.found = again;
@@ -128,7 +132,7 @@ impl Flusher {
     }
 
     /// Hands the batch to the socket; false if the socket is full.
-    fn send(&mut self, shared: &Shared, socket: &mut dyn AsyncUdp, wakers: &mut Vec<Waker>) -> bool {
+    fn send(&mut self, shared: &Shared, socket: &mut dyn AsyncUdp) -> bool {
         while !self.is_blocked && !self.batch.is_done() {
             Counters::add(&shared.counters.send_calls, 1);
             match socket.try_send(&self.batch) {
@@ -147,7 +151,9 @@ impl Flusher {
         shared.sent_batches.store(self.number, Ordering::SeqCst);
         self.number += 1;
         for peer in self.batch.finish() {
-            peer.batch_sent(wakers);
+            if !peer.batch_sent() {
+                self.busy.push(peer);
+            }
         }
         true
     }

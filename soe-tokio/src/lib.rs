@@ -38,6 +38,7 @@
 mod calls;
 mod config;
 mod connect;
+mod deferred;
 mod delivery;
 mod directory;
 mod driver;
@@ -46,6 +47,7 @@ mod error;
 mod flush;
 mod framed;
 mod listener;
+mod locking;
 mod looking;
 mod memory;
 mod peer;
@@ -61,6 +63,7 @@ mod state;
 mod stats;
 mod timer;
 mod udp;
+mod wait;
 
 pub use config::{BusyPoll, ListenerConfig, SocketConfig};
 pub use connect::SoeConnector;

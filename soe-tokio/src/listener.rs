@@ -1,12 +1,11 @@
 //! The server's side: a socket that strangers may open sessions on.
 
 use std::{
-    future::poll_fn,
     io,
     net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -15,6 +14,7 @@ use soe_core::{Admission, AdmissionConfig, DisconnectReason, RequestInfo};
 use tokio::{
     net::{ToSocketAddrs, lookup_host},
     runtime::Handle,
+    task::coop::poll_proceed,
 };
 
 use crate::{
@@ -122,14 +122,10 @@ impl SoeListener {
     ///
     /// Cancel safe: a session is taken from the queue only when the future is ready.
     pub async fn accept(&self) -> Option<Incoming> {
-        poll_fn(|cx| self.poll_accept(cx)).await
-    }
-
-    fn poll_accept(&self, cx: &Context<'_>) -> Poll<Option<Incoming>> {
         loop {
-            match self.directory.poll_accept(cx) {
-                Poll::Ready(Some((peer, _))) if peer.is_closed() => {}
-                other => return other.map(|next| next.map(Incoming::new)),
+            match self.directory.accept().await {
+                Some((peer, _)) if peer.is_closed() => {}
+                next => return next.map(Incoming::new),
             }
         }
     }
@@ -196,7 +192,16 @@ impl Stream for SoeListener {
     type Item = Incoming;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Incoming>> {
-        self.poll_accept(cx)
+        let coop = ready!(poll_proceed(cx));
+        loop {
+            match ready!(self.directory.poll_accept(cx)) {
+                Some((peer, _)) if peer.is_closed() => {}
+                next => {
+                    coop.made_progress();
+                    return Poll::Ready(next.map(Incoming::new));
+                }
+            }
+        }
     }
 }
 

@@ -5,8 +5,8 @@ use std::{
     net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{
-        Arc, Mutex, MutexGuard,
-        atomic::{AtomicBool, AtomicU8, Ordering},
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering},
     },
     task::Waker,
     time::Instant,
@@ -14,12 +14,14 @@ use std::{
 
 use bytes::BytesMut;
 use soe_core::{DisconnectReason, Session, Verdict};
+use tokio::sync::Notify;
 use tracing::{Span, debug, debug_span};
 
 use crate::{
     endpoint::{ENDED_HERE, Shared},
+    locking::Contention,
     socket::{Path, SendBatch},
-    state::State,
+    state::{News, State},
     timer::Timers,
 };
 
@@ -29,15 +31,38 @@ pub(crate) struct Peer {
     pub(crate) session_id: u32,
     /// Which of the socket's sessions it is, in the order of their opening.
     pub(crate) number: u64,
-    /// Whether a task waits for the datagrams to leave: spares the driver a lock for those where none does.
-    pub(crate) awaits_flush: AtomicBool,
+    /// How many tasks wait for the datagrams to leave: spares the driver a lock where none does.
+    pub(crate) await_flush: AtomicU32,
     /// How many hold it for the application: a session is one, its halves are two.
     pub(crate) handles: AtomicU8,
     /// Set once the session is closed, for those who may not lock it.
     closed_hint: AtomicBool,
     /// `None` if nobody listens to it.
     span: Option<Box<Span>>,
-    state: Mutex<State>,
+    /// Made when first needed: thousands of sessions do without.
+    waiters: OnceLock<Box<Waiters>>,
+    pub(crate) contention: Contention,
+    pub(crate) state: Mutex<State>,
+}
+
+/// Tasks that wait for something other than messages and room.
+#[derive(Debug, Default)]
+pub(crate) struct Waiters {
+    /// For the session to connect, to end, or to report an event.
+    pub(crate) news: Notify,
+    /// For the datagrams to leave.
+    pub(crate) flush: Notify,
+}
+
+/// What became of the datagrams that a session was fed.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Fed {
+    /// They have been handled.
+    Quiet,
+    /// They have been handled, and the peer must be put in the driver's list.
+    Marked,
+    /// Somebody holds the session's lock who may take long: none was taken. The driver is woken once the lock is free.
+    Busy,
 }
 
 /// What became of a service round.
@@ -49,6 +74,8 @@ pub(crate) enum Served {
     Part,
     /// The session is over and can be forgotten.
     Over,
+    /// Somebody holds the session's lock who may take long. The driver is woken once the lock is free.
+    Busy,
 }
 
 impl Peer {
@@ -58,30 +85,20 @@ impl Peer {
         let span = debug_span!(parent: None, "session", peer = %address, id = format_args!("{session_id:08x}"));
         let span = (!span.is_disabled()).then(|| Box::new(span));
         let state = State::new(session, path);
-        let (awaits_flush, closed_hint, handles) = Default::default();
+        let (await_flush, closed_hint, handles) = Default::default();
+        let (waiters, contention) = Default::default();
         let number = shared.opened.fetch_add(1, Ordering::Relaxed);
         Arc::new(Self {
             shared,
             session_id,
             number,
-            awaits_flush,
+            await_flush,
             handles,
             closed_hint,
             span,
+            waiters,
+            contention,
             state: Mutex::new(state),
-        })
-    }
-
-    /// Locks the state. If somebody panicked under the lock (a message hook, in its own task), the session ends here.
-    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(|poisoned| {
-            self.state.clear_poison();
-            let mut state = poisoned.into_inner();
-            debug!(session = self.session_id, "a panic was caught in this session; it is closed");
-            let now = now();
-            let aborted = catch_unwind(AssertUnwindSafe(|| state.session.abort(now, ENDED_HERE, true)));
-            state.is_broken |= aborted.is_err();
-            state
         })
     }
 
@@ -112,19 +129,19 @@ impl Peer {
         }
     }
 
-    /// Feeds the datagrams that came from one address. What the session could not accept is left in `returned`, for the
-    /// admission; true says that the peer must be put in the driver's list.
+    /// Feeds the datagrams that came by one path. What the session could not accept is left in `returned`, for the admission.
     pub(crate) fn feed(
         self: &Arc<Self>,
         now: Instant,
         path: Path,
-        datagrams: impl Iterator<Item = BytesMut>,
+        datagrams: &mut impl Iterator<Item = BytesMut>,
         returned: &mut Vec<BytesMut>,
         wakers: &mut Vec<Waker>,
-    ) -> bool {
+    ) -> Fed {
         let _entered = self.span.as_ref().map(|span| span.enter());
-        let (marked, left) = {
-            let mut state = self.lock();
+        let (marked, left, is_over_share, news) = {
+            let Some(mut guard) = self.try_lock() else { return Fed::Busy };
+            let state = &mut *guard;
             let mut left = None;
             for datagram in datagrams {
                 match state.session.handle_datagram(now, datagram) {
@@ -133,17 +150,22 @@ impl Peer {
                     _ => {}
                 }
             }
-            self.account(&mut state, now);
-            self.pass_on(&mut state, wakers);
+            let is_over_share = self.account(state, now);
+            let news = state.take_events(wakers);
+            state.collect_wakers(wakers);
             // Most datagrams call for nothing but the application, whose answer then asks for service.
             let needs_service = state.needs_service(now);
-            (needs_service && !std::mem::replace(&mut state.dirty, true), left)
+            (needs_service && !std::mem::replace(&mut state.dirty, true), left, is_over_share, news)
         };
+        self.announce(&news);
+        if is_over_share {
+            debug!("all sessions together hold too much, and this one more than its share");
+        }
         if let Some(left) = left {
             debug!(from = %left, to = %path.remote, "the peer has moved");
             self.shared.directory.unroute(left, self);
         }
-        marked
+        if marked { Fed::Marked } else { Fed::Quiet }
     }
 
     /// Takes what the session wants to send, passes its events on, and sees to its timer.
@@ -157,11 +179,28 @@ impl Peer {
         wakers: &mut Vec<Waker>,
     ) -> Served {
         let _entered = self.span.as_ref().map(|span| span.enter());
-        let mut guard = self.lock();
-        let state = &mut *guard;
+        let (served, news) = {
+            let Some(mut state) = self.try_lock() else { return Served::Busy };
+            self.serve_locked(&mut state, now, number, max_segments, batch, timers, wakers)
+        };
+        self.announce(&news);
+        served
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the driver's parts are lent for one call")]
+    fn serve_locked(
+        self: &Arc<Self>,
+        state: &mut State,
+        now: Instant,
+        number: u64,
+        max_segments: usize,
+        batch: &mut SendBatch,
+        timers: &mut Timers,
+        wakers: &mut Vec<Waker>,
+    ) -> (Served, News) {
         state.dirty = false;
         if state.is_stopped {
-            return Served::All;
+            return (Served::All, News::default());
         }
         self.account(state, now);
         let mut taken = 0;
@@ -172,11 +211,12 @@ impl Peer {
             state.batch = number;
             batch.note(state.path(), &transmit, max_segments, Some(self));
         }
-        self.pass_on(state, wakers);
-        state.collect_flushers(self, wakers);
+        let mut news = state.take_events(wakers);
+        state.collect_wakers(wakers);
+        news.flushed = state.is_flush_awaited(self);
         if state.session.is_drained() {
             timers.set(now, self, state.armed.take(), None);
-            return Served::Over;
+            return (Served::Over, news);
         }
         if state.is_late() {
             let next = state.session.poll_timeout();
@@ -184,69 +224,102 @@ impl Peer {
         }
         if taken >= BYTES_PER_ROUND {
             state.dirty = true;
-            return Served::Part;
+            return (Served::Part, news);
         }
-        Served::All
+        (Served::All, news)
     }
 
-    /// Corrects what all sessions hold together by what this one holds now. Ends it if that is too much.
-    pub(crate) fn account(&self, state: &mut State, now: Instant) {
+    /// Corrects what all sessions hold together by what this one holds now. Ends it, and says so, if that is too much.
+    pub(crate) fn account(&self, state: &mut State, now: Instant) -> bool {
         let held = state.session.held();
         let directory = &self.shared.directory;
-        if directory.budget.account(&mut state.held, held, directory.session_count()) {
-            debug!(held, "all sessions together hold too much, and this one more than its share");
-            state.session.abort(now, DisconnectReason::ReliableOverflow, true);
+        let is_over_share = directory.budget.account(&mut state.held, held, directory.session_count());
+        if is_over_share {
+            state.session.abandon(now, DisconnectReason::ReliableOverflow, true);
         }
+        is_over_share
     }
 
-    /// The session's entry among the timers has expired. True says that the peer must be put in the driver's list.
-    pub(crate) fn expire(self: &Arc<Self>, now: Instant, timers: &mut Timers, wakers: &mut Vec<Waker>) -> bool {
+    /// The session's entry among the timers has expired.
+    pub(crate) fn expire(self: &Arc<Self>, now: Instant, timers: &mut Timers, wakers: &mut Vec<Waker>) -> Fed {
         let _entered = self.span.as_ref().map(|span| span.enter());
-        let mut guard = self.lock();
+        let Some(mut guard) = self.try_lock() else { return Fed::Busy };
         let state = &mut *guard;
         state.armed = None;
         if state.is_stopped {
-            return false;
+            return Fed::Quiet;
         }
+        let mut news = News::default();
         let is_due = state.session.poll_timeout().is_some_and(|deadline| deadline <= now);
         if is_due {
             state.session.handle_timeout(now);
-            self.pass_on(state, wakers);
+            news = state.take_events(wakers);
+            state.collect_wakers(wakers);
         }
         // Now, and not only after the flush: time passes while the socket is full, too.
         if let Some(deadline) = state.session.poll_timeout().filter(|deadline| *deadline > now) {
             timers.set(now, self, None, Some(deadline));
             state.armed = Some(deadline);
         }
-        is_due && !std::mem::replace(&mut state.dirty, true)
+        let is_marked = is_due && !std::mem::replace(&mut state.dirty, true);
+        drop(guard);
+        self.announce(&news);
+        if is_marked { Fed::Marked } else { Fed::Quiet }
     }
 
-    /// Tells those who wait what has happened to the session.
-    fn pass_on(&self, state: &mut State, wakers: &mut Vec<Waker>) {
-        if state.take_events(wakers) {
+    /// Tells the log and the waiting tasks what the session has reported. Their code may use the session: no lock is held.
+    fn announce(&self, news: &News) {
+        if let Some(closed) = news.closed {
             self.closed_hint.store(true, Ordering::Relaxed);
+            debug!(%closed, "the session is closed");
         }
-        state.collect_wakers(wakers);
+        let Some(waiters) = self.waiters.get() else { return };
+        if news.any {
+            waiters.news.notify_waiters();
+        }
+        if news.flushed {
+            waiters.flush.notify_waiters();
+        }
     }
 
-    /// The driver has handed over a batch with datagrams of this peer.
-    pub(crate) fn batch_sent(self: &Arc<Self>, wakers: &mut Vec<Waker>) {
-        if self.awaits_flush.load(Ordering::SeqCst) {
-            self.lock().collect_flushers(self, wakers);
-        }
+    /// Where tasks wait for this session.
+    pub(crate) fn waiters(&self) -> &Waiters {
+        self.waiters.get_or_init(Box::default)
     }
 
-    /// The network says that nobody is at this peer's address.
+    /// The driver has handed over a batch with datagrams of this peer. False: the session is busy, ask again.
+    pub(crate) fn batch_sent(self: &Arc<Self>) -> bool {
+        if self.await_flush.load(Ordering::SeqCst) == 0 {
+            return true;
+        }
+        let Some(state) = self.try_lock() else { return false };
+        let news = News { flushed: state.is_flush_awaited(self), ..News::default() };
+        drop(state);
+        self.announce(&news);
+        true
+    }
+
+    /// The network says that nobody is at this peer's address. For an open session that is a hint; an attempt to connect is
+    /// over, so that the next address can be tried. A busy session is spared the hint: it is heard from at this moment.
     pub(crate) fn unreachable(self: &Arc<Self>) {
-        self.act(|state| {
-            state.session.handle_unreachable(now());
-            state.mark();
-        });
+        let now = now();
+        let is_marked = {
+            let Some(mut state) = self.try_lock() else { return };
+            if state.session.is_connecting() {
+                state.session.abandon(now, DisconnectReason::IcmpError, false);
+            } else {
+                state.session.handle_unreachable(now);
+            }
+            !std::mem::replace(&mut state.dirty, true)
+        };
+        if is_marked {
+            self.shared.push_dirty(Arc::clone(self));
+        }
     }
 
     /// Lets a moved client be heard from `address` too. Gives back the candidate that it replaces.
     pub(crate) fn set_candidate(&self, address: SocketAddr) -> Option<SocketAddr> {
-        self.lock().rare().candidate.replace(address).filter(|old| *old != address)
+        self.try_lock()?.rare().candidate.replace(address).filter(|old| *old != address)
     }
 
     /// Ends the session without a word to the peer: the driver is gone, or the session panicked within it.
@@ -263,6 +336,7 @@ impl Peer {
             state.all_wakers()
         };
         wakers.into_iter().for_each(Waker::wake);
+        self.announce(&News { any: true, closed: None, flushed: true });
     }
 
     /// [`Peer::kill`] and [`Peer::forget`].
@@ -285,8 +359,12 @@ impl Peer {
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        let state = self.lock();
-        state.end().is_some()
+        let is_closed = self.lock().end().is_some();
+        if is_closed {
+            // The application may see the end before the driver does, and connect to the same address again.
+            self.closed_hint.store(true, Ordering::Relaxed);
+        }
+        is_closed
     }
 
     /// Like [`Peer::is_closed`] without the lock, and possibly late.
@@ -310,6 +388,19 @@ impl Peer {
         self.wake_ended();
     }
 
+    /// Like [`Peer::abort`], for the driver, without telling the peer. False: the session is busy.
+    pub(crate) fn try_abort(self: &Arc<Self>, reason: DisconnectReason) -> bool {
+        let is_marked = {
+            let Some(mut state) = self.try_lock() else { return false };
+            state.session.abort(now(), reason, false);
+            !std::mem::replace(&mut state.dirty, true)
+        };
+        if is_marked {
+            self.shared.push_dirty(Arc::clone(self));
+        }
+        true
+    }
+
     /// Wakes everybody who waits for a session that a call of the application has just ended.
     fn wake_ended(&self) {
         let wakers = {
@@ -321,6 +412,7 @@ impl Peer {
             state.all_wakers()
         };
         wakers.into_iter().for_each(Waker::wake);
+        self.announce(&News { any: true, ..News::default() });
     }
 }
 

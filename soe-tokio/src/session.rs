@@ -190,7 +190,7 @@ impl SoeSession {
     ///
     /// Cancel safe: sending goes on.
     pub async fn flushed(&self) -> Result<(), SessionError> {
-        poll_fn(|cx| self.peer().poll_flushed(cx)).await
+        self.peer().flushed().await
     }
 
     /// Waits for the next event. `None`: the session is over.
@@ -201,7 +201,7 @@ impl SoeSession {
     ///
     /// Cancel safe: an event is taken only when the future is ready.
     pub async fn next_event(&self) -> Option<SessionEvent> {
-        poll_fn(|cx| self.peer().poll_event(cx)).await
+        self.peer().next_event().await
     }
 
     /// Closes the session: refuses new messages, delivers what is queued within the session's `close_timeout`, tells the peer
@@ -219,7 +219,8 @@ impl SoeSession {
         self.peer().abort(reason, tell_peer);
     }
 
-    /// Waits for the end of the session and says how it ended. `None`: with the runtime that served it.
+    /// Waits for the end of the session and says how it ended. `None`: it was not served to its end. Its runtime was shut down,
+    /// or an application's codec panicked in the task that serves it.
     ///
     /// # Cancel safety
     ///
@@ -269,13 +270,13 @@ impl SoeSession {
     /// The hook runs in the task that sends, under the session's lock: it must not use the session. If it panics, the panic
     /// goes on in that task and the session is closed.
     pub fn set_send_hook(&mut self, channel: ReliableChannel, hook: Option<Box<dyn MessageHook>>) {
-        self.peer().act(|state| state.session.set_send_hook(channel, hook));
+        self.peer().set_transform(|session| session.set_send_hook(channel, hook));
     }
 
     /// Transforms every message received on this reliable channel from here on by `hook`, on the terms of
     /// [`SoeSession::set_send_hook`].
     pub fn set_recv_hook(&mut self, channel: ReliableChannel, hook: Option<Box<dyn MessageHook>>) {
-        self.peer().act(|state| state.session.set_recv_hook(channel, hook));
+        self.peer().set_transform(|session| session.set_recv_hook(channel, hook));
     }
 
     /// The server's clock in milliseconds, modulo 2^32, as the exchanges of statistics have shown it; on the side that asks
@@ -370,23 +371,23 @@ pub(crate) async fn close(peer: &Arc<Peer>, reason: DisconnectReason) -> Option<
     peer.close(reason);
     let end = closed(peer).await;
     // The farewell may still be on its way to the kernel. That the session is over is no error here.
-    let _ = poll_fn(|cx| peer.poll_flushed(cx)).await;
+    let _ = peer.flushed().await;
     end
 }
 
 pub(crate) async fn closed(peer: &Arc<Peer>) -> Option<Closed> {
-    match poll_fn(|cx| peer.poll_closed(cx)).await {
+    match peer.closed().await {
         End::Closed(closed) => Some(closed),
-        End::Stopped => peer.lock().session.closed(),
+        End::Stopped => None,
     }
 }
 
 pub(crate) fn set_send_key(peer: &Arc<Peer>, key: Option<&[u8]>) -> Result<(), KeyError> {
-    peer.act(|state| state.session.set_send_key(key))
+    peer.set_transform(|session| session.set_send_key(key))
 }
 
 pub(crate) fn set_recv_key(peer: &Arc<Peer>, key: Option<&[u8]>) -> Result<(), KeyError> {
-    peer.act(|state| state.session.set_recv_key(key))
+    peer.set_transform(|session| session.set_recv_key(key))
 }
 
 pub(crate) fn stats(peer: &Arc<Peer>) -> SessionStats {

@@ -1,6 +1,6 @@
 //! Ending everything within a bound, and saying what was lost.
 
-use std::{future::poll_fn, net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use soe_core::{Closed, DisconnectReason, Undelivered};
 use tokio::time::{Instant, timeout_at};
@@ -57,7 +57,8 @@ impl ShutdownReport {
 
 /// Closes all sessions of sockets whose door is closed, then the sockets.
 pub(crate) async fn run(directory: &Directory, sockets: &[Arc<Shared>], deadline: Duration) -> ShutdownReport {
-    let deadline = Instant::now() + deadline;
+    let now = Instant::now();
+    let deadline = now.checked_add(deadline.min(FOREVER)).unwrap_or(now);
     let mut peers = directory.peers();
     peers.retain(|peer| !peer.is_closed());
     for peer in &peers {
@@ -65,7 +66,7 @@ pub(crate) async fn run(directory: &Directory, sockets: &[Arc<Shared>], deadline
     }
     let mut report = ShutdownReport::default();
     for peer in &peers {
-        let in_time = timeout_at(deadline, poll_fn(|cx| peer.poll_closed(cx))).await.is_ok();
+        let in_time = timeout_at(deadline, peer.closed()).await.is_ok();
         if !in_time {
             // Counted before the queue is thrown away.
             report.add(report_of(peer), true);
@@ -79,13 +80,13 @@ pub(crate) async fn run(directory: &Directory, sockets: &[Arc<Shared>], deadline
     // The farewells are a few datagrams; a socket that is full even then must not keep us.
     let farewell = Instant::now().max(deadline) + FAREWELL;
     for peer in &peers {
-        let _ = timeout_at(farewell, poll_fn(|cx| peer.poll_flushed(cx))).await;
+        let _ = timeout_at(farewell, peer.flushed()).await;
     }
     for socket in sockets {
         socket.stop();
     }
     for socket in sockets {
-        poll_fn(|cx| socket.poll_free(cx)).await;
+        socket.until_free().await;
     }
     report
 }
@@ -100,5 +101,7 @@ fn report_of(peer: &Arc<Peer>) -> SessionReport {
     }
 }
 
+/// A deadline that is never met: longer than any program runs, and short enough for every clock.
+const FOREVER: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 /// How long after the deadline the last datagrams may take to reach the kernel.
 const FAREWELL: Duration = Duration::from_millis(100);

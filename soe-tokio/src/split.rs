@@ -89,7 +89,7 @@ impl SendHalf {
     ///
     /// See [`SoeSession::flushed`].
     pub async fn flushed(&self) -> Result<(), SessionError> {
-        poll_fn(|cx| self.handle.peer.poll_flushed(cx)).await
+        self.handle.peer.flushed().await
     }
 
     /// Like [`SoeSession::set_send_key`].
@@ -103,7 +103,7 @@ impl SendHalf {
 
     /// Like [`SoeSession::set_send_hook`].
     pub fn set_send_hook(&mut self, channel: ReliableChannel, hook: Option<Box<dyn MessageHook>>) {
-        self.handle.peer.act(|state| state.session.set_send_hook(channel, hook));
+        self.handle.peer.set_transform(|session| session.set_send_hook(channel, hook));
     }
 
     /// Puts the session together again.
@@ -145,7 +145,7 @@ impl RecvHalf {
 
     /// Like [`SoeSession::set_recv_hook`].
     pub fn set_recv_hook(&mut self, channel: ReliableChannel, hook: Option<Box<dyn MessageHook>>) {
-        self.handle.peer.act(|state| state.session.set_recv_hook(channel, hook));
+        self.handle.peer.set_transform(|session| session.set_recv_hook(channel, hook));
     }
 
     /// Puts the session together again.

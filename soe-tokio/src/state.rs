@@ -4,14 +4,12 @@ use std::{
     collections::{BTreeMap, VecDeque},
     net::{IpAddr, SocketAddr},
     sync::atomic::Ordering,
-    task::{Context, Waker},
+    task::Waker,
     time::Instant,
 };
 
+use crate::{error::SessionError, peer::Peer, session::SessionEvent, socket::Path, wait::set_waker};
 use soe_core::{Channel, Closed, Event, Message, Receipt, SendError, Session};
-use tracing::{debug, trace};
-
-use crate::{error::SessionError, peer::Peer, session::SessionEvent, socket::Path};
 
 /// What the lock of a peer guards.
 #[derive(Debug)]
@@ -50,12 +48,10 @@ pub(crate) struct State {
 pub(crate) struct Rare {
     /// Where the peer says to be now; believed after the first datagram with a valid CRC from there.
     pub(crate) candidate: Option<SocketAddr>,
-    /// Who waits for room to send, on one channel or on all.
-    writer: Option<(Option<Channel>, Waker)>,
-    /// Those who wait for the session to connect, to close, or for an event.
-    pub(crate) watchers: Vec<Waker>,
-    /// Those who wait for the datagrams to leave.
-    pub(crate) flushers: Vec<Waker>,
+    /// The task that waits for room to send, on one channel or on all.
+    writer: (Option<Channel>, Option<Waker>),
+    /// The task that closes the session as a sink.
+    pub(crate) closer: Option<Waker>,
     pub(crate) events: VecDeque<SessionEvent>,
     /// Messages whose delivery somebody wants to know of and that has not been reported.
     pub(crate) receipts: BTreeMap<Receipt, Option<Waker>>,
@@ -118,23 +114,23 @@ impl State {
         Ok(receipt)
     }
 
-    /// Passes on what has happened to the session. True if that was its end.
-    pub(crate) fn take_events(&mut self, wakers: &mut Vec<Waker>) -> bool {
+    /// Passes on what has happened to the session.
+    pub(crate) fn take_events(&mut self, wakers: &mut Vec<Waker>) -> News {
+        let mut news = News::default();
         while let Some(event) = self.session.poll_event() {
-            trace!(?event);
+            news.any = true;
             if let Event::Closed(closed) = event {
-                debug!(%closed, "the session is closed");
+                news.closed = Some(closed);
                 self.is_over = true;
             }
             let Some(rare) = self.rare.as_deref_mut() else { continue };
-            wakers.append(&mut rare.watchers);
             match event {
                 Event::Delivered(receipt) => wakers.extend(rare.receipts.remove(&receipt).flatten()),
                 Event::Closed(_) => wakers.extend(rare.receipts.values_mut().filter_map(Option::take)),
                 _ => {}
             }
         }
-        self.is_over
+        news
     }
 
     /// Gives the next message to the application, as long as the session can be trusted to.
@@ -142,10 +138,13 @@ impl State {
         if self.is_broken { None } else { self.session.recv() }
     }
 
-    /// Remembers who waits for room, and has what fills the buffer sent.
-    pub(crate) fn await_room(&mut self, channel: Option<Channel>, cx: &Context<'_>) {
-        self.rare().writer = Some((channel, cx.waker().clone()));
+    /// Remembers the task that waits for room, and has what fills the buffer sent. Returns the waker that it replaces, to be
+    /// dropped once no lock is held.
+    pub(crate) fn await_room(&mut self, channel: Option<Channel>, waker: &Waker) -> Option<Waker> {
         self.mark();
+        let (waits_for, slot) = &mut self.rare().writer;
+        *waits_for = channel;
+        set_waker(slot, waker)
     }
 
     pub(crate) fn has_room(&self, channel: Option<Channel>) -> bool {
@@ -206,28 +205,23 @@ impl State {
         if self.reader.is_some() && self.session.is_readable() {
             wakers.extend(self.reader.take());
         }
-        let waits_for = self.rare.as_ref().and_then(|rare| rare.writer.as_ref()).map(|(channel, _)| *channel);
+        let waits_for = self.rare.as_ref().filter(|rare| rare.writer.1.is_some()).map(|rare| rare.writer.0);
         if waits_for.is_some_and(|channel| self.has_room(channel)) {
-            wakers.extend(self.rare().writer.take().map(|(_, waker)| waker));
+            wakers.extend(self.rare().writer.1.take());
         }
     }
 
-    pub(crate) fn collect_flushers(&mut self, peer: &Peer, wakers: &mut Vec<Waker>) {
-        if self.rare.as_ref().is_some_and(|rare| !rare.flushers.is_empty())
-            && (self.is_stopped || peer.is_flushed(self))
-        {
-            wakers.append(&mut self.rare().flushers);
-            peer.awaits_flush.store(false, Ordering::SeqCst);
-        }
+    /// Whether tasks wait for the datagrams to leave, and they have left.
+    pub(crate) fn is_flush_awaited(&self, peer: &Peer) -> bool {
+        peer.await_flush.load(Ordering::SeqCst) > 0 && (self.is_stopped || peer.is_flushed(self))
     }
 
     pub(crate) fn all_wakers(&mut self) -> Vec<Waker> {
         let mut wakers: Vec<_> = self.reader.take().into_iter().collect();
         let Some(rare) = self.rare.as_deref_mut() else { return wakers };
-        wakers.extend(rare.writer.take().map(|(_, waker)| waker));
-        wakers.append(&mut rare.watchers);
+        wakers.extend(rare.writer.1.take());
+        wakers.extend(rare.closer.take());
         if self.is_stopped {
-            wakers.append(&mut rare.flushers);
             wakers.extend(rare.receipts.values_mut().filter_map(Option::take));
         }
         wakers
@@ -257,26 +251,16 @@ impl From<End> for SessionError {
     }
 }
 
-/// Remembers a waker once per task.
-pub(crate) fn add_waker(wakers: &mut Vec<Waker>, cx: &Context<'_>) {
-    if !wakers.iter().any(|known| known.will_wake(cx.waker())) {
-        if wakers.len() == MAX_WAKERS {
-            debug!("too many tasks wait for one session; the oldest is woken early");
-            wakers.remove(0).wake();
-        }
-        wakers.push(cx.waker().clone());
-    }
-}
-
-pub(crate) fn set_waker(slot: &mut Option<Waker>, cx: &Context<'_>) {
-    match slot {
-        Some(waker) => waker.clone_from(cx.waker()),
-        none => *none = Some(cx.waker().clone()),
-    }
+/// What a session has reported, for the tasks that wait and for the log, once no lock is held.
+#[derive(Debug, Default)]
+pub(crate) struct News {
+    /// Whether there is any.
+    pub(crate) any: bool,
+    /// It has ended, just now.
+    pub(crate) closed: Option<Closed>,
+    /// What was queued has left, and somebody waits for that.
+    pub(crate) flushed: bool,
 }
 
 /// Events kept for an application that does not ask for them; the oldest go first.
 const MAX_EVENTS: usize = 16;
-/// Tasks that can wait for one thing at once. One future per task is remembered; more than this is a leak of wakers by
-/// futures that are made, polled and dropped from ever new tasks.
-const MAX_WAKERS: usize = 256;

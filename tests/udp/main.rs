@@ -635,7 +635,8 @@ fn the_end_of_the_runtime_ends_its_sessions() {
         let end = soon("end", client.recv()).await;
         assert!(matches!(end, Some(Err(SessionError::Stopped))));
         assert!(soon("end", client.recv()).await.is_none());
-        soon("closed", server.closed()).await;
+        assert_eq!(soon("closed", server.closed()).await, None);
+        assert_eq!(soon("closed", client.closed()).await, None);
     });
 }
 
@@ -742,7 +743,21 @@ async fn a_session_that_fills_the_memory_of_all_has_to_go_and_nobody_else() {
     assert!(listener.stats().memory_overflows >= 1, "{:?}", listener.stats());
     honest.send(&b"still here"[..]).await.expect("open");
     assert_eq!(receive(&mut honest).await, &b"still here"[..]);
-    drop((held_back, also_held_back));
+    // The listener's own application does not take that for a polite end.
+    let (ended, closed) = soon("the end of one", async {
+        let (one, other) = (held_back, also_held_back);
+        let (mut ended, rest) = if one.closed().now_or_never().is_some() { (one, other) } else { (other, one) };
+        let closed = ended.closed().await;
+        let mut end = None;
+        while let Some(next) = ended.recv().await {
+            end = next.err();
+        }
+        drop(rest);
+        (end, closed)
+    })
+    .await;
+    assert!(closed.is_some_and(|closed| !closed.is_clean() && closed.origin == Origin::Transport), "{closed:?}");
+    assert!(matches!(ended, Some(SessionError::Closed(end)) if end.reason == DisconnectReason::ReliableOverflow));
 }
 
 #[tokio::test]

@@ -10,4 +10,5 @@ mod panics;
 mod sessions;
 mod shutdowns;
 mod support;
+mod waiting;
 mod wakeups;

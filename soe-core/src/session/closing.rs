@@ -90,6 +90,12 @@ impl Session {
         self.end(now, closed, false);
     }
 
+    /// Ends the session now for a reason that lies outside of it, and that neither application asked for: the memory of all
+    /// sessions is used up, or the network says that an address does not answer. The end counts as the transport's.
+    pub fn abandon(&mut self, now: Instant, reason: DisconnectReason, tell_peer: bool) {
+        self.end(now, Closed::new(Origin::Transport, reason), tell_peer);
+    }
+
     /// Ends the session for a reason of the transport's own; the peer is told.
     pub(super) fn fail(&mut self, reason: DisconnectReason) {
         // Input and output carry the time; what the application does at other moments is not much later than those.

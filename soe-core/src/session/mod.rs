@@ -205,6 +205,11 @@ impl Session {
         self.announced && matches!(self.state, State::Open)
     }
 
+    /// Whether a client still waits for its server's response.
+    pub fn is_connecting(&self) -> bool {
+        matches!(self.state, State::Connecting(_))
+    }
+
     /// How the session ended; `None` while it has not.
     pub fn closed(&self) -> Option<Closed> {
         match &self.state {

@@ -1,0 +1,68 @@
+//! What the driver puts off because an application's key or hook holds a session's lock.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use bytes::BytesMut;
+use soe_core::DisconnectReason;
+
+use crate::{peer::Peer, socket::Path};
+
+/// Work for sessions that are busy, oldest first.
+#[derive(Debug, Default)]
+pub(crate) struct Deferred {
+    work: VecDeque<(Arc<Peer>, Work)>,
+}
+
+/// What is to be done to a session.
+#[derive(Debug)]
+pub(crate) enum Work {
+    /// Datagrams came in. At most [`MAX_DATAGRAMS`] wait; the rest are lost, as on a link.
+    Datagrams(Path, Vec<BytesMut>),
+    /// Its timer has expired.
+    Timer,
+    /// Another session takes its place.
+    Abort(DisconnectReason),
+}
+
+impl Deferred {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.work.is_empty()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.work.len()
+    }
+
+    pub(crate) fn push(&mut self, peer: Arc<Peer>, work: Work) {
+        self.work.push_back((peer, work));
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<(Arc<Peer>, Work)> {
+        self.work.pop_front()
+    }
+
+    /// Keeps datagrams for a session, behind those that came by the same path.
+    pub(crate) fn keep(&mut self, peer: &Arc<Peer>, path: Path, datagrams: impl Iterator<Item = BytesMut>) {
+        let known = self.work.iter_mut().find_map(|(other, work)| match work {
+            Work::Datagrams(other_path, kept) if Arc::ptr_eq(other, peer) && *other_path == path => Some(kept),
+            _ => None,
+        });
+        match known {
+            Some(kept) => kept.extend(datagrams.take(MAX_DATAGRAMS - kept.len())),
+            None => self.push(Arc::clone(peer), Work::Datagrams(path, datagrams.take(MAX_DATAGRAMS).collect())),
+        }
+    }
+
+    /// Whether datagrams of the session wait: those that come now go behind them.
+    pub(crate) fn holds_datagrams_of(&self, peer: &Arc<Peer>) -> bool {
+        let is_of = |(other, work): &(Arc<Peer>, Work)| Arc::ptr_eq(other, peer) && matches!(work, Work::Datagrams(..));
+        self.work.iter().any(is_of)
+    }
+
+    pub(crate) fn drain(&mut self) -> impl Iterator<Item = Arc<Peer>> {
+        self.work.drain(..).map(|(peer, _)| peer)
+    }
+}
+
+/// Datagrams kept for one session and path: more than a congestion window of small ones.
+const MAX_DATAGRAMS: usize = 1024;

@@ -1,0 +1,61 @@
+//! Waiting for something that another task changes. A registration belongs to the future that waits and leaves with it.
+
+use std::{pin::pin, task::Waker};
+
+use tokio::{
+    sync::{Notify, futures::Notified},
+    task::consume_budget,
+};
+
+/// Waits until `ready` returns something. Whoever changes what it looks at notifies `notify` afterwards.
+///
+/// Each return takes part in Tokio's cooperative budget.
+pub(crate) async fn until<T>(notify: &Notify, mut ready: impl FnMut() -> Option<T>) -> T {
+    consume_budget().await;
+    if let Some(done) = ready() {
+        return done;
+    }
+    loop {
+        let mut notified = pin!(notify.notified());
+        // Before the look, or a change between the two would be missed.
+        Notified::enable(notified.as_mut());
+        if let Some(done) = ready() {
+            return done;
+        }
+        notified.await;
+    }
+}
+
+/// Remembers the task that polled last. Returns the waker that it replaces, to be dropped once no lock is held.
+#[must_use = "dropping a waker runs code of its task: not under a lock"]
+pub(crate) fn set_waker(slot: &mut Option<Waker>, waker: &Waker) -> Option<Waker> {
+    match slot {
+        Some(known) if known.will_wake(waker) => None,
+        slot => slot.replace(waker.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::atomic::{AtomicBool, Ordering},
+        task::Context,
+    };
+
+    use super::*;
+
+    #[test]
+    fn a_future_that_is_dropped_leaves_nothing_behind() {
+        let (notify, is_done) = (Notify::new(), AtomicBool::new(false));
+        let wait = || until(&notify, || is_done.load(Ordering::SeqCst).then_some(()));
+        let mut cx = Context::from_waker(Waker::noop());
+        for _ in 0..1000 {
+            assert!(pin!(wait()).poll(&mut cx).is_pending());
+        }
+        let mut last = pin!(wait());
+        assert!(last.as_mut().poll(&mut cx).is_pending());
+        is_done.store(true, Ordering::SeqCst);
+        notify.notify_waiters();
+        assert!(last.poll(&mut cx).is_ready());
+    }
+}

@@ -1,0 +1,258 @@
+//! What tasks that wait cost, and what tasks that never wait leave to the others.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
+    task::Poll,
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
+use soe_core::HookError;
+use soe_testing::Network;
+use soe_tokio::{DisconnectReason, Message, MessageHook, ReliableChannel, SessionError};
+use tokio::time::timeout;
+
+use crate::support::{CLIENT, SERVER, client, config, connector, echo, listen, pair, receive, serve_echo};
+
+const TASKS: usize = 300;
+
+/// Runs a future and counts how often it is polled, up to a number that only a busy loop reaches.
+async fn counted<T>(polls: Arc<AtomicUsize>, future: impl Future<Output = T>) -> T {
+    let mut future = pin!(future);
+    poll_fn(|cx| {
+        assert!(polls.fetch_add(1, Ordering::Relaxed) < 100 * TASKS, "the tasks wake each other");
+        future.as_mut().poll(cx)
+    })
+    .await
+}
+
+#[tokio::test(start_paused = true)]
+async fn hundreds_of_tasks_that_wait_for_one_thing_sleep() {
+    let network = Network::new(1);
+    let (listener, connector) = (Arc::new(listen(&network, config())), connector(&network, CLIENT));
+    let (session, server) = pair(&listener, &connector).await;
+    let (session, polls) = (Arc::new(session), Arc::new(AtomicUsize::new(0)));
+    let ends = (0..TASKS).map(|_| {
+        let session = Arc::clone(&session);
+        tokio::spawn(counted(Arc::clone(&polls), async move { session.closed().await.map(|closed| closed.reason) }))
+    });
+    let events = (0..TASKS).map(|_| {
+        let session = Arc::clone(&session);
+        tokio::spawn(counted(Arc::clone(&polls), async move { session.next_event().await.is_some() }))
+    });
+    let accepts = (0..TASKS).map(|_| {
+        let listener = Arc::clone(&listener);
+        tokio::spawn(counted(
+            Arc::clone(&polls),
+            async move { listener.accept().await.map(|incoming| incoming.accept()) },
+        ))
+    });
+    let (ends, events, accepts): (Vec<_>, Vec<_>, Vec<_>) = (ends.collect(), events.collect(), accepts.collect());
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let asleep = polls.load(Ordering::Relaxed);
+    assert!(asleep <= 6 * TASKS, "{asleep} polls of {} tasks", 3 * TASKS);
+    // And each of them is woken when there is reason to.
+    server.close(DisconnectReason::Application).await.expect("served");
+    for end in ends {
+        assert_eq!(end.await.expect("no panic"), Some(DisconnectReason::Application));
+    }
+    for event in events {
+        assert!(!event.await.expect("no panic"), "a session without events");
+    }
+    let mut sessions = Vec::new();
+    for number in 1..=TASKS as u16 {
+        let connector = network.connector(client(number)).expect("an address can be bound");
+        sessions.push(connector.connect(SERVER, config()).await.expect("served"));
+    }
+    for accept in accepts {
+        assert!(accept.await.expect("no panic").is_some(), "every one of them gets a session");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_stops_waiting_is_not_woken() {
+    let network = Network::new(1);
+    let (listener, connector) = (listen(&network, config()), connector(&network, CLIENT));
+    let (client, server) = pair(&listener, &connector).await;
+    let polls = Arc::new(AtomicUsize::new(0));
+    let mut idle = pin!(counted(Arc::clone(&polls), async {
+        for _ in 0..TASKS {
+            assert!(poll_once(client.closed()).await.is_pending());
+        }
+        std::future::pending::<()>().await;
+    }));
+    // The budget of this task is not at stake here.
+    assert!(poll_once(tokio::task::unconstrained(idle.as_mut())).await.is_pending());
+    let before = polls.load(Ordering::Relaxed);
+    server.close(DisconnectReason::Application).await.expect("served");
+    tokio::select! {
+        () = &mut idle => unreachable!("it is pending for ever"),
+        () = tokio::time::sleep(Duration::from_secs(1)) => {}
+    }
+    // Once by the select itself, once by its timer: nothing woke it for the session's end.
+    assert!(polls.load(Ordering::Relaxed) <= before + 2);
+}
+
+async fn poll_once<T>(future: impl Future<Output = T>) -> Poll<T> {
+    let mut future = pin!(future);
+    poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await
+}
+
+/// Polls a loop once, on a fresh budget, and says how often it went round before it let others run.
+async fn rounds_of_one_poll(looping: impl Future<Output = ()>, rounds: &AtomicUsize) -> usize {
+    tokio::task::yield_now().await;
+    let before = rounds.load(Ordering::Relaxed);
+    assert!(poll_once(looping).await.is_pending());
+    rounds.load(Ordering::Relaxed) - before
+}
+
+#[tokio::test(start_paused = true)]
+async fn loops_that_are_always_ready_let_their_neighbours_run() {
+    const MANY: usize = 2_000;
+    let network = Network::new(1);
+    let (listener, connector) = (listen(&network, config()), connector(&network, CLIENT));
+    let (mut client, mut server) = pair(&listener, &connector).await;
+    for _ in 0..MANY {
+        client.send(&b"a message"[..]).await.expect("open");
+    }
+    client.flushed().await.expect("open");
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let rounds = AtomicUsize::new(0);
+    let received = async {
+        while server.recv().await.is_some() {
+            rounds.fetch_add(1, Ordering::Relaxed);
+        }
+    };
+    let received = rounds_of_one_poll(received, &rounds).await;
+    assert!((1..MANY / 2).contains(&received), "{received} messages without a break");
+
+    let streamed = async {
+        while server.next().await.is_some() {
+            rounds.fetch_add(1, Ordering::Relaxed);
+        }
+    };
+    let streamed = rounds_of_one_poll(streamed, &rounds).await;
+    assert!((1..MANY / 2).contains(&streamed), "{streamed} messages without a break");
+
+    let sent = async {
+        while client.send(Message::reliable(&b"a"[..])).await.is_ok() {
+            rounds.fetch_add(1, Ordering::Relaxed);
+        }
+    };
+    let sent = rounds_of_one_poll(sent, &rounds).await;
+    assert!((1..MANY).contains(&sent), "{sent} messages without a break");
+
+    let ready = async {
+        while client.ready().await.is_ok() {
+            rounds.fetch_add(1, Ordering::Relaxed);
+        }
+    };
+    let ready = rounds_of_one_poll(ready, &rounds).await;
+    assert!((1..MANY).contains(&ready), "{ready} times without a break");
+}
+
+/// Waits under the session's lock until the test lets it go on.
+#[derive(Debug)]
+struct Stuck {
+    entered: mpsc::Sender<()>,
+    leave: mpsc::Receiver<()>,
+}
+
+impl MessageHook for Stuck {
+    fn seal(&mut self, message: BytesMut) -> BytesMut {
+        self.entered.send(()).expect("the test runs");
+        // The end of the test lets it go, too.
+        let _ = self.leave.recv();
+        message
+    }
+
+    fn open(&mut self, message: Bytes, _: usize) -> Result<Bytes, HookError> {
+        Ok(message)
+    }
+}
+
+/// The driver is a task of another thread here, and time is real; a session that waits for the hook waits for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_hook_that_takes_for_ever_holds_up_its_own_session_alone() {
+    const MESSAGES: u32 = 200;
+    let patience = Duration::from_secs(30);
+    let network = Network::new(1);
+    let listener = listen(&network, config());
+    let connectors = [connector(&network, client(0)), connector(&network, client(1))];
+    let (mut slow, server) = pair(&listener, &connectors[0]).await;
+    let (mut other, other_server) = {
+        let (session, incoming) = tokio::join!(connectors[1].connect(SERVER, config()), listener.accept());
+        (session.expect("the server answers"), incoming.expect("the listener lives").accept())
+    };
+    tokio::spawn(echo(other_server));
+    let (mut send, mut recv) = server.split();
+    let (entered, has_entered) = mpsc::channel();
+    let (go_on, leave) = mpsc::channel();
+    send.set_send_hook(ReliableChannel::ZERO, Some(Box::new(Stuck { entered, leave })));
+    let sending = tokio::spawn(async move {
+        send.send(&b"sealed slowly"[..]).await.expect("open");
+        send
+    });
+    tokio::task::spawn_blocking(move || has_entered.recv()).await.expect("no panic").expect("the hook runs");
+    let meanwhile = async {
+        for number in 0..MESSAGES {
+            // Its datagrams, acknowledgements and timers have to wait; nobody else's.
+            slow.send(number.to_be_bytes().to_vec()).await.expect("open");
+            other.send(number.to_be_bytes().to_vec()).await.expect("open");
+            assert_eq!(receive(&mut other).await, number.to_be_bytes());
+        }
+        // Timers run past the slow session, and newcomers come in.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let newcomer = connector(&network, client(2));
+        let (newcomer, incoming) = tokio::join!(newcomer.connect(SERVER, config()), listener.accept());
+        drop((newcomer.expect("the server answers"), incoming.expect("the listener lives").accept()));
+    };
+    timeout(patience, meanwhile).await.expect("others wait for the hook");
+    go_on.send(()).expect("the hook waits");
+    let finish = async {
+        assert_eq!(receive(&mut slow).await, b"sealed slowly");
+        for number in 0..MESSAGES {
+            let message = recv.recv().await.expect("open").expect("well").payload;
+            assert_eq!(message, number.to_be_bytes()[..], "in order and complete");
+        }
+        drop(sending.await.expect("no panic"));
+    };
+    timeout(patience, finish).await.expect("the session goes on once its hook is done");
+}
+
+#[derive(Debug)]
+struct Undecipherable;
+
+impl MessageHook for Undecipherable {
+    fn seal(&mut self, message: BytesMut) -> BytesMut {
+        message
+    }
+
+    fn open(&mut self, _: Bytes, _: usize) -> Result<Bytes, HookError> {
+        Err(HookError::Malformed("not for this key"))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connector_takes_up_a_session_again_right_after_an_error() {
+    let network = Network::new(1);
+    let (listener, connector) = (listen(&network, config()), connector(&network, CLIENT));
+    let (mut client, mut server) = pair(&listener, &connector).await;
+    client.set_recv_hook(ReliableChannel::ZERO, Some(Box::new(Undecipherable)));
+    server.send(&b"gibberish"[..]).await.expect("open");
+    server.flushed().await.expect("open");
+    let error = client.recv().await.expect("an error comes first").expect_err("it cannot be read");
+    assert!(matches!(error, SessionError::Closed(_)), "{error}");
+    serve_echo(listener);
+    let mut again = connector.connect(SERVER, config()).await.expect("the address is free again");
+    again.send(&b"hello again"[..]).await.expect("open");
+    assert_eq!(receive(&mut again).await, b"hello again");
+    assert!(client.recv().await.is_none());
+}
