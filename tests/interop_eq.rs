@@ -3,12 +3,17 @@
 //!
 //! The peer is a blocking client that knows reliable channel 0 only; it acknowledges when its application polls it, and
 //! answers a selective acknowledgement by sending everything up to it again. Its messages are an application op code in
-//! little-endian order and a body, two bytes at least: a message of one byte has no meaning to it.
+//! little-endian order and a body, two bytes at least: a message of one byte has no meaning to it. It takes its time and its
+//! port from the system: what lasts longer than its first statistics, 10 s after it connected, is not tried, and its clients
+//! share a port by way of a relay. It ignores UnknownSender and notices a server that has forgotten it after 60 s only: the
+//! server that restarts here says so to its clients.
 
 #[path = "common/relay.rs"]
 mod relay;
 
+use std::error::Error;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -18,6 +23,7 @@ use futures_util::{SinkExt, StreamExt};
 use relay::{Faults, Relay};
 use soe_core::{Closed, Dialect, DisconnectReason, Message, Origin, Pass, SessionConfig};
 use soe_tokio::{SoeListener, SoeSession};
+use tokio::sync::{Notify, mpsc};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -107,6 +113,45 @@ async fn peer_does<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static)
 
 async fn within<F: Future>(work: F) -> F::Output {
     tokio::time::timeout(DEADLINE, work).await.expect("the server finishes in time")
+}
+
+/// A server that echoes in every session, in the order in which they come, and tells how each ends.
+fn serve_many(listener: SoeListener) -> (JoinHandle<SoeListener>, mpsc::UnboundedReceiver<Closed>, Arc<Notify>) {
+    let (tell, endings) = mpsc::unbounded_channel();
+    let stop = Arc::new(Notify::new());
+    let stopped = Arc::clone(&stop);
+    let server = tokio::spawn(async move {
+        loop {
+            let mut session = tokio::select! {
+                session = accept(&listener) => session,
+                () = stopped.notified() => return listener,
+            };
+            let tell = tell.clone();
+            tokio::spawn(async move {
+                while let Some(Ok(message)) = session.next().await {
+                    if session.send(message).await.is_err() {
+                        break;
+                    }
+                }
+                tell.send(session.closed().await.expect("the runtime goes on")).unwrap();
+            });
+        }
+    });
+    (server, endings, stop)
+}
+
+/// A path that does nothing but give all clients one port.
+async fn one_port(server: SocketAddr) -> Relay {
+    Relay::start(server, Faults { seed: 0, lost: 0, late: 0, repeated: 0, spared: 0 }).await.unwrap()
+}
+
+/// The peer's session ends.
+fn hear_the_end(peer: &mut Peer) {
+    let deadline = Instant::now() + DEADLINE;
+    while peer.receive().is_ok() {
+        assert!(Instant::now() < deadline, "the peer's session did not end");
+        sleep(Duration::from_millis(1));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -203,11 +248,7 @@ async fn closing_delivers_what_is_queued_and_ends_the_session_of_the_peer() {
         for message in applications() {
             assert!(hear(&mut peer) == message);
         }
-        let deadline = Instant::now() + DEADLINE;
-        while peer.receive().is_ok() {
-            assert!(Instant::now() < deadline, "the peer's session did not end");
-            sleep(Duration::from_millis(1));
-        }
+        hear_the_end(&mut peer);
     }));
     let mut session = within(accept(&listener)).await;
     for message in applications() {
@@ -235,5 +276,112 @@ async fn nothing_is_lost_over_a_path_that_loses_reorders_and_repeats() {
         .await;
         let tally = relay.tally();
         assert!(tally.lost > 10 && tally.late > 10 && tally.repeated > 2, "{tally:?}");
+    }
+}
+
+/// One message there and back. It fails while no server has the port: the peer passes on what ICMP says.
+fn echo(server: SocketAddr) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let mut peer = Peer::connect(server, false)?;
+    let message = Application::new(ORDINARY, 100);
+    peer.send(message.opcode, &message.body)?;
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        if let Some(heard) = peer.receive()? {
+            assert_eq!((heard.opcode, heard.body), (message.opcode, message.body));
+            return Ok(());
+        }
+        assert!(Instant::now() < deadline, "the peer heard nothing in {DEADLINE:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_closes_comes_back_at_once_on_its_port() {
+    let listener = SoeListener::bind("127.0.0.1:0", config(PASSES[1], 2)).await.unwrap();
+    let relay = one_port(listener.local_addr()).await;
+    let (_server, mut endings, _) = serve_many(listener);
+    for _ in 0..5 {
+        let address = relay.address();
+        peer_does(move || {
+            let mut peer = Peer::connect(address, false).unwrap();
+            say_and_hear(&mut peer, &applications());
+            peer.close().unwrap();
+        })
+        .await;
+        let closed = within(endings.recv()).await.unwrap();
+        assert_eq!((closed.reason, closed.origin), (DisconnectReason::None, Origin::Peer));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_crashes_comes_back_on_its_port() {
+    let listener = SoeListener::bind("127.0.0.1:0", config(PASSES[1], 2)).await.unwrap();
+    let relay = one_port(listener.local_addr()).await;
+    let (_server, mut endings, _) = serve_many(listener);
+    let address = relay.address();
+    peer_does(move || {
+        let mut peer = Peer::connect(address, false).unwrap();
+        say_and_hear(&mut peer, &applications());
+        // Its end would say farewell.
+        std::mem::forget(peer);
+        let mut peer = Peer::connect(address, false).unwrap();
+        say_and_hear(&mut peer, &applications());
+    })
+    .await;
+    let first = within(endings.recv()).await.unwrap();
+    assert_eq!(first.reason, DisconnectReason::NewConnectionAttempt);
+    let second = within(endings.recv()).await.unwrap();
+    assert_eq!((second.reason, second.origin), (DisconnectReason::None, Origin::Peer));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_is_refused_comes_back_on_its_port() {
+    let listener = SoeListener::bind("127.0.0.1:0", config(PASSES[1], 2)).await.unwrap();
+    let relay = one_port(listener.local_addr()).await;
+    let address = relay.address();
+    let peer = tokio::spawn(peer_does(move || {
+        let mut peer = Peer::connect(address, false).unwrap();
+        peer.send(ORDINARY, b"let me in").unwrap();
+        hear_the_end(&mut peer);
+        let mut peer = Peer::connect(address, false).unwrap();
+        say_and_hear(&mut peer, &applications());
+    }));
+    within(listener.accept()).await.expect("the listener runs").refuse(DisconnectReason::ConnectionRefused);
+    let (_server, mut endings, _) = serve_many(listener);
+    peer.await.unwrap();
+    assert_eq!(within(endings.recv()).await.unwrap().origin, Origin::Peer);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_are_back_after_the_server_has_restarted() {
+    const CLIENTS: usize = 50;
+    let listener = SoeListener::bind("127.0.0.1:0", config(PASSES[1], 2)).await.unwrap();
+    let address = listener.local_addr();
+    let (server, _endings, stop) = serve_many(listener);
+    let (tell, mut joined) = mpsc::unbounded_channel();
+    let clients: Vec<_> = (0..CLIENTS)
+        .map(|_| {
+            let tell = tell.clone();
+            tokio::spawn(peer_does(move || {
+                let mut peer = Peer::connect(address, false).unwrap();
+                say_and_hear(&mut peer, &[Application::new(ORDINARY, 100)]);
+                tell.send(()).unwrap();
+                hear_the_end(&mut peer);
+                let deadline = Instant::now() + DEADLINE;
+                while echo(address).is_err() {
+                    assert!(Instant::now() < deadline, "not back in {DEADLINE:?}");
+                    sleep(Duration::from_millis(20));
+                }
+            }))
+        })
+        .collect();
+    for _ in 0..CLIENTS {
+        within(joined.recv()).await.unwrap();
+    }
+    stop.notify_one();
+    let report = within(server).await.unwrap().shutdown(Duration::from_secs(5)).await;
+    assert_eq!(report.sessions.len(), CLIENTS);
+    let _again = serve_many(SoeListener::bind(address, config(PASSES[1], 2)).await.unwrap());
+    for client in clients {
+        client.await.unwrap();
     }
 }

@@ -209,7 +209,7 @@ impl Network {
         self.shared.wires().nat.outside(socket)
     }
 
-    /// Takes the socket bound to `address` off the network. Its owner is not told and hears nothing any more.
+    /// Takes the socket bound to `address` off the network. Its owner is not told, hears nothing any more, and is not heard.
     pub fn unplug(&self, address: SocketAddr) {
         self.shared.wires().inboxes.remove(&address);
     }
@@ -259,7 +259,7 @@ impl Network {
         self.shared.wires().trace.finish()
     }
 
-    /// Binds a socket, in place of the one that is there.
+    /// Binds a socket, in place of the one that is there, which is off the network as after [`Network::unplug`].
     pub fn socket(&self, address: SocketAddr) -> Box<dyn AsyncUdp> {
         Box::new(SimulatedSocket::bind(Arc::clone(&self.shared), address))
     }

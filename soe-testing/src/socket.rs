@@ -141,8 +141,11 @@ impl AsyncUdp for SimulatedSocket {
         if let Some(error) = wires.inbox(self.plug.address, self.plug.id).and_then(|inbox| inbox.errors.pop_front()) {
             return Err(error.into());
         }
-        for datagram in outgoing.segments() {
-            wires.send(self.plug.address, outgoing.to, datagram);
+        // What a socket sends that is off the network goes nowhere, or a server that has "crashed" would go on talking.
+        if wires.inbox(self.plug.address, self.plug.id).is_some() {
+            for datagram in outgoing.segments() {
+                wires.send(self.plug.address, outgoing.to, datagram);
+            }
         }
         Ok(1)
     }
@@ -157,7 +160,8 @@ impl AsyncUdp for SimulatedSocket {
 
     fn secrets_seed(&self) -> Option<u64> {
         let address = u64::from(self.plug.address.port()) << 32 | hash_of(self.plug.address);
-        Some(self.plug.network.seed ^ address)
+        // The next socket at the same address has secrets of its own, as the next process has.
+        Some(self.plug.network.seed ^ address ^ self.plug.id << 48)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {

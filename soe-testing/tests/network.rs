@@ -177,6 +177,19 @@ async fn icmp_reports_and_resets_reach_the_socket_that_they_are_about() {
     assert_ne!(closed.reason, DisconnectReason::Timeout, "the report says it earlier");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_socket_that_is_off_the_network_is_not_heard() {
+    let network = Network::new(1);
+    let listener = network.listener(config()).expect("bound");
+    let (client, server) = tokio::join!(network.client(config()), listener.accept());
+    let (client, server) = (client.expect("answered"), server.expect("served").accept());
+    network.unplug(Network::SERVER);
+    // Its end says farewell, to nobody.
+    drop(server);
+    let heard = tokio::time::timeout(Duration::from_secs(10), client.closed()).await;
+    assert!(heard.is_err(), "{heard:?}");
+}
+
 #[test]
 fn the_same_seed_makes_the_same_run() {
     let traces = std::cell::RefCell::new(Vec::new());
