@@ -1,7 +1,8 @@
 //! The protocol whole, in virtual time, over a bad network, through the public API of soe-core.
 //!
 //! Everything follows from one seed: a failing one is printed with the command that replays it (`SOE_SIM_SEED`). A long run:
-//! `SOE_SIM_SEEDS=1000000 cargo test --release --test sim -- --nocapture`.
+//! `SOE_SIM_SEEDS=1000000 cargo test --release --test sim -- --nocapture`. `SOE_SIM_BASE` is the first seed: another run tries
+//! other seeds.
 
 mod app;
 mod endpoint;
@@ -15,7 +16,7 @@ mod traps;
 mod world;
 
 use runner::{Outcome, assert_reproducible, sweep};
-use scenarios::{crowd, dialects, long, loss, moves, random};
+use scenarios::{crowd, dialects, long, loss, moves, play, random};
 
 /// A test that runs a scenario under so many seeds, and asserts of all of them together that it was put to the test.
 macro_rules! scenarios {
@@ -56,6 +57,9 @@ scenarios! {
     hundreds_of_sessions_share_a_server: 10 of crowd::hundreds, |total| total.network.lost > 1_000;
     two_hundred_players_behind_one_address_join_within_two_seconds: 20 of crowd::cafe, |total| total.network.lost > 100;
     a_zone_of_two_megabytes_loads_under_the_defaults: 40 of crowd::zone_in, |total| total.network.queue_full > 0;
+    a_zone_loads_after_play_as_it_does_at_once: 80 of play::zone_after_play, |total| total.messages > 50_000;
+    a_map_arrives_beside_movement_after_a_blackout: 16 of play::map_beside_movement, |total| total.network.blacked_out > 100;
+    a_far_link_that_loses_three_of_ten_fills_a_wide_window: 4 of play::far_and_wide, |total| total.network.lost > 4_000;
     a_client_that_hangs_disturbs_nobody: 100 of crowd::hanging, |total| total.messages > 10_000;
     a_sequence_wraps_ten_times: 1 of long::ten_rounds, |total| total.messages > 10 << 16;
     sessions_of_every_preset_work_at_no_loss_and_at_five_percent: 100 of dialects::presets,

@@ -31,6 +31,8 @@ pub(crate) struct Faults {
     pub(crate) latency: Duration,
     /// Up to this much more, drawn anew for each datagram.
     pub(crate) jitter: Duration,
+    /// None overtakes another: what is late holds up those behind it.
+    pub(crate) in_order: bool,
     pub(crate) loss: f64,
     pub(crate) burst: Option<Burst>,
     /// The share that is held back, and for how long at most.
@@ -181,6 +183,9 @@ impl Link {
             self.counts.held_back += 1;
             at += part_of(self.faults.reorder_by, &mut self.rng);
         }
+        if self.faults.in_order {
+            at = at.max(self.latest_arrival);
+        }
         match self.faults.hold {
             Some(hold) => {
                 let since = (at - self.epoch).as_nanos();
@@ -252,6 +257,15 @@ mod tests {
         let (arrivals, counts) = carried(Faults { bottleneck, ..Faults::default() }, 1_000);
         assert!(counts.queue_full > 400 && counts.queued > 400, "{counts:?}");
         assert!(arrivals.is_sorted_by_key(|(at, _)| *at));
+    }
+
+    #[test]
+    fn jitter_that_keeps_the_order_overtakes_nothing() {
+        let jitter = Duration::from_millis(40);
+        let (arrivals, counts) = carried(Faults { jitter, ..Faults::delay(1) }, 1_000);
+        assert!(!arrivals.is_sorted_by_key(|(at, _)| *at) && counts.overtaking > 100);
+        let (arrivals, counts) = carried(Faults { jitter, in_order: true, ..Faults::delay(1) }, 1_000);
+        assert!(arrivals.is_sorted_by_key(|(at, _)| *at) && counts.overtaking == 0);
     }
 
     #[test]

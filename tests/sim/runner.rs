@@ -82,15 +82,18 @@ fn number(variable: &str) -> Option<u64> {
 }
 
 /// Runs a scenario under `seeds` seeds of `all` in an ordinary run, or under the same share of `SOE_SIM_SEEDS`, or under
-/// `SOE_SIM_SEED` alone. `name` is the name of the test. Fails if any seed does, and says how to run it again.
+/// `SOE_SIM_SEED` alone. `SOE_SIM_BASE` is the first seed, 0 by default. `name` is the name of the test. Fails if any seed does,
+/// and says how to run it again.
 ///
-/// `None` when one seed was replayed: there is nothing to sum up.
+/// `None` when one seed was replayed or there were fewer than in an ordinary run: then the sum says nothing.
 pub(crate) fn sweep(name: &str, seeds: u64, all: u64, scenario: impl Fn(u64) -> Outcome + Sync) -> Option<Outcome> {
     if let Some(seed) = number("SOE_SIM_SEED") {
         println!("{name}, seed {seed}: {:?}", scenario(seed));
         return None;
     }
+    let ordinary = seeds;
     let seeds = number("SOE_SIM_SEEDS").map_or(seeds, |wanted| (wanted * seeds).div_ceil(all));
+    let base = number("SOE_SIM_BASE").unwrap_or(0);
     let threads = thread::available_parallelism().map_or(1, usize::from);
     let (next, total, failed) = (AtomicU64::new(0), Mutex::new(Outcome::default()), Mutex::new(Vec::new()));
     let begin = Instant::now();
@@ -98,8 +101,9 @@ pub(crate) fn sweep(name: &str, seeds: u64, all: u64, scenario: impl Fn(u64) -> 
         for _ in 0..threads {
             scope.spawn(|| {
                 loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= seeds || failed.lock().unwrap().len() >= 10 {
+                    let nth = next.fetch_add(1, Ordering::Relaxed);
+                    let seed = base.wrapping_add(nth);
+                    if nth >= seeds || failed.lock().unwrap().len() >= 10 {
                         break;
                     }
                     match catch_unwind(AssertUnwindSafe(|| scenario(seed))) {
@@ -119,7 +123,7 @@ pub(crate) fn sweep(name: &str, seeds: u64, all: u64, scenario: impl Fn(u64) -> 
     let total = total.into_inner().unwrap();
     let rate = seeds as f64 / begin.elapsed().as_secs_f64();
     println!("{name}: {seeds} seeds, {rate:.0} a second, {total:?}");
-    Some(total)
+    (seeds >= ordinary).then_some(total)
 }
 
 /// Runs a scenario twice under a few seeds: each must put the same bytes on the wire at the same times.

@@ -1,8 +1,13 @@
 //! How many bytes may be under way: a window that follows delay and delivery rate.
 //!
 //! Games lose packets on radio links that have bandwidth to spare; a controller that takes every loss for congestion starves
-//! them. Here a loss alone changes nothing. The window shrinks when the round trip shows a queue, when packets are lost and
-//! more sending brought no more delivery, when most of a round is lost, or when nothing at all comes back.
+//! them. Here a loss alone changes nothing. The window shrinks when it is used and the round trip shows a queue, when it is
+//! used, packets are lost and more sending brought no more delivery, when most of a round is lost, or when nothing at all comes
+//! back.
+//!
+//! A session that uses little of its window makes no queue. What its round trips show is the link and the peer: jitter, other
+//! traffic, the rhythm in which the peer acknowledges. They do not shrink the window; they tell how much of a later delay
+//! means nothing.
 
 use std::time::{Duration, Instant};
 
@@ -10,8 +15,14 @@ use crate::moment::{Moment, Span};
 
 /// The window of a new session: enough for a burst of ordinary messages, below what a slow link's queue holds.
 const INITIAL_WINDOW: usize = 64 * 512;
-/// The window never falls below this: two probes of full size and an acknowledgement.
+/// The window never falls below this, nor below two full datagrams.
 const MIN_WINDOW: usize = 4 * 512;
+/// Loss in windows of so many full datagrams or less is put down to the link, not to this sender.
+const SMALL_WINDOW: usize = 16;
+/// A round in which less than this share of the window was under way says what the link does by itself: 1/4.
+const LIGHT_USE: usize = 4;
+/// How fast the delay that means nothing is forgotten, per sample taken in light use: 1/64.
+const NOISE_DECAY: u32 = 64;
 /// The window grows by this at least when it grows.
 const MIN_STEP: usize = 256;
 /// The lowest round trip is believed this long, then measured anew.
@@ -29,8 +40,12 @@ const LIGHT_LOSS: usize = 50;
 pub(crate) struct Congestion {
     window: u32,
     limit: u32,
+    /// A full datagram, in bytes.
+    datagram: u16,
     /// Slow start: the window doubles each round.
     starting: bool,
+    /// The share of packets, in percent, that the link loses however little is sent.
+    link_loss: u8,
     round: Round,
     /// The most bytes under way in the round before.
     most: u32,
@@ -38,10 +53,14 @@ pub(crate) struct Congestion {
     ceiling: u32,
     /// Rounds in a row that gave no reason not to grow.
     calm: u8,
-    /// The lowest round trip of late, and when it was seen.
-    base: Option<(Span, Moment)>,
+    /// The lowest round trip of late,
+    base: Option<Span>,
+    /// and when it was seen.
+    base_seen: Option<Moment>,
+    /// How far round trips rise above the lowest in light use, of late.
+    noise: Span,
     /// The best delivery rate seen of late, in bytes per second.
-    best_rate: f64,
+    best_rate: f32,
 }
 
 /// What one round trip has shown.
@@ -63,14 +82,30 @@ impl Congestion {
         Self {
             window: narrow(INITIAL_WINDOW.min(limit)),
             limit: narrow(limit),
+            datagram: 512,
             starting: true,
+            link_loss: 0,
             round: Round::default(),
             most: 0,
             ceiling: u32::MAX,
             calm: 0,
             base: None,
+            base_seen: None,
+            noise: Span::ZERO,
             best_rate: 0.0,
         }
+    }
+
+    /// The handshake has agreed on datagrams of so many bytes.
+    pub(crate) fn set_datagram(&mut self, bytes: u16) {
+        self.datagram = bytes;
+        self.limit = self.limit.max(narrow(self.floor()));
+        self.window = self.window.max(narrow(self.floor()));
+    }
+
+    /// The smallest window: with less than two full datagrams nothing large could leave beside anything else.
+    fn floor(&self) -> usize {
+        MIN_WINDOW.max(2 * usize::from(self.datagram))
     }
 
     /// Bytes that may be under way.
@@ -88,41 +123,62 @@ impl Congestion {
         self.round.most = self.round.most.max(narrow(in_flight));
     }
 
+    /// Something waits that the window has no room for: however little is under way, the window is full.
+    pub(crate) fn blocked(&mut self) {
+        self.round.most = self.round.most.max(self.window);
+    }
+
     /// Whether the window has been made use of: a larger one would be too, as far as anybody can tell. While it doubles each
     /// round, half of it in flight counts as full, since pacing spreads the rest over the round.
     fn is_used(&self) -> bool {
-        let (most, window) = (self.round.most.max(self.most) as usize, self.window());
+        let (most, window) = (self.most_of_late(), self.window());
         if self.starting { most * 2 > window } else { most * 10 > window * 8 }
     }
 
+    /// The most bytes under way in this round and the one before.
+    fn most_of_late(&self) -> usize {
+        self.round.most.max(self.most) as usize
+    }
+
     /// Bytes were acknowledged. `next_datagram` is the number of the next datagram to leave, `newest` the newest known to
-    /// have arrived, `round_trip` the age of the newest packet acknowledged, if it was sent only once.
+    /// have arrived, `ages` those of the newest and the oldest packet acknowledged, of those sent only once.
     pub(crate) fn acknowledged(
         &mut self,
         now: Instant,
         bytes: usize,
         newest: u64,
         next_datagram: u64,
-        round_trip: Option<Duration>,
+        ages: Option<(Duration, Duration)>,
     ) {
         self.round.delivered = self.round.delivered.saturating_add(narrow(bytes));
-        if let Some(sample) = round_trip.map(Span::from) {
-            self.round.lowest = Some(self.round.lowest.map_or(sample, |lowest| lowest.min(sample)));
-            let expired = self.base.is_none_or(|(base, seen)| sample <= base || now > seen.instant() + BASE_LIFETIME);
-            if expired {
-                self.base = Some((sample, now.into()));
-            }
+        if let Some((newest, oldest)) = ages {
+            self.sample(now, newest.into(), oldest.into());
         }
         if self.starting && self.is_used() {
             self.grow(bytes);
         }
         // A burst of acknowledgements makes no round: its rate would be the burst's.
-        let base = self.base.map_or(Duration::ZERO, |(base, _)| base.duration());
+        let base = self.base.map_or(Duration::ZERO, Span::duration);
         let lasted = self.round.started.is_none_or(|started| now.saturating_duration_since(started.instant()) >= base);
         if newest >= self.round.last_datagram && lasted {
             self.end_round(now);
             self.most = self.round.most;
             self.round = Round { started: Some(now.into()), last_datagram: next_datagram, ..Round::default() };
+        }
+    }
+
+    /// A round trip, and how long the oldest packet waited that was acknowledged with it.
+    fn sample(&mut self, now: Instant, newest: Span, oldest: Span) {
+        self.round.lowest = Some(self.round.lowest.map_or(newest, |lowest| lowest.min(newest)));
+        let expired = self.base_seen.is_none_or(|seen| now > seen.instant() + BASE_LIFETIME);
+        let base = self.base.filter(|&base| base < newest && !expired).unwrap_or(newest);
+        if base == newest {
+            (self.base, self.base_seen) = (Some(newest), Some(now.into()));
+        }
+        if self.most_of_late() * LIGHT_USE <= self.window() {
+            let excess = oldest.duration().saturating_sub(base.duration());
+            let noise = self.noise.duration();
+            self.noise = excess.max(noise - noise / NOISE_DECAY).into();
         }
     }
 
@@ -133,36 +189,42 @@ impl Congestion {
 
     /// Nothing came back for several resend timers in a row: whatever was known of the path is out of date.
     pub(crate) fn persistent(&mut self) {
-        self.window = narrow(MIN_WINDOW).min(self.limit);
+        self.window = narrow(self.floor()).min(self.limit);
         self.starting = true;
         self.ceiling = u32::MAX;
         self.best_rate = 0.0;
-        self.base = None;
+        (self.base, self.base_seen) = (None, None);
     }
 
     fn end_round(&mut self, now: Instant) {
-        let Some((base, _)) = self.base else { return };
+        let Some(base) = self.base.map(Span::duration) else { return };
         let Some(started) = self.round.started else { return };
-        let (base, started) = (base.duration(), started.instant());
-        let (window, ceiling) = (self.window(), self.ceiling as usize);
+        let started = started.instant();
+        let (window, ceiling, used) = (self.window(), self.ceiling as usize, self.is_used());
         let (delivered, lost) = (self.round.delivered as usize, self.round.lost as usize);
-        let rate = delivered as f64 / now.saturating_duration_since(started).as_secs_f64().max(1e-6);
+        let rate = delivered as f32 / now.saturating_duration_since(started).as_secs_f32().max(1e-6);
         let grew = rate > self.best_rate * 1.05;
         self.best_rate = rate.max(self.best_rate * 0.97);
         let total = delivered + lost;
+        self.learn_link_loss(lost, total);
+        // Half as much again as the link loses on average is chance.
+        let excess = lost.saturating_sub(total * usize::from(self.link_loss) * 3 / 200);
         let queue = self.round.lowest.map_or(Duration::ZERO, |lowest| lowest.duration().saturating_sub(base));
         let slack = DELAY_SLACK.max(base / 4);
-        let in_pipe = (self.best_rate * base.as_secs_f64() * 1.25) as usize;
-        if lost * HEAVY_LOSS > total {
+        let noise = slack.max(self.noise.duration());
+        // One packet of two says nothing about a window of which they are a small part.
+        let counts = used || excess >= 4 * usize::from(self.datagram);
+        if excess * HEAVY_LOSS > total && counts {
             self.shrink(window * 7 / 10);
-        } else if queue > slack * 2 || (self.is_used() && !grew && lost * LIGHT_LOSS > total) {
-            self.starting = false;
+        } else if used && (queue > noise + slack || (!grew && excess * LIGHT_LOSS > total)) {
             // What has been delivered in a base round trip fits the pipe; less would idle it.
+            let arrives = 1.0 - f32::from(self.link_loss.min(75)) / 100.0;
+            let in_pipe = (self.best_rate * base.as_secs_f32() * 1.25 / arrives) as usize;
             self.shrink((window * 17 / 20).max(in_pipe.min(window)));
-        } else if queue > slack {
+        } else if used && queue > noise {
             self.starting = false;
             self.calm = 0;
-        } else if !self.starting && self.is_used() {
+        } else if used && !self.starting {
             // An eighth at first, then ever faster as long as nothing speaks against it: a link that has become free, or was
             // misjudged, is filled again soon.
             let near = window > ceiling / 5 * 4;
@@ -175,6 +237,18 @@ impl Congestion {
         }
     }
 
+    /// A window of a few datagrams fills no link: what is lost then is the link's own loss. In larger windows it is only found
+    /// to be less.
+    fn learn_link_loss(&mut self, lost: usize, total: usize) {
+        if total == 0 {
+            return;
+        }
+        let (share, before) = (lost * 100 / total, usize::from(self.link_loss));
+        if share < before || self.window() <= SMALL_WINDOW * usize::from(self.datagram) {
+            self.link_loss = ((before * 7 + share + 4) / 8) as u8;
+        }
+    }
+
     fn grow(&mut self, bytes: usize) {
         self.window = self.window.saturating_add(narrow(bytes)).min(self.limit);
     }
@@ -183,7 +257,7 @@ impl Congestion {
         self.starting = false;
         self.calm = 0;
         self.ceiling = self.window;
-        self.window = narrow(window).clamp(narrow(MIN_WINDOW).min(self.limit), self.limit);
+        self.window = narrow(window).clamp(narrow(self.floor()).min(self.limit), self.limit);
     }
 }
 
@@ -214,7 +288,8 @@ mod tests {
                     congestion.lost(512);
                 } else {
                     let number = datagram + packet as u64;
-                    congestion.acknowledged(now, 512, number, datagram + packets as u64, Some(round_trip));
+                    let next = datagram + packets as u64;
+                    congestion.acknowledged(now, 512, number, next, Some((round_trip, round_trip)));
                 }
             }
             datagram += packets as u64;
@@ -240,5 +315,13 @@ mod tests {
         let mut congestion = Congestion::new(1 << 20);
         congestion.persistent();
         assert_eq!(congestion.window(), MIN_WINDOW);
+    }
+
+    #[test]
+    fn two_full_datagrams_always_fit() {
+        let mut congestion = Congestion::new(2048);
+        congestion.set_datagram(8192);
+        congestion.persistent();
+        assert_eq!(congestion.window(), 2 * 8192);
     }
 }

@@ -11,10 +11,10 @@ use super::push_back;
 
 /// A packet is lost once a datagram sent this much later has been acknowledged (RFC 9002, section 6.1.1).
 const REORDERING: u64 = 3;
-/// How many packets are looked through for the resend timer, from the oldest under way on.
-const TIMER_SCAN: usize = 32;
-/// Packets sent again when the resend timer fires: enough to provoke an acknowledgement, too few to congest.
-const PROBES: usize = 2;
+/// Entries of the order of sending that do not count any more and are kept whatever the number of packets.
+const ORDER_SLACK: usize = 32;
+/// How many packets are looked through for one that may ride along, from the newest on.
+const COPY_SCAN: usize = 32;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
@@ -105,6 +105,9 @@ pub(crate) struct Flight {
     /// The sequence of `packets[0]`, which is never `Acked`.
     base: u64,
     packets: VecDeque<Packet>,
+    /// What is under way in the order of sending: the oldest is found, and what has been overtaken, without a search. An entry
+    /// counts while its packet is `Flying` and was last sent in this datagram; the others are left out when met.
+    order: VecDeque<Sent>,
     /// Bytes of the packets that are `Flying`.
     flying: usize,
     /// How many packets are `Lost`.
@@ -115,6 +118,15 @@ pub(crate) struct Flight {
     newest_acked: u64,
     /// A packet that was sent again has been acknowledged: perhaps this datagram has arrived, with it. See [`Doubt`].
     doubt: Option<Doubt>,
+    /// When the resend timer last fired, if nothing has been acknowledged since: it starts anew from there.
+    probed: Option<Instant>,
+}
+
+/// That a packet was sent in a datagram. Both numbers are cut to 32 bits: no two that are under way at once agree in them.
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    sequence: u32,
+    datagram: u32,
 }
 
 impl Flight {
@@ -159,7 +171,40 @@ impl Flight {
 
     pub(crate) fn push(&mut self, packet: Packet) {
         self.flying += packet.size();
+        self.note_sent(self.next(), packet.datagram);
         push_back(&mut self.packets, packet);
+    }
+
+    fn note_sent(&mut self, sequence: u64, datagram: u64) {
+        // Entries that do not count any more may gather behind one that does.
+        if self.order.len() >= 2 * self.packets.len() + ORDER_SLACK {
+            let (base, packets) = (self.base as u32, &self.packets);
+            self.order.retain(|sent| is_under_way(packets, base, *sent));
+        }
+        push_back(&mut self.order, Sent { sequence: sequence as u32, datagram: datagram as u32 });
+    }
+
+    /// The packet under way that was sent first, by its place, after leaving out what is not under way any more.
+    fn oldest(&mut self) -> Option<usize> {
+        while let Some(&sent) = self.order.front() {
+            if is_under_way(&self.packets, self.base as u32, sent) {
+                return Some(sent.sequence.wrapping_sub(self.base as u32) as usize);
+            }
+            self.order.pop_front();
+        }
+        None
+    }
+
+    /// Declares the packet lost that [`oldest`](Self::oldest) has found.
+    fn lose_oldest(&mut self, index: usize, cause: Cause) -> usize {
+        self.order.pop_front();
+        let Some(packet) = self.packets.get_mut(index) else { return 0 };
+        packet.state = State::Lost(cause);
+        let size = packet.size();
+        self.flying -= size;
+        self.lost += 1;
+        self.first_lost = self.first_lost.min(self.base + index as u64);
+        size
     }
 
     /// The packet that is to be sent again next, with its sequence.
@@ -184,12 +229,22 @@ impl Flight {
         self.flying += packet.size();
         self.lost -= 1;
         self.first_lost = sequence + 1;
+        self.note_sent(sequence, datagram);
+    }
+
+    /// The packet that `next_copy` gave has been written once more.
+    pub(crate) fn copied(&mut self, sequence: u64, now: Instant, datagram: u64) {
+        let Some(packet) = self.packets.get_mut((sequence - self.base) as usize) else { return };
+        packet.copies += 1;
+        packet.sent = now;
+        packet.datagram = datagram;
+        self.note_sent(sequence, datagram);
     }
 
     /// The newest packet of at most `largest` bytes that may ride along in this datagram: one that has been sent before, and
     /// not yet copied `copies` times.
     pub(crate) fn next_copy(&mut self, datagram: u64, largest: usize, copies: u8) -> Option<(u64, &mut Packet)> {
-        let index = self.packets.iter().enumerate().rev().take(TIMER_SCAN).find(|(_, packet)| {
+        let index = self.packets.iter().enumerate().rev().take(COPY_SCAN).find(|(_, packet)| {
             packet.state == State::Flying
                 && packet.copies < copies
                 && packet.datagram < datagram
@@ -229,6 +284,7 @@ impl Flight {
             State::Flying => self.flying -= packet.size(),
             State::Lost(_) => self.lost -= 1,
         }
+        self.probed = None;
         acked.packets += 1;
         acked.bytes += packet.size();
         // An acknowledgement that comes sooner after a resend than the link allows is for the first transmission; so is every
@@ -264,26 +320,20 @@ impl Flight {
     /// Declares lost what later datagrams have overtaken: by count, or by time. `loss_delay` is the time threshold. Returns
     /// the bytes newly lost and when the next packet will cross the time threshold.
     pub(crate) fn detect_losses(&mut self, now: Instant, loss_delay: Duration) -> (usize, Option<Instant>) {
-        let (mut bytes, mut next) = (0, self.resolve_doubt(now, loss_delay));
-        for (index, packet) in self.packets.iter_mut().enumerate() {
-            // First transmissions leave in the order of their sequences: nothing behind this one has been overtaken.
-            if packet.transmissions == 1 && packet.copies == 0 && packet.datagram >= self.newest_acked {
+        let next = self.resolve_doubt(now, loss_delay);
+        let mut bytes = 0;
+        while let Some(index) = self.oldest() {
+            let packet = &self.packets[index];
+            if packet.datagram >= self.newest_acked {
                 break;
             }
-            if packet.state != State::Flying || packet.datagram >= self.newest_acked {
-                continue;
-            }
             let deadline = packet.sent + loss_delay;
-            if packet.datagram + REORDERING <= self.newest_acked || deadline <= now {
-                packet.state = State::Lost(Cause::Overtaken);
-                bytes += packet.size();
-                self.lost += 1;
-                self.first_lost = self.first_lost.min(self.base + index as u64);
-            } else {
-                next = Some(next.map_or(deadline, |next: Instant| next.min(deadline)));
+            if packet.datagram + REORDERING > self.newest_acked && deadline > now {
+                // Those behind it have been sent later.
+                return (bytes, Some(next.map_or(deadline, |next| next.min(deadline))));
             }
+            bytes += self.lose_oldest(index, Cause::Overtaken);
         }
-        self.flying -= bytes;
         (bytes, next)
     }
 
@@ -299,11 +349,10 @@ impl Flight {
         None
     }
 
-    /// When the oldest packet under way was sent: the start of the resend timer.
-    pub(crate) fn oldest_sent(&self) -> Option<Instant> {
-        // Before the first there may be any number of lost ones that wait for the congestion window.
-        let flying = self.packets.iter().skip_while(|packet| !packet.is_flying()).take(TIMER_SCAN);
-        flying.filter(|packet| packet.is_flying()).map(|packet| packet.sent).min()
+    /// The start of the resend timer: when the oldest packet under way was sent, or when the timer last fired.
+    pub(crate) fn timer_start(&mut self) -> Option<Instant> {
+        let index = self.oldest()?;
+        Some(self.packets[index].sent).max(self.probed)
     }
 
     /// When the oldest packet not known to have arrived was first sent.
@@ -315,21 +364,20 @@ impl Flight {
         self.newest_acked
     }
 
-    /// The resend timer fired: the oldest packets sent before `deadline` go again. Returns how many.
-    pub(crate) fn probe(&mut self, deadline: Instant) -> usize {
+    /// The resend timer may have fired: up to `most` of the oldest packets go again, if it started at `deadline` or before.
+    /// Returns how many.
+    pub(crate) fn probe(&mut self, now: Instant, deadline: Instant, most: usize) -> usize {
+        if self.timer_start().is_none_or(|start| start > deadline) {
+            return 0;
+        }
+        self.probed = Some(now);
         let mut probes = 0;
-        let oldest = self.packets.iter_mut().enumerate().skip_while(|(_, packet)| !packet.is_flying());
-        for (index, packet) in oldest.take(TIMER_SCAN) {
-            if probes == PROBES {
-                break;
-            }
-            if packet.is_flying() && packet.sent <= deadline {
-                packet.state = State::Lost(Cause::Timeout);
-                self.flying -= packet.size();
-                self.lost += 1;
-                self.first_lost = self.first_lost.min(self.base + index as u64);
-                probes += 1;
-            }
+        while probes < most
+            && let Some(index) = self.oldest()
+            && self.packets[index].sent <= deadline
+        {
+            self.lose_oldest(index, Cause::Timeout);
+            probes += 1;
         }
         probes
     }
@@ -337,14 +385,22 @@ impl Flight {
     /// Memory held, fragments not counted: they are parts of messages, which are.
     pub(crate) fn memory(&self) -> usize {
         let data = self.packets.iter().filter(|packet| packet.head == Head::Data);
-        data.map(|packet| packet.payload.len()).sum::<usize>() + self.packets.capacity() * size_of::<Packet>()
+        let lists = self.packets.capacity() * size_of::<Packet>() + self.order.capacity() * size_of::<Sent>();
+        data.map(|packet| packet.payload.len()).sum::<usize>() + lists
     }
 
     /// The most memory that this takes.
     pub(crate) const fn memory_ceiling(window: usize, packet: usize) -> usize {
-        // A list that has just grown is half empty.
-        window * packet + 2 * window * size_of::<Packet>()
+        // A list that has just grown is half empty. Entries of what was sent again stay until those before them are gone; there
+        // are as many again at most, see `note_sent`.
+        window * packet + 2 * window * size_of::<Packet>() + 2 * (2 * window + ORDER_SLACK) * size_of::<Sent>()
     }
+}
+
+/// Whether an entry of the order of sending counts; `base` is the sequence of the first packet.
+fn is_under_way(packets: &VecDeque<Packet>, base: u32, sent: Sent) -> bool {
+    let packet = packets.get(sent.sequence.wrapping_sub(base) as usize);
+    packet.is_some_and(|packet| packet.is_flying() && packet.datagram as u32 == sent.datagram)
 }
 
 #[cfg(test)]
@@ -370,14 +426,34 @@ mod tests {
     fn the_resend_timer_sees_a_packet_behind_any_number_of_lost_ones() {
         let now = Instant::now();
         let mut flight = Flight::default();
-        let count = 3 * TIMER_SCAN as u64;
+        let count = 100;
         for datagram in 0..count {
             flight.push(packet(now, datagram));
         }
         flight.acknowledge(now, count - 2, None);
         flight.detect_losses(now, Duration::from_secs(1));
-        assert_eq!(flight.oldest_sent(), Some(now));
-        let probes = flight.probe(now);
+        assert_eq!(flight.timer_start(), Some(now));
+        let probes = flight.probe(now, now, 2);
         assert!(probes > 0 && flight.next_lost().is_some());
+    }
+
+    #[test]
+    fn the_order_of_sending_does_not_grow_with_what_is_sent_again() {
+        let (now, later) = (Instant::now(), Duration::from_secs(1));
+        let mut flight = Flight::default();
+        let mut datagram = 0;
+        for _ in 0..10 {
+            flight.push(packet(now, datagram));
+            datagram += 1;
+        }
+        for round in 1..10_000u32 {
+            let now = now + later * round;
+            flight.probe(now, now, 2);
+            while let Some((sequence, _)) = flight.next_lost() {
+                flight.resent(sequence, now, datagram);
+                datagram += 1;
+            }
+            assert!(flight.order.len() <= 2 * 10 + ORDER_SLACK, "{} entries for 10 packets", flight.order.len());
+        }
     }
 }

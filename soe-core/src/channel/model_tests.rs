@@ -117,7 +117,7 @@ impl Model {
                 self.sender.flight().detect_losses(self.now, 5 * MS);
             }
             Op::Probe => {
-                self.sender.flight().probe(self.now);
+                self.sender.flight().probe(self.now, self.now, 2);
             }
             Op::Read { messages } => (0..messages).for_each(|_| self.read()),
             _ => {}
@@ -211,7 +211,7 @@ impl Model {
                 self.arrive_ack(0, false);
             }
             self.sender.flight().detect_losses(self.now, 5 * MS);
-            self.sender.flight().probe(self.now - 5 * MS);
+            self.sender.flight().probe(self.now, self.now - 5 * MS, 2);
             self.check();
         }
         panic!("it never becomes quiet: {:?} {:?}", self.sender, self.receiver);

@@ -214,9 +214,7 @@ impl Sender {
         let channel = self.channel;
         let (sequence, packet) = self.flight.next_copy(slot.datagram, slot.room.min(slot.budget), COPIES)?;
         write_packet(channel, sequence, packet, out);
-        packet.copies += 1;
-        packet.sent = slot.now;
-        packet.datagram = slot.datagram;
+        self.flight.copied(sequence, slot.now, slot.datagram);
         Some(())
     }
 
@@ -357,11 +355,6 @@ impl Sender {
     /// The next sequence to send.
     pub(crate) fn next_sequence(&self) -> u64 {
         self.flight.next()
-    }
-
-    /// When the oldest packet under way was last sent.
-    pub(crate) fn oldest_sent(&self) -> Option<Instant> {
-        self.flight.oldest_sent()
     }
 
     /// Memory held: messages, and the lists of what waits and flies.

@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 #[non_exhaustive]
 pub struct ChannelOptions {
     /// Channels with a lower number go first whenever something leaves; channels with the same take turns. One of which a
-    /// packet has gone unacknowledged for five seconds goes before all others. \[0\]
+    /// packet has gone unacknowledged for five seconds, or that has waited as long for a turn, goes before all others. \[0\]
     pub priority: u8,
     /// At most this many bytes a second leave for the first time, so that bulk leaves the link to others; `None` is no
     /// limit. \[no limit\]

@@ -11,7 +11,7 @@ use crate::{
     channel::{
         acks::Ack,
         flight::Cause,
-        send::{Slot, Written},
+        send::{SendLimits, Slot, Written},
     },
     wire::{self, Acknowledge, AcknowledgeAll, MAX_MULTI_PIECE, OrderedData, OrderedStream},
 };
@@ -22,6 +22,14 @@ const ACK_PIECE: usize = 4 + PIECE_OVERHEAD;
 const MAX_COPY: usize = 200;
 /// The op code of a Multi.
 const MULTI_HEADER: usize = 2;
+
+/// What became of a channel's turn.
+#[derive(Clone, Copy, Debug, Default)]
+struct Filled {
+    wrote: bool,
+    /// Its next packet is larger than what the congestion window has left.
+    blocked: bool,
+}
 
 impl Session {
     /// Puts acknowledgements, reliable packets and unreliable messages into one datagram.
@@ -121,27 +129,52 @@ impl Session {
     /// Writes reliable packets of at most `largest` bytes while there is room.
     fn write_reliable(&mut self, now: Instant, bundle: &mut Bundle<'_>, largest: usize) {
         let limits = self.send_limits();
+        let mut full = false;
         for channel in self.send_order(now) {
-            while self.may_send(channel) {
-                let slot = Slot {
-                    now,
-                    datagram: self.outbox.datagrams,
-                    room: bundle.room().min(largest),
-                    budget: self.budget(),
-                };
-                let Some(reliable) = self.channels[channel.index()].as_deref_mut() else { break };
-                if !reliable.sender.has_work(&limits) {
-                    break;
-                }
-                let before = bundle.len();
-                let Some(written) = bundle.add(|out| reliable.sender.write(slot, &limits, out)) else {
-                    break;
-                };
-                self.paced(channel, bundle.len() - before, written.resend.is_some());
-                self.count(written);
-                self.congestion.sent(self.in_flight());
+            let filled =
+                if full { Filled::default() } else { self.write_channel(now, channel, bundle, largest, &limits) };
+            if filled.blocked {
+                // It waits for the congestion window, not for the next datagram. If others put something under way before it,
+                // it might wait for as long as they have something: it goes first when there is room.
+                full = true;
+                self.congestion.blocked();
+                self.turn = channel.index() as u8;
+            }
+            if let Some(reliable) = self.channels[channel.index()].as_deref_mut() {
+                let waits = !filled.wrote && reliable.sender.has_work(&limits);
+                reliable.waiting_since = waits.then(|| reliable.waiting_since.unwrap_or_else(|| now.into()));
             }
         }
+    }
+
+    /// Writes reliable packets of one channel.
+    fn write_channel(
+        &mut self,
+        now: Instant,
+        channel: ReliableChannel,
+        bundle: &mut Bundle<'_>,
+        largest: usize,
+        limits: &SendLimits,
+    ) -> Filled {
+        let mut filled = Filled::default();
+        while self.may_send(channel) {
+            let slot =
+                Slot { now, datagram: self.outbox.datagrams, room: bundle.room().min(largest), budget: self.budget() };
+            let Some(reliable) = self.channels[channel.index()].as_deref_mut() else { break };
+            if !reliable.sender.has_work(limits) {
+                break;
+            }
+            let before = bundle.len();
+            let Some(written) = bundle.add(|out| reliable.sender.write(slot, limits, out)) else {
+                filled.blocked = slot.budget < slot.room;
+                break;
+            };
+            filled.wrote = true;
+            self.paced(channel, bundle.len() - before, written.resend.is_some());
+            self.count(written);
+            self.congestion.sent(self.in_flight());
+        }
+        filled
     }
 
     /// Lets packets of redundant channels ride along.

@@ -143,6 +143,7 @@ impl Session {
         self.framing = framing;
         self.negotiated = true;
         self.udp_length = udp_length as u16;
+        self.congestion.set_datagram(self.udp_length);
         Ok(())
     }
 

@@ -232,8 +232,7 @@ impl Session {
             self.rtt.sample(now, newest, oldest);
         }
         let newest = reliable.sender.flight().newest_acked();
-        let round_trip = acked.ages.map(|(newest, _)| newest);
-        self.congestion.acknowledged(now, acked.bytes, newest, self.outbox.datagrams, round_trip);
+        self.congestion.acknowledged(now, acked.bytes, newest, self.outbox.datagrams, acked.ages);
         self.outbox.acked = true;
     }
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Session, Timer};
-use crate::{ReliableChannel, channel::pacer::Pacer};
+use crate::{ReliableChannel, channel::pacer::Pacer, moment::Moment};
 
 /// Below this round trip a link is local: what leaves at once arrives at once, and timers are too coarse to pace.
 const LOCAL: Duration = Duration::from_millis(3);
@@ -11,7 +11,7 @@ const LOCAL: Duration = Duration::from_millis(3);
 const GAIN: f64 = 1.25;
 /// and while it doubles each round trip.
 const START_GAIN: f64 = 2.5;
-/// A packet that has not been acknowledged for so long lets its channel go first.
+/// A packet that has not been acknowledged, or a channel that got no turn, for so long lets the channel go first.
 const STARVED: Duration = Duration::from_secs(5);
 /// Datagrams that may leave back to back after a pause.
 const BURST: usize = 16;
@@ -71,16 +71,19 @@ impl Session {
     }
 
     /// The channels in the order in which they may send: by priority, and in turns among equals. A channel of which a packet
-    /// has waited for its acknowledgement too long goes before all others: what it sends again would otherwise wait behind
-    /// new data for as long as there is any, until the session ends for it.
+    /// has waited for its acknowledgement too long, or that has waited for its turn too long, goes before all others: it would
+    /// otherwise wait behind new data for as long as there is any.
     pub(super) fn send_order(&mut self, now: Instant) -> [ReliableChannel; ReliableChannel::COUNT] {
         let turn = usize::from(self.turn);
         self.turn = self.turn.wrapping_add(1);
         let mut order = ReliableChannel::ALL;
         order.rotate_left(turn % ReliableChannel::COUNT);
         order.sort_by_key(|channel| {
-            let oldest = self.channels[channel.index()].as_ref().and_then(|channel| channel.sender.oldest_first_sent());
-            let is_starved = oldest.is_some_and(|sent| now.saturating_duration_since(sent) >= STARVED);
+            let reliable = self.channels[channel.index()].as_ref();
+            let oldest = reliable.and_then(|reliable| reliable.sender.oldest_first_sent());
+            let waiting = reliable.and_then(|reliable| reliable.waiting_since).map(Moment::instant);
+            let is_starved =
+                oldest.into_iter().chain(waiting).any(|since| now.saturating_duration_since(since) >= STARVED);
             (!is_starved, self.config.channels[channel.index()].priority)
         });
         order

@@ -11,6 +11,7 @@ use crate::{
         send::Sender,
         sequence::{folded, widen_acked},
     },
+    moment::Moment,
 };
 
 /// Both directions of a reliable channel, made when something is to travel on it.
@@ -18,6 +19,8 @@ use crate::{
 pub(super) struct Reliable {
     pub(super) sender: Sender,
     pub(super) receiver: Receiver,
+    /// Since when the channel has had something to send and got no turn.
+    pub(super) waiting_since: Option<Moment>,
 }
 
 impl Reliable {
@@ -51,7 +54,8 @@ impl Session {
         let Rested { next, expected } = self.rested[channel.index()];
         self.channels[channel.index()].get_or_insert_with(|| {
             let sender = Sender::starting_at(channel, u64::from(next));
-            Box::new(Reliable { sender, receiver: Receiver::starting_at(channel, u64::from(expected)) })
+            let receiver = Receiver::starting_at(channel, u64::from(expected));
+            Box::new(Reliable { sender, receiver, waiting_since: None })
         })
     }
 

@@ -7,6 +7,10 @@ use crate::{Closed, DisconnectReason, Origin};
 
 /// The resend timer doubles up to this, so that a link that comes back is noticed soon.
 const MAX_RESEND_INTERVAL: Duration = Duration::from_secs(2);
+/// Packets sent again when the resend timer fires: enough to provoke an acknowledgement, too few to congest.
+const PROBES: usize = 2;
+/// How often that number doubles at most.
+const MAX_PROBE_SHIFT: u8 = 2;
 /// Resend timers in a row without any acknowledgement after which the path counts as a new one.
 const PERSISTENT: u8 = 3;
 /// UnknownSender must have come again within this long before the deadline to count as still coming.
@@ -186,10 +190,12 @@ impl Session {
             return;
         }
         let interval = self.resend_interval();
+        // More each time that it fires without an answer: of a long tail all may be lost, and one packet at a time takes long.
+        let most = PROBES << self.backoff.min(MAX_PROBE_SHIFT);
         let mut probes = 0;
         for reliable in self.channels.iter_mut().flatten() {
             if let Some(deadline) = now.checked_sub(interval) {
-                probes += reliable.sender.flight().probe(deadline);
+                probes += reliable.sender.flight().probe(now, deadline, most);
             }
         }
         if probes > 0 {
@@ -218,7 +224,7 @@ impl Session {
             if lost > 0 {
                 self.congestion.lost(lost);
             }
-            let resend = reliable.sender.oldest_sent().map(|sent| sent + interval);
+            let resend = reliable.sender.flight().timer_start().map(|start| start + interval);
             deadline = [deadline, next, resend].into_iter().flatten().min();
         }
         // What was to be probed for may have been acknowledged before it left: then the congestion window holds again.

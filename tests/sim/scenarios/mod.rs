@@ -5,6 +5,7 @@ pub(crate) mod dialects;
 pub(crate) mod long;
 pub(crate) mod loss;
 pub(crate) mod moves;
+pub(crate) mod play;
 pub(crate) mod random;
 
 use std::{net::SocketAddr, time::Duration};

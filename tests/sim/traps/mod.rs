@@ -3,6 +3,7 @@
 
 mod hand;
 mod lengths;
+mod resends;
 
 use std::time::Duration;
 
