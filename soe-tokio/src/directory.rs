@@ -11,7 +11,7 @@ use std::{
 };
 
 use dashmap::{DashMap, Entry};
-use soe_core::{Admission, AdmissionConfig, AdmissionStats, RemapPolicy, RequestInfo, Session};
+use soe_core::{Admission, AdmissionConfig, AdmissionStats, DisconnectReason, RemapPolicy, RequestInfo, Session};
 use tokio::sync::Notify;
 
 use crate::{
@@ -163,14 +163,17 @@ impl Directory {
         }
         let peer = Peer::new(Arc::clone(socket), address.into(), session);
         // Two tasks may connect to one address at once: the entry decides, the lock of no session is taken under it.
-        match self.peers.entry(address) {
-            Entry::Occupied(mut there) if there.get().is_closed_hint() => {
-                there.insert(Arc::clone(&peer));
-            }
+        let previous = match self.peers.entry(address) {
+            Entry::Occupied(mut there) if there.get().is_closed_hint() => Some(there.insert(Arc::clone(&peer))),
             Entry::Occupied(_) => return None,
             Entry::Vacant(free) => {
                 free.insert(Arc::clone(&peer));
+                None
             }
+        };
+        if let Some(previous) = previous {
+            // It may still be saying farewell, which would meet the new session.
+            previous.abort(DisconnectReason::NewConnectionAttempt, false);
         }
         self.live.fetch_add(1, Ordering::Relaxed);
         socket.sessions.fetch_add(1, Ordering::Relaxed);

@@ -3,20 +3,30 @@
 use std::time::Duration;
 
 use soe_core::{DisconnectReason, Origin, SessionConfig};
-use soe_testing::Network;
+use soe_protocol::DisconnectReason as PeerReason;
+use soe_testing::{LinkProfile, Network};
 use soe_tokio::{ConnectError, SoeListener, SoeSession};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
-    common::{PROTOCOL, Scene, payload},
+    common::{Heard, PROTOCOL, Scene, payload},
     virtual_time::{Foreign, SERVER, client, network, ours_joins_theirs, talk, theirs_joins_ours},
 };
 
 /// How soon a client that has crashed is back, its own time-out of 30 s for a request that got no answer included.
 const BACK: Duration = Duration::from_secs(60);
 
-fn server() -> (Network, Scene, SoeListener) {
-    let (net, scene) = (network(), Scene::plain());
+/// How long a datagram is under way: what the last session has sent meets the next one, or not.
+const DELAYS: [Duration; 3] = [Duration::ZERO, Duration::from_millis(5), Duration::from_millis(40)];
+
+fn path(delay: Duration) -> Network {
+    let net = network();
+    net.link(LinkProfile::lossless().delay(delay));
+    net
+}
+
+fn server(delay: Duration) -> (Network, Scene, SoeListener) {
+    let (net, scene) = (path(delay), Scene::plain());
     let listener = net.listener(scene.ours.clone()).unwrap();
     (net, scene, listener)
 }
@@ -30,9 +40,43 @@ async fn nothing_of_the_last_session_disturbs(ours: &mut SoeSession, theirs: &mu
 }
 
 #[tokio::test(start_paused = true)]
+async fn their_client_closes_and_comes_back_at_once() {
+    for delay in DELAYS {
+        let (net, scene, listener) = server(delay);
+        let mut theirs = Foreign::new(&net, client(0), &scene);
+        for _ in 0..3 {
+            let mut ours = theirs_joins_ours(&mut theirs, &listener).await;
+            talk(&mut ours, &mut theirs).await;
+            theirs.close(PeerReason::Application);
+            assert_eq!(theirs.hear().await, Heard::Closed(PeerReason::Application));
+            // What we sent before we heard of it is still under way, and would end its next session.
+            sleep(2 * delay).await;
+        }
+        let mut ours = theirs_joins_ours(&mut theirs, &listener).await;
+        nothing_of_the_last_session_disturbs(&mut ours, &mut theirs).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn their_client_comes_back_at_once_when_our_server_has_closed_its_session() {
+    for delay in DELAYS {
+        let (net, scene, listener) = server(delay);
+        let mut theirs = Foreign::new(&net, client(0), &scene);
+        for _ in 0..3 {
+            let mut ours = theirs_joins_ours(&mut theirs, &listener).await;
+            talk(&mut ours, &mut theirs).await;
+            ours.close(DisconnectReason::Application).await.expect("the runtime goes on");
+            assert_eq!(theirs.hear().await, Heard::Closed(PeerReason::Application));
+        }
+        let mut ours = theirs_joins_ours(&mut theirs, &listener).await;
+        nothing_of_the_last_session_disturbs(&mut ours, &mut theirs).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn their_client_crashes_and_comes_back_on_its_port() {
     for is_busy in [false, true] {
-        let (net, scene, listener) = server();
+        let (net, scene, listener) = server(Duration::ZERO);
         let mut theirs = Foreign::new(&net, client(0), &scene);
         let mut last = theirs_joins_ours(&mut theirs, &listener).await;
         drop(theirs);
@@ -66,6 +110,63 @@ async fn their_client_crashes_and_comes_back_on_its_port() {
         );
         assert!(theirs.is_echoed(&data).await, "the session goes on");
         echo.abort();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn their_client_is_refused_and_comes_back_on_its_port() {
+    for delay in DELAYS {
+        let (net, scene, listener) = server(delay);
+        let mut other = Scene::plain();
+        other.theirs.application_protocol = "AnotherGame".to_owned();
+        let mut theirs = Foreign::new(&net, client(0), &other);
+        theirs.connect();
+        assert_eq!(theirs.hear().await, Heard::Opened);
+        assert_eq!(theirs.hear().await, Heard::Closed(PeerReason::ProtocolMismatch));
+        drop(theirs);
+        let mut theirs = Foreign::new(&net, client(0), &scene);
+        theirs.connect();
+        assert_eq!(theirs.hear().await, Heard::Opened);
+        theirs.say(&payload(10, 1));
+        listener.accept().await.expect("the listener runs").refuse(DisconnectReason::ConnectionRefused);
+        assert_eq!(theirs.hear().await, Heard::Closed(PeerReason::ConnectionRefused));
+        let mut ours = theirs_joins_ours(&mut theirs, &listener).await;
+        nothing_of_the_last_session_disturbs(&mut ours, &mut theirs).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn our_client_closes_and_comes_back_at_once() {
+    for delay in DELAYS {
+        let (net, scene) = (path(delay), Scene::plain());
+        let mut theirs = Foreign::new(&net, SERVER, &scene);
+        let connector = net.connector(client(0)).unwrap();
+        for _ in 0..3 {
+            let mut ours = ours_joins_theirs(&connector, &mut theirs, &scene.ours).await.unwrap();
+            talk(&mut ours, &mut theirs).await;
+            ours.close(DisconnectReason::Application).await.expect("the runtime goes on");
+            assert_eq!(theirs.hear().await, Heard::Closed(PeerReason::Application));
+        }
+        let mut ours = ours_joins_theirs(&connector, &mut theirs, &scene.ours).await.unwrap();
+        nothing_of_the_last_session_disturbs(&mut ours, &mut theirs).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn our_client_comes_back_at_once_when_their_server_has_closed_its_session() {
+    for delay in DELAYS {
+        let (net, scene) = (path(delay), Scene::plain());
+        let mut theirs = Foreign::new(&net, SERVER, &scene);
+        let connector = net.connector(client(0)).unwrap();
+        for _ in 0..3 {
+            let mut ours = ours_joins_theirs(&connector, &mut theirs, &scene.ours).await.unwrap();
+            talk(&mut ours, &mut theirs).await;
+            theirs.close(PeerReason::Application);
+            let closed = ours.closed().await.expect("the runtime goes on");
+            assert_eq!((closed.reason, closed.origin), (DisconnectReason::Application, Origin::Peer));
+        }
+        let mut ours = ours_joins_theirs(&connector, &mut theirs, &scene.ours).await.unwrap();
+        nothing_of_the_last_session_disturbs(&mut ours, &mut theirs).await;
     }
 }
 

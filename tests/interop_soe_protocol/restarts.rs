@@ -151,6 +151,15 @@ async fn speak(clients: &mut [SoeSession]) {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn our_clients_are_told_that_their_server_shuts_down() {
+    for pause in [Duration::from_millis(200), Duration::from_secs(3600)] {
+        for closed in restart_theirs(pause, Foreign::leave, Duration::from_secs(1)).await {
+            assert_eq!((closed.reason, closed.origin), (DisconnectReason::Application, Origin::Peer));
+        }
+    }
+}
+
 /// The new server says nothing to those whom it does not know: silence is all that there is to notice.
 #[tokio::test(start_paused = true)]
 async fn our_clients_notice_that_their_server_has_crashed_and_started_again() {

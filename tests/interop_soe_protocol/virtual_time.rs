@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use soe_core::{Message, SessionConfig};
-use soe_protocol::{Channel as PeerChannel, SocketEvent, SoeMultiplexer};
+use soe_protocol::{Channel as PeerChannel, DisconnectReason as PeerReason, SocketEvent, SoeMultiplexer};
 use soe_testing::{Network, RawPeer};
 use soe_tokio::{ConnectError, SoeConnector, SoeListener, SoeSession};
 use tokio::{
@@ -38,6 +38,8 @@ type Core = SoeMultiplexer<SocketAddr>;
 /// An endpoint of the peer, at work. Dropped, it vanishes without a word.
 #[derive(Debug)]
 pub(crate) struct Foreign {
+    network: Network,
+    address: SocketAddr,
     core: Arc<Mutex<Core>>,
     wake: Arc<Notify>,
     events: mpsc::UnboundedReceiver<SocketEvent<SocketAddr>>,
@@ -92,7 +94,7 @@ impl Foreign {
         let core = Arc::new(Mutex::new(SoeMultiplexer::new(scene.peer_config())));
         let wake = Arc::new(Notify::new());
         let task = tokio::spawn(run(network.raw(address), Arc::clone(&core), Arc::clone(&wake), tell));
-        Self { core, wake, events, task, remote: SERVER }
+        Self { network: network.clone(), address, core, wake, events, task, remote: SERVER }
     }
 
     fn act<T>(&self, act: impl FnOnce(&mut Core) -> T) -> T {
@@ -114,6 +116,16 @@ impl Foreign {
     /// False if the session has ended, which [`Foreign::hear`] has yet to tell.
     fn is_said(&self, data: &Bytes) -> bool {
         self.act(|core| core.enqueue_data(&self.remote, data))
+    }
+
+    pub(crate) fn close(&self, reason: PeerReason) {
+        self.act(|core| core.terminate(&self.remote, reason, now()));
+    }
+
+    /// Tells everybody, and leaves: what its drivers do when they are dropped.
+    pub(crate) fn leave(self) {
+        let farewells = self.core.lock().unwrap().terminate_all(PeerReason::Application, now());
+        farewells.into_iter().for_each(|(to, datagram)| self.network.forge(self.address, to, datagram));
     }
 
     pub(crate) async fn hear(&mut self) -> Heard {

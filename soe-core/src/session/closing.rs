@@ -52,8 +52,13 @@ impl Session {
         }
     }
 
-    /// Ends the session at once. What is queued is dropped; the peer is told with this reason if `tell_peer` says so.
+    /// Ends the session at once. What is queued is dropped; the peer is told with this reason if `tell_peer` says so. A session
+    /// that has ended already keeps its reason; without `tell_peer` it stops repeating its Disconnect, which must be done when
+    /// another session takes its address.
     pub fn abort(&mut self, now: Instant, reason: DisconnectReason, tell_peer: bool) {
+        if !tell_peer {
+            self.fall_silent();
+        }
         self.end(now, Closed::new(Origin::Local, reason), tell_peer);
     }
 
@@ -148,6 +153,14 @@ impl Session {
         self.timers.stop_all();
         self.timers.set(Timer::Close, if tell { (now + FAREWELL_INTERVAL).min(forget_at) } else { forget_at });
         self.push_event(Event::Closed(closed));
+    }
+
+    /// A session that has ended says no more: its peer has gone on to another one at the same address. Some peers end that one
+    /// for a datagram with the CRC of the last.
+    pub(super) fn fall_silent(&mut self) {
+        if let State::Closed(ending) = &mut self.state {
+            (ending.tell, ending.farewell_due, ending.repetitions) = (false, false, 0);
+        }
     }
 
     /// The peer has sent something to a session that has ended: it may not have been told.

@@ -86,6 +86,11 @@ impl Session {
     }
 
     pub(super) fn acks_due(&self, now: Instant) -> bool {
+        // What a session that has ended still owes goes along with its farewell, or not at all: by itself it may meet the next
+        // session at this address.
+        if self.closed().is_some() && !self.farewell_due() {
+            return false;
+        }
         let mut receivers = self.channels.iter().flatten().map(|reliable| &reliable.receiver);
         if self.outbox.acks_due { self.owes_acks() } else { receivers.any(|receiver| receiver.acks_owed().is_due(now)) }
     }

@@ -77,6 +77,11 @@ impl Session {
                 } else if self.role == Role::Client {
                     self.stats.rare().ignored += 1;
                 } else if request.session_id != self.session_id || matches!(self.state, State::Closed(_)) {
+                    // A client that asks for another session needs no farewell of this one. A repetition of the request that
+                    // opened this one proves nothing of the kind.
+                    if request.session_id != self.session_id {
+                        self.fall_silent();
+                    }
                     return Verdict::Stranger(datagram);
                 } else {
                     self.answer_again(now);

@@ -94,8 +94,8 @@ impl Session {
 
     /// Sets the timers by what has left.
     fn settle(&mut self, now: Instant) {
-        self.set_ack_timer();
         if !matches!(self.state, State::Closed(_)) {
+            self.set_ack_timer();
             self.detect_losses(now);
             self.set_pace_timer();
             self.finish_closing(now);
