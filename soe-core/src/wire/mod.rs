@@ -15,6 +15,7 @@ mod net_status;
 pub mod opcode;
 mod reader;
 mod reliable;
+pub mod schema;
 
 use thiserror::Error;
 

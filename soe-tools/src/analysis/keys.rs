@@ -1,0 +1,283 @@
+//! Keys and seeds that are not on the wire: from options, or from the secrets of a capture.
+
+use std::fmt;
+use std::str::FromStr;
+
+use bytes::{Bytes, BytesMut};
+use soe_core::cipher::{EverQuest2Hook, MessageHook, Rc4};
+use soe_core::wire::unescape;
+use thiserror::Error;
+
+use super::Direction;
+
+/// Lines that are kept; who needs more decodes in parts.
+const MAX_LINES: usize = 100_000;
+/// The most that a message may expand to, in bytes.
+const MAX_MESSAGE: usize = 16 << 20;
+
+/// The cipher of a [`Key`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CipherKind {
+    /// RC4 with one key stream for all channels of the direction.
+    Rc4,
+    /// EverQuest II: RC4 over a flag and a running deflate stream.
+    EverQuest2,
+    /// None from here on.
+    Off,
+}
+
+/// A key, and from which message on it applies.
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Key {
+    /// The session; `None`: every one.
+    pub session_id: Option<u32>,
+    /// The direction; `None`: both.
+    pub direction: Option<Direction>,
+    /// The first reliable message of the direction that it applies to, counted from 0.
+    pub from: u64,
+    /// How it is used.
+    pub cipher: CipherKind,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+}
+
+impl fmt::Debug for Key {
+    /// Leaves the bytes out.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Key").field("session_id", &self.session_id).field("from", &self.from).finish_non_exhaustive()
+    }
+}
+
+impl FromStr for Key {
+    type Err = KeyFormatError;
+
+    /// Reads `[DIRECTION:][CIPHER:]HEX[@MESSAGE]`, such as `to-server:rc4:0a0b0c@3`.
+    fn from_str(text: &str) -> Result<Self, KeyFormatError> {
+        let (rest, from) = match text.split_once('@') {
+            Some((rest, from)) => (rest, from.parse().map_err(|_| KeyFormatError)?),
+            None => (text, 0),
+        };
+        let mut key = Self { session_id: None, direction: None, from, cipher: CipherKind::Rc4, bytes: Vec::new() };
+        let mut parts = rest.split(':').peekable();
+        if let Some(direction) = parts.peek().and_then(|part| direction(part)) {
+            (key.direction, _) = (Some(direction), parts.next());
+        }
+        if let Some(cipher) = parts.peek().and_then(|part| cipher(part)) {
+            (key.cipher, _) = (cipher, parts.next());
+        }
+        // Bytes may be set apart by colons too.
+        key.bytes = hex(&parts.collect::<String>()).ok_or(KeyFormatError)?;
+        if key.bytes.is_empty() && key.cipher != CipherKind::Off {
+            return Err(KeyFormatError);
+        }
+        Ok(key)
+    }
+}
+
+/// A key that is not written as keys are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("a key is written [to-server:|to-client:][rc4:|everquest2:|off:]HEX[@MESSAGE]")]
+#[non_exhaustive]
+pub struct KeyFormatError;
+
+/// Everything that is known beside the datagrams.
+#[derive(Debug, Default)]
+pub(super) struct Secrets {
+    keys: Vec<Key>,
+    sessions: Vec<(u32, GivenSession)>,
+}
+
+/// The parameters of a session whose handshake is not in the capture.
+#[derive(Clone, Debug)]
+pub(super) struct GivenSession {
+    pub(super) session_id: u32,
+    pub(super) seed: u32,
+    pub(super) crc_length: u8,
+    pub(super) passes: [u8; 2],
+    pub(super) dialect: String,
+}
+
+impl Secrets {
+    pub(super) fn new(keys: Vec<Key>) -> Self {
+        Self { keys, sessions: Vec::new() }
+    }
+
+    /// Reads the lines of a Decryption Secrets Block. What is no line of ours is skipped.
+    ///
+    /// ```text
+    /// SOE_SESSION <session id> <seed> <crc length> <pass 0> <pass 1> <dialect>
+    /// SOE_KEY <session id> <to-server|to-client> <first message> <rc4|everquest2|off> <key>
+    /// ```
+    pub(super) fn read(&mut self, bytes: &[u8]) {
+        for line in String::from_utf8_lossy(bytes).lines() {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            match words[..] {
+                ["SOE_KEY", id, way, from, kind, ref key @ ..] if self.keys.len() < MAX_LINES => {
+                    self.keys.extend(key_line(id, way, from, kind, key.first().copied().unwrap_or_default()));
+                }
+                ["SOE_SESSION", id, seed, crc, first, second, dialect] if self.sessions.len() < MAX_LINES => {
+                    self.sessions.extend(session_line(id, seed, crc, [first, second], dialect));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// The parameters under which this datagram is valid.
+    pub(super) fn session_for(&self, is_valid: impl Fn(&GivenSession) -> bool) -> Option<&GivenSession> {
+        self.sessions.iter().map(|(_, session)| session).find(|session| is_valid(session))
+    }
+
+    /// The keys of one direction of a session, in the order in which they apply.
+    pub(super) fn keys_of(&self, session_id: Option<u32>, direction: Direction) -> Vec<Key> {
+        let is_meant = |key: &&Key| {
+            key.direction.is_none_or(|meant| meant == direction)
+                && key.session_id.is_none_or(|meant| Some(meant) == session_id)
+        };
+        let mut keys: Vec<Key> = self.keys.iter().filter(is_meant).cloned().collect();
+        keys.sort_by_key(|key| key.from);
+        keys
+    }
+}
+
+fn key_line(id: &str, way: &str, from: &str, kind: &str, key: &str) -> Option<Key> {
+    Some(Key {
+        session_id: Some(u32::from_str_radix(id, 16).ok()?),
+        direction: Some(direction(way)?),
+        from: from.parse().ok()?,
+        cipher: cipher(kind)?,
+        bytes: hex(key)?,
+    })
+}
+
+fn session_line(id: &str, seed: &str, crc: &str, passes: [&str; 2], dialect: &str) -> Option<(u32, GivenSession)> {
+    let session_id = u32::from_str_radix(id, 16).ok()?;
+    let seed = u32::from_str_radix(seed, 16).ok()?;
+    let [first, second] = passes;
+    let passes = [first.parse().ok()?, second.parse().ok()?];
+    let crc_length = crc.parse().ok()?;
+    Some((session_id, GivenSession { session_id, seed, crc_length, passes, dialect: dialect.into() }))
+}
+
+fn direction(word: &str) -> Option<Direction> {
+    [Direction::ToServer, Direction::ToClient].into_iter().find(|direction| direction.name() == word)
+}
+
+fn cipher(word: &str) -> Option<CipherKind> {
+    match word {
+        "rc4" => Some(CipherKind::Rc4),
+        "everquest2" => Some(CipherKind::EverQuest2),
+        "off" => Some(CipherKind::Off),
+        _ => None,
+    }
+}
+
+/// Bytes written in hexadecimal; white space, colons and `0x` are skipped.
+pub(crate) fn hex(text: &str) -> Option<Vec<u8>> {
+    let text = text.trim();
+    let text = text.strip_prefix("0x").unwrap_or(text);
+    let digits: Option<Vec<u8>> = text
+        .chars()
+        .filter(|digit| !digit.is_whitespace() && *digit != ':')
+        .map(|digit| digit.to_digit(16).map(|digit| digit as u8))
+        .collect();
+    let digits = digits?;
+    digits.len().is_multiple_of(2).then(|| digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect())
+}
+
+/// The cipher state of one direction of a session.
+#[derive(Debug, Default)]
+pub(super) struct Decryption {
+    /// Keys to come, the next one last.
+    keys: Vec<Key>,
+    hook: Option<Box<dyn MessageHook>>,
+    direction: Option<Direction>,
+    /// Reliable messages that went through.
+    pub(super) count: u64,
+}
+
+impl Decryption {
+    pub(super) fn new(mut keys: Vec<Key>, direction: Direction) -> Self {
+        keys.reverse();
+        Self { keys, hook: None, direction: Some(direction), count: 0 }
+    }
+
+    /// Takes the escape off the next reliable message and decrypts it where a key applies; says whether one did.
+    pub(super) fn open(&mut self, raw: Bytes) -> Result<(Bytes, bool), String> {
+        let unescaped = raw.slice_ref(unescape(&raw));
+        let mut refused = None;
+        while let Some(key) = self.keys.pop_if(|key| key.from <= self.count) {
+            match hook(&key, self.direction) {
+                Ok(hook) => self.hook = hook,
+                Err(reason) => refused = Some(reason),
+            }
+        }
+        self.count += 1;
+        if let Some(reason) = refused {
+            return Err(reason);
+        }
+        let Some(hook) = &mut self.hook else { return Ok((unescaped, false)) };
+        // A copy: the message shares its datagram's buffer with others.
+        match hook.open(BytesMut::from(&unescaped[..]).freeze(), MAX_MESSAGE) {
+            Ok(opened) => Ok((opened, true)),
+            Err(error) => {
+                self.hook = None;
+                Err(error.to_string())
+            }
+        }
+    }
+
+    /// Something is missing: the key stream is out of step. True if there was one.
+    pub(super) fn lose(&mut self) -> bool {
+        self.hook.take().is_some()
+    }
+}
+
+fn hook(key: &Key, direction: Option<Direction>) -> Result<Option<Box<dyn MessageHook>>, String> {
+    match key.cipher {
+        CipherKind::Off => Ok(None),
+        CipherKind::Rc4 => {
+            let cipher = Rc4::new(&key.bytes).map_err(|error| error.to_string())?;
+            Ok(Some(Box::new(cipher)))
+        }
+        CipherKind::EverQuest2 => {
+            let key = key.bytes[..].try_into().map_err(|_| "a key of EverQuest II has 8 bytes".to_owned())?;
+            let (to_client, to_server) = EverQuest2Hook::server(key);
+            let hook = if direction == Some(Direction::ToClient) { to_client } else { to_server };
+            Ok(Some(Box::new(hook)))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_says_its_direction_its_cipher_and_where_it_begins() {
+        let key: Key = "to-client:rc4:0a 0B:ff@12".parse().unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!((key.direction, key.from, key.bytes), (Some(Direction::ToClient), 12, vec![10, 11, 255]));
+    }
+
+    #[test]
+    fn what_is_no_key_is_refused() {
+        for text in ["", "xyz", "0a0", "to-client:", "rc4:@3", "0a@x", "to-moon:0a"] {
+            assert_eq!(text.parse::<Key>(), Err(KeyFormatError), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_key_applies_from_its_message_on_and_a_later_one_replaces_it() {
+        let mut secrets = Secrets::default();
+        secrets.read(b"SOE_KEY 0000002a to-server 1 rc4 4b6579\nnonsense\nSOE_KEY 0000002a to-server 2 off\n");
+        let mut decryption = Decryption::new(secrets.keys_of(Some(42), Direction::ToServer), Direction::ToServer);
+        let mut sealed = *b"Plaintext";
+        Rc4::new(b"Key").unwrap().apply(&mut sealed);
+        let mut open = |bytes: &[u8]| decryption.open(Bytes::copy_from_slice(bytes)).unwrap();
+        assert_eq!(open(b"first"), (Bytes::from_static(b"first"), false));
+        assert_eq!(open(&sealed), (Bytes::from_static(b"Plaintext"), true));
+        assert_eq!(open(b"third"), (Bytes::from_static(b"third"), false));
+    }
+}

@@ -1,0 +1,31 @@
+//! The command line.
+
+use clap::{Parser, Subcommand};
+
+use crate::commands::decode;
+
+/// A toolbox for the UDP transport of Sony Online Entertainment's games.
+#[derive(Debug, Parser)]
+#[command(name = "soe", version, about, after_help = EXIT_CODES)]
+#[non_exhaustive]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+#[non_exhaustive]
+pub enum Command {
+    /// Decode datagrams or a capture: a timeline of sessions, packets, messages, and what is wrong.
+    Decode(decode::Decode),
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  failed: a file, a socket or the capture's format
+  2  wrong usage
+  3  nothing found: no session in the capture, no answer from the server
+  4  `soe decode --check` found something wrong";

@@ -1,0 +1,22 @@
+//! The subcommands, one file each: its options, and a function `run` that does the work.
+
+pub mod decode;
+mod follow;
+
+use std::io;
+
+use crate::cli::Command;
+use crate::exit::Exit;
+
+pub use self::follow::{FollowOptions, Followed, follow};
+
+/// Runs one subcommand.
+///
+/// # Errors
+///
+/// Whatever keeps it from doing its work.
+pub fn run(command: Command) -> io::Result<Exit> {
+    match command {
+        Command::Decode(command) => decode::run(&command),
+    }
+}

@@ -1,0 +1,8 @@
+//! Packets and events in words and in JSON.
+
+mod json;
+mod text;
+
+pub(crate) use self::json::{JsonLines, packet_json};
+pub use self::text::Show;
+pub(crate) use self::text::{Timeline, packet_line, put_dump};

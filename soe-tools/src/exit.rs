@@ -1,0 +1,28 @@
+//! How a command ends.
+
+use std::process::ExitCode;
+
+/// The exit codes of `soe`. Code 2 is wrong usage, reported while the command line is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Exit {
+    /// 0: done.
+    Done,
+    /// 1: a file, a socket or a format failed.
+    Failed,
+    /// 3: there was nothing: no session in the capture, no answer from the server.
+    Nothing,
+    /// 4: what was checked is wrong.
+    Wrong,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(match exit {
+            Exit::Done => 0,
+            Exit::Failed => 1,
+            Exit::Nothing => 3,
+            Exit::Wrong => 4,
+        })
+    }
+}

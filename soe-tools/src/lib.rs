@@ -1,0 +1,33 @@
+//! The parts of `soe`, a toolbox for the Sony Online Entertainment (SOE) UDP transport.
+//!
+//! The program `soe` is a thin shell around this library: [`capture`] reads and writes capture files, [`analysis`] follows
+//! sessions through them, [`synthetic`] makes captures of simulated sessions, [`commands`] are the subcommands.
+#![forbid(unsafe_code)]
+#![warn(missing_docs, clippy::exhaustive_enums, clippy::exhaustive_structs, clippy::unwrap_used)]
+
+pub mod analysis;
+pub mod capture;
+mod cli;
+pub mod commands;
+mod describe;
+mod exit;
+mod progress;
+pub mod synthetic;
+
+pub use self::cli::{Cli, Command};
+pub use self::exit::Exit;
+
+use std::io;
+
+/// Runs a command. Errors are written to standard error.
+pub fn run(cli: Cli) -> Exit {
+    match commands::run(cli.command) {
+        Ok(exit) => exit,
+        // Whoever reads our output has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Done,
+        Err(error) => {
+            eprintln!("soe: {error}");
+            Exit::Failed
+        }
+    }
+}
