@@ -105,13 +105,6 @@ impl Directory {
         self.peers.get(&address).map(|entry| Arc::clone(entry.value()))
     }
 
-    /// The only peer there is, if there is exactly one: whom an error without an address must be about.
-    pub(crate) fn only_peer(&self) -> Option<Arc<Peer>> {
-        let mut peers = self.peers.iter();
-        let only = peers.next().map(|entry| Arc::clone(entry.value()));
-        only.filter(|_| peers.next().is_none())
-    }
-
     /// Every peer once, though one that is moving is routed from two addresses.
     pub(crate) fn peers(&self) -> Vec<Arc<Peer>> {
         let mut peers: Vec<_> = self.peers.iter().map(|entry| Arc::clone(entry.value())).collect();

@@ -154,24 +154,37 @@ impl Driver {
         }
         // What has arrived goes first: it may be answered in the same flush.
         self.received.datagrams = spare::take_datagrams();
-        if let Poll::Ready(received) = self.socket.poll_recv(cx, &mut self.received) {
+        if let Poll::Ready(received) = self.poll_recv(cx) {
             return Poll::Ready(Wake::Received(received));
         }
         spare::give_datagrams(std::mem::take(&mut self.received.datagrams));
         work.map(|_| Wake::Service)
     }
 
+    /// Receives past errors about datagrams that were sent earlier: when many peers vanish at once the socket reports each of
+    /// them, and what has arrived from others waits behind.
+    fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        for _ in 1..MAX_OLD_ERRORS {
+            match self.socket.poll_recv(cx, &mut self.received) {
+                Poll::Ready(Err(error)) if crate::udp::is_of_earlier_datagram(&error) => {
+                    self.note_receive_error(&error)
+                }
+                other => return other,
+            }
+        }
+        self.socket.poll_recv(cx, &mut self.received)
+    }
+
+    fn note_receive_error(&mut self, error: &io::Error) {
+        trace!(%error, "receive error");
+        Counters::add(&self.shared.counters.receive_errors, 1);
+        report_unreachable(&self.shared, &mut *self.socket);
+    }
+
     /// An error on receipt is about some datagram that was sent earlier (ICMP), or about the one that came (its size). None
     /// of them stops the socket; a socket that does nothing but fail is left alone for a moment.
     async fn receive_failed(&mut self, error: &io::Error) {
-        trace!(%error, "receive error");
-        Counters::add(&self.shared.counters.receive_errors, 1);
-        if report_unreachable(&self.shared, &mut *self.socket) == 0
-            && crate::udp::is_unreachable(error)
-            && let Some(only) = self.shared.directory.only_peer()
-        {
-            only.unreachable();
-        }
+        self.note_receive_error(error);
         self.failures = self.failures.saturating_add(1);
         if self.failures >= FAILURES_BEFORE_PAUSE {
             sleep(FAILURE_PAUSE).await;
@@ -421,6 +434,8 @@ pub(crate) fn bury(peer: &Arc<Peer>, now: Instant) {
 /// Receive errors in a row after which the socket is left alone for [`FAILURE_PAUSE`].
 const FAILURES_BEFORE_PAUSE: u32 = 64;
 const FAILURE_PAUSE: Duration = Duration::from_millis(10);
+/// Errors about earlier datagrams that are passed over in one look at the socket. Each look counts as one failure.
+const MAX_OLD_ERRORS: u32 = 1024;
 /// Sessions whose timers are seen to between two looks at the socket.
 const MAX_EXPIRED: usize = 256;
 /// ICMP reports taken at once.

@@ -35,13 +35,30 @@ pub(crate) struct Flusher {
     is_blocked: bool,
     /// The first pending entry has failed once.
     retried: bool,
+    /// Errors in a row for the first pending entry.
+    failures: u32,
     max_segments: usize,
 }
+
+/// Errors in a row, of earlier datagrams, that an entry outlasts: a report is taken with each. More come from a socket that
+/// does not work.
+const MAX_OLD_ERRORS: u32 = 4096;
+/// The same for errors that may be about the entry itself, with no report to explain them.
+const FEW_OLD_ERRORS: u32 = 3;
 
 impl Default for Flusher {
     fn default() -> Self {
         let batch = SendBatch::new();
-        Self { batch, number: 1, found: vec![], busy: vec![], is_blocked: false, retried: false, max_segments: 1 }
+        Self {
+            batch,
+            number: 1,
+            found: vec![],
+            busy: vec![],
+            is_blocked: false,
+            retried: false,
+            failures: 0,
+            max_segments: 1,
+        }
     }
 }
 
@@ -139,7 +156,7 @@ impl Flusher {
                 Ok(entries) => {
                     self.count(shared, entries);
                     self.batch.advance(entries.max(1));
-                    self.retried = false;
+                    (self.retried, self.failures) = (false, 0);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.is_blocked = true,
                 Err(error) => self.send_failed(shared, socket, &error),
@@ -158,30 +175,40 @@ impl Flusher {
         true
     }
 
-    /// An error of a send may be an old one of the socket's (an ICMP report that was waiting): once more, then the run cut
-    /// into single datagrams, then on to the next. UDP may lose anything, the sessions send it again.
+    /// An error of a send may be an old one of the socket's, an ICMP report about some other peer: the reports are taken, and
+    /// the entry is tried again. What is about the entry itself is tried once more, then cut into single datagrams, then left
+    /// to the system's choice of a local address, and then given up. UDP may lose anything, the sessions send it again.
     fn send_failed(&mut self, shared: &Shared, socket: &mut dyn AsyncUdp, error: &io::Error) {
         trace!(%error, "send error");
-        report_unreachable(shared, socket);
-        if !std::mem::replace(&mut self.retried, true) || self.batch.split() {
+        let is_explained = report_unreachable(shared, socket) > 0 || crate::udp::is_never_of_this_datagram(error);
+        self.failures += 1;
+        let may_be_old = crate::udp::is_of_earlier_datagram(error);
+        if may_be_old && self.failures < if is_explained { MAX_OLD_ERRORS } else { FEW_OLD_ERRORS } {
             return;
         }
-        // The address that the peer spoke to may be gone, or one that nobody can send from (broadcast).
-        if !crate::udp::is_unreachable(error) && self.batch.unpin() {
-            if let Some(peer) = self.batch.first_peer() {
-                peer.lock().local_ip = None;
+        if !may_be_old {
+            if !std::mem::replace(&mut self.retried, true) || self.batch.split() {
+                return;
             }
-            return;
+            // The address that the peer spoke to may be gone, or one that nobody can send from (broadcast).
+            if self.batch.unpin() {
+                if let Some(mut state) = self.batch.first_peer().as_ref().and_then(|peer| peer.try_lock()) {
+                    state.local_ip = None;
+                }
+                return;
+            }
         }
         debug!(%error, "a datagram could not be sent");
         Counters::add(&shared.counters.send_errors, 1);
-        if let Some(peer) = self.batch.first_peer()
-            && crate::udp::is_unreachable(error)
+        if may_be_old
+            && !is_explained
+            && let Some(peer) = self.batch.first_peer()
         {
+            // There is no way to the peer, the system says so at once.
             peer.unreachable();
         }
         self.batch.advance(1);
-        self.retried = false;
+        (self.retried, self.failures) = (false, 0);
     }
 
     fn count(&self, shared: &Shared, entries: usize) {

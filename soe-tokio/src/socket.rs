@@ -261,18 +261,17 @@ impl SendBatch {
         true
     }
 
-    /// Cuts every pending run into single datagrams; false if the first pending entry is one already.
+    /// Cuts the first pending run into single datagrams; false if it is one already.
     pub(crate) fn split(&mut self) -> bool {
         if self.entries.get(self.done).is_none_or(|first| first.end - first.start <= first.segment_size) {
             return false;
         }
-        let pending = self.entries.split_off(self.done);
-        for Entry { path, start, end, segment_size, time_to_live, peer } in pending {
-            for start in (start..end).step_by(segment_size) {
-                let (end, peer) = (end.min(start + segment_size), peer.clone());
-                self.entries.push(Entry { path, start, end, segment_size, time_to_live, peer });
-            }
-        }
+        let Entry { path, start, end, segment_size, time_to_live, peer } = self.entries.remove(self.done);
+        let singles = (start..end).step_by(segment_size).map(|start| {
+            let (end, peer) = (end.min(start + segment_size), peer.clone());
+            Entry { path, start, end, segment_size, time_to_live, peer }
+        });
+        self.entries.splice(self.done..self.done, singles);
         true
     }
 

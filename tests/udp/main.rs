@@ -2,6 +2,8 @@
 //! is simulated elsewhere. Nothing here is decided by how fast the machine is: deadlines only end a test that hangs.
 
 mod addresses;
+#[cfg(target_os = "linux")]
+mod icmp;
 
 use std::{
     future::Future,

@@ -7,6 +7,7 @@
 mod cancellation;
 mod fairness;
 mod panics;
+mod reports;
 mod sessions;
 mod shutdowns;
 mod support;

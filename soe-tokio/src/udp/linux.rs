@@ -10,7 +10,7 @@ use std::{
 use nix::{
     cmsg_space,
     errno::Errno,
-    libc::{in_addr, in_pktinfo, in6_addr, in6_pktinfo},
+    libc::{SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6, in_addr, in_pktinfo, in6_addr, in6_pktinfo},
     sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrStorage, recvmsg, sendmmsg},
 };
 use rustix::net::sockopt::{Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery, set_ip_mtu_discover, set_ipv6_mtu_discover};
@@ -189,13 +189,13 @@ pub(super) fn next_unreachable(socket: &impl AsRawFd) -> io::Result<SocketAddr> 
         let mut control = [0; 256];
         let flags = MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT;
         let report = recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut slices, Some(&mut control), flags)?;
-        let too_big = report.cmsgs()?.any(|message| match message {
+        let speaks_of_peer = report.cmsgs()?.any(|message| match message {
             ControlMessageOwned::Ipv4RecvErr(error, _) | ControlMessageOwned::Ipv6RecvErr(error, _) => {
-                error.ee_errno == Errno::EMSGSIZE as u32
+                is_destination_unreachable(error.ee_origin, error.ee_type, error.ee_code)
             }
             _ => false,
         });
-        if too_big {
+        if !speaks_of_peer {
             continue;
         }
         let address = report.address.ok_or(io::ErrorKind::InvalidData)?;
@@ -208,7 +208,37 @@ pub(super) fn next_unreachable(socket: &impl AsRawFd) -> io::Result<SocketAddr> 
     Err(io::ErrorKind::Interrupted.into())
 }
 
+/// Whether a report speaks of its datagram's destination: ICMP type 3, or ICMPv6 type 1 (RFC 792, RFC 4443). A time to live
+/// that ran out says nothing about the peer: the datagrams that keep a router's port open are sent so that they do not get
+/// there. Nor does a datagram that was too large for some link (ICMP code 4).
+fn is_destination_unreachable(origin: u8, kind: u8, code: u8) -> bool {
+    match origin {
+        SO_EE_ORIGIN_ICMP => kind == 3 && code != 4,
+        SO_EE_ORIGIN_ICMP6 => kind == 1,
+        _ => false,
+    }
+}
+
 /// Entries per system call; headers for as many are kept per thread.
 const MAX_ENTRIES: usize = 64;
-/// Reports about something else that are passed over before the queue is left for the next time.
-const MAX_SKIPPED: usize = 16;
+/// Reports about something else that are passed over before the queue is left for the next time. Many: while one is left,
+/// the next send fails with its error.
+const MAX_SKIPPED: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_unreachable_destination_speaks_of_the_peer() {
+        for code in [0, 1, 3, 13] {
+            assert!(is_destination_unreachable(SO_EE_ORIGIN_ICMP, 3, code));
+            assert!(is_destination_unreachable(SO_EE_ORIGIN_ICMP6, 1, code));
+        }
+        assert!(!is_destination_unreachable(SO_EE_ORIGIN_ICMP, 11, 0), "time exceeded");
+        assert!(!is_destination_unreachable(SO_EE_ORIGIN_ICMP6, 3, 0), "time exceeded");
+        assert!(!is_destination_unreachable(SO_EE_ORIGIN_ICMP, 3, 4), "fragmentation needed");
+        assert!(!is_destination_unreachable(SO_EE_ORIGIN_ICMP6, 2, 0), "packet too big");
+        assert!(!is_destination_unreachable(1, 3, 1), "of this system");
+    }
+}

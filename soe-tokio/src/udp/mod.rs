@@ -4,6 +4,7 @@
 mod drops;
 #[cfg(target_os = "linux")]
 mod linux;
+mod segmentation;
 
 use std::{
     cell::RefCell,
@@ -11,6 +12,7 @@ use std::{
     net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6},
     sync::Once,
     task::{Context, Poll, ready},
+    time::Instant,
 };
 
 use bytes::BytesMut;
@@ -21,6 +23,7 @@ use tracing::{debug, warn};
 
 #[cfg(unix)]
 pub(crate) use self::drops::DropCounter;
+use self::segmentation::Segmentation;
 use crate::{
     config::SocketConfig,
     socket::{AsyncUdp, Outgoing, Path, RecvBatch, SendBatch},
@@ -34,8 +37,7 @@ pub(crate) struct KernelUdp {
     is_ipv6: bool,
     /// Whether datagrams may come in by several local addresses.
     is_wildcard: bool,
-    /// Whether the kernel still takes runs of datagrams.
-    segmentation: bool,
+    segmentation: Segmentation,
     /// Whether the last receive call brought so much that the next is worth preparing for more.
     is_busy: bool,
 }
@@ -69,7 +71,7 @@ impl KernelUdp {
         if let Err(error) = linux::allow_fragments(&io, address.is_ipv6()) {
             debug!(%error, "datagrams above the path MTU will be lost");
         }
-        let segmentation = state.max_gso_segments() > 1;
+        let segmentation = Segmentation::new(state.max_gso_segments() > 1);
         let (is_ipv6, is_wildcard) = (address.is_ipv6(), address.ip().is_unspecified());
         Ok(Self { io, state, is_ipv6, is_wildcard, segmentation, is_busy: false })
     }
@@ -198,19 +200,22 @@ impl AsyncUdp for KernelUdp {
 
     fn try_send(&mut self, batch: &SendBatch) -> io::Result<usize> {
         let sent = self.io.try_io(Interest::WRITABLE, || self.send_pending(batch));
-        if let Err(error) = &sent
-            && error.kind() != io::ErrorKind::WouldBlock
-            && batch.pending().next().is_some_and(|first| first.contents.len() > first.segment_size)
-            && !is_unreachable(error)
-        {
-            debug!(%error, "the kernel refuses runs of datagrams; sending them one by one from now on");
-            self.segmentation = false;
+        let Some(first) = batch.pending().next() else { return sent };
+        let is_run = first.contents.len() > first.segment_size;
+        match &sent {
+            Ok(_) => {
+                if let Some(pause) = self.segmentation.taken(Instant::now, first.to, is_run) {
+                    debug!(?pause, "the kernel refuses runs of datagrams; sending them one by one for now");
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock || is_of_earlier_datagram(error) => {}
+            Err(_) => self.segmentation.refused(first.to, is_run),
         }
         sent
     }
 
     fn max_segments(&self) -> usize {
-        if self.segmentation { MAX_SEGMENTS } else { 1 }
+        self.segmentation.max_segments()
     }
 
     #[cfg(target_os = "linux")]
@@ -225,16 +230,20 @@ impl AsyncUdp for KernelUdp {
     }
 }
 
-/// Whether an error is about the way to a peer, and not about the datagram or the socket.
-pub(crate) fn is_unreachable(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionRefused
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::HostUnreachable
-            | io::ErrorKind::NetworkUnreachable
-    )
+/// Whether an error may tell of an ICMP message about some datagram that was sent earlier, to anybody.
+pub(crate) fn is_of_earlier_datagram(error: &io::Error) -> bool {
+    is_never_of_this_datagram(error)
+        || matches!(error.kind(), io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable)
 }
+
+/// Whether an error can only tell of a datagram that was sent earlier: nothing refuses or resets one that has yet to leave.
+pub(crate) fn is_never_of_this_datagram(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset)
+        || error.raw_os_error() == Some(WSAENETRESET)
+}
+
+/// How Windows reports a datagram whose time to live ran out on its way, like the one that keeps a router's port open.
+const WSAENETRESET: i32 = 10052;
 
 /// Whether a datagram's destination may be the source of an answer. Addresses of one network's broadcast look like any other
 /// here; the system refuses to send from them, and the answer then leaves from the address that it chooses.
@@ -265,9 +274,11 @@ pub(crate) fn unspecified_for(remote: SocketAddr) -> SocketAddr {
 
 fn size_buffers(socket: &Socket, config: &SocketConfig) {
     static WARNED: Once = Once::new();
+    // The system's own type is an `int`; nobody grants as much.
+    let [recv_buffer, send_buffer] = [config.recv_buffer, config.send_buffer].map(|size| size.min(i32::MAX as usize));
     let asked = [
-        ("receive", config.recv_buffer, socket.set_recv_buffer_size(config.recv_buffer), socket.recv_buffer_size()),
-        ("send", config.send_buffer, socket.set_send_buffer_size(config.send_buffer), socket.send_buffer_size()),
+        ("receive", recv_buffer, socket.set_recv_buffer_size(recv_buffer), socket.recv_buffer_size()),
+        ("send", send_buffer, socket.set_send_buffer_size(send_buffer), socket.send_buffer_size()),
     ];
     for (which, wanted, set, granted) in asked {
         // Linux reports twice what it grants, half of it for its own bookkeeping.
@@ -316,8 +327,6 @@ const DRAINS: bool = cfg!(target_os = "linux");
 const FEW: usize = if BATCH_SIZE < 4 { BATCH_SIZE } else { 4 };
 /// Room for the longest run that the kernel joins (GRO).
 const SLOT: usize = 1 << 16;
-/// What kernels take in one run of equal datagrams (`UDP_MAX_SEGMENTS` was 64 before Linux 6.10).
-const MAX_SEGMENTS: usize = 64;
 
 #[cfg(test)]
 mod tests {
