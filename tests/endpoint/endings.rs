@@ -1,0 +1,106 @@
+//! How an endpoint closes.
+
+use soe_core::{AdmissionConfig, DisconnectReason, host};
+
+use super::*;
+use crate::net::{MS, Net, SECOND};
+
+fn reason(net: &mut Net, n: u16) -> Option<DisconnectReason> {
+    net.client(player(n)).closed().map(|closed| closed.reason)
+}
+
+#[test]
+fn a_closed_endpoint_refuses_whoever_waits_and_whoever_knocks_and_keeps_whoever_is_in() {
+    let admission = AdmissionConfig::builder(config()).accept_backlog(3).build().unwrap();
+    let mut net = Net::new(admission, 10 * MS);
+    net.join(player(0), &config(), 0);
+    net.run(500 * MS);
+    net.server.accepts = false;
+    // Some wait in the queue, some before it, some have their response only, some have nothing.
+    for n in 1..=8 {
+        net.join(player(n), &config(), n.into());
+    }
+    net.run(500 * MS);
+    net.join(player(9), &config(), 9);
+    net.run(15 * MS);
+    let now = net.now;
+    net.server.close(now);
+    net.join(player(10), &config(), 10);
+    net.run(5 * SECOND);
+    for n in 1..=10 {
+        assert_eq!(reason(&mut net, n), Some(DisconnectReason::ConnectionRefused), "player {n}");
+    }
+    assert_eq!(net.server.endpoint.sessions(), 1);
+    assert!(net.client(player(0)).is_connected() && !net.server.endpoint.is_finished());
+    let now = net.now;
+    net.client(player(0)).close(now, DisconnectReason::Application);
+    net.run(60 * SECOND);
+    assert!(net.server.endpoint.is_finished() && net.server.all().count() == 0);
+}
+
+#[test]
+fn a_session_that_opens_while_the_endpoint_closes_is_refused() {
+    let mut net = Net::new(config(), 10 * MS);
+    net.server.accepts = false;
+    net.join(player(0), &config(), 0);
+    net.run(100 * MS);
+    let (key, _) =
+        host::call(&mut net.server, Instant::now(), |endpoint| endpoint.poll_accept(Instant::now())).unwrap();
+    let now = net.now;
+    net.server.close(now);
+    // It was taken from the queue before, and nobody has decided yet.
+    assert!(net.session_of(0).is_some());
+    host::call(&mut net.server, now, |endpoint| endpoint.refuse(key, DisconnectReason::ConnectionRefused));
+    net.run(60 * SECOND);
+    assert_eq!(reason(&mut net, 0), Some(DisconnectReason::ConnectionRefused));
+    assert!(net.server.endpoint.is_finished());
+}
+
+#[test]
+fn a_refused_client_is_told_why_and_an_ignored_one_is_not_told() {
+    for tells in [true, false] {
+        let mut net = Net::new(config(), 10 * MS);
+        net.server.accepts = false;
+        net.join(player(0), &config(), 0);
+        net.run(100 * MS);
+        let now = net.now;
+        host::call(&mut net.server, now, |endpoint| {
+            let (key, request) = endpoint.poll_accept(now).unwrap();
+            assert_eq!((request.session_id, &request.protocol_name[..]), (0, "LoginUdp_9"));
+            match tells {
+                true => endpoint.refuse(key, DisconnectReason::ConnectError),
+                false => endpoint.ignore(key),
+            }
+        });
+        net.run(SECOND);
+        assert_eq!(reason(&mut net, 0), tells.then_some(DisconnectReason::ConnectError));
+        net.run(60 * SECOND);
+        assert_eq!(net.server.all().count(), 0);
+    }
+}
+
+#[test]
+fn after_all_sessions_have_ended_nothing_is_left() {
+    let mut net = Net::new(config(), 10 * MS);
+    for round in 0..3u16 {
+        for n in 0..100 {
+            net.join(player(n), &config(), (round * 100 + n).into());
+        }
+        net.run(2 * SECOND);
+        assert_eq!(net.server.endpoint.sessions(), 100);
+        // A third leaves, a third crashes, a third moves and then crashes.
+        let now = net.now;
+        (0..33).for_each(|n| net.client(player(n)).close(now, DisconnectReason::Application));
+        (66..100).for_each(|n| net.readdress(player(n), player(n + 1_000)));
+        net.run(3 * SECOND);
+        net.clients.clear();
+        net.run(60 * SECOND);
+        let stats = net.server.endpoint.stats();
+        assert_eq!((stats.sessions, stats.waiting, stats.lingering), (0, 0, 0));
+        assert_eq!(net.server.all().count(), 0);
+        net.server.accepted.clear();
+    }
+    let now = net.now;
+    net.server.close(now);
+    assert!(net.server.endpoint.is_finished());
+}

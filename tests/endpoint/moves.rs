@@ -1,0 +1,141 @@
+//! Players whose port changes.
+
+use soe_core::{Message, RemapPolicy};
+
+use super::*;
+use crate::net::{MS, Net, SECOND};
+
+/// A client says something, and the server's application hears it.
+fn speaks(net: &mut Net, at: SocketAddr, id: u32, within_ms: u32) {
+    net.received.clear();
+    net.client(at).send(Message::reliable(id.to_be_bytes().to_vec())).unwrap();
+    for _ in 0..within_ms / 50 {
+        net.run(50 * MS);
+        if net.received.iter().any(|(from, message)| *from == id && message.payload[..] == id.to_be_bytes()) {
+            return;
+        }
+    }
+    panic!("session {id} at {at} is not heard within {within_ms} ms");
+}
+
+fn two_players() -> Net {
+    let mut net = Net::new(config(), 20 * MS);
+    for n in 1..=2 {
+        net.join(player(n), &config(), n.into());
+    }
+    net.run(SECOND);
+    net
+}
+
+#[test]
+fn a_player_whose_port_changes_goes_on_in_the_same_session() {
+    let mut net = two_players();
+    net.readdress(player(1), player(11));
+    speaks(&mut net, player(11), 1, 1_000);
+    assert_eq!(net.server.at(player(11)).unwrap().moves, [(player(1), player(11))]);
+    assert!(net.server.at(player(1)).is_none());
+    assert_eq!((net.server.endpoint.stats().moves, net.server.endpoint.stats().admission.opened), (1, 2));
+}
+
+#[test]
+fn two_players_whose_ports_are_swapped_go_on_in_their_sessions() {
+    let mut net = two_players();
+    net.readdress(player(1), player(3));
+    net.readdress(player(2), player(1));
+    net.readdress(player(3), player(2));
+    net.client(player(1)).send(Message::reliable(&b"x"[..])).unwrap();
+    speaks(&mut net, player(2), 1, 6_000);
+    speaks(&mut net, player(1), 2, 6_000);
+    let ids = [1, 2].map(|n| net.server.at(player(n)).unwrap().resident.session_id());
+    assert_eq!(ids, [2, 1]);
+    net.run(60 * SECOND);
+    assert!(net.clients.values().all(Session::is_connected));
+    assert_eq!(net.server.endpoint.stats().admission.opened, 2);
+}
+
+#[test]
+fn a_new_port_may_have_been_somebodys_who_vanished_a_moment_ago() {
+    let mut net = two_players();
+    net.clients.remove(&player(2));
+    net.readdress(player(1), player(2));
+    speaks(&mut net, player(2), 1, 6_000);
+    assert_eq!(net.server.at(player(2)).unwrap().resident.session_id(), 1);
+    assert!(net.client(player(2)).is_connected());
+}
+
+#[test]
+fn a_new_port_may_have_been_somebodys_who_has_just_left() {
+    let mut net = two_players();
+    let now = net.now;
+    net.client(player(2)).close(now, soe_core::DisconnectReason::Application);
+    net.run(200 * MS);
+    net.clients.remove(&player(2));
+    net.readdress(player(1), player(2));
+    speaks(&mut net, player(2), 1, 3_000);
+}
+
+#[test]
+fn a_claim_moves_nobody_before_a_valid_datagram_comes_from_there() {
+    let mut net = two_players();
+    let seed = net.client(player(1)).crc_seed();
+    let mut claim = Vec::new();
+    Packet::RemapConnection(soe_core::wire::RemapConnection { session_id: 1, crc_seed: seed }).encode(&mut claim);
+    net.forge(player(9), &claim);
+    net.forge(player(9), &[0, 9, 0, 0, 1, 2]);
+    net.forge(player(2), &claim);
+    net.forge(player(2), &[0, 9, 0, 0, 1, 2]);
+    for n in 1..=2 {
+        speaks(&mut net, player(n), n.into(), 500);
+    }
+    assert_eq!(net.server.endpoint.stats().moves, 0);
+    // Neither id nor seed may be wrong.
+    for (session_id, crc_seed) in [(1, seed ^ 1), (2, seed)] {
+        let mut claim = Vec::new();
+        Packet::RemapConnection(soe_core::wire::RemapConnection { session_id, crc_seed }).encode(&mut claim);
+        net.forge(player(8), &claim);
+        let valid = sealed(&framing_of(net.session_of(1).unwrap()), &HEARTBEAT);
+        net.forge(player(8), &valid);
+    }
+    assert_eq!(net.server.endpoint.stats().moves, 0);
+}
+
+#[test]
+fn a_session_moves_only_as_far_as_the_policy_allows() {
+    for (policy, same, other) in [
+        (RemapPolicy::Refuse, false, false),
+        (RemapPolicy::SamePeerAddress, true, false),
+        (RemapPolicy::AnyAddress, true, true),
+    ] {
+        let elsewhere = SocketAddr::from(([198, 51, 100, 1], 7));
+        for (to, moves) in [(player(11), same), (elsewhere, other)] {
+            let admission = soe_core::AdmissionConfig::builder(config()).remap(policy).build().unwrap();
+            let mut net = Net::new(admission, 20 * MS);
+            net.join(player(1), &config(), 1);
+            net.run(SECOND);
+            net.readdress(player(1), to);
+            net.client(to).send(Message::reliable(&b"here"[..])).unwrap();
+            net.run(2 * SECOND);
+            let stats = net.server.endpoint.stats();
+            assert_eq!((stats.moves == 1, stats.moves_refused == 0), (moves, moves), "{policy:?} to {to}");
+        }
+    }
+}
+
+#[test]
+fn players_move_while_the_accept_queue_is_full_and_the_status_is_answered() {
+    let status = soe_core::StatusReply::new(|_| Some((&b"up"[..]).into()));
+    let admission = soe_core::AdmissionConfig::builder(config()).accept_backlog(2).server_status(Some(status));
+    let mut net = Net::new(admission.build().unwrap(), 20 * MS);
+    net.join(player(1), &config(), 1);
+    net.run(SECOND);
+    net.server.accepts = false;
+    for n in 20..30 {
+        net.join(player(n), &config(), n.into());
+    }
+    net.run(SECOND);
+    assert_eq!(net.server.endpoint.stats().waiting, 2);
+    net.readdress(player(1), player(11));
+    speaks(&mut net, player(11), 1, 1_000);
+    net.server.handle(net.now, player(60), &[0, 0x20]);
+    assert!(net.server.sent.iter().any(|(_, datagram)| datagram[..] == *b"\0\x20up"));
+}

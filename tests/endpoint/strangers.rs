@@ -1,0 +1,258 @@
+//! What strangers can and cannot do.
+
+use std::time::Duration;
+
+use soe_core::{AdmissionConfig, Dialect, Message, RequestFilter, SessionConfig, StatusReply, wire::Packet};
+
+use super::*;
+use crate::net::{Direction, MS, Net, SECOND};
+
+#[test]
+fn a_live_session_is_replaced_only_after_four_bytes_of_crc_in_a_row() {
+    let mut net = Net::new(config(), 20 * MS);
+    net.join(player(0), &config(), 1);
+    net.run(SECOND);
+    let resident = net.server.endpoint.at(player(0)).unwrap();
+    let framing = ask(&mut net, player(0), 77);
+    let hit = sealed(&framing, &HEARTBEAT);
+    let miss = [0, 6, 1, 1];
+    for _ in 0..50 {
+        net.forge(player(0), &hit);
+        net.forge(player(0), &miss);
+        assert_eq!(net.server.endpoint.at(player(0)), Some(resident), "a stranger has taken the place");
+    }
+    net.run(SECOND);
+    assert!(net.client(player(0)).is_connected() && net.session_of(1).is_some());
+    net.forge(player(0), &hit);
+    net.forge(player(0), &hit);
+    assert!(net.session_of(77).is_some() && net.session_of(1).is_none());
+    assert_eq!(net.server.endpoint.stats().replaced, 1);
+}
+
+#[test]
+fn an_address_under_proof_is_as_well_kept_as_a_live_one() {
+    let mut net = Net::new(config(), 20 * MS);
+    net.join(player(0), &config(), 1);
+    net.run(SECOND);
+    let seed = net.client(player(0)).crc_seed();
+    let mut claim = Vec::new();
+    Packet::RemapConnection(soe_core::wire::RemapConnection { session_id: 1, crc_seed: seed }).encode(&mut claim);
+    net.forge(player(1), &claim);
+    let framing = ask(&mut net, player(1), 77);
+    net.forge(player(1), &sealed(&framing, &HEARTBEAT));
+    assert!(net.session_of(77).is_none(), "one hit of two bytes was enough");
+    net.forge(player(1), &sealed(&framing, &HEARTBEAT));
+    assert!(net.session_of(77).is_some() && net.session_of(1).is_some());
+}
+
+#[test]
+fn garbage_in_a_live_players_name_never_makes_the_server_call_it_unknown() {
+    let mut net = Net::new(config(), 150 * MS);
+    net.join(player(0), &config(), 1);
+    net.run(SECOND);
+    for n in 0..1_200u32 {
+        let mut garbage = vec![0, 9];
+        garbage.extend(n.to_be_bytes());
+        net.server.arrive(player(0), &garbage);
+        net.run(50 * MS);
+    }
+    let stats = net.server.endpoint.stats();
+    assert!((10..=100).contains(&stats.probes), "{stats:?}");
+    assert_eq!(stats.admission.unknown_sender_replies, 0);
+    assert_eq!(net.clients[&player(0)].stats(net.now).unknown_sender, 0);
+    assert!(net.client(player(0)).is_connected() && net.session_of(1).is_some());
+}
+
+#[test]
+fn a_silent_sessions_address_is_asked_first_and_told_rarely() {
+    let mut net = Net::new(config(), 20 * MS);
+    net.join(player(0), &config(), 1);
+    net.run(SECOND);
+    net.clients.clear();
+    net.run(2 * SECOND);
+    let mut told = Vec::new();
+    for n in 0..120u32 {
+        net.server.handle(net.now, player(0), &[0, 9, 0, 0, 1, 2, n as u8]);
+        let sent = std::mem::take(&mut net.server.sent);
+        if sent.iter().any(|(_, datagram)| datagram[..] == UNKNOWN_SENDER) {
+            told.push(n);
+        }
+        assert!(n > 0 || sent.iter().any(|(_, datagram)| datagram[..2] == [0, 7]), "its session is asked");
+        net.now += 100 * MS;
+    }
+    assert_eq!(told, [20, 70], "tenths of a second after the question");
+}
+
+#[test]
+fn forged_datagrams_between_request_and_first_datagram_keep_nobody_out() {
+    for forged in [1, 15, 16, 500u32] {
+        let mut net = Net::new(config(), 50 * MS);
+        net.join(player(0), &config(), 1);
+        net.run(60 * MS);
+        for n in 0..forged {
+            net.forge(player(0), &[&[0, 9][..], &n.to_be_bytes()].concat());
+        }
+        net.run(3 * SECOND);
+        assert!(net.session_of(1).is_some(), "{forged} forged datagrams kept a client out");
+        assert!(net.client(player(0)).is_connected());
+    }
+}
+
+#[test]
+fn at_most_three_bytes_are_sent_for_each_that_came_before_an_address_has_proved_itself() {
+    let everquest2 = SessionConfig::with_dialect(Dialect::everquest2()).build().unwrap();
+    let mut net = Net::new(everquest2, 20 * MS);
+    let mut forged = Vec::new();
+    SessionRequest { version: 2, session_id: 9, udp_length: 512, protocol_name: None }.encode(&mut forged);
+    net.forge(player(0), &forged);
+    let key = net.server.accepted[0];
+    let session = &mut net.server.peer_mut(key).unwrap().resident;
+    for n in 0..100 {
+        session.send(Message::reliable(vec![n | 1; 2_000])).unwrap();
+    }
+    net.server.touch(key);
+    net.run(60 * SECOND);
+    let [from, to] = net.bytes[&player(0)];
+    assert_eq!(from, forged.len());
+    assert!(to > 0 && to <= 3 * from, "{to} bytes for {from}");
+}
+
+#[test]
+fn what_waited_for_the_proof_of_an_address_is_delivered_after_it() {
+    let everquest2 = SessionConfig::with_dialect(Dialect::everquest2()).build().unwrap();
+    let mut net = Net::new(everquest2.clone(), 20 * MS);
+    net.join(player(0), &everquest2, 9);
+    net.run(30 * MS);
+    let key = net.server.accepted[0];
+    let session = &mut net.server.peer_mut(key).unwrap().resident;
+    for n in 0..100 {
+        session.send(Message::reliable(vec![n | 1; 2_000])).unwrap();
+    }
+    net.server.touch(key);
+    net.run(10 * SECOND);
+    assert_eq!(std::iter::from_fn(|| net.client(player(0)).recv()).count(), 100);
+}
+
+#[test]
+fn a_client_that_repeats_its_request_is_answered_every_time() {
+    let mut net = Net::new(config(), 20 * MS);
+    for second in 0..1_200 {
+        net.now += SECOND;
+        net.server.handle(net.now, player(0), &request(5));
+        let sent = std::mem::take(&mut net.server.sent);
+        assert!(sent.iter().any(|(_, datagram)| datagram[..2] == [0, 2]), "not answered after {second} s");
+    }
+}
+
+#[test]
+fn whoever_asked_hours_ago_is_not_known_again() {
+    let mut net = Net::new(config(), 20 * MS);
+    net.server.handle(net.now, player(0), &request(5));
+    for step in 0..4_000 {
+        net.now += 5 * SECOND;
+        net.server.handle(net.now, player(0), &[0, 9, 0, 0, 1, 2, 3]);
+        let rejected = net.server.endpoint.stats().admission.crc_rejects;
+        assert!(rejected <= 9, "known again after {} s", 5 * step);
+    }
+}
+
+#[test]
+fn a_status_reply_is_at_most_three_times_its_query() {
+    let status = StatusReply::new(|_| Some(vec![b'x'; 400].into()));
+    let mut net = Net::new(AdmissionConfig::builder(config()).server_status(Some(status)).build().unwrap(), MS);
+    for length in [2, 50, 133, 134, 300] {
+        let mut query = vec![0; length];
+        query[1] = 0x20;
+        net.server.handle(net.now, player(0), &query);
+        let sent: usize = net.server.sent.drain(..).map(|(_, datagram)| datagram.len()).sum();
+        assert!(sent <= 3 * length, "{sent} bytes for {length}");
+        assert_eq!(sent > 0, length >= 134);
+    }
+}
+
+#[test]
+fn a_filter_that_panics_costs_its_request_and_nothing_else() {
+    let filter = RequestFilter::Predicate(std::sync::Arc::new(|_| true));
+    let mut net = Net::new(AdmissionConfig::builder(config()).filter(filter).build().unwrap(), 20 * MS);
+    net.server.panics = true;
+    net.join(player(0), &config(), 1);
+    net.run(500 * MS);
+    assert_eq!(net.server.endpoint.stats().admission.responses, 0);
+    net.server.panics = false;
+    net.run(2 * SECOND);
+    assert!(net.client(player(0)).is_connected());
+}
+
+#[test]
+fn the_filter_decides_by_the_request() {
+    let filter = RequestFilter::Predicate(std::sync::Arc::new(|request| request.session_id == 2));
+    let mut net = Net::new(AdmissionConfig::builder(config()).filter(filter).build().unwrap(), 20 * MS);
+    for n in 1..=3 {
+        net.join(player(n), &config(), n.into());
+    }
+    net.run(8 * SECOND);
+    let connected: Vec<_> = (1..=3).filter(|&n| net.client(player(n)).is_connected()).collect();
+    assert_eq!(connected, [2]);
+    assert_eq!(net.server.endpoint.stats().admission.mismatched, 2);
+}
+
+#[test]
+fn players_learn_within_two_seconds_that_a_restarted_server_does_not_know_them() {
+    let mut net = Net::new(config(), 20 * MS);
+    net.tick = 10 * MS;
+    for n in 0..500 {
+        net.join(player(n), &config(), n.into());
+    }
+    net.run(3 * SECOND);
+    assert_eq!(net.server.endpoint.sessions(), 500);
+    net.server = server::Server::plain(net.now, config(), [6; 16]);
+    for client in net.clients.values_mut() {
+        client.send(Message::reliable(&b"still here"[..])).unwrap();
+    }
+    net.run(2 * SECOND);
+    let told = net.clients.values().filter(|client| client.stats(net.now).unknown_sender > 0).count();
+    assert_eq!(told, 500);
+}
+
+#[test]
+fn a_report_of_an_unreachable_address_concerns_the_session_there_and_no_other() {
+    let grace = SessionConfig::builder("LoginUdp_9").icmp_grace(SECOND).build().unwrap();
+    let mut net = Net::new(grace, 20 * MS);
+    for n in 0..3 {
+        net.join(player(n), &config(), n.into());
+    }
+    net.run(SECOND);
+    let now = net.now;
+    soe_core::host::unreachable(&mut net.server, now, None);
+    soe_core::host::unreachable(&mut net.server, now, Some(player(99)));
+    soe_core::host::unreachable(&mut net.server, now, Some(player(1)));
+    net.poll_server();
+    net.clients.remove(&player(1));
+    net.run(3 * SECOND);
+    assert_eq!([0, 1, 2].map(|id| net.session_of(id).is_some()), [true, false, true]);
+    assert_eq!(net.server.endpoint.stats().unreachable_ignored, 2);
+}
+
+#[test]
+fn a_disconnect_from_a_stranger_is_not_answered() {
+    let mut net = Net::new(config(), 20 * MS);
+    net.server.handle(net.now, player(0), &[0, 5, 0, 0, 0, 1, 0, 6, 1, 2]);
+    assert!(net.server.sent.is_empty());
+    net.server.handle(net.now, player(0), &[0, 9, 0, 0, 1, 2, 3]);
+    assert_eq!(net.server.sent.len(), 1);
+}
+
+#[test]
+fn a_refusal_that_was_lost_is_told_again() {
+    let mut lost = false;
+    let fate = move |direction, _, datagram: &[u8]| {
+        let is_first_farewell = direction == Direction::ToClient && datagram[..2] == [0, 5] && !lost;
+        lost |= is_first_farewell;
+        (!is_first_farewell).then_some(Duration::from_millis(10))
+    };
+    let mut net = Net::with_fate(SessionConfig::new("Other").unwrap(), Box::new(fate));
+    net.join(player(0), &config(), 1);
+    net.run(5 * SECOND);
+    let closed = net.client(player(0)).closed().expect("it is told");
+    assert_eq!(closed.reason, soe_core::DisconnectReason::ProtocolMismatch);
+}
