@@ -5,9 +5,11 @@
 //! names its seed; `SOE_SEED=<seed>` makes it alone, the same again.
 
 mod cancellation;
+mod checker;
 mod fairness;
 mod panics;
 mod reports;
+mod scenarios;
 mod sessions;
 mod shutdowns;
 mod support;

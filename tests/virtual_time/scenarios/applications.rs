@@ -1,0 +1,82 @@
+//! Applications that do not read, read late, drop everything, or exit at once.
+
+use std::{sync::Arc, time::Duration};
+
+use soe_testing::{LinkProfile, Network};
+use soe_tokio::DisconnectReason;
+use tokio::time::sleep;
+
+use super::{MILLISECOND, SECOND, Server};
+use crate::{
+    checker::{Checker, Habit, Side, expect_prompt},
+    support::{config, serve_echo},
+};
+
+#[tokio::test(start_paused = true)]
+async fn an_application_that_never_reads_holds_up_nobody_else() {
+    let network = Network::new(1);
+    let listener = Arc::new(network.listener(config()).expect("bound"));
+    let checker = Checker::default();
+    let mut prompt = Vec::new();
+    for number in 0..6 {
+        let (session, incoming) = tokio::join!(network.client(config()), listener.accept());
+        let (session, server) = (session.expect("the server answers"), incoming.expect("it lives").accept());
+        if number % 2 == 0 {
+            let never = Habit { reads_after: None, ..Habit::listener() };
+            tokio::spawn(checker.clone().live(server, Side::Server, never));
+            let bulk = Habit { size: 10_000, ..Habit::talker(1_000, Duration::ZERO) };
+            tokio::spawn(checker.clone().live(session, Side::Client, bulk));
+        } else {
+            tokio::spawn(crate::support::echo(server));
+            prompt.push(tokio::spawn(expect_prompt(session, 400, 50 * MILLISECOND)));
+        }
+    }
+    for one in prompt {
+        one.await.expect("nobody waits");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn both_ends_close_at_every_moment_of_a_conversation_and_the_receipts_are_true() {
+    for seed in 0..60_u64 {
+        let network = Network::new(seed);
+        network.link(LinkProfile::lossless().delay(10 * MILLISECOND).jitter(5 * MILLISECOND));
+        let talk = Habit::talker(20, 5 * MILLISECOND);
+        let server = Server::start(&network, config(), talk.closes_after(Duration::from_millis(seed % 7)));
+        let stay = Duration::from_millis(seed / 2);
+        server.join(config(), talk.closes_after(stay)).await;
+        server.expect_end(60 * SECOND).await;
+        server.checker.verify();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn memory_is_given_back_whatever_was_queued_when_sessions_end() {
+    let network = Network::new(1);
+    let listener = Arc::new(network.listener(config()).expect("bound"));
+    for round in 0..5 {
+        for kind in 0..4 {
+            let (session, incoming) = tokio::join!(network.client(config()), listener.accept());
+            let (mut client, mut server) = (session.expect("the server answers"), incoming.expect("it lives").accept());
+            for _ in 0..20 {
+                client.send(vec![1; 4_000]).await.expect("open");
+                server.send(vec![2; 4_000]).await.expect("open");
+            }
+            if round % 2 == 0 {
+                sleep(50 * MILLISECOND).await;
+            }
+            match kind {
+                0 => server.abort(DisconnectReason::Application, true),
+                1 => client.abort(DisconnectReason::Application, true),
+                2 => drop(server),
+                _ => network.unplug(client.local_addr()),
+            }
+        }
+    }
+    sleep(200 * SECOND).await;
+    crate::checker::expect_empty(&listener).await;
+    let listener = Arc::into_inner(listener).expect("the only handle");
+    serve_echo(listener);
+    let after = network.client(config()).await.expect("the server answers");
+    expect_prompt(after, 10, MILLISECOND).await;
+}

@@ -1,0 +1,88 @@
+//! Servers that are killed and start again under their clients.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use soe_testing::{Fault, Machines, Network};
+use soe_tokio::SoeSession;
+
+use super::{MILLISECOND, SECOND};
+use crate::{
+    checker::{Checker, Habit, Side, accept_all, expect_empty},
+    support::{SERVER, config, connector},
+};
+
+/// Talks until the session ends, then opens another.
+async fn come_back(network: Network, address: SocketAddr, checker: Checker, habit: Habit) {
+    let connector = connector(&network, address);
+    let first = connector.connect(SERVER, config()).await.expect("the server answers");
+    checker.clone().live(first, Side::Client, habit).await;
+    let again = reconnect(&connector).await;
+    checker.live(again, Side::Client, Habit::talker(5, SECOND).closes_after(SECOND)).await;
+}
+
+async fn reconnect(connector: &soe_tokio::SoeConnector) -> SoeSession {
+    loop {
+        match connector.connect(SERVER, config()).await {
+            Ok(session) => return session,
+            Err(_) => tokio::time::sleep(500 * MILLISECOND).await,
+        }
+    }
+}
+
+/// Kills a server under its clients, starts it again after a second, and expects that all have noticed in time.
+fn restart(clients: u16, address: fn(u16) -> SocketAddr, habit: Habit, noticed_after: std::time::Duration) {
+    let mut machines = Machines::new(1);
+    let (first, others) = (machines.add().expect("a runtime"), machines.add().expect("a runtime"));
+    let (network, before) = (machines.network().clone(), Checker::default());
+    let start = |machines: &Machines, machine, checker: Checker| {
+        let listener = machines.enter(machine, || Arc::new(network.listener(config()).expect("bound")));
+        machines.spawn(machine, accept_all(Arc::clone(&listener), checker, Habit::listener()));
+        listener
+    };
+    // The accounts of the server that is killed end with it.
+    drop(start(&machines, first, Checker::default()));
+    let tasks: Vec<_> = (0..clients)
+        .map(|number| {
+            machines.run_for(5 * MILLISECOND);
+            machines.spawn(others, come_back(network.clone(), address(number), before.clone(), habit))
+        })
+        .collect();
+    machines.run_for(10 * SECOND);
+    assert_eq!(before.count(Side::Client), usize::from(clients), "all are in");
+    machines.kill(first);
+    machines.run_for(SECOND);
+    let second = machines.add().expect("a runtime");
+    let after = Checker::default();
+    let listener = start(&machines, second, after.clone());
+    machines.run_for(noticed_after);
+    let noticed = before.ends(Side::Client).len();
+    assert!(noticed >= usize::from(clients), "{noticed} of {clients} know after {noticed_after:?}");
+    for task in tasks {
+        machines.run_until_done(task, 120 * SECOND);
+    }
+    assert_eq!(after.received(Side::Server), 5 * usize::from(clients), "all are back");
+    if habit.messages > 0 {
+        network.stats().assert_happened(Fault::NobodyThere);
+    }
+    let empty = machines.spawn(second, async move { expect_empty(&listener).await });
+    machines.run_until_done(empty, 100 * SECOND);
+}
+
+fn neighbour(number: u16) -> SocketAddr {
+    SocketAddr::new(Network::client_address(0).ip(), 10_000 + number)
+}
+
+#[test]
+fn talking_clients_notice_a_restart_within_ten_seconds_and_come_back() {
+    restart(30, Network::client_address, Habit::talker(10_000, SECOND), 10 * SECOND);
+}
+
+#[test]
+fn five_hundred_clients_behind_one_address_notice_a_restart_within_fifteen_seconds() {
+    restart(500, neighbour, Habit::talker(10_000, SECOND), 15 * SECOND);
+}
+
+#[test]
+fn idle_clients_notice_a_restart_within_the_time_out_and_a_third() {
+    restart(20, Network::client_address, Habit::listener(), config().inactivity_timeout * 4 / 3);
+}
