@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::decode;
+use crate::commands::{decode, report};
 
 /// A toolbox for the UDP transport of Sony Online Entertainment's games.
 #[derive(Debug, Parser)]
@@ -20,6 +20,8 @@ pub struct Cli {
 pub enum Command {
     /// Decode datagrams or a capture: a timeline of sessions, packets, messages, and what is wrong.
     Decode(decode::Decode),
+    /// Draw a capture as one self-contained HTML page.
+    Report(report::Report),
 }
 
 const EXIT_CODES: &str = "\

@@ -12,6 +12,7 @@ pub mod commands;
 mod describe;
 mod exit;
 mod progress;
+mod report;
 pub mod synthetic;
 
 pub use self::cli::{Cli, Command};

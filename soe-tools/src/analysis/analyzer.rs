@@ -9,9 +9,9 @@ use soe_core::{Dialect, Framing};
 
 use super::flows::{Flow, FlowKey, Flows, State};
 use super::handshake::{self, Asked};
-use super::infer::{Given, Guess, is_checked};
+use super::infer::Given;
 use super::keys::{Decryption, GivenSession, Key, Secrets};
-use super::pending::{Opinion, Pending};
+use super::pending::Opinion;
 use super::session::{At, Session};
 use super::{Context, Direction, Event, EventKind, Origin, SessionInfo, Sink};
 use crate::capture::Datagram;
@@ -56,15 +56,15 @@ const MAX_PENDING: usize = 16 << 20;
 /// Follows the sessions of a capture.
 #[derive(Debug)]
 pub struct Analyzer {
-    options: Options,
+    pub(super) options: Options,
     secrets: Secrets,
-    flows: Flows,
+    pub(super) flows: Flows,
     /// Where the session with this id and seed is.
     homes: HashMap<(u32, u32), FlowKey>,
     held: usize,
-    pending: usize,
-    next_number: u32,
-    totals: Totals,
+    pub(super) pending: usize,
+    pub(super) next_number: u32,
+    pub(super) totals: Totals,
 }
 
 impl Analyzer {
@@ -202,7 +202,7 @@ impl Analyzer {
         self.session(number, info, dialect, datagram.time)
     }
 
-    fn session(&self, number: u32, info: SessionInfo, dialect: Dialect, time: u64) -> Option<Session> {
+    pub(super) fn session(&self, number: u32, info: SessionInfo, dialect: Dialect, time: u64) -> Option<Session> {
         let keys = [Direction::ToServer, Direction::ToClient]
             .map(|direction| Decryption::new(self.secrets.keys_of(info.session_id, direction), direction));
         Session::new(number, info, dialect, time, keys)
@@ -327,83 +327,6 @@ impl Analyzer {
         }
     }
 
-    /// A conversation whose parameters stand in the secrets of the capture.
-    fn given(
-        &mut self,
-        cx: &mut Context<'_>,
-        key: FlowKey,
-        given: &GivenSession,
-        datagram: &Datagram<'_>,
-    ) -> io::Result<()> {
-        let dialect = Dialect::by_name(&given.dialect).unwrap_or_default();
-        let mut pending = Pending::default();
-        let _ = pending.push(datagram, &self.options.given);
-        let Some((client, server)) = pending.sides() else { return Ok(()) };
-        let info = SessionInfo {
-            client,
-            server,
-            origin: Origin::Given,
-            dialect: given.dialect.clone(),
-            session_id: Some(given.session_id),
-            crc_seed: Some(given.seed),
-            crc_length: given.crc_length,
-            passes: given.passes,
-            udp_length: None,
-            version: None,
-            protocol_name: None,
-            inferred: vec!["the parameters, from the secrets of the capture".into()],
-        };
-        self.adopt(cx, key, info, dialect, &pending)
-    }
-
-    fn inferred(&mut self, cx: &mut Context<'_>, key: FlowKey, guess: &Guess, pending: &Pending) -> io::Result<()> {
-        self.pending -= pending.bytes().min(self.pending);
-        let Some((client, server)) = pending.sides() else { return Ok(()) };
-        let mut inferred = guess.notes.clone();
-        inferred.push("the server is the side with the lower port".into());
-        let info = SessionInfo {
-            client,
-            server,
-            origin: if self.options.given.is_empty() { Origin::Inferred } else { Origin::Given },
-            dialect: guess.dialect.name.clone().into_owned(),
-            session_id: None,
-            crc_seed: guess.seed,
-            crc_length: guess.crc_length,
-            passes: guess.passes,
-            udp_length: None,
-            version: None,
-            protocol_name: None,
-            inferred,
-        };
-        self.adopt(cx, key, info, guess.dialect.clone(), pending)
-    }
-
-    /// Opens a session without a handshake and gives it what was kept.
-    fn adopt(
-        &mut self,
-        cx: &mut Context<'_>,
-        key: FlowKey,
-        info: SessionInfo,
-        dialect: Dialect,
-        pending: &Pending,
-    ) -> io::Result<()> {
-        let time = pending.datagrams().next().map_or(0, |datagram| datagram.time);
-        let Some(mut session) = self.session(self.next_number, info, dialect, time) else { return Ok(()) };
-        self.next_number += 1;
-        self.totals.sessions += 1;
-        session.opened(cx, At { time, direction: Direction::ToServer })?;
-        for datagram in pending.datagrams().filter(|datagram| is_checked(datagram.payload)) {
-            self.totals.claimed += 1;
-            session.datagram(cx, &datagram)?;
-        }
-        match self.flows.get_mut(key) {
-            Some(flow) => flow.state = State::Known(Box::new(session)),
-            // Asked for the last time, after the end of the capture.
-            None => self.close(cx, Box::new(session))?,
-        }
-        Ok(())
-    }
-
     fn forget(&mut self, cx: &mut Context<'_>, flow: Flow) -> io::Result<()> {
         match flow.state {
             State::Known(session) => self.close(cx, session)?,
@@ -419,7 +342,7 @@ impl Analyzer {
         flow.candidate.map_or(Ok(()), |session| self.close(cx, session))
     }
 
-    fn close(&mut self, cx: &mut Context<'_>, session: Box<Session>) -> io::Result<()> {
+    pub(super) fn close(&mut self, cx: &mut Context<'_>, session: Box<Session>) -> io::Result<()> {
         if let (Some(id), Some(seed)) = (session.info.session_id, session.info.crc_seed) {
             self.homes.remove(&(id, seed));
         }

@@ -4,6 +4,7 @@
 //! is wrong. Memory is bounded by [`Options`], whatever the capture holds: so many conversations, and so many bytes of
 //! packets that wait for others.
 
+mod adopt;
 mod analyzer;
 mod assembly;
 mod event;

@@ -2,6 +2,7 @@
 
 pub mod decode;
 mod follow;
+pub mod report;
 
 use std::io;
 
@@ -18,5 +19,6 @@ pub use self::follow::{FollowOptions, Followed, follow};
 pub fn run(command: Command) -> io::Result<Exit> {
     match command {
         Command::Decode(command) => decode::run(&command),
+        Command::Report(command) => report::run(&command),
     }
 }
