@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use bytes::{BufMut, BytesMut};
 use peak_alloc::PeakAlloc;
 use soe_core::{
-    Admission, Admit, Channel, Framing, Message, ReliableChannel, Session, SessionConfig, SessionConfigBuilder, Verdict,
+    Action, Channel, Endpoint, Framing, Message, Path, ReliableChannel, Session, SessionConfig, SessionConfigBuilder,
+    Verdict,
 };
 
 #[global_allocator]
@@ -28,19 +29,19 @@ struct Peer {
     before: usize,
     sent: Vec<u8>,
     /// Kept: its table was there before.
-    _admission: Admission,
+    _endpoint: Endpoint,
 }
 
 impl Peer {
     fn new(config: &SessionConfig) -> Self {
         let now = Instant::now();
         let mut client = Session::connect(now, config.clone(), 7);
-        let mut admission = Admission::new(now, config.clone().into(), [3; 16]);
-        let from = ([192, 0, 2, 1], 7).into();
-        let (mut request, mut answer, mut sent) = (Vec::new(), Vec::new(), Vec::with_capacity(65_536));
+        let mut endpoint = Endpoint::new(now, config.clone().into(), [3; 16]);
+        let from = Path::new(([192, 0, 2, 1], 7).into(), None);
+        let (mut request, mut sent) = (Vec::new(), Vec::with_capacity(65_536));
         let _ = client.poll_transmit(now, &mut request).unwrap();
-        assert!(matches!(admission.handle_datagram(now, from, request[..].into()), Admit::Answered));
-        let _ = admission.poll_transmit(&mut answer).unwrap();
+        endpoint.handle_datagram(now, from, request[..].into());
+        let Some(Action::Send { datagram: answer, .. }) = endpoint.poll_action() else { panic!("no answer") };
         let _ = client.handle_datagram(now, answer[..].into());
         let passes = config.passes.map(u8::from);
         let framing = Framing::new(client.crc_seed(), config.crc_length, passes, &config.dialect.codecs).unwrap();
@@ -48,8 +49,9 @@ impl Peer {
         let first = BytesMut::from(&sent[..]);
         drop((client, request, answer));
         let before = MEMORY.current_usage();
-        let Admit::Opened(newcomer) = admission.handle_datagram(now, from, first) else { panic!("no session") };
-        Self { now, server: newcomer.session, framing, before, sent, _admission: admission }
+        endpoint.handle_datagram(now, from, first);
+        let Some(Action::Open(opened)) = endpoint.poll_action() else { panic!("no session") };
+        Self { now, server: opened.session, framing, before, sent, _endpoint: endpoint }
     }
 
     /// Gives the server a packet, as its peer would send it.

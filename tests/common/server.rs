@@ -210,7 +210,7 @@ impl<R: Resident> Server<R> {
         self.peer_mut(key)
     }
 
-    pub(crate) fn all(&self) -> impl Iterator<Item = &Peer<R>> {
+    pub(crate) fn all(&self) -> impl DoubleEndedIterator<Item = &Peer<R>> {
         self.peers.iter().flatten()
     }
 

@@ -38,6 +38,20 @@ fn a_player_whose_port_changes_goes_on_in_the_same_session() {
 }
 
 #[test]
+fn requests_forged_in_the_name_of_the_new_port_do_not_hide_from_a_client_that_it_has_moved() {
+    let mut net = two_players();
+    for id in 50..60 {
+        net.forge(player(11), &request(id));
+    }
+    net.readdress(player(1), player(11));
+    for _ in 0..5 {
+        net.client(player(11)).send(Message::reliable(&b"move"[..])).unwrap();
+        net.run(100 * MS);
+    }
+    speaks(&mut net, player(11), 1, 2_000);
+}
+
+#[test]
 fn two_players_whose_ports_are_swapped_go_on_in_their_sessions() {
     let mut net = two_players();
     net.readdress(player(1), player(3));

@@ -1,10 +1,14 @@
 //! One session with its application, and what holds for it after every step.
 
-use std::time::{Duration, Instant};
+use std::{
+    cell::RefCell,
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
 use soe_core::{Closed, Event, ReliableChannel, Session, Settings};
 
-use super::app::App;
+use super::{app::App, server::Resident};
 
 /// A session and the application on it.
 #[derive(Debug)]
@@ -26,6 +30,8 @@ pub(crate) struct Endpoint {
     pub(crate) connected: bool,
     pub(crate) remapped: u32,
     pub(crate) closed: Option<Closed>,
+    /// Where the end is to be reported.
+    pub(crate) endings: Option<Rc<RefCell<Vec<Closed>>>>,
     pub(crate) peak_memory: usize,
 }
 
@@ -52,6 +58,7 @@ impl Endpoint {
             connected: false,
             remapped: 0,
             closed: None,
+            endings: None,
             peak_memory: 0,
         }
     }
@@ -103,7 +110,10 @@ impl Endpoint {
                     assert!(!std::mem::replace(&mut self.connected, true), "connected twice");
                 }
                 Event::Remapped => self.remapped += 1,
-                Event::Closed(closed) => self.closed = Some(closed),
+                Event::Closed(closed) => {
+                    self.closed = Some(closed);
+                    self.endings.iter().for_each(|endings| endings.borrow_mut().push(closed));
+                }
                 _ => {}
             }
         }
@@ -126,6 +136,28 @@ impl Endpoint {
             + times(settings.net_status_interval)
             + 2 * times(settings.port_alive_interval)
             + 2
+    }
+}
+
+impl Resident for Endpoint {
+    fn session(&self) -> &Session {
+        &self.session
+    }
+
+    fn session_mut(&mut self) -> &mut Session {
+        &mut self.session
+    }
+
+    fn next_wake(&self) -> Option<Instant> {
+        [self.session.poll_timeout(), self.app.tick].into_iter().flatten().min()
+    }
+
+    fn wake(&mut self, now: Instant) {
+        self.wake(now);
+    }
+
+    fn serve(&mut self, now: Instant, send: &mut dyn FnMut(&[u8])) {
+        self.serve(now, &mut Vec::new(), send);
     }
 }
 

@@ -11,6 +11,7 @@ mod pattern;
 mod rng;
 mod runner;
 mod scenarios;
+#[path = "../common/server.rs"]
 mod server;
 mod traps;
 mod world;

@@ -43,7 +43,7 @@ impl Outcome {
             closed: world.endings.len() as u64,
             ..Self::default()
         };
-        let peers = world.server.peers.iter().flatten().map(|peer| &peer.endpoint);
+        let peers = world.server.all().map(|peer| &peer.resident);
         for endpoint in world.clients.iter().map(|client| &client.endpoint).chain(peers) {
             outcome.messages += endpoint.app.taken();
             outcome.key_switches += endpoint.app.key_switches;

@@ -1,34 +1,40 @@
 //! Virtual time: clients, a server, the links between them, and what happens when.
 
 use std::{
+    cell::RefCell,
     cmp::Reverse,
     collections::{BTreeMap, BinaryHeap},
     net::SocketAddr,
+    rc::Rc,
     time::{Duration, Instant},
 };
 
-use soe_core::{AdmissionConfig, Closed, DisconnectReason, Framing, Session, SessionConfig, wire::opcode};
+use soe_core::{
+    AdmissionConfig, Closed, DisconnectReason, Framing, Opened, Session, SessionConfig, SessionKey, wire::opcode,
+};
 
 use super::{
     app::{App, Plan},
     endpoint::Endpoint,
     network::{Counts, Faults, Link},
     rng::{Rng, Trace},
-    server::{Server, Touched},
+    server::Server,
 };
 
 /// Whom something happens to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Place {
     Client(usize),
-    Peer(usize),
+    Peer,
 }
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Happening {
     ToServer(SocketAddr, Vec<u8>),
     ToClient(SocketAddr, Vec<u8>),
-    Alarm(Place),
+    Alarm(usize),
+    /// The server has something to do.
+    Server,
 }
 
 /// A client, and the path between it and the server.
@@ -50,12 +56,16 @@ pub(crate) struct World {
     pub(crate) rng: Rng,
     queue: BinaryHeap<Reverse<(Instant, u64, Happening)>>,
     happenings: u64,
-    pub(crate) server: Server,
+    pub(crate) server: Server<Endpoint>,
+    /// When the server is to be woken.
+    server_alarm: Option<Instant>,
+    /// How the server's sessions have ended that nobody has looked at yet.
+    server_endings: Rc<RefCell<Vec<Closed>>>,
     session: SessionConfig,
     pub(crate) clients: Vec<Client>,
     by_address: BTreeMap<SocketAddr, usize>,
     /// The applications that the server will have for sessions asked for, by their ids.
-    counterparts: BTreeMap<u32, App>,
+    counterparts: Rc<RefCell<BTreeMap<u32, App>>>,
     pub(crate) trace: Trace,
     pub(crate) steps: u64,
     /// Steps since time last advanced.
@@ -75,6 +85,10 @@ impl World {
         let mut key = [0; 16];
         key[..8].copy_from_slice(&rng.next().to_le_bytes());
         key[8..].copy_from_slice(&rng.next().to_le_bytes());
+        let counterparts = Rc::new(RefCell::new(BTreeMap::new()));
+        let server_endings = Rc::default();
+        let session = config.session.clone();
+        let seat = seat(Rc::clone(&counterparts), Rc::clone(&server_endings));
         Self {
             now,
             epoch: now,
@@ -82,11 +96,13 @@ impl World {
             rng,
             queue: BinaryHeap::new(),
             happenings: 0,
-            session: config.session.clone(),
-            server: Server::new(now, config, key),
+            session,
+            server: Server::new(now, config, key, seat),
+            server_alarm: None,
+            server_endings,
             clients: Vec::new(),
             by_address: BTreeMap::new(),
-            counterparts: BTreeMap::new(),
+            counterparts,
             trace: Trace::default(),
             steps: 0,
             stuck: 0,
@@ -120,9 +136,9 @@ impl World {
             up: Link::new(self.epoch, up, Rng::of(self.seed, 0x7570 + n as u64 * 0x10000)),
             down: Link::new(self.epoch, down, Rng::of(self.seed, 0x646F + n as u64 * 0x10000)),
         });
-        self.counterparts.insert(id, counterpart);
+        self.counterparts.borrow_mut().insert(id, counterpart);
         self.by_address.insert(address, n);
-        self.serve(Place::Client(n));
+        self.serve(n);
         n
     }
 
@@ -133,8 +149,8 @@ impl World {
         let config = self.clients[n].endpoint.session.config().clone();
         let session = Session::connect(self.now, config, id);
         self.clients[n].endpoint = Endpoint::new(self.now, session, app, self.session.udp_length);
-        self.counterparts.insert(id, counterpart);
-        self.serve(Place::Client(n));
+        self.counterparts.borrow_mut().insert(id, counterpart);
+        self.serve(n);
     }
 
     /// The network gives a client another address; what is under way to the old one is lost.
@@ -148,20 +164,22 @@ impl World {
         &mut self.clients[n].endpoint
     }
 
-    /// The server's session with the present session of a client.
-    pub(crate) fn peer_of(&self, n: usize) -> Option<usize> {
-        self.server.find(self.clients[n].endpoint.session.session_id())
+    /// The server's session with the present session of a client: the newest of that id.
+    pub(crate) fn peer_of(&self, n: usize) -> Option<SessionKey> {
+        let id = self.clients[n].endpoint.session.session_id();
+        let mut all = self.server.all().filter(|peer| peer.resident.session.session_id() == id);
+        all.next_back().map(|peer| peer.key)
     }
 
     /// The server's end of a client's session.
     pub(crate) fn peer(&mut self, n: usize) -> &mut Endpoint {
         let peer = self.peer_of(n).expect("the server has let the client in");
-        &mut self.server.peer(peer).expect("the session is remembered").endpoint
+        &mut self.server.peer_mut(peer).expect("the session is remembered").resident
     }
 
     /// The same, to look at, if it is there.
     pub(crate) fn peer_end(&self, n: usize) -> Option<&Endpoint> {
-        self.server.peers[self.peer_of(n)?].as_ref().map(|peer| &peer.endpoint)
+        self.server.peer(self.peer_of(n)?).map(|peer| &peer.resident)
     }
 
     pub(crate) fn has_peer(&self, n: usize) -> bool {
@@ -170,9 +188,10 @@ impl World {
 
     /// Something outside of the network has changed a session: its application did something.
     pub(crate) fn touch(&mut self, n: usize) {
-        self.serve(Place::Client(n));
+        self.serve(n);
         if let Some(peer) = self.peer_of(n) {
-            self.serve(Place::Peer(peer));
+            self.server.touch(peer);
+            self.run_server();
         }
     }
 
@@ -228,7 +247,16 @@ impl World {
         self.now = self.now.max(at);
         self.steps += 1;
         match happening {
-            Happening::ToServer(from, datagram) => self.reach_server(from, &datagram),
+            Happening::ToServer(from, datagram) => {
+                self.server.arrive(from, &datagram);
+                self.run_server();
+            }
+            Happening::Server => {
+                if self.server_alarm == Some(self.now) {
+                    self.server_alarm = None;
+                    self.run_server();
+                }
+            }
             Happening::ToClient(address, datagram) => {
                 let Some(&n) = self.by_address.get(&address) else { return true };
                 let session = &mut self.clients[n].endpoint.session;
@@ -236,83 +264,63 @@ impl World {
                     return true;
                 }
                 let _ = session.handle_datagram(self.now, datagram[..].into());
-                self.serve(Place::Client(n));
+                self.serve(n);
             }
-            Happening::Alarm(place) => self.alarm(place),
+            Happening::Alarm(n) => self.alarm(n),
         }
         true
     }
 
-    fn reach_server(&mut self, from: SocketAddr, datagram: &[u8]) {
-        let counterparts = &mut self.counterparts;
-        let mut apps = |id: u32| counterparts.remove(&id).expect("one session for each that is asked for");
-        let mut answers = Vec::new();
-        let mut reply = |answer: &[u8]| answers.push(answer.to_vec());
-        let touched = self.server.handle(self.now, from, datagram, &mut apps, &mut reply);
-        for answer in answers {
-            self.send_to_client(from, &answer);
+    /// Lets the server do what is to be done now, and sees to it that it goes on in time.
+    fn run_server(&mut self) {
+        let wanted = self.server.run(self.now);
+        let earlier = wanted.filter(|at| self.server_alarm.is_none_or(|alarm| *at < alarm));
+        if let Some(at) = earlier {
+            self.server_alarm = Some(at.max(self.now));
+            self.push(at.max(self.now), Happening::Server);
         }
-        let Touched { peer, replaced } = touched;
-        for n in peer.into_iter().chain(replaced) {
-            self.serve(Place::Peer(n));
+        for (path, datagram) in std::mem::take(&mut self.server.sent) {
+            self.send_to_client(path.remote, &datagram);
         }
+        let endings = std::mem::take(&mut *self.server_endings.borrow_mut());
+        endings.into_iter().for_each(|closed| self.ended(Place::Peer, closed));
     }
 
-    fn alarm(&mut self, place: Place) {
-        let now = self.now;
-        let Some(endpoint) = self.endpoint(place) else { return };
+    fn alarm(&mut self, n: usize) {
+        let (now, endpoint) = (self.now, &mut self.clients[n].endpoint);
         if endpoint.alarm != Some(now) {
             return;
         }
         endpoint.alarm = None;
         endpoint.wake(now);
-        self.serve(place);
+        self.serve(n);
     }
 
-    fn endpoint(&mut self, place: Place) -> Option<&mut Endpoint> {
-        match place {
-            Place::Client(n) => Some(&mut self.clients[n].endpoint),
-            Place::Peer(n) => self.server.peer(n).map(|peer| &mut peer.endpoint),
-        }
-    }
-
-    /// Lets an end act on what has happened to it, and sees to it that it wakes in time.
-    fn serve(&mut self, place: Place) {
+    /// Lets a client act on what has happened to it, and sees to it that it wakes in time.
+    fn serve(&mut self, n: usize) {
         let (now, mut buf) = (self.now, std::mem::take(&mut self.buf));
         let mut datagrams = Vec::new();
-        if let Some(endpoint) = self.endpoint(place) {
-            let was_open = endpoint.closed.is_none();
-            endpoint.serve(now, &mut buf, |datagram| datagrams.push(datagram.to_vec()));
-            let closed = endpoint.closed.filter(|_| was_open);
-            let wanted = [endpoint.session.poll_timeout(), endpoint.app.tick].into_iter().flatten().min();
-            let earlier = wanted.filter(|at| endpoint.alarm.is_none_or(|alarm| *at < alarm));
-            if let Some(at) = earlier {
-                endpoint.alarm = Some(at.max(now));
-                self.push(at.max(now), Happening::Alarm(place));
-            }
-            if let Some(closed) = closed {
-                self.ended(place, closed);
-            }
+        let endpoint = &mut self.clients[n].endpoint;
+        let was_open = endpoint.closed.is_none();
+        endpoint.serve(now, &mut buf, |datagram| datagrams.push(datagram.to_vec()));
+        let closed = endpoint.closed.filter(|_| was_open);
+        let wanted = [endpoint.session.poll_timeout(), endpoint.app.tick].into_iter().flatten().min();
+        let earlier = wanted.filter(|at| endpoint.alarm.is_none_or(|alarm| *at < alarm));
+        if let Some(at) = earlier {
+            endpoint.alarm = Some(at.max(now));
+            self.push(at.max(now), Happening::Alarm(n));
         }
         self.buf = buf;
-        for datagram in datagrams {
-            match place {
-                Place::Client(n) => self.send_to_server(n, &datagram),
-                Place::Peer(n) => {
-                    let address = self.server.peer(n).map(|peer| peer.address);
-                    address.into_iter().for_each(|address| self.send_to_client(address, &datagram));
-                }
-            }
-        }
-        if let Place::Peer(n) = place {
-            self.server.forget_drained(n);
+        datagrams.iter().for_each(|datagram| self.send_to_server(n, datagram));
+        if let Some(closed) = closed {
+            self.ended(Place::Client(n), closed);
         }
     }
 
     fn ended(&mut self, place: Place, closed: Closed) {
         let replaced = closed.reason == DisconnectReason::NewConnectionAttempt;
         assert!(
-            self.allowed.contains(&closed.reason) || (replaced && matches!(place, Place::Peer(_))),
+            self.allowed.contains(&closed.reason) || (replaced && place == Place::Peer),
             "{place:?} closed at {:?}: {closed}",
             self.elapsed()
         );
@@ -377,6 +385,21 @@ impl World {
         }
         Framing::new(session.crc_seed(), length, [0, 0], &[None, None]).ok()
     }
+}
+
+/// Makes what the server keeps for each session: with the application that was made together with its client's.
+fn seat(
+    counterparts: Rc<RefCell<BTreeMap<u32, App>>>,
+    endings: Rc<RefCell<Vec<Closed>>>,
+) -> Box<dyn FnMut(Instant, Opened) -> Endpoint> {
+    Box::new(move |now, opened| {
+        let Opened { request, session, .. } = opened;
+        let app =
+            counterparts.borrow_mut().remove(&request.session_id).expect("one session for each that is asked for");
+        let mut endpoint = Endpoint::new(now, session, app, request.udp_length);
+        endpoint.endings = Some(Rc::clone(&endings));
+        endpoint
+    })
 }
 
 /// Handshakes carry no CRC, so damage to them goes unnoticed; the checksum of UDP is what protects them.

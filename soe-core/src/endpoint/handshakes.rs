@@ -284,9 +284,16 @@ impl Handshakes {
         drop(offers);
         let Some(Offer { mut stranger, seed, framing }) = offer else {
             self.stats.crc_rejects += 1;
-            self.pending.fail(now, place, from, standing.live);
-            // Anybody can ask in the name of a live address, so a handshake there does not speak for its silence.
-            return if standing.live { Outcome::Unclaimed } else { Outcome::Done };
+            let failures = self.pending.fail(now, place, from, standing.live);
+            if standing.live {
+                // Anybody can ask in the name of a live address: a handshake there does not speak for its silence.
+                return Outcome::Unclaimed;
+            }
+            if failures > FEW_FAILURES {
+                // Nor for a client that has moved here, and has to learn that it must claim its session.
+                self.unknown_sender(now, from, &datagram);
+            }
+            return Outcome::Done;
         };
         let config = self.session_config(stranger.config).clone();
         let refused = match (stranger.config, standing.room) {
@@ -424,6 +431,8 @@ impl Handshakes {
     }
 }
 
+/// Datagrams with a wrong CRC that come from the address of a handshake without anybody being told that it is unknown.
+const FEW_FAILURES: u8 = 3;
 /// What may be sent for each byte that has come from an address that has proved nothing.
 const MAX_AMPLIFICATION: usize = 3;
 /// What the answers to one datagram take at most, in bytes: a response, a Disconnect, and the queue they stand in.

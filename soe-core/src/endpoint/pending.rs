@@ -197,9 +197,10 @@ impl PendingHandshakes {
     }
 
     /// Counts a datagram whose CRC is wrong for all at this address. At the address of a live session, valid ones before it
-    /// prove nothing any more.
-    pub(super) fn fail(&mut self, now: Instant, place: u64, from: SocketAddr, live: bool) {
+    /// prove nothing any more. Returns the most failures of one of them.
+    pub(super) fn fail(&mut self, now: Instant, place: u64, from: SocketAddr, live: bool) -> u8 {
         let indices: Vec<usize> = self.at(now, place, from).collect();
+        let mut most = 0;
         for index in indices {
             let entry = &mut self.entries_mut()[index];
             if live {
@@ -207,7 +208,9 @@ impl PendingHandshakes {
             }
             // Never more than that, and never forgotten for it: anybody can send what fails.
             entry[CONFIG] += u8::from(entry[CONFIG] & 0x0F < MAX_FAILURES);
+            most = most.max(entry[CONFIG] & 0x0F);
         }
+        most
     }
 
     /// Clears the places of handshakes that are over. To be called more often than ages wrap, every 8,192 s; what was not is
@@ -408,7 +411,7 @@ mod tests {
         let mut table = PendingHandshakes::new(now, WAYS);
         table.put(now, &stranger(1), |_| 0);
         for n in 1..=100u8 {
-            table.fail(now, 0, stranger(1).from, false);
+            assert_eq!(table.fail(now, 0, stranger(1).from, false), n.min(MAX_FAILURES));
             let found = table.get(now, 0, stranger(1).from, 1).unwrap();
             assert_eq!((found.failures, found.proofs), (n.min(MAX_FAILURES), 1));
             assert_eq!(Stranger { failures: 0, ..found }, stranger(1));

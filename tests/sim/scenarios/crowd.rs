@@ -48,10 +48,11 @@ pub(crate) fn cafe(seed: u64) -> Outcome {
         world.connect(config.clone(), place, faults, [plan.clone(), plan]);
         world.run_for(rng.millis(0, 20));
     }
-    let joined =
-        |world: &World| world.server.live == 200 && world.clients.iter().all(|client| client.endpoint.connected);
-    assert!(world.run_until(9 * SECOND, joined), "{} players have joined", world.server.live);
-    let stats = world.server.admission.stats();
+    let joined = |world: &World| {
+        world.server.endpoint.sessions() == 200 && world.clients.iter().all(|client| client.endpoint.connected)
+    };
+    assert!(world.run_until(9 * SECOND, joined), "{} players have joined", world.server.endpoint.sessions());
+    let stats = world.server.endpoint.stats().admission;
     let limited = stats.rate_limited + stats.over_capacity + stats.evicted + stats.mismatched;
     assert_eq!(limited, 0, "{stats:?}");
     world.calm();

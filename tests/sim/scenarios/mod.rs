@@ -66,6 +66,6 @@ fn rest(world: &mut World) {
 }
 
 fn ends(world: &World) -> Vec<&Endpoint> {
-    let peers = world.server.peers.iter().flatten().map(|peer| &peer.endpoint);
+    let peers = world.server.all().map(|peer| &peer.resident);
     world.clients.iter().map(|client| &client.endpoint).chain(peers).collect()
 }

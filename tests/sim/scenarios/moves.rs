@@ -68,7 +68,7 @@ pub(crate) fn restart(seed: u64) -> Outcome {
     world.calm();
     let outcome = finish(&mut world, 60 * SECOND);
     assert!(world.endings.iter().all(|(_, closed)| closed.reason == DisconnectReason::NewConnectionAttempt));
-    assert_eq!(world.server.live, 1, "an old session lives on");
+    assert_eq!(world.server.all().count(), 1, "an old session lives on");
     outcome
 }
 
@@ -96,7 +96,7 @@ pub(crate) fn close(seed: u64) -> Outcome {
     let mut taken = 0;
     let ended = world.run_until(120 * SECOND, |world| {
         let other = if by_client {
-            world.server.peers[peer].as_ref().map(|peer| &peer.endpoint)
+            world.server.peer(peer).map(|peer| &peer.resident)
         } else {
             Some(&world.clients[0].endpoint)
         };
@@ -108,6 +108,6 @@ pub(crate) fn close(seed: u64) -> Outcome {
     let local = world.endings.iter().filter(|(_, closed)| closed.origin == Origin::Local).count();
     assert_eq!(local, 1, "{:?}", world.endings);
     world.run_for(10 * SECOND);
-    assert!(world.clients[0].endpoint.session.is_drained() && world.server.live == 0);
+    assert!(world.clients[0].endpoint.session.is_drained() && world.server.all().count() == 0);
     Outcome::of(&world)
 }
