@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{decode, report};
+use crate::commands::{decode, load, proxy, report};
 
 /// A toolbox for the UDP transport of Sony Online Entertainment's games.
 #[derive(Debug, Parser)]
@@ -22,6 +22,10 @@ pub enum Command {
     Decode(decode::Decode),
     /// Draw a capture as one self-contained HTML page.
     Report(report::Report),
+    /// Pass UDP datagrams on as a bad link would: a lag proxy.
+    Proxy(proxy::Proxy),
+    /// Load a server that echoes with many clients, and measure.
+    Load(load::Load),
 }
 
 const EXIT_CODES: &str = "\
@@ -30,4 +34,5 @@ Exit codes:
   1  failed: a file, a socket or the capture's format
   2  wrong usage
   3  nothing found: no session in the capture, no answer from the server
-  4  `soe decode --check` found something wrong";
+  4  `soe decode --check` found something wrong
+  5  a condition of `soe load --fail-if` holds";

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-/// The exit codes of `soe`. Code 2 is wrong usage, reported while the command line is read.
+/// The exit codes of `soe`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Exit {
@@ -10,10 +10,14 @@ pub enum Exit {
     Done,
     /// 1: a file, a socket or a format failed.
     Failed,
+    /// 2: wrong usage. Most of it is found while the command line is read.
+    Usage,
     /// 3: there was nothing: no session in the capture, no answer from the server.
     Nothing,
     /// 4: what was checked is wrong.
     Wrong,
+    /// 5: a condition under which a load counts as failed holds.
+    ConditionHolds,
 }
 
 impl From<Exit> for ExitCode {
@@ -21,8 +25,10 @@ impl From<Exit> for ExitCode {
         Self::from(match exit {
             Exit::Done => 0,
             Exit::Failed => 1,
+            Exit::Usage => 2,
             Exit::Nothing => 3,
             Exit::Wrong => 4,
+            Exit::ConditionHolds => 5,
         })
     }
 }

@@ -1,7 +1,8 @@
 //! The parts of `soe`, a toolbox for the Sony Online Entertainment (SOE) UDP transport.
 //!
 //! The program `soe` is a thin shell around this library: [`capture`] reads and writes capture files, [`analysis`] follows
-//! sessions through them, [`synthetic`] makes captures of simulated sessions, [`commands`] are the subcommands.
+//! sessions through them, [`synthetic`] makes captures of simulated sessions, [`proxy`] passes datagrams on as a
+//! bad [`link`] would, [`load`] is many clients of one server, [`commands`] are the subcommands.
 #![forbid(unsafe_code)]
 #![warn(missing_docs, clippy::exhaustive_enums, clippy::exhaustive_structs, clippy::unwrap_used)]
 
@@ -11,9 +12,13 @@ mod cli;
 pub mod commands;
 mod describe;
 mod exit;
+pub mod link;
+pub mod load;
 mod progress;
+pub mod proxy;
 mod report;
 pub mod synthetic;
+pub mod units;
 
 pub use self::cli::{Cli, Command};
 pub use self::exit::Exit;

@@ -44,6 +44,17 @@ impl<W: Write> PcapngWriter<W> {
     ///
     /// [`io::ErrorKind::InvalidInput`] for a payload of more than 65,507 bytes, which UDP cannot carry.
     pub fn datagram(&mut self, datagram: &Datagram<'_>) -> io::Result<()> {
+        self.commented(datagram, "")
+    }
+
+    /// Writes one datagram with a comment, which other tools show beside it; none if it is empty.
+    ///
+    /// # Errors
+    ///
+    /// As for [`datagram`](Self::datagram), and [`io::ErrorKind::InvalidInput`] for a comment of more than 65,535 bytes.
+    pub fn commented(&mut self, datagram: &Datagram<'_>, comment: &str) -> io::Result<()> {
+        let comment_length = u16::try_from(comment.len())
+            .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "a comment longer than pcapng allows"))?;
         if datagram.payload.len() > MAX_PAYLOAD {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a datagram longer than UDP allows"));
         }
@@ -58,6 +69,15 @@ impl<W: Write> PcapngWriter<W> {
             let length = ((body.len() - start) as u32).to_le_bytes();
             body[lengths..lengths + 4].copy_from_slice(&length);
             body[lengths + 4..start].copy_from_slice(&length);
+            if !comment.is_empty() {
+                body.resize(body.len().next_multiple_of(4), 0);
+                body.extend_from_slice(&OPTION_COMMENT.to_le_bytes());
+                body.extend_from_slice(&comment_length.to_le_bytes());
+                body.extend_from_slice(comment.as_bytes());
+                body.resize(body.len().next_multiple_of(4), 0);
+                // The end of options.
+                body.extend_from_slice(&[0; 4]);
+            }
         })
     }
 
@@ -68,6 +88,11 @@ impl<W: Write> PcapngWriter<W> {
             body.extend_from_slice(&(lines.len() as u32).to_le_bytes());
             body.extend_from_slice(lines.as_bytes());
         })
+    }
+
+    /// Flushes, so that what has been written so far can be read.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.write.flush()
     }
 
     /// Flushes and gives the writer back.
@@ -90,6 +115,7 @@ impl<W: Write> PcapngWriter<W> {
     }
 }
 
+const OPTION_COMMENT: u16 = 1;
 const UDP: u8 = 17;
 const HOPS: u8 = 64;
 /// What the 16 bits of the IPv4 length leave.

@@ -2,6 +2,8 @@
 
 pub mod decode;
 mod follow;
+pub mod load;
+pub mod proxy;
 pub mod report;
 
 use std::io;
@@ -20,5 +22,7 @@ pub fn run(command: Command) -> io::Result<Exit> {
     match command {
         Command::Decode(command) => decode::run(&command),
         Command::Report(command) => report::run(&command),
+        Command::Proxy(command) => proxy::run(&command),
+        Command::Load(command) => load::run(&command),
     }
 }
