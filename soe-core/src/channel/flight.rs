@@ -294,7 +294,8 @@ impl Flight {
             let (newest, oldest) = acked.ages.unwrap_or((first_age, first_age));
             acked.ages = Some((newest.min(first_age), oldest.max(first_age)));
             packet.first_datagram
-        } else if soonest.is_some_and(|soonest| age < soonest) {
+        } else if soonest.is_none_or(|soonest| age < soonest) {
+            // Before anything is known of the link the timer is a guess, and more likely too short than right.
             acked.late = Some(first_age);
             packet.first_datagram
         } else {

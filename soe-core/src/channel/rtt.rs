@@ -90,8 +90,11 @@ impl RttEstimator {
     /// A packet was sent again `age` after the first time, and the acknowledgement of the first came then: the timer was too
     /// short, or an earlier acknowledgement was lost. Once says little, often says that the link has become slower.
     pub(crate) fn late(&mut self, age: Duration) {
-        if let Some(smoothed) = self.smoothed {
-            self.variance = (self.variance.duration() + age.saturating_sub(smoothed.duration()) / 16).into();
+        match self.smoothed.map(Span::duration) {
+            Some(smoothed) => self.variance = (self.variance.duration() + age.saturating_sub(smoothed) / 16).into(),
+            // On a link that is slower than the first guess every packet is sent again before its acknowledgement comes, so
+            // none would ever be a sample. `age` is no less than the round trip: with it the next packets are sent once.
+            None => self.handshake = self.handshake.max(Some(age.min(MAX_TIMEOUT).into())),
         }
     }
 
@@ -141,6 +144,17 @@ mod tests {
     use super::*;
 
     const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn a_link_slower_than_the_first_guess_is_learnt_from_packets_that_were_sent_again() {
+        let mut rtt = RttEstimator::default();
+        let round_trip = Duration::from_millis(1_600);
+        assert!(rtt.timeout() < round_trip);
+        rtt.late(round_trip);
+        assert!(rtt.timeout() > round_trip && rtt.minimum().is_none());
+        rtt.late(Duration::from_secs(60));
+        assert!(rtt.timeout() <= MAX_TIMEOUT + UNSEEN_ACK_DELAY);
+    }
 
     #[test]
     fn the_first_sample_sets_the_estimate() {
