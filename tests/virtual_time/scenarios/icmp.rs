@@ -56,3 +56,30 @@ async fn a_hundred_players_who_are_gone_hold_up_nobody() {
     network.stats().assert_happened_at_least(Fault::Unreachable, 1_000);
     assert_eq!(checker.ends(Side::Server).len(), 100, "the others are noticed");
 }
+
+#[tokio::test(start_paused = true)]
+async fn ten_thousand_resets_in_a_row_hold_up_nobody() {
+    let network = Network::new(1);
+    serve_echo(network.listener(config()).expect("bound"));
+    let (one, other) = (network.client(config()).await, network.client(config()).await);
+    let (one, other) = (one.expect("the server answers"), other.expect("the server answers"));
+    network.reset(SERVER, 10_000);
+    expect_prompt(one, 100, 25 * MILLISECOND).await;
+    network.reset(SERVER, 10_000);
+    expect_prompt(other, 100, 25 * MILLISECOND).await;
+    assert_eq!(network.stats().count(Fault::Reset), 20_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn resets_without_an_address_do_not_end_the_only_session() {
+    let network = Network::new(1);
+    let server = Server::start(&network, config(), Habit::listener());
+    server.join(config(), Habit::listener().closes_after(70 * SECOND)).await;
+    for _ in 0..60 {
+        network.reset(SERVER, 3);
+        network.reset(client(0), 3);
+        sleep(SECOND).await;
+    }
+    server.expect_end(100 * SECOND).await;
+    server.checker.verify_all_lived();
+}
