@@ -241,6 +241,11 @@ impl Network {
         }
     }
 
+    /// Whether everything that is sent goes nowhere.
+    pub(crate) fn set_silent(&self, is_silent: bool) {
+        self.shared.wires().is_silent = is_silent;
+    }
+
     pub(crate) fn advance_to(&self, now: Duration) {
         self.shared.wires().advance_to(now);
     }

@@ -32,6 +32,8 @@ pub(crate) struct Wires {
     pub(crate) blackouts: HashMap<Option<SocketAddr>, Duration>,
     pub(crate) limits: SocketLimits,
     pub(crate) reports_unreachable: bool,
+    /// What is sent goes nowhere and is not counted: its sender is being killed.
+    pub(crate) is_silent: bool,
     pub(crate) stats: Stats,
     pub(crate) trace: DefaultHasher,
     sequence: u64,
@@ -135,6 +137,7 @@ impl Wires {
             blackouts: HashMap::new(),
             limits: SocketLimits::default(),
             reports_unreachable: false,
+            is_silent: false,
             stats: Stats::new(seed),
             trace: DefaultHasher::new(),
             sequence: 0,
@@ -188,6 +191,9 @@ impl Wires {
 
     /// A socket sends a datagram.
     pub(crate) fn send(&mut self, from: SocketAddr, to: SocketAddr, datagram: &[u8]) {
+        if self.is_silent {
+            return;
+        }
         let now = self.now();
         self.stats.sent += 1;
         let shown = self.nat.outside(from);

@@ -71,6 +71,9 @@ impl From<Duration> for BusyPoll {
     }
 }
 
+/// Longer than any program runs, and short enough to be added to every clock: what longer times are taken for.
+pub(crate) const FOREVER: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+
 /// 4 GiB, or all that a smaller machine can address.
 const MEMORY_LIMIT: usize = if usize::BITS > 32 { (4_u64 << 30) as usize } else { usize::MAX };
 

@@ -18,6 +18,7 @@ use crate::{
     listener::{bind_first, local_address},
     peer::now,
     query,
+    racing::{self, can_reach},
     random::Secrets,
     session::SoeSession,
     socket::AsyncUdp,
@@ -80,12 +81,16 @@ impl SoeConnector {
         Ok(Self { shared, secrets })
     }
 
-    /// Opens a session. All addresses that `remote` resolves to and that this socket can reach are tried in turn, each
-    /// until the connect time-out of `config`.
+    /// Opens a session. Of the addresses that `remote` resolves to and that this socket can reach, the first that answers is
+    /// taken (RFC 8305): each is tried 250 ms after the one before, or as soon as an attempt has failed. An attempt fails
+    /// after the connect time-out of `config`, or at once if the network reports that nobody is there (ICMP): start the
+    /// server first, or try again.
     ///
     /// # Errors
     ///
-    /// Of the last address tried. [`ConnectError::Occupied`] if this socket already has a session to that address: the
+    /// [`ConnectError::NoAddress`] if this socket reaches none of the addresses: a socket bound to an IPv6 address reaches no
+    /// IPv4 ones, unless it is the wildcard address. If all attempts fail, a refusal by a server, or else the error of the
+    /// attempt that failed last. [`ConnectError::Occupied`] if this socket already has a session to that address: the
     /// protocol tells sessions apart by address alone.
     ///
     /// # Cancel safety
@@ -97,18 +102,9 @@ impl SoeConnector {
         config: impl Into<SessionConfig>,
     ) -> Result<SoeSession, ConnectError> {
         let config = config.into();
-        let mut last = ConnectError::NoAddress;
-        for address in lookup_host(remote).await.map_err(ConnectError::Resolve)? {
-            let address = canonical(address);
-            if address.is_ipv6() && self.shared.local_addr.is_ipv4() {
-                continue;
-            }
-            match self.connect_to(address, config.clone()).await {
-                Ok(session) => return Ok(session),
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
+        let mut addresses = racing::in_order(lookup_host(remote).await.map_err(ConnectError::Resolve)?);
+        addresses.retain(|address| can_reach(self.shared.local_addr, *address));
+        racing::first(addresses, |address| self.connect_to(address, config.clone())).await
     }
 
     async fn connect_to(&self, address: SocketAddr, config: SessionConfig) -> Result<SoeSession, ConnectError> {
@@ -145,7 +141,7 @@ impl SoeConnector {
     /// Cancel safe: an answer that nobody waits for is dropped.
     pub async fn query_status(&self, server: SocketAddr, timeout: Duration) -> Result<Bytes, QueryError> {
         let server = canonical(server);
-        if server.is_ipv6() && self.shared.local_addr.is_ipv4() {
+        if !can_reach(self.shared.local_addr, server) {
             return Err(QueryError::Unreachable(server));
         }
         tokio::time::timeout(timeout, query::ask(&self.shared, server)).await.map_err(|_| QueryError::Timeout)?
@@ -156,19 +152,13 @@ impl SoeConnector {
         remote: impl ToSocketAddrs,
         config: SessionConfig,
     ) -> Result<SoeSession, ConnectError> {
-        let mut last = ConnectError::NoAddress;
-        for address in lookup_host(remote).await.map_err(ConnectError::Resolve)? {
-            let address = canonical(address);
-            let tried = match Self::bind(unspecified_for(address)).await {
-                Ok(connector) => connector.connect_to(address, config.clone()).await,
-                Err(error) => Err(error.into()),
-            };
-            match tried {
-                Ok(session) => return Ok(session),
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
+        let addresses = racing::in_order(lookup_host(remote).await.map_err(ConnectError::Resolve)?);
+        let config = &config;
+        racing::first(addresses, async |address| {
+            let connector = Self::bind(unspecified_for(address)).await?;
+            connector.connect_to(address, config.clone()).await
+        })
+        .await
     }
 
     /// Where the socket is bound.

@@ -376,6 +376,26 @@ impl Driver {
         }
     }
 
+    /// The runtime ends, and nobody serves the sessions any more: what they have to send leaves now, and a farewell behind it,
+    /// as far as the socket takes it at once. Nothing is repeated.
+    fn leave(&mut self) {
+        let now = now();
+        self.flusher.unblock();
+        for say_farewell in [false, true] {
+            if say_farewell {
+                let shared = &self.shared;
+                for peer in shared.directory.peers().into_iter().filter(|peer| Arc::ptr_eq(&peer.shared, shared)) {
+                    if peer.cut_off(now) {
+                        self.flusher.add(peer);
+                    }
+                }
+            }
+            for _ in 0..LAST_ROUNDS {
+                self.flusher.flush(now, &self.shared, &mut *self.socket, &mut self.timers, &mut self.wakers);
+            }
+        }
+    }
+
     fn wake(&mut self) {
         self.wakers.drain(..).for_each(Waker::wake);
     }
@@ -384,6 +404,9 @@ impl Driver {
 impl Drop for Driver {
     /// Also when the runtime shuts down or something here panics: nobody shall wait for a socket that is not served.
     fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.leave();
+        }
         self.wake();
         let known = self.timers.drain().chain(self.flusher.drain()).chain(self.deferred.drain());
         self.shared.stopped(now(), known);
@@ -438,5 +461,7 @@ const FAILURE_PAUSE: Duration = Duration::from_millis(10);
 const MAX_OLD_ERRORS: u32 = 1024;
 /// Sessions whose timers are seen to between two looks at the socket.
 const MAX_EXPIRED: usize = 256;
+/// Rounds of service before a driver that is dropped lets its sessions go: each takes up to 64 KiB from each of them.
+const LAST_ROUNDS: usize = 16;
 /// ICMP reports taken at once.
 const MAX_REPORTS: usize = 64;

@@ -60,7 +60,7 @@ pub enum QueryError {
     /// It did not answer in time.
     #[error("the server did not answer")]
     Timeout,
-    /// An IPv4 socket cannot reach an IPv6 address.
+    /// The socket is bound to an address of the other family.
     #[error("this socket cannot reach {0}")]
     Unreachable(SocketAddr),
     /// The task that serves the socket is gone: its runtime has been shut down.

@@ -9,6 +9,7 @@ use bytes::BytesMut;
 use futures_core::Stream;
 use futures_sink::Sink;
 use soe_core::{Channel, Message};
+use tokio::task::coop::poll_proceed;
 use tokio_util::codec::{Decoder, Encoder};
 
 use crate::{error::FramedError, session::SoeSession};
@@ -16,8 +17,12 @@ use crate::{error::FramedError, session::SoeSession};
 /// A session that speaks the items of a codec. See [`SoeSession::framed`].
 ///
 /// Each item is encoded into one message. Each message is decoded by itself: the codec sees it whole, as if it were all that
-/// will ever come (`decode_eof`), may find several items in it, and fails if it leaves bytes over. An error of the codec
-/// spoils that one message alone.
+/// will ever come (`decode_eof`), may find several items in it, and fails if it leaves bytes over.
+///
+/// An error of the decoder ends the stream: it comes once, and then `None`, as with `tokio_util::codec::Framed`. A codec may
+/// keep a part of the message that it failed at, and would take the next one for its rest. The session goes on, and the sink
+/// with it; [`SoeFramed::into_parts`] gives the session back, to be framed with a fresh codec. To pass over bad messages,
+/// let the decoder return them as items.
 #[derive(Debug)]
 pub struct SoeFramed<C> {
     session: SoeSession,
@@ -26,12 +31,15 @@ pub struct SoeFramed<C> {
     encoded: BytesMut,
     received: BytesMut,
     received_on: Channel,
+    /// The decoder has failed.
+    has_failed: bool,
 }
 
 impl<C> SoeFramed<C> {
     pub(crate) fn new(session: SoeSession, codec: C) -> Self {
         let (channel, received_on) = (Channel::default(), Channel::default());
-        Self { session, codec, channel, encoded: BytesMut::new(), received: BytesMut::new(), received_on }
+        let (encoded, received) = (BytesMut::new(), BytesMut::new());
+        Self { session, codec, channel, encoded, received, received_on, has_failed: false }
     }
 
     /// Sends on another channel from the next item on. At first it is reliable channel 0.
@@ -88,12 +96,18 @@ impl<C: Decoder + Unpin> Stream for SoeFramed<C> {
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
         loop {
+            if this.has_failed {
+                return Poll::Ready(None);
+            }
             if !this.received.is_empty() {
+                // A message of many items is no reason to hold up other tasks.
+                ready!(poll_proceed(cx)).made_progress();
                 match this.codec.decode_eof(&mut this.received) {
                     Ok(Some(item)) => return Poll::Ready(Some(Ok(item))),
                     Ok(None) => this.received.clear(),
                     Err(error) => {
                         this.received.clear();
+                        this.has_failed = true;
                         return Poll::Ready(Some(Err(FramedError::Codec(error))));
                     }
                 }

@@ -52,6 +52,7 @@ mod looking;
 mod memory;
 mod peer;
 mod query;
+mod racing;
 mod random;
 mod session;
 mod shards;

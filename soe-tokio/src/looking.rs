@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::config::BusyPoll;
+use crate::config::{BusyPoll, FOREVER};
 
 /// When a driver looks, and what came of it.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ impl Looking {
         }
         let time = match self.mode {
             BusyPoll::Never => return,
-            BusyPoll::For(time) => time,
+            BusyPoll::For(time) => time.min(FOREVER),
             BusyPoll::WhileItPays if sessions > FEW_SESSIONS => return,
             BusyPoll::WhileItPays if self.credit > 0 => LOOK,
             BusyPoll::WhileItPays if self.rests_until.is_none_or(|until| now >= until) => {
@@ -144,6 +144,13 @@ mod tests {
     fn a_socket_of_many_sessions_sleeps() {
         let mut looking = Looking::new(BusyPoll::WhileItPays);
         assert_eq!(watch(&mut looking, Instant::now(), 20 * US, 100, 100), (0, Duration::ZERO));
+    }
+
+    #[test]
+    fn it_can_be_told_to_look_for_ever() {
+        let (mut looking, now) = (Looking::new(BusyPoll::For(Duration::MAX)), Instant::now());
+        looking.received(now, 1);
+        assert!(looking.goes_on(now + Duration::from_secs(365 * 24 * 3600)));
     }
 
     #[test]

@@ -322,6 +322,17 @@ impl Peer {
         self.try_lock()?.rare().candidate.replace(address).filter(|old| *old != address)
     }
 
+    /// Ends a session whose driver is about to go, and has the peer told. True says that it must be served once more.
+    pub(crate) fn cut_off(&self, now: Instant) -> bool {
+        let Some(mut state) = self.try_lock() else { return false };
+        if state.session.closed().is_none() {
+            state.was_cut = true;
+            let aborted = catch_unwind(AssertUnwindSafe(|| state.session.abort(now, ENDED_HERE, true)));
+            state.is_broken |= aborted.is_err();
+        }
+        !std::mem::replace(&mut state.dirty, true)
+    }
+
     /// Ends the session without a word to the peer: the driver is gone, or the session panicked within it.
     pub(crate) fn kill(self: &Arc<Self>, now: Instant) {
         self.closed_hint.store(true, Ordering::Relaxed);

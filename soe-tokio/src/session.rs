@@ -82,8 +82,8 @@ impl Drop for SessionHandle {
 impl SoeSession {
     /// Opens a session from a socket of its own, bound to the wildcard address and a free port.
     ///
-    /// All addresses that `remote` resolves to are tried in turn, each until the connect time-out of `config`. For several
-    /// sessions from one socket, or another local address, see [`SoeConnector`].
+    /// Of the addresses that `remote` resolves to the first that answers is taken, as by [`SoeConnector::connect`], each tried
+    /// from a socket of its family. For several sessions from one socket, or another local address, see [`SoeConnector`].
     ///
     /// # Errors
     ///

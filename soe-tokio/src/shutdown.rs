@@ -6,6 +6,7 @@ use soe_core::{Closed, DisconnectReason, Undelivered};
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
+    config::FOREVER,
     directory::Directory,
     endpoint::{ENDED_HERE, Shared},
     peer::Peer,
@@ -57,8 +58,7 @@ impl ShutdownReport {
 
 /// Closes all sessions of sockets whose door is closed, then the sockets.
 pub(crate) async fn run(directory: &Directory, sockets: &[Arc<Shared>], deadline: Duration) -> ShutdownReport {
-    let now = Instant::now();
-    let deadline = now.checked_add(deadline.min(FOREVER)).unwrap_or(now);
+    let deadline = Instant::now() + deadline.min(FOREVER);
     let mut peers = directory.peers();
     peers.retain(|peer| !peer.is_closed());
     for peer in &peers {
@@ -101,7 +101,5 @@ fn report_of(peer: &Arc<Peer>) -> SessionReport {
     }
 }
 
-/// A deadline that is never met: longer than any program runs, and short enough for every clock.
-const FOREVER: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 /// How long after the deadline the last datagrams may take to reach the kernel.
 const FAREWELL: Duration = Duration::from_millis(100);

@@ -2,6 +2,8 @@
 //! is simulated elsewhere. Nothing here is decided by how fast the machine is: deadlines only end a test that hangs.
 
 mod addresses;
+mod connecting;
+mod endings;
 #[cfg(target_os = "linux")]
 mod icmp;
 

@@ -6,6 +6,8 @@
 
 mod cancellation;
 mod checker;
+mod codecs;
+mod connecting;
 mod fairness;
 mod panics;
 mod reports;

@@ -1,0 +1,92 @@
+//! Which of several addresses a client ends up with, and when.
+
+use std::{net::SocketAddr, time::Duration};
+
+use soe_testing::{LinkProfile, Network};
+use soe_tokio::{AdmissionConfig, ConnectError, DisconnectReason, SessionConfig};
+use tokio::time::Instant;
+
+use crate::support::{CLIENT, client, config, connector, receive, serve_echo};
+
+/// Where nobody listens, and nobody says so.
+const SILENT: SocketAddr = client(90);
+const FIRST: SocketAddr = client(91);
+const SECOND: SocketAddr = client(92);
+const MS: Duration = Duration::from_millis(1);
+
+fn serve(network: &Network, address: SocketAddr) {
+    serve_echo(network.listener_at(address, config()).expect("the address is free"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_address_that_does_not_answer_costs_a_quarter_of_a_second() {
+    let network = Network::new(1);
+    serve(&network, SECOND);
+    let (connector, start) = (connector(&network, CLIENT), Instant::now());
+    let mut session = connector.connect(&[SILENT, SECOND][..], config()).await.expect("one of them answers");
+    assert!((250 * MS..300 * MS).contains(&start.elapsed()), "{:?}", start.elapsed());
+    assert_eq!(session.peer_addr(), SECOND);
+    session.send(&b"hello"[..]).await.expect("open");
+    assert_eq!(receive(&mut session).await, b"hello");
+    // The attempt that lost is given up: the address is free for another session.
+    tokio::time::sleep(5000 * MS).await;
+    serve(&network, SILENT);
+    connector.connect(SILENT, config()).await.expect("it answers now");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_address_that_is_reported_as_unreachable_costs_no_more_than_the_report() {
+    let network = Network::new(1);
+    serve(&network, SECOND);
+    network.report_unreachable(true);
+    let (connector, start) = (connector(&network, CLIENT), Instant::now());
+    let session = connector.connect(&[SILENT, SECOND][..], config()).await.expect("one of them answers");
+    assert_eq!(session.peer_addr(), SECOND);
+    assert!(start.elapsed() < 100 * MS, "{:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_that_answers_wins_and_the_other_server_is_told() {
+    let network = Network::new(1);
+    let slow = network.listener_at(FIRST, config()).expect("the address is free");
+    serve(&network, SECOND);
+    network.link_to(FIRST, LinkProfile::lossless().delay(200 * MS));
+    network.link_from(FIRST, LinkProfile::lossless().delay(200 * MS));
+    let connector = connector(&network, CLIENT);
+    let session = connector.connect(&[FIRST, SECOND][..], config()).await.expect("both answer");
+    assert_eq!(session.peer_addr(), SECOND);
+    // The slow one has opened a session, or will: it does not stay.
+    let left = tokio::time::timeout(5_000 * MS, async {
+        let mut late = slow.accept().await.expect("the listener lives").accept();
+        assert!(late.recv().await.is_none_or(|message| message.is_err()), "nobody speaks");
+    });
+    let _ = left.await;
+    assert_eq!(slow.stats().socket.sessions, 0, "it was left alone");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_says_more_than_the_silence_of_other_addresses() {
+    let network = Network::new(1);
+    let full = AdmissionConfig::builder(config()).max_sessions(1).build().expect("valid");
+    serve_echo(network.listener_at(FIRST, full).expect("the address is free"));
+    let _only = connector(&network, client(1)).connect(FIRST, config()).await.expect("there is room for one");
+    let hasty = SessionConfig::builder("Simulated").connect_timeout(1_000 * MS).build().expect("valid");
+    let connector = connector(&network, CLIENT);
+    let error = connector.connect(&[FIRST, SILENT][..], hasty).await.expect_err("nobody takes it");
+    let ConnectError::Closed(closed) = error else { panic!("{error}") };
+    assert_eq!(closed.reason, DisconnectReason::ConnectionRefused);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_address_of_another_family_is_an_error_at_once() {
+    let network = Network::new(1);
+    for (local, remote) in [("[::1]:5000", "10.0.0.1:20060"), ("10.0.0.9:5000", "[::1]:20060")] {
+        let connector = connector(&network, local.parse().expect("an address"));
+        let (start, remote) = (Instant::now(), remote.parse::<SocketAddr>().expect("an address"));
+        let error = connector.connect(remote, config()).await.expect_err("out of reach");
+        assert!(matches!(error, ConnectError::NoAddress), "{error}");
+        let error = connector.query_status(remote, Duration::MAX).await.expect_err("out of reach");
+        assert!(error.to_string().contains("cannot reach"), "{error}");
+        assert_eq!(start.elapsed(), Duration::ZERO);
+    }
+}
