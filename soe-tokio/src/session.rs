@@ -37,6 +37,14 @@ pub enum SessionEvent {
         /// Where it is.
         to: SocketAddr,
     },
+    /// Large packets are lost one after another while smaller ones arrive: the path takes smaller datagrams than were agreed on.
+    /// What becomes of the session, and what helps, see [`soe_core::Event::LargeDatagramsLost`].
+    LargeDatagramsLost {
+        /// The smallest packet that is lost each time, in bytes; CRC and codecs come on top.
+        smallest_lost: usize,
+        /// The largest packet that has arrived meanwhile, in bytes.
+        largest_delivered: usize,
+    },
 }
 
 /// One session with one peer: a stream and a sink of [`Message`]s.

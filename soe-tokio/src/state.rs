@@ -57,6 +57,16 @@ pub(crate) struct Rare {
     pub(crate) receipts: BTreeMap<Receipt, Option<Waker>>,
 }
 
+impl Rare {
+    /// Keeps an event for the application, in place of the oldest if it takes none.
+    fn report(&mut self, event: SessionEvent) {
+        if self.events.len() == MAX_EVENTS {
+            self.events.pop_front();
+        }
+        self.events.push_back(event);
+    }
+}
+
 impl State {
     pub(crate) fn new(session: Session, path: Path) -> Self {
         Self {
@@ -122,6 +132,9 @@ impl State {
             if let Event::Closed(closed) = event {
                 news.closed = Some(closed);
                 self.is_over = true;
+            }
+            if let Event::LargeDatagramsLost { smallest_lost, largest_delivered } = event {
+                self.rare().report(SessionEvent::LargeDatagramsLost { smallest_lost, largest_delivered });
             }
             let Some(rare) = self.rare.as_deref_mut() else { continue };
             match event {
@@ -190,10 +203,7 @@ impl State {
         let old = std::mem::replace(&mut self.address, from);
         self.local_ip = path.local_ip;
         self.session.handle_remap(now);
-        if rare.events.len() == MAX_EVENTS {
-            rare.events.pop_front();
-        }
-        rare.events.push_back(SessionEvent::Remapped { from: old, to: from });
+        rare.report(SessionEvent::Remapped { from: old, to: from });
         Some(old)
     }
 

@@ -265,6 +265,11 @@ impl App {
         }
     }
 
+    /// How many messages the session has accepted on a channel.
+    pub(crate) fn sent_on(&self, channel: usize) -> u64 {
+        self.sent[channel]
+    }
+
     pub(crate) fn sends_more(&self) -> bool {
         self.sent.iter().sum::<u64>() < self.plan.total()
     }

@@ -29,6 +29,8 @@ pub(crate) struct Endpoint {
     pub(crate) datagrams: u64,
     pub(crate) connected: bool,
     pub(crate) remapped: u32,
+    /// Times that the session has said that large datagrams are lost.
+    pub(crate) narrowed: u32,
     pub(crate) closed: Option<Closed>,
     /// Where the end is to be reported.
     pub(crate) endings: Option<Rc<RefCell<Vec<Closed>>>>,
@@ -57,6 +59,7 @@ impl Endpoint {
             datagrams: 0,
             connected: false,
             remapped: 0,
+            narrowed: 0,
             closed: None,
             endings: None,
             peak_memory: 0,
@@ -110,6 +113,10 @@ impl Endpoint {
                     assert!(!std::mem::replace(&mut self.connected, true), "connected twice");
                 }
                 Event::Remapped => self.remapped += 1,
+                Event::LargeDatagramsLost { smallest_lost, largest_delivered } => {
+                    assert!(largest_delivered < smallest_lost, "{largest_delivered} of {smallest_lost}");
+                    self.narrowed += 1;
+                }
                 Event::Closed(closed) => {
                     self.closed = Some(closed);
                     self.endings.iter().for_each(|endings| endings.borrow_mut().push(closed));

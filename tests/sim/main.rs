@@ -50,6 +50,8 @@ scenarios! {
     who_acknowledges_every_half_second_is_sent_nothing_twice: 200 of loss::lazy, |total| total.messages > 10_000;
     a_path_that_is_narrow_for_a_while_loses_no_message: 200 of loss::narrow, |total| total.network.over_mtu > 0;
     a_path_that_stays_too_narrow_ends_the_session_with_a_reason: 20 of loss::too_narrow, |total| total.closed > 0;
+    what_a_path_does_not_take_holds_up_its_own_channel_only: 24 of loss::one_channel_too_large,
+        |total| total.network.over_mtu > 500;
     a_lost_last_acknowledgement_is_sent_again: 300 of loss::last_acknowledgement, |total| total.network.lost > 300;
     an_hour_of_game_traffic_at_five_percent_loss: 10 of loss::evening, |total| total.network.lost > 1_000;
     a_transfer_goes_on_when_the_client_gets_another_port: 300 of moves::remap, |total| total.remapped > 200;

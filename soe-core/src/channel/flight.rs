@@ -82,6 +82,8 @@ impl Packet {
 pub(crate) struct Acked {
     pub(crate) packets: usize,
     pub(crate) bytes: usize,
+    /// The largest of them, in bytes.
+    pub(crate) largest: usize,
     /// The age of a packet that was sent again too soon: its first acknowledgement was on the way.
     pub(crate) late: Option<Duration>,
     /// The ages of the newest and the oldest packet acknowledged that was sent only once.
@@ -287,6 +289,7 @@ impl Flight {
         self.probed = None;
         acked.packets += 1;
         acked.bytes += packet.size();
+        acked.largest = acked.largest.max(packet.size());
         // An acknowledgement that comes sooner after a resend than the link allows is for the first transmission; so is every
         // one of a packet that was sent once. Otherwise it may be for either, and measures nothing (Karn's rule).
         let first_age = now.saturating_duration_since(packet.first_sent);
@@ -318,11 +321,15 @@ impl Flight {
         }
     }
 
-    /// Declares lost what later datagrams have overtaken: by count, or by time. `loss_delay` is the time threshold. Returns
-    /// the bytes newly lost and when the next packet will cross the time threshold.
-    pub(crate) fn detect_losses(&mut self, now: Instant, loss_delay: Duration) -> (usize, Option<Instant>) {
+    /// Declares lost what later datagrams have overtaken: by count, or by time. `loss_delay` is the time threshold. Calls
+    /// `lost` with the bytes of each, and returns when the next packet will cross the time threshold.
+    pub(crate) fn detect_losses(
+        &mut self,
+        now: Instant,
+        loss_delay: Duration,
+        mut lost: impl FnMut(usize),
+    ) -> Option<Instant> {
         let next = self.resolve_doubt(now, loss_delay);
-        let mut bytes = 0;
         while let Some(index) = self.oldest() {
             let packet = &self.packets[index];
             if packet.datagram >= self.newest_acked {
@@ -331,11 +338,11 @@ impl Flight {
             let deadline = packet.sent + loss_delay;
             if packet.datagram + REORDERING > self.newest_acked && deadline > now {
                 // Those behind it have been sent later.
-                return (bytes, Some(next.map_or(deadline, |next| next.min(deadline))));
+                return Some(next.map_or(deadline, |next| next.min(deadline)));
             }
-            bytes += self.lose_oldest(index, Cause::Overtaken);
+            lost(self.lose_oldest(index, Cause::Overtaken));
         }
-        (bytes, next)
+        next
     }
 
     /// Believes in the second transmission once nothing has spoken for the first. Returns when to come back.
@@ -356,6 +363,11 @@ impl Flight {
         Some(self.packets[index].sent).max(self.probed)
     }
 
+    /// The size of the oldest packet not known to have arrived.
+    pub(crate) fn oldest_size(&self) -> Option<usize> {
+        self.packets.front().map(Packet::size)
+    }
+
     /// When the oldest packet not known to have arrived was first sent.
     pub(crate) fn oldest_first_sent(&self) -> Option<Instant> {
         self.packets.front().map(|packet| packet.first_sent)
@@ -366,8 +378,8 @@ impl Flight {
     }
 
     /// The resend timer may have fired: up to `most` of the oldest packets go again, if it started at `deadline` or before.
-    /// Returns how many.
-    pub(crate) fn probe(&mut self, now: Instant, deadline: Instant, most: usize) -> usize {
+    /// Calls `lost` with the bytes of each, and returns how many.
+    pub(crate) fn probe(&mut self, now: Instant, deadline: Instant, most: usize, mut lost: impl FnMut(usize)) -> usize {
         if self.timer_start().is_none_or(|start| start > deadline) {
             return 0;
         }
@@ -377,7 +389,7 @@ impl Flight {
             && let Some(index) = self.oldest()
             && self.packets[index].sent <= deadline
         {
-            self.lose_oldest(index, Cause::Timeout);
+            lost(self.lose_oldest(index, Cause::Timeout));
             probes += 1;
         }
         probes
@@ -432,9 +444,9 @@ mod tests {
             flight.push(packet(now, datagram));
         }
         flight.acknowledge(now, count - 2, None);
-        flight.detect_losses(now, Duration::from_secs(1));
+        flight.detect_losses(now, Duration::from_secs(1), |_| {});
         assert_eq!(flight.timer_start(), Some(now));
-        let probes = flight.probe(now, now, 2);
+        let probes = flight.probe(now, now, 2, |_| {});
         assert!(probes > 0 && flight.next_lost().is_some());
     }
 
@@ -449,7 +461,7 @@ mod tests {
         }
         for round in 1..10_000u32 {
             let now = now + later * round;
-            flight.probe(now, now, 2);
+            flight.probe(now, now, 2, |_| {});
             while let Some((sequence, _)) = flight.next_lost() {
                 flight.resent(sequence, now, datagram);
                 datagram += 1;

@@ -87,7 +87,7 @@ impl Model {
             sender: Sender::starting_at(ReliableChannel::ZERO, start),
             receiver: Receiver::starting_at(ReliableChannel::ZERO, start),
             inbox: Inbox::default(),
-            send: SendLimits { window_packets: send_window, window_bytes: 20_000, packet },
+            send: SendLimits { window_packets: send_window, window_bytes: 20_000, packet, group: packet },
             recv: RecvLimits { window: recv_window, message: 4_000, inbox, acks, unordered: false },
             datagrams: 0,
             packets: Vec::new(),
@@ -114,10 +114,10 @@ impl Model {
                 self.acks.swap_remove(which % self.acks.len());
             }
             Op::DetectLosses => {
-                self.sender.flight().detect_losses(self.now, 5 * MS);
+                self.sender.flight().detect_losses(self.now, 5 * MS, |_| {});
             }
             Op::Probe => {
-                self.sender.flight().probe(self.now, self.now, 2);
+                self.sender.flight().probe(self.now, self.now, 2, |_| {});
             }
             Op::Read { messages } => (0..messages).for_each(|_| self.read()),
             _ => {}
@@ -210,8 +210,8 @@ impl Model {
             while !self.acks.is_empty() {
                 self.arrive_ack(0, false);
             }
-            self.sender.flight().detect_losses(self.now, 5 * MS);
-            self.sender.flight().probe(self.now, self.now - 5 * MS, 2);
+            self.sender.flight().detect_losses(self.now, 5 * MS, |_| {});
+            self.sender.flight().probe(self.now, self.now - 5 * MS, 2, |_| {});
             self.check();
         }
         panic!("it never becomes quiet: {:?} {:?}", self.sender, self.receiver);

@@ -37,6 +37,8 @@ pub(crate) struct SendLimits {
     pub(crate) window_bytes: usize,
     /// The largest packet that fits a datagram by itself.
     pub(crate) packet: usize,
+    /// The largest packet that messages are gathered in.
+    pub(crate) group: usize,
 }
 
 impl SendLimits {
@@ -148,6 +150,11 @@ impl Sender {
         self.flight.oldest_first_sent()
     }
 
+    /// The size of the oldest packet not known to have arrived.
+    pub(crate) fn oldest_size(&self) -> Option<usize> {
+        self.flight.oldest_size()
+    }
+
     /// Bytes and messages not known to have arrived.
     pub(crate) fn undelivered(&self) -> (usize, usize) {
         let (bytes, messages) = self.flight.unacknowledged();
@@ -237,6 +244,7 @@ impl Sender {
         }
         let mut payload = GROUP_HEADER;
         let mut messages = 0;
+        let room = room.min(limits.group);
         for queued in &self.queue {
             let element = group::length_size(queued.wire.len()) + queued.wire.len();
             if HEADER + payload + element > room {

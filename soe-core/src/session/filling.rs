@@ -23,6 +23,26 @@ const MAX_COPY: usize = 200;
 /// The op code of a Multi.
 const MULTI_HEADER: usize = 2;
 
+/// What holds for the reliable packets of one datagram.
+#[derive(Clone, Copy, Debug)]
+struct Room {
+    /// The largest packet.
+    largest: usize,
+    /// The largest datagram of several packets.
+    shared: usize,
+    /// The largest datagram, if the path takes less than was agreed on.
+    narrowed: Option<usize>,
+}
+
+impl Room {
+    /// Bytes that the next packet may have.
+    fn left(self, bundle: &Bundle<'_>) -> usize {
+        let shared = if bundle.is_empty() { usize::MAX } else { self.shared };
+        let datagram = self.narrowed.map_or(shared, |limit| limit.min(shared));
+        bundle.room().min(self.largest).min(datagram.saturating_sub(bundle.len()))
+    }
+}
+
 /// What became of a channel's turn.
 #[derive(Clone, Copy, Debug, Default)]
 struct Filled {
@@ -52,8 +72,13 @@ impl Session {
         if data {
             self.cadence.sent(now);
         }
-        self.write_reliable(now, &mut bundle, if pieces { MAX_MULTI_PIECE } else { limit });
-        self.write_unreliable(&mut bundle);
+        let largest = if pieces { MAX_MULTI_PIECE } else { limit };
+        let room = Room { largest, shared: self.gathers(), narrowed: self.narrowed() };
+        self.write_reliable(now, &mut bundle, room);
+        if data {
+            self.probed();
+        }
+        self.write_unreliable(&mut bundle, room);
         self.write_acks(&mut bundle);
         self.write_copies(now, &mut bundle);
         let written = !bundle.is_empty();
@@ -131,13 +156,12 @@ impl Session {
         self.outbox.acks_due &= self.owes_acks();
     }
 
-    /// Writes reliable packets of at most `largest` bytes while there is room.
-    fn write_reliable(&mut self, now: Instant, bundle: &mut Bundle<'_>, largest: usize) {
+    /// Writes reliable packets while there is room.
+    fn write_reliable(&mut self, now: Instant, bundle: &mut Bundle<'_>, room: Room) {
         let limits = self.send_limits();
         let mut full = false;
         for channel in self.send_order(now) {
-            let filled =
-                if full { Filled::default() } else { self.write_channel(now, channel, bundle, largest, &limits) };
+            let filled = if full { Filled::default() } else { self.write_channel(now, channel, bundle, room, &limits) };
             if filled.blocked {
                 // It waits for the congestion window, not for the next datagram. If others put something under way before it,
                 // it might wait for as long as they have something: it goes first when there is room.
@@ -158,13 +182,12 @@ impl Session {
         now: Instant,
         channel: ReliableChannel,
         bundle: &mut Bundle<'_>,
-        largest: usize,
+        room: Room,
         limits: &SendLimits,
     ) -> Filled {
         let mut filled = Filled::default();
         while self.may_send(channel) {
-            let slot =
-                Slot { now, datagram: self.outbox.datagrams, room: bundle.room().min(largest), budget: self.budget() };
+            let slot = Slot { now, datagram: self.outbox.datagrams, room: room.left(bundle), budget: self.budget() };
             let Some(reliable) = self.channels[channel.index()].as_deref_mut() else { break };
             if !reliable.sender.has_work(limits) {
                 break;
@@ -213,10 +236,13 @@ impl Session {
         self.outbox.probes -= u32::from(written.resend.is_some() && self.outbox.probes > 0);
     }
 
-    fn write_unreliable(&mut self, bundle: &mut Bundle<'_>) {
+    fn write_unreliable(&mut self, bundle: &mut Bundle<'_>, room: Room) {
         while let Some((channel, message)) = self.outbox.first_unreliable() {
             let head = if *channel == Channel::Unreliable { 0 } else { super::ORDERED_HEADER };
-            if self.goes_alone() || head + wire::escaped_len(message) > bundle.room() || !self.write_ordered(bundle) {
+            let length = head + wire::escaped_len(message);
+            // What is too large for the path takes nothing else with it.
+            let narrowed = !bundle.is_empty() && room.narrowed.is_some_and(|limit| bundle.len() + length > limit);
+            if self.goes_alone() || narrowed || length > bundle.room() || !self.write_ordered(bundle) {
                 break;
             }
         }

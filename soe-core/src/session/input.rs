@@ -200,6 +200,7 @@ impl Session {
             Packet::NetStatusResponse(response) if self.clock.is_outstanding() => {
                 let clock = millis(self.epoch, now);
                 self.clock.answered(clock, &response, self.stats.datagrams_authentic);
+                self.small_passed();
             }
             _ => self.stats.rare().ignored += 1,
         }
@@ -238,6 +239,7 @@ impl Session {
         }
         let newest = reliable.sender.flight().newest_acked();
         self.congestion.acknowledged(now, acked.bytes, newest, self.outbox.datagrams, acked.ages);
+        self.passed(acked.largest);
         self.outbox.acked = true;
     }
 

@@ -63,8 +63,12 @@ impl SessionConfig {
         let codecs = self.dialect.codecs.iter().any(Option::is_some) || self.passes != [Pass::None; 2];
         let packet = if codecs { datagram.max(MAX_INFLATED) } else { datagram };
         let message = self.max_message_size + TRANSFORM_OVERHEAD;
-        let limits =
-            SendLimits { window_packets: self.send_window, window_bytes: self.send_window_bytes, packet: datagram };
+        let limits = SendLimits {
+            window_packets: self.send_window,
+            window_bytes: self.send_window_bytes,
+            packet: datagram,
+            group: datagram,
+        };
         let channel = size_of::<Reliable>()
             + Sender::memory_ceiling(&limits, self.send_buffer, message)
             + Receiver::memory_ceiling(self.recv_window, packet, message);

@@ -15,6 +15,8 @@ mod output;
 mod pacing;
 mod rare;
 mod reliable;
+mod resend;
+mod sizes;
 mod stats;
 mod timeout;
 mod timer;
@@ -323,6 +325,7 @@ impl Session {
             window_packets: self.config.send_window,
             window_bytes: self.config.send_window_bytes,
             packet: self.packet_limit(),
+            group: self.gathers(),
         }
     }
 

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Event, Session};
+use super::{Event, Session, sizes::Sizes};
 use crate::moment::Moment;
 
 /// What few sessions need at any moment: made when first needed, and given back when the session rests.
@@ -22,6 +22,8 @@ pub(super) struct Rare {
     pub(super) remap_until: Option<Moment>,
     /// When a remap was last asked for.
     pub(super) remap_asked_at: Option<Moment>,
+    /// Losses by size, since something was lost.
+    pub(super) sizes: Option<Sizes>,
 }
 
 /// What happened longer ago limits nothing any more.

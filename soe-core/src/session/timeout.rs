@@ -5,14 +5,6 @@ use std::time::{Duration, Instant};
 use super::{Session, State, Timer};
 use crate::{Closed, DisconnectReason, Origin};
 
-/// The resend timer doubles up to this, so that a link that comes back is noticed soon.
-const MAX_RESEND_INTERVAL: Duration = Duration::from_secs(2);
-/// Packets sent again when the resend timer fires: enough to provoke an acknowledgement, too few to congest.
-const PROBES: usize = 2;
-/// How often that number doubles at most.
-const MAX_PROBE_SHIFT: u8 = 2;
-/// Resend timers in a row without any acknowledgement after which the path counts as a new one.
-const PERSISTENT: u8 = 3;
 /// UnknownSender must have come again within this long before the deadline to count as still coming.
 const UNKNOWN_SENDER_FRESH: Duration = Duration::from_secs(2);
 /// A peer is asked for a sign of life in this last part of the inactivity time-out: 1/8, so that by default its heartbeat
@@ -180,58 +172,6 @@ impl Session {
         if rare.unknown_sender_at.is_some_and(|last| now < last.instant() + UNKNOWN_SENDER_FRESH) {
             self.unanswered(now, DisconnectReason::UnreachableConnection);
         }
-    }
-
-    fn resend_timer(&mut self, now: Instant) {
-        let expired = self.config.unacknowledged_timeout;
-        let oldest = self.channels.iter().flatten().filter_map(|reliable| reliable.sender.oldest_first_sent()).min();
-        if !expired.is_zero() && oldest.is_some_and(|sent| now >= sent + expired) {
-            self.end(now, Closed::new(Origin::Transport, DisconnectReason::UnacknowledgedTimeout), true);
-            return;
-        }
-        let interval = self.resend_interval();
-        // More each time that it fires without an answer: of a long tail all may be lost, and one packet at a time takes long.
-        let most = PROBES << self.backoff.min(MAX_PROBE_SHIFT);
-        let mut probes = 0;
-        for reliable in self.channels.iter_mut().flatten() {
-            if let Some(deadline) = now.checked_sub(interval) {
-                probes += reliable.sender.flight().probe(now, deadline, most);
-            }
-        }
-        if probes > 0 {
-            self.backoff = self.backoff.saturating_add(1);
-            self.stats.rare().resend_timeouts += 1;
-            self.outbox.probes = u32::try_from(probes).unwrap_or(u32::MAX);
-            if self.backoff == PERSISTENT {
-                self.congestion.persistent();
-            }
-        }
-        self.detect_losses(now);
-    }
-
-    fn resend_interval(&self) -> Duration {
-        let timeout = self.rtt.timeout();
-        (timeout * 2u32.pow(u32::from(self.backoff.min(8)))).min(MAX_RESEND_INTERVAL.max(timeout))
-    }
-
-    /// Looks for packets that later ones have overtaken, and sets the resend timer anew.
-    pub(super) fn detect_losses(&mut self, now: Instant) {
-        let loss_delay = self.rtt.loss_delay();
-        let interval = self.resend_interval();
-        let mut deadline: Option<Instant> = None;
-        for reliable in self.channels.iter_mut().flatten() {
-            let (lost, next) = reliable.sender.flight().detect_losses(now, loss_delay);
-            if lost > 0 {
-                self.congestion.lost(lost);
-            }
-            let resend = reliable.sender.flight().timer_start().map(|start| start + interval);
-            deadline = [deadline, next, resend].into_iter().flatten().min();
-        }
-        // What was to be probed for may have been acknowledged before it left: then the congestion window holds again.
-        if !self.channels.iter_mut().flatten().any(|reliable| reliable.sender.flight().has_lost()) {
-            self.outbox.probes = 0;
-        }
-        self.timers.set(Timer::Resend, deadline);
     }
 }
 

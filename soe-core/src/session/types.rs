@@ -62,6 +62,16 @@ pub enum Event {
     Remapped,
     /// The peer has acknowledged the last byte of the message with this receipt, and all before it on its channel.
     Delivered(Receipt),
+    /// Large packets are lost one after another while smaller ones arrive: the path takes smaller datagrams than were agreed on
+    /// (an MTU, mostly, and somebody who drops without saying so). Small messages go on; those that take large packets wait, and
+    /// are tried again once a second. What stays so ends the session with `UnacknowledgedTimeout`. A smaller
+    /// [`udp_length`](crate::Settings::udp_length) on either side helps. Told again when it happens again.
+    LargeDatagramsLost {
+        /// The smallest packet that is lost each time, in bytes; CRC and codecs come on top.
+        smallest_lost: usize,
+        /// The largest packet that has arrived meanwhile, in bytes.
+        largest_delivered: usize,
+    },
     /// The session has ended. The last event.
     Closed(Closed),
 }

@@ -148,7 +148,39 @@ pub(crate) fn too_narrow(seed: u64) -> Outcome {
     world.run_for(120 * SECOND);
     assert!(world.counts().over_mtu > 0);
     assert_eq!(world.endings.len(), 2, "{:?}", world.endings);
+    assert_eq!(world.client(0).narrowed, 1, "what is wrong was not told once");
     Outcome::of(&world)
+}
+
+/// A path that does not take what one channel has to send for some time: the others go on as if nothing were, the application is
+/// told, and the channel goes on when the path does.
+pub(crate) fn one_channel_too_large(seed: u64) -> Outcome {
+    let mut rng = Rng::of(seed, 110);
+    let udp_length = rng.pick(&[1_400, 8_192]);
+    let config = SessionConfig::builder("Game").udp_length(udp_length).build().unwrap();
+    let mtu = Some(rng.size(548, 1_300));
+    let latency = rng.range(5, 100);
+    let loss = rng.pick(&[0.0, 0.05]);
+    let mut world = World::new(seed, config.clone());
+    let small = Plan::send(2_000, Sizes::Range(20, 60)).and(1, 0, Sizes::Fixed(200_000)).paced(1, 100 * MS);
+    let up = Faults { mtu, ..Faults::lossy(latency, loss) };
+    world.connect(config, address(0), [up, Faults::lossy(latency, loss)], [small, Plan::idle()]);
+    world.run_for(rng.millis(0, 5_000));
+    let now = world.now;
+    let large = [0, 1, 0, 0, 0, 0, 0];
+    world.client(0).app.extend(now, large, [0; 7]);
+    assert!(world.run_until(5 * SECOND, |world| world.has_peer(0)));
+    world.peer(0).app.extend(now, [0; 7], large);
+    world.touch(0);
+    world.run_for(60 * SECOND);
+    let (sent, arrived) = (world.client(0).app.sent_on(0), world.peer(0).app.arrived[0]);
+    assert!(sent > 1_000 && arrived + 50 >= sent, "{arrived} of {sent} small messages have arrived");
+    assert_eq!(world.client(0).narrowed, 1, "what is wrong was not told once");
+    assert_eq!(world.peer(0).app.arrived[1], 0);
+    world.clients[0].up.faults.mtu = None;
+    let arrived = world.run_until(10 * SECOND, |world| world.peer_end(0).is_some_and(|end| end.app.arrived[1] == 1));
+    assert!(arrived, "the path takes everything again, and the large message has not arrived");
+    finish(&mut world, 120 * SECOND)
 }
 
 /// The last acknowledgements of a transfer are lost, for up to ten seconds: the receiver says them again when asked.

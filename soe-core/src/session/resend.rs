@@ -1,0 +1,150 @@
+//! When packets are sent again, and what is made of it.
+
+use std::time::{Duration, Instant};
+
+use super::{Event, Session, Timer, sizes::Sizes};
+use crate::{Closed, DisconnectReason, Origin, channel::send::Sender};
+
+/// The resend timer doubles up to this, so that a link that comes back is noticed soon.
+const MAX_RESEND_INTERVAL: Duration = Duration::from_secs(2);
+/// Packets sent again when the resend timer fires: enough to provoke an acknowledgement, too few to congest.
+const PROBES: usize = 2;
+/// How often that number doubles at most.
+const MAX_PROBE_SHIFT: u8 = 2;
+/// Resend timers in a row without any acknowledgement after which the path counts as a new one.
+const PERSISTENT: u8 = 3;
+/// While large datagrams are lost, one leaves this often: the path may have changed.
+const LARGE_PROBE_INTERVAL: Duration = Duration::from_secs(1);
+
+impl Session {
+    pub(super) fn resend_timer(&mut self, now: Instant) {
+        let expired = self.config.unacknowledged_timeout;
+        let oldest = self.channels.iter().flatten().filter_map(|reliable| reliable.sender.oldest_first_sent()).min();
+        if !expired.is_zero() && oldest.is_some_and(|sent| now >= sent + expired) {
+            self.end(now, Closed::new(Origin::Transport, DisconnectReason::UnacknowledgedTimeout), true);
+            return;
+        }
+        let interval = self.resend_interval();
+        // More each time that it fires without an answer: of a long tail all may be lost, and one packet at a time takes long.
+        let most = PROBES << self.backoff.min(MAX_PROBE_SHIFT);
+        let mut probes = 0;
+        let rare = &mut self.rare;
+        for reliable in self.channels.iter_mut().flatten() {
+            if let Some(deadline) = now.checked_sub(interval) {
+                probes += reliable.sender.flight().probe(now, deadline, most, |bytes| {
+                    rare.get_or_insert_default().sizes.get_or_insert_default().timed_out(bytes);
+                });
+            }
+        }
+        if probes > 0 {
+            self.backoff = self.backoff.saturating_add(1);
+            self.stats.rare().resend_timeouts += 1;
+            self.outbox.probes = u32::try_from(probes).unwrap_or(u32::MAX);
+            if self.backoff == PERSISTENT {
+                self.congestion.persistent();
+            }
+            // Small, and answered by everybody: it tells a path that takes nothing from one that takes nothing large.
+            self.outbox.net_status_due |= self.backoff >= PERSISTENT;
+        }
+        if let Some(sizes) = self.rare.as_mut().and_then(|rare| rare.sizes.as_mut())
+            && sizes.probe_at.is_some_and(|at| at <= now)
+        {
+            sizes.probe_at = Some(now + LARGE_PROBE_INTERVAL);
+            sizes.probe_due = true;
+        }
+        self.detect_losses(now);
+    }
+
+    fn resend_interval(&self) -> Duration {
+        let timeout = self.rtt.timeout();
+        (timeout * 2u32.pow(u32::from(self.backoff.min(8)))).min(MAX_RESEND_INTERVAL.max(timeout))
+    }
+
+    /// Looks for packets that later ones have overtaken, and sets the resend timer anew.
+    pub(super) fn detect_losses(&mut self, now: Instant) {
+        let loss_delay = self.rtt.loss_delay();
+        let interval = self.resend_interval();
+        let mut deadline: Option<Instant> = None;
+        let (congestion, rare) = (&mut self.congestion, &mut self.rare);
+        for reliable in self.channels.iter_mut().flatten() {
+            let next = reliable.sender.flight().detect_losses(now, loss_delay, |bytes| {
+                let sizes = rare.get_or_insert_default().sizes.get_or_insert_default();
+                // A path that is too narrow is no congestion.
+                if sizes.limit().is_none_or(|limit| bytes < limit) {
+                    congestion.lost(bytes);
+                }
+                sizes.lost(bytes);
+            });
+            let resend = reliable.sender.flight().timer_start().map(|start| start + interval);
+            deadline = [deadline, next, resend].into_iter().flatten().min();
+        }
+        // What was to be probed for may have been acknowledged before it left: then the congestion window holds again.
+        if !self.channels.iter_mut().flatten().any(|reliable| reliable.sender.flight().has_lost()) {
+            self.outbox.probes = 0;
+        }
+        let deadline = deadline.into_iter().chain(self.large_probe(now)).min();
+        self.timers.set(Timer::Resend, deadline);
+    }
+
+    /// When the next large datagram leaves, if large ones are lost and something waits.
+    fn large_probe(&mut self, now: Instant) -> Option<Instant> {
+        let sizes = self.rare.as_mut()?.sizes.as_mut()?;
+        let Some(smallest_lost) = sizes.limit() else {
+            sizes.probe_at = None;
+            return None;
+        };
+        if sizes.probe_at.is_none() {
+            let event = Event::LargeDatagramsLost { smallest_lost, largest_delivered: sizes.passed() };
+            tracing::debug!(session_id = self.session_id, ?event, "the path takes less than was agreed on");
+            sizes.probe_at = Some(now + LARGE_PROBE_INTERVAL);
+            self.push_event(event);
+        }
+        let idle = self.channels.iter().flatten().map(|reliable| &reliable.sender).all(Sender::is_idle);
+        self.rare.as_ref()?.sizes.as_ref()?.probe_at.filter(|_| !idle)
+    }
+
+    /// A packet of this many bytes has arrived.
+    pub(super) fn passed(&mut self, bytes: usize) {
+        if let Some(sizes) = self.rare.as_mut().and_then(|rare| rare.sizes.as_mut()) {
+            sizes.arrived(bytes);
+        }
+    }
+
+    /// A NetStatusRequest has been answered. If nothing that was sent reliably has been for long, small datagrams pass and
+    /// those do not.
+    pub(super) fn small_passed(&mut self) {
+        if self.backoff >= PERSISTENT {
+            let smallest = self.channels.iter().flatten().filter_map(|reliable| reliable.sender.oldest_size()).min();
+            if let Some(smallest) = smallest {
+                self.rare().sizes.get_or_insert_default().answered(smallest);
+            }
+        }
+    }
+
+    /// Bytes that a datagram may have for the time being, if not as many as were agreed on.
+    pub(super) fn narrowed(&self) -> Option<usize> {
+        let sizes = self.rare.as_ref()?.sizes.as_ref()?;
+        let limit = sizes.limit().filter(|_| !sizes.probe_due)?;
+        Some(limit.saturating_sub(MULTI_OVERHEAD).max(sizes.passed()))
+    }
+
+    /// The largest packet that messages may be gathered in. What has been gathered once cannot be taken apart: if the path may
+    /// take nothing large, several small messages would wait for it together.
+    pub(super) fn gathers(&self) -> usize {
+        let open = self.rare.as_ref().and_then(|rare| rare.sizes.as_ref()).is_some_and(Sizes::is_open);
+        let is_known = self.rtt.latest().is_some() && !open;
+        self.packet_limit().min(if is_known { usize::MAX } else { SAFE_PACKET })
+    }
+
+    /// A datagram has been filled: if a large one was due, this was it.
+    pub(super) fn probed(&mut self) {
+        if let Some(sizes) = self.rare.as_mut().and_then(|rare| rare.sizes.as_mut()) {
+            sizes.probe_due = false;
+        }
+    }
+}
+
+/// What every path takes, in bytes: IPv4 and UDP headers leave 548 of the 576 that every host must take (RFC 1122).
+const SAFE_PACKET: usize = 512;
+/// What a Multi takes beside its first packet.
+const MULTI_OVERHEAD: usize = 8;

@@ -1,0 +1,145 @@
+//! Whether a path loses datagrams by their size.
+
+use std::time::Instant;
+
+use crate::wire::NetStatusRequest;
+
+/// So many losses in a row above what arrives are a limit of the path: at a random loss of one half this happens once in a
+/// million times.
+const CERTAIN: u8 = 20;
+/// So many losses in a row below the limit lower it.
+const SEVERAL: u8 = 4;
+/// What the answer to a small datagram counts for, while nothing else arrives.
+const ANSWER: u8 = 10;
+
+/// What has been lost and what has arrived, by size, since the last time that something as large as what is lost has arrived.
+#[derive(Debug, Default)]
+pub(super) struct Sizes {
+    /// Losses of packets larger than what has arrived, each overtaken by something that has arrived.
+    losses: u8,
+    /// Losses in a row that were larger than what has arrived and smaller than the limit: chance, up to a few.
+    below: u8,
+    /// The smallest and the largest packet lost, in bytes.
+    smallest_lost: usize,
+    largest_lost: usize,
+    /// The largest packet that has arrived, in bytes.
+    largest_passed: usize,
+    /// When to try a large datagram again, while there is a limit.
+    pub(super) probe_at: Option<Instant>,
+    /// One may leave now.
+    pub(super) probe_due: bool,
+}
+
+impl Sizes {
+    /// Packets of this size and above are lost, smaller ones arrive.
+    pub(super) fn limit(&self) -> Option<usize> {
+        (self.losses >= CERTAIN && self.largest_passed > 0).then_some(self.smallest_lost)
+    }
+
+    /// Whether something is lost, and nothing as large has arrived since.
+    pub(super) fn is_open(&self) -> bool {
+        self.largest_lost > 0
+    }
+
+    pub(super) fn passed(&self) -> usize {
+        self.largest_passed
+    }
+
+    /// A packet is lost: one sent later has been acknowledged.
+    pub(super) fn lost(&mut self, bytes: usize) {
+        self.count(bytes, 1);
+    }
+
+    /// A packet has not been acknowledged in time. That alone says nothing about its size.
+    pub(super) fn timed_out(&mut self, bytes: usize) {
+        self.largest_lost = self.largest_lost.max(bytes);
+    }
+
+    /// A NetStatusRequest has been answered, while packets of this size at least have not been for long.
+    pub(super) fn answered(&mut self, smallest: usize) {
+        self.arrived(NetStatusRequest::ENCODED_LEN);
+        self.largest_passed = self.largest_passed.max(NetStatusRequest::ENCODED_LEN);
+        self.count(smallest, ANSWER);
+    }
+
+    fn count(&mut self, bytes: usize, weight: u8) {
+        if bytes > self.largest_passed {
+            let (first, certain) = (self.losses == 0, self.losses >= CERTAIN);
+            self.below += u8::from(certain && bytes < self.smallest_lost);
+            if first {
+                self.smallest_lost = bytes;
+            } else if !certain || self.below >= SEVERAL {
+                self.smallest_lost = self.smallest_lost.min(bytes);
+                self.below = 0;
+            }
+            self.largest_lost = self.largest_lost.max(bytes);
+            self.losses = self.losses.saturating_add(weight);
+        }
+    }
+
+    /// A packet has been acknowledged.
+    pub(super) fn arrived(&mut self, bytes: usize) {
+        if bytes >= self.largest_lost {
+            *self = Self::default();
+            return;
+        }
+        if bytes > self.largest_passed {
+            (self.largest_passed, self.below) = (bytes, 0);
+        }
+        if self.smallest_lost <= self.largest_passed {
+            // It was lost for another reason. Further losses will show where the limit is.
+            self.smallest_lost = self.largest_lost;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_losses_above_what_arrives_make_a_limit() {
+        let mut sizes = Sizes::default();
+        for _ in 0..100 {
+            sizes.lost(500);
+            sizes.lost(60);
+            sizes.arrived(60);
+        }
+        assert_eq!(sizes.limit(), Some(500));
+        sizes.arrived(500);
+        assert_eq!(sizes.limit(), None);
+    }
+
+    #[test]
+    fn a_path_that_takes_nothing_at_all_is_not_narrow() {
+        let mut sizes = Sizes::default();
+        (0..100).for_each(|_| sizes.lost(500));
+        assert_eq!(sizes.limit(), None);
+    }
+
+    #[test]
+    fn answers_to_small_requests_count_while_nothing_else_arrives() {
+        let mut sizes = Sizes::default();
+        sizes.lost(5);
+        (0..100).for_each(|_| sizes.answered(30));
+        assert_eq!(sizes.limit(), None, "30 bytes are smaller than the request");
+        sizes.answered(500);
+        assert_eq!(sizes.limit(), None, "one answer may have been lucky");
+        sizes.answered(500);
+        assert_eq!(sizes.limit(), Some(500));
+    }
+
+    #[test]
+    fn losses_of_all_sizes_at_random_make_no_limit() {
+        let mut sizes = Sizes::default();
+        for n in 0..10_000usize {
+            let chance = n.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 20;
+            let bytes = 50 + chance % 450;
+            match chance / 450 % 2 {
+                0 => sizes.lost(bytes),
+                _ => sizes.arrived(bytes),
+            }
+            assert_eq!(sizes.limit(), None);
+        }
+    }
+}
