@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{decode, load, proxy, report};
+use crate::commands::{decode, dissector, load, proxy, report};
 
 /// A toolbox for the UDP transport of Sony Online Entertainment's games.
 #[derive(Debug, Parser)]
@@ -22,6 +22,8 @@ pub enum Command {
     Decode(decode::Decode),
     /// Draw a capture as one self-contained HTML page.
     Report(report::Report),
+    /// Write a Wireshark dissector in Lua.
+    Dissector(dissector::Dissector),
     /// Pass UDP datagrams on as a bad link would: a lag proxy.
     Proxy(proxy::Proxy),
     /// Load a server that echoes with many clients, and measure.

@@ -11,6 +11,7 @@ pub mod capture;
 mod cli;
 pub mod commands;
 mod describe;
+mod dissector;
 mod exit;
 pub mod link;
 pub mod load;

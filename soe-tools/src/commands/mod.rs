@@ -1,6 +1,7 @@
 //! The subcommands, one file each: its options, and a function `run` that does the work.
 
 pub mod decode;
+pub mod dissector;
 mod follow;
 pub mod load;
 pub mod proxy;
@@ -22,6 +23,7 @@ pub fn run(command: Command) -> io::Result<Exit> {
     match command {
         Command::Decode(command) => decode::run(&command),
         Command::Report(command) => report::run(&command),
+        Command::Dissector(command) => dissector::run(&command),
         Command::Proxy(command) => proxy::run(&command),
         Command::Load(command) => load::run(&command),
     }
