@@ -299,6 +299,52 @@ fn the_program_takes_commands_captures_and_reports() {
     assert!(text.contains("after 1.0 ms"), "no comment on what was delayed");
 }
 
+/// The lines of `soe proxy --decode` while a session opens, sends a message and closes.
+#[test]
+fn the_program_says_of_each_datagram_what_it_is_and_what_becomes_of_it() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let session = SessionConfig::new("Echo").unwrap();
+    let listener = runtime.block_on(SoeListener::bind(LOCAL, session.clone())).unwrap();
+    let (mut child, address) = spawn(listener.local_addr(), &["--decode", "--link", "delay=3ms"], false);
+    runtime.block_on(async {
+        let client = async {
+            let mut client = SoeSession::connect(address, session).await.unwrap();
+            client.send("hello").await.unwrap();
+            assert_eq!(client.recv().await.unwrap().unwrap().payload, "hello");
+        };
+        let server = async {
+            let mut session = listener.accept().await.unwrap().accept();
+            let message = session.recv().await.unwrap().unwrap();
+            session.send(message).await.unwrap();
+            session
+        };
+        timeout(PATIENCE, async { tokio::join!(client, server) }).await.unwrap();
+    });
+    let stranger = std::net::UdpSocket::bind(LOCAL).unwrap();
+    child.stdin.as_mut().unwrap().write_all(b"set loss=100%\n").unwrap();
+    let (mut lines, mut is_set) = (Vec::new(), false);
+    for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+        let line = line.unwrap();
+        if !is_set && line.starts_with("changed: ") {
+            is_set = true;
+            stranger.send_to(&[0xAB; 7], address).unwrap();
+        }
+        let is_last = line.contains("  7 B  ") || line.contains(" 7 B  lost");
+        lines.push(line);
+        if is_last {
+            break;
+        }
+    }
+    drop(child.stdin.take());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let has = |parts: &[&str]| lines.iter().any(|line| parts.iter().all(|part| line.contains(part)));
+    assert!(has(&["#1 up", "after 3.0 ms", "SessionRequest"]), "{lines:#?}");
+    assert!(has(&["#1 down", "after 3.0 ms", "SessionResponse"]), "{lines:#?}");
+    assert!(has(&["#1 up", "after 3.0 ms", "Reliable"]), "{lines:#?}");
+    assert!(has(&["#2 up", "7 B", "lost: random", "not understood"]), "{lines:#?}");
+}
+
 #[test]
 fn the_program_says_how_it_ended_by_its_exit_code() {
     let server = std::net::UdpSocket::bind(LOCAL).unwrap();

@@ -8,7 +8,7 @@ use std::{
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use clap::Args;
@@ -16,10 +16,10 @@ use tokio::net::{TcpListener, lookup_host};
 
 use crate::{
     Exit,
-    capture::{Datagram, PcapngWriter},
     link::{Impairment, Profile, Spec},
     proxy::{
-        Event, Observer, ProxyConfig, ProxyHandle, ProxyServer, ProxyStatus, Seen, serve_control, summary_line, table,
+        CaptureFile, DatagramLines, Event, Observer, ProxyConfig, ProxyHandle, ProxyServer, ProxyStatus, Seen,
+        serve_control, summary_line, table,
     },
     units,
 };
@@ -147,8 +147,13 @@ async fn serve(command: &Proxy) -> io::Result<Exit> {
     };
     let commands = (handle.clone(), screen.clone());
     thread::spawn(move || follow_standard_input(&commands.0, &commands.1));
-    let capture = command.capture.as_ref().map(|path| File::create(path).and_then(Capture::new)).transpose()?;
-    let mut shown = Shown { screen, is_quiet: command.json || command.decode, capture };
+    let capture = command
+        .capture
+        .as_ref()
+        .map(|path| File::create(path).and_then(|file| CaptureFile::new(BufWriter::new(file))))
+        .transpose()?;
+    let lines = command.decode.then(|| DatagramLines::new(screen.clone()));
+    let mut shown = Shown { screen, is_quiet: command.json || command.decode, capture, lines };
     let period = command.every.unwrap_or(if is_live { LIVE } else { PLAIN }).max(MIN_PERIOD);
     let status = {
         let run = server.run(&mut shown, period);
@@ -163,7 +168,7 @@ async fn serve(command: &Proxy) -> io::Result<Exit> {
         }
     };
     if let Some(capture) = shown.capture.take() {
-        capture.writer.finish()?;
+        capture.finish()?;
     }
     if command.json {
         println!("{}", serde_json::to_string(&status)?);
@@ -239,7 +244,7 @@ impl Screen {
         self.drawn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self, text: &str) -> io::Result<()> {
+    fn put(&self, text: &str) -> io::Result<()> {
         let text = text.as_bytes();
         if self.to_stderr { io::stderr().write_all(text) } else { io::stdout().write_all(text) }
     }
@@ -248,14 +253,15 @@ impl Screen {
         let mut drawn = self.drawn();
         let clear = clear(*drawn);
         *drawn = 0;
-        self.write(&format!("{clear}{line}\n"))
+        self.put(&format!("{clear}{line}\n"))
     }
 
     fn draw(&self, table: &str) -> io::Result<()> {
         let mut drawn = self.drawn();
         let clear = clear(*drawn);
         *drawn = table.lines().count();
-        self.write(&format!("{clear}{table}"))
+        // A line that wraps would take two: what does not fit is cut by the terminal meanwhile.
+        self.put(&format!("{clear}\x1b[?7l{table}\x1b[?7h"))
     }
 
     /// The terminal has echoed a line below the table.
@@ -263,6 +269,17 @@ impl Screen {
         if self.is_live {
             *self.drawn() += 1;
         }
+    }
+}
+
+/// What is written is whole lines.
+impl Write for Screen {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.to_stderr { io::stderr().write(bytes) } else { io::stdout().write(bytes) }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.to_stderr { io::stderr().flush() } else { io::stdout().flush() }
     }
 }
 
@@ -274,18 +291,22 @@ fn clear(lines: usize) -> String {
 struct Shown {
     screen: Screen,
     is_quiet: bool,
-    capture: Option<Capture>,
+    capture: Option<CaptureFile<BufWriter<File>>>,
+    lines: Option<DatagramLines<Screen>>,
 }
 
 impl Observer for Shown {
     fn datagram(&mut self, seen: &Seen<'_>) -> io::Result<()> {
         if let Some(capture) = &mut self.capture {
-            capture.write(seen)?;
+            capture.datagram(seen)?;
         }
-        Ok(())
+        self.lines.as_mut().map_or(Ok(()), |lines| lines.datagram(seen))
     }
 
     fn event(&mut self, event: &Event) -> io::Result<()> {
+        if let Some(lines) = &mut self.lines {
+            lines.event(event)?;
+        }
         match event {
             Event::Opened(client, address) => self.screen.say(&format!("{client} from {address}")),
             Event::Rebound(client) => self.screen.say(&format!("{client} has a new port")),
@@ -295,7 +316,7 @@ impl Observer for Shown {
 
     fn status(&mut self, status: &ProxyStatus) -> io::Result<()> {
         if let Some(capture) = &mut self.capture {
-            capture.writer.flush()?;
+            capture.status(status)?;
         }
         if self.screen.is_live {
             self.screen.draw(&table(status, ROWS))
@@ -304,27 +325,6 @@ impl Observer for Shown {
         } else {
             self.screen.say(&summary_line(status))
         }
-    }
-}
-
-struct Capture {
-    writer: PcapngWriter<BufWriter<File>>,
-    /// The same moment on both clocks.
-    start: (Instant, SystemTime),
-}
-
-impl Capture {
-    fn new(file: File) -> io::Result<Self> {
-        let writer = PcapngWriter::new(BufWriter::new(file))?;
-        Ok(Self { writer, start: (Instant::now(), SystemTime::now()) })
-    }
-
-    fn write(&mut self, seen: &Seen<'_>) -> io::Result<()> {
-        let at = self.start.1 + (seen.now - self.start.0);
-        // A clock before 1970 is set wrong; the order of the datagrams stays right.
-        let time = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as u64;
-        let datagram = Datagram::new(time, seen.from, seen.to, seen.datagram);
-        self.writer.commented(&datagram, &seen.remark())
     }
 }
 

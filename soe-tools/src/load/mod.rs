@@ -61,8 +61,6 @@ pub fn run(
     mut progress: impl FnMut(&LoadProgress),
 ) -> Result<LoadReport, LoadError> {
     config.validate()?;
-    let memory_before = memory::resident();
-    let mut memory_most = memory_before;
     let start = Instant::now();
     let end = start + config.ramp_up + config.duration;
     let plan = Plan { config, start, end, secret: RandomState::new().hash_one(start) };
@@ -71,6 +69,8 @@ pub fn run(
     for thread in 0..config.threads {
         workers.push(Worker::new(&plan, &shared, thread)?);
     }
+    let memory_before = memory::resident();
+    let mut memory_most = memory_before;
     let mut report = LoadReport::default();
     thread::scope(|scope| {
         let (sender, done) = mpsc::channel();
@@ -107,7 +107,9 @@ pub fn run(
         failure.map_or(Ok(()), Err)
     })?;
     let grown = memory_most.zip(memory_before).map(|(most, before)| most.saturating_sub(before));
-    report.memory_per_client = grown.map(|bytes| bytes / config.clients as u64);
+    // With few clients what belongs to none of them would count more than what does.
+    let is_telling = config.clients >= MEMORY_SAMPLE;
+    report.memory_per_client = grown.filter(|_| is_telling).map(|bytes| bytes / config.clients as u64);
     Ok(report)
 }
 
@@ -123,6 +125,8 @@ impl Shared {
     }
 }
 
+/// Clients from which on memory is reported.
+const MEMORY_SAMPLE: usize = 1_000;
 /// How often the threads are looked at.
 const LOOK: Duration = Duration::from_millis(50);
 /// How often progress is shown.

@@ -92,7 +92,8 @@ pub struct LoadReport {
     pub bytes: u64,
     /// How long messages were due.
     pub sending: Duration,
-    /// Resident memory that came with the clients, in bytes for each. `None` where the system does not tell.
+    /// Resident memory that came with the clients, in bytes for each. `None` with fewer than 1,000, and where the system does not
+    /// tell.
     pub memory_per_client: Option<u64>,
     /// The load was stopped before its end.
     pub is_interrupted: bool,
