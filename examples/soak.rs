@@ -113,7 +113,8 @@ fn verdict(samples: &[u64], tally: &Tally, listener: &SoeListener) -> bool {
     let half = steady.len() / 2;
     let (early, late) = (median(&steady[..half]), median(&steady[half..]));
     let is_flat = late <= early + ((early as f64 * TOLERANCE) as u64).max(ALLOWANCE);
-    let was_attacked = tally.hostile.load(Ordering::Relaxed) > 1_000 && listener.stats().admission.requests > 0;
+    let was_attacked =
+        tally.hostile.load(Ordering::Relaxed) > 1_000 && listener.stats().endpoint.admission.requests > 0;
     let was_busy = tally.echoed.load(Ordering::Relaxed) > 1_000;
     let passed = is_flat && was_attacked && was_busy;
     println!(

@@ -28,7 +28,7 @@ impl Peer {
             let was_held_back = state.session.is_held_back();
             if let Some(message) = state.recv() {
                 if !state.session.is_readable() {
-                    self.account(state, now());
+                    state.account(now());
                 }
                 // What was taken has made room: what waited for it is to be acknowledged.
                 if was_held_back {

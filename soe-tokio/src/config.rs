@@ -85,9 +85,6 @@ const MEMORY_LIMIT: usize = if usize::BITS > 32 { (4_u64 << 30) as usize } else 
 pub struct ListenerConfig {
     /// Which strangers may open a session, and what they are offered.
     pub admission: AdmissionConfig,
-    /// How many opened sessions may wait for [`crate::SoeListener::accept`] at once. Default 1,024: a server that restarts
-    /// meets all its players within seconds. Newcomers beyond it are not answered and try again by themselves.
-    pub accept_backlog: usize,
     /// The buffers of each socket.
     pub socket: SocketConfig,
     /// How many sockets share the port, 1 to 256. Default 1. See [`ListenerConfig::shards`].
@@ -103,14 +100,7 @@ impl ListenerConfig {
     pub fn new(admission: impl Into<AdmissionConfig>) -> Self {
         let admission = admission.into();
         let socket = SocketConfig::default();
-        Self { admission, accept_backlog: 1024, socket, shards: 1, memory_limit: MEMORY_LIMIT }
-    }
-
-    /// Lets this many opened sessions wait for [`crate::SoeListener::accept`]; 0 counts as 1.
-    #[must_use]
-    pub fn accept_backlog(mut self, sessions: usize) -> Self {
-        self.accept_backlog = sessions.max(1);
-        self
+        Self { admission, socket, shards: 1, memory_limit: MEMORY_LIMIT }
     }
 
     /// Serves the port by this many sockets with a receive loop each (`SO_REUSEPORT`), for servers that keep more than one

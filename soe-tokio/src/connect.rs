@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use soe_core::{Session, SessionConfig};
+use soe_core::{Endpoint, Session, SessionConfig};
 use tokio::{
     net::{ToSocketAddrs, lookup_host},
     runtime::Handle,
@@ -75,7 +75,8 @@ impl SoeConnector {
     fn start(socket: Box<dyn AsyncUdp>, busy_poll: BusyPoll) -> Result<Self, BindError> {
         let address = local_address(&*socket)?;
         let secrets = Secrets::new(socket.secrets_seed());
-        let directory = Arc::new(Directory::new(None, usize::MAX));
+        let key = secrets.endpoint_key().map_err(BindError::Random)?;
+        let directory = Arc::new(Directory::new(Endpoint::connector(now(), key), usize::MAX));
         let shared = Shared::new(directory, address, Handle::current(), None);
         Driver::spawn(Arc::clone(&shared), socket, busy_poll);
         Ok(Self { shared, secrets })
@@ -174,6 +175,6 @@ impl SoeConnector {
 
 impl Drop for SoeConnector {
     fn drop(&mut self) {
-        self.shared.directory.close_door();
+        self.shared.directory.close();
     }
 }

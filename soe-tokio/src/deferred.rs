@@ -1,11 +1,11 @@
 //! What the driver puts off because an application's key or hook holds a session's lock.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, net::SocketAddr, sync::Arc};
 
 use bytes::BytesMut;
-use soe_core::DisconnectReason;
+use soe_core::{DisconnectReason, Path};
 
-use crate::{peer::Peer, socket::Path};
+use crate::peer::Peer;
 
 /// Work for sessions that are busy, oldest first.
 #[derive(Debug, Default)]
@@ -20,8 +20,14 @@ pub(crate) enum Work {
     Datagrams(Path, Vec<BytesMut>),
     /// Its timer has expired.
     Timer,
-    /// Another session takes its place.
-    Abort(DisconnectReason),
+    /// Its peer has moved.
+    Move(SocketAddr, Path),
+    /// Its peer is to give a sign of life.
+    Probe,
+    /// The network says that nobody is at its peer's address.
+    Unreachable,
+    /// The endpoint ends it. The peer is told, or not.
+    End(DisconnectReason, bool),
 }
 
 impl Deferred {

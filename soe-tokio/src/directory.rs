@@ -1,7 +1,6 @@
-//! What the sockets of one listener share: who is known at which address, and who waits to be accepted.
+//! What the sockets of one listener share: the endpoint that decides, and the sessions that it has let in.
 
 use std::{
-    collections::VecDeque,
     net::SocketAddr,
     sync::{
         Arc, Mutex, Weak,
@@ -10,90 +9,87 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use dashmap::{DashMap, Entry};
-use soe_core::{Admission, AdmissionConfig, AdmissionStats, DisconnectReason, RemapPolicy, RequestInfo, Session};
+use dashmap::DashMap;
+use soe_core::{AdmissionConfig, Endpoint, EndpointStats, MemoryBudget, Path, RequestInfo, Session, SessionKey};
 use tokio::sync::Notify;
 
 use crate::{
     endpoint::{Shared, lock},
-    memory::Budget,
     peer::{Peer, now},
-    socket::Path,
     state::State,
+    undriven::Undriven,
     wait::{set_waker, until},
 };
 
-/// Everybody who is known. A connector has one socket, a listener one or more ([`crate::ListenerConfig::shards`]); a
-/// session belongs to the socket that it was opened on, and is found here whichever socket its next datagram comes in by:
-/// a client that moves may be handed to another one by the kernel.
+/// The sessions of a listener or connector. A connector has one socket, a listener one or more
+/// ([`crate::ListenerConfig::shards`]); a session is served by the socket that it was opened on, and is found here whichever
+/// socket its next datagram comes in by: the kernel may hand a client that moves to another one.
+///
+/// Every decision is the [`Endpoint`]'s. What is here beside it makes lookups fast.
 #[derive(Debug)]
 pub(crate) struct Directory {
-    /// What strangers are admitted by; `None` for a connector, which knows no strangers.
-    pub(crate) door: Option<Door>,
-    peers: DashMap<SocketAddr, Arc<Peer>>,
-    /// Peers that have not been forgotten; those that a newcomer displaced from `peers` count as well.
-    live: AtomicUsize,
-    pub(crate) budget: Budget,
-    /// Whether a listener or connector still wants new sessions.
-    open: AtomicBool,
+    /// Locked for strangers, moves and endings alone: the datagrams of a session find it by `hints`.
+    table: Mutex<Table>,
+    /// The sessions by address: a copy of what the endpoint has decided, and never asked for a decision.
+    hints: DashMap<SocketAddr, Arc<Peer>>,
+    pub(crate) budget: Arc<MemoryBudget>,
+    pub(crate) is_listener: bool,
+    /// Sessions that are not forgotten.
+    sessions: AtomicUsize,
+    /// Whether the listener or connector still wants new sessions.
+    is_open: AtomicBool,
+    /// Whether the endpoint wants something done that a driver has to do.
+    has_actions: AtomicBool,
+    /// Tasks that wait in `accept`.
+    arrivals: Notify,
+    /// The task that polls the listener as a stream.
+    stream: Mutex<Option<Waker>>,
     sockets: Mutex<Vec<Weak<Shared>>>,
 }
 
-/// What only a listener has.
 #[derive(Debug)]
-pub(crate) struct Door {
-    /// One for all sockets, or each would have limits and a table of its own. Its lock is taken for strangers alone, for
-    /// less time than the kernel takes to hand over their datagrams.
-    pub(crate) admission: Mutex<Admission>,
-    pub(crate) max_sessions: AtomicUsize,
-    pub(crate) backlog: usize,
-    pub(crate) remap: RemapPolicy,
-    accept: Mutex<AcceptQueue>,
-    /// Tasks that wait in `accept`.
-    arrivals: Notify,
-    /// Sessions by what a moved client knows of them: session id and seed.
-    by_identity: DashMap<(u32, u32), Arc<Peer>>,
+struct Table {
+    endpoint: Endpoint,
+    /// Under the index of their keys.
+    sessions: Vec<Option<(SessionKey, Arc<Peer>)>>,
 }
 
-#[derive(Debug, Default)]
-struct AcceptQueue {
-    waiting: VecDeque<(Arc<Peer>, RequestInfo)>,
-    /// The task that polls the listener as a stream.
-    stream: Option<Waker>,
-    is_closed: bool,
-}
+impl Table {
+    fn get(&self, key: SessionKey) -> Option<&Arc<Peer>> {
+        let (other, peer) = self.sessions.get(key.index())?.as_ref()?;
+        (*other == key).then_some(peer)
+    }
 
-impl AcceptQueue {
-    /// The next session, or `Some(None)` after the last one.
-    fn next(&mut self) -> Option<Option<(Arc<Peer>, RequestInfo)>> {
-        match self.waiting.pop_front() {
-            None if !self.is_closed => None,
-            next => Some(next),
+    fn put(&mut self, key: SessionKey, peer: Arc<Peer>) {
+        if self.sessions.len() <= key.index() {
+            self.sessions.resize(key.index() + 1, None);
         }
-    }
-}
-
-impl Door {
-    pub(crate) fn new(admission: Admission, max_sessions: usize, backlog: usize, remap: RemapPolicy) -> Self {
-        let (admission, accept, max_sessions) =
-            (Mutex::new(admission), Mutex::default(), AtomicUsize::new(max_sessions));
-        let (arrivals, by_identity) = (Notify::new(), DashMap::new());
-        Self { admission, max_sessions, backlog, remap, accept, arrivals, by_identity }
+        self.sessions[key.index()] = Some((key, peer));
     }
 
-    /// Whether the application is behind with accepting.
-    pub(crate) fn is_crowded(&self) -> bool {
-        lock(&self.accept).waiting.len() >= self.backlog
+    fn take(&mut self, key: SessionKey) -> Option<Arc<Peer>> {
+        let (_, peer) = self.sessions.get_mut(key.index())?.take_if(|(other, _)| *other == key)?;
+        Some(peer)
     }
 }
 
 impl Directory {
-    pub(crate) fn new(door: Option<Door>, memory_limit: usize) -> Self {
-        let (live, open) = (AtomicUsize::new(0), AtomicBool::new(true));
-        let budget = Budget::new(memory_limit);
-        // A connector has one peer; a map with a part for each processor would take more than its session.
-        let peers = if door.is_some() { DashMap::new() } else { DashMap::with_shard_amount(FEWEST_SHARDS) };
-        Self { door, peers, live, budget, open, sockets: Mutex::default() }
+    pub(crate) fn new(endpoint: Endpoint, memory_limit: usize) -> Self {
+        let is_listener = endpoint.config().is_some();
+        // A connector has one session; a map with a part for each processor would take more than that.
+        let hints = if is_listener { DashMap::new() } else { DashMap::with_shard_amount(FEWEST_SHARDS) };
+        Self {
+            table: Mutex::new(Table { endpoint, sessions: Vec::new() }),
+            hints,
+            budget: MemoryBudget::new(memory_limit),
+            is_listener,
+            sessions: AtomicUsize::new(0),
+            is_open: AtomicBool::new(true),
+            has_actions: AtomicBool::new(false),
+            arrivals: Notify::new(),
+            stream: Mutex::default(),
+            sockets: Mutex::default(),
+        }
     }
 
     /// Adds a socket, to be woken when no session is left.
@@ -101,179 +97,190 @@ impl Directory {
         lock(&self.sockets).push(Arc::downgrade(socket));
     }
 
-    pub(crate) fn peer(&self, address: SocketAddr) -> Option<Arc<Peer>> {
-        self.peers.get(&address).map(|entry| Arc::clone(entry.value()))
+    /// Runs `work` on the endpoint, for whoever performs its actions afterwards.
+    pub(crate) fn with_endpoint<T>(&self, work: impl FnOnce(&mut Endpoint) -> T) -> T {
+        work(&mut lock(&self.table).endpoint)
     }
 
-    /// Every peer once, though one that is moving is routed from two addresses.
+    /// Makes a call of the application's on the endpoint. What follows from it is performed by a driver.
+    pub(crate) fn call<T>(&self, work: impl FnOnce(&mut Endpoint) -> T) -> T {
+        let (done, has_actions) = self.with_endpoint(|endpoint| (work(endpoint), endpoint.has_actions()));
+        if has_actions {
+            self.hand_over_actions();
+        }
+        done
+    }
+
+    fn hand_over_actions(&self) {
+        self.has_actions.store(true, Ordering::SeqCst);
+        if !self.wake_drivers() {
+            Undriven(self).settle();
+        }
+    }
+
+    /// Whether the endpoint has actions that nobody performs yet. The caller does.
+    pub(crate) fn take_actions(&self) -> bool {
+        self.has_actions.load(Ordering::Relaxed) && self.has_actions.swap(false, Ordering::SeqCst)
+    }
+
+    /// Whether a driver has to perform actions.
+    pub(crate) fn has_actions(&self) -> bool {
+        self.has_actions.load(Ordering::SeqCst)
+    }
+
+    /// The session at an address, as far as the endpoint has told.
+    pub(crate) fn hint(&self, address: SocketAddr) -> Option<Arc<Peer>> {
+        self.hints.get(&address).map(|entry| Arc::clone(entry.value()))
+    }
+
+    pub(crate) fn session(&self, key: SessionKey) -> Option<Arc<Peer>> {
+        lock(&self.table).get(key).cloned()
+    }
+
+    /// Every session that is not forgotten.
     pub(crate) fn peers(&self) -> Vec<Arc<Peer>> {
-        let mut peers: Vec<_> = self.peers.iter().map(|entry| Arc::clone(entry.value())).collect();
-        peers.sort_unstable_by_key(|peer| (peer.number, Arc::as_ptr(peer)));
-        peers.dedup_by(|a, b| Arc::ptr_eq(a, b));
-        peers
+        lock(&self.table).sessions.iter().flatten().map(|(_, peer)| Arc::clone(peer)).collect()
     }
 
     pub(crate) fn session_count(&self) -> usize {
-        self.live.load(Ordering::Relaxed)
+        self.sessions.load(Ordering::Relaxed)
     }
 
-    /// How many more sessions the configuration allows.
-    pub(crate) fn room(&self, door: &Door) -> usize {
-        door.max_sessions.load(Ordering::Relaxed).saturating_sub(self.session_count())
+    /// Takes a session that the endpoint has let in by `socket`.
+    pub(crate) fn open(&self, socket: &Arc<Shared>, key: SessionKey, path: Path, session: Session) -> Arc<Peer> {
+        let peer = Peer::new(Arc::clone(socket), key, path, session);
+        self.count(socket);
+        lock(&self.table).put(key, Arc::clone(&peer));
+        peer
     }
 
-    /// Registers a session that the admission let in by `socket` and queues it for `accept`. Gives back the peer that was
-    /// at this address before.
-    pub(crate) fn enter(
-        &self,
-        door: &Door,
-        socket: &Arc<Shared>,
-        path: Path,
-        session: Session,
-        request: RequestInfo,
-    ) -> Option<Arc<Peer>> {
-        let identity = (session.session_id(), session.crc_seed());
-        let peer = Peer::new(Arc::clone(socket), path, session);
-        let previous = self.peers.insert(path.remote, Arc::clone(&peer));
-        self.live.fetch_add(1, Ordering::Relaxed);
+    fn count(&self, socket: &Shared) {
+        self.sessions.fetch_add(1, Ordering::Relaxed);
         socket.sessions.fetch_add(1, Ordering::Relaxed);
-        door.by_identity.insert(identity, Arc::clone(&peer));
-        peer.act(State::mark);
-        let stream = {
-            let mut accept = lock(&door.accept);
-            accept.waiting.push_back((peer, request));
-            accept.stream.take()
-        };
-        stream.into_iter().for_each(Waker::wake);
-        door.arrivals.notify_one();
-        previous
     }
 
-    /// Registers a session that starts here. The address may be taken by a session that lives.
+    /// Registers a session that starts here. `None`: a session that lives has the address.
     pub(crate) fn register(&self, socket: &Arc<Shared>, address: SocketAddr, session: Session) -> Option<Arc<Peer>> {
-        if self.peer(address).is_some_and(|there| !there.is_closed()) {
-            return None;
-        }
-        let peer = Peer::new(Arc::clone(socket), address.into(), session);
-        // Two tasks may connect to one address at once: the entry decides, the lock of no session is taken under it.
-        let previous = match self.peers.entry(address) {
-            Entry::Occupied(mut there) if there.get().is_closed_hint() => Some(there.insert(Arc::clone(&peer))),
-            Entry::Occupied(_) => return None,
-            Entry::Vacant(free) => {
-                free.insert(Arc::clone(&peer));
-                None
+        // The application may have seen the end of a session before its driver has reported it.
+        let ended = self.hint(address).filter(|there| there.is_closed()).map(|there| there.key);
+        let peer = {
+            let mut table = lock(&self.table);
+            if let Some(ended) = ended {
+                table.endpoint.handle_session_ended(now(), ended, false);
             }
+            let key = table.endpoint.connect(address, session.session_id())?;
+            let peer = Peer::new(Arc::clone(socket), key, address.into(), session);
+            table.put(key, Arc::clone(&peer));
+            peer
         };
-        if let Some(previous) = previous {
-            // It may still be saying farewell, which would meet the new session.
-            previous.abort(DisconnectReason::NewConnectionAttempt, false);
-        }
-        self.live.fetch_add(1, Ordering::Relaxed);
-        socket.sessions.fetch_add(1, Ordering::Relaxed);
+        self.count(socket);
+        self.hand_over_actions();
         peer.act(State::mark);
         Some(peer)
     }
 
-    /// Lets datagrams from another address reach a session as well, unless a session is there already.
-    pub(crate) fn route(&self, address: SocketAddr, peer: &Arc<Peer>) -> bool {
-        match self.peers.entry(address) {
-            Entry::Occupied(there) => Arc::ptr_eq(there.get(), peer),
-            Entry::Vacant(free) => {
-                free.insert(Arc::clone(peer));
-                true
-            }
+    /// Datagrams from this address belong to this session from here on.
+    pub(crate) fn route(&self, address: SocketAddr, key: SessionKey) {
+        if let Some(peer) = self.session(key) {
+            self.hints.insert(address, peer);
         }
     }
 
-    pub(crate) fn unroute(&self, address: SocketAddr, peer: &Arc<Peer>) {
-        self.peers.remove_if(&address, |_, there| Arc::ptr_eq(there, peer));
+    pub(crate) fn unroute(&self, address: SocketAddr, key: SessionKey) {
+        self.hints.remove_if(&address, |_, there| there.key == key);
     }
 
-    pub(crate) fn by_identity(&self, session_id: u32, crc_seed: u32) -> Option<Arc<Peer>> {
-        let door = self.door.as_ref()?;
-        door.by_identity.get(&(session_id, crc_seed)).map(|entry| Arc::clone(entry.value()))
-    }
-
-    /// Forgets a session that is over, at the addresses it was known by. Must be called once per session.
-    pub(crate) fn forget(&self, peer: &Arc<Peer>, addresses: [Option<SocketAddr>; 2], crc_seed: u32) {
-        for address in addresses.into_iter().flatten() {
-            self.unroute(address, peer);
-        }
-        if let Some(door) = &self.door {
-            door.by_identity.remove_if(&(peer.session_id, crc_seed), |_, there| Arc::ptr_eq(there, peer));
-        }
-        self.live.fetch_sub(1, Ordering::Relaxed);
+    /// Drops a session. Its handles keep what has arrived.
+    pub(crate) fn forget(&self, key: SessionKey) {
+        let Some(peer) = lock(&self.table).take(key) else { return };
+        self.sessions.fetch_sub(1, Ordering::Relaxed);
         peer.shared.sessions.fetch_sub(1, Ordering::Relaxed);
         if !self.is_needed() {
             self.wake_drivers();
         }
     }
 
+    /// Reports that a session is over, nobody being there who drives it.
+    pub(crate) fn bury(&self, now: std::time::Instant, key: SessionKey) {
+        self.call(|endpoint| {
+            endpoint.handle_session_ended(now, key, true);
+            endpoint.handle_session_drained(now, key);
+        });
+    }
+
     /// Whether there is, or may yet be, somebody to serve.
     pub(crate) fn is_needed(&self) -> bool {
-        self.is_open() || self.session_count() > 0
+        self.is_open() || self.session_count() > 0 || self.has_actions()
     }
 
     pub(crate) fn is_open(&self) -> bool {
-        self.open.load(Ordering::Relaxed)
+        self.is_open.load(Ordering::Relaxed)
     }
 
-    /// No new sessions from here on. The drivers end once the last session is over. What waits in the accept queue comes
-    /// back, to be refused.
-    pub(crate) fn close_door(&self) -> Vec<(Arc<Peer>, RequestInfo)> {
-        self.open.store(false, Ordering::Relaxed);
-        let mut waiting = VecDeque::new();
-        if let Some(door) = &self.door {
-            let stream = {
-                let mut accept = lock(&door.accept);
-                accept.is_closed = true;
-                waiting = std::mem::take(&mut accept.waiting);
-                accept.stream.take()
-            };
-            stream.into_iter().for_each(Waker::wake);
-            door.arrivals.notify_waiters();
-        }
+    /// No new sessions from here on: whoever waits to be accepted is refused. The drivers end once the last session is over.
+    pub(crate) fn close(&self) {
+        self.is_open.store(false, Ordering::Relaxed);
+        self.call(|endpoint| endpoint.close(now()));
+        let stream = lock(&self.stream).take();
+        stream.into_iter().for_each(Waker::wake);
+        self.arrivals.notify_waiters();
         self.wake_drivers();
-        waiting.into()
     }
 
-    fn wake_drivers(&self) {
-        let sockets = lock(&self.sockets).clone();
-        sockets.iter().filter_map(Weak::upgrade).for_each(|socket| socket.wake_driver());
+    /// Wakes the drivers. False: there is none.
+    fn wake_drivers(&self) -> bool {
+        let sockets: Vec<_> = lock(&self.sockets).iter().filter_map(Weak::upgrade).collect();
+        let mut is_driven = false;
+        for socket in sockets {
+            is_driven |= !socket.is_stopped();
+            socket.wake_driver();
+        }
+        is_driven
     }
 
-    /// Waits for the next session in the accept queue. `None`: the door is closed.
+    /// There is one more session to accept.
+    pub(crate) fn announce_arrival(&self) {
+        let stream = lock(&self.stream).take();
+        stream.into_iter().for_each(Waker::wake);
+        self.arrivals.notify_one();
+    }
+
+    /// The next session in the accept queue, or `Some(None)` after the last one.
+    fn next_arrival(&self) -> Option<Option<(Arc<Peer>, RequestInfo)>> {
+        loop {
+            let (next, is_closed) = self.call(|endpoint| (endpoint.poll_accept(now()), endpoint.is_closed()));
+            let Some((key, request)) = next else { return is_closed.then_some(None) };
+            if let Some(peer) = self.session(key) {
+                return Some(Some((peer, request)));
+            }
+        }
+    }
+
+    /// Waits for the next session in the accept queue. `None`: no new sessions are wanted any more.
     pub(crate) async fn accept(&self) -> Option<(Arc<Peer>, RequestInfo)> {
-        let door = self.door.as_ref()?;
-        until(&door.arrivals, || {
-            let mut accept = lock(&door.accept);
-            accept.next()
-        })
-        .await
+        until(&self.arrivals, || self.next_arrival()).await
     }
 
     /// Like [`Directory::accept`], for the one task that polls the listener as a stream.
     pub(crate) fn poll_accept(&self, cx: &Context<'_>) -> Poll<Option<(Arc<Peer>, RequestInfo)>> {
-        let Some(door) = &self.door else { return Poll::Ready(None) };
-        let mut accept = lock(&door.accept);
-        if let Some(next) = accept.next() {
+        if let Some(next) = self.next_arrival() {
             return Poll::Ready(next);
         }
-        let replaced = set_waker(&mut accept.stream, cx.waker());
-        drop(accept);
+        let replaced = set_waker(&mut lock(&self.stream), cx.waker());
         drop(replaced);
-        Poll::Pending
+        // A session may have arrived before the waker was there.
+        match self.next_arrival() {
+            Some(next) => Poll::Ready(next),
+            None => Poll::Pending,
+        }
     }
 
     pub(crate) fn set_limits(&self, limits: &AdmissionConfig) {
-        if let Some(door) = &self.door {
-            door.max_sessions.store(limits.max_sessions, Ordering::Relaxed);
-            lock(&door.admission).set_limits(now(), limits);
-        }
+        self.call(|endpoint| endpoint.set_limits(now(), limits));
     }
 
-    pub(crate) fn admission_stats(&self) -> Option<AdmissionStats> {
-        self.door.as_ref().map(|door| lock(&door.admission).stats())
+    pub(crate) fn stats(&self) -> EndpointStats {
+        self.with_endpoint(|endpoint| endpoint.stats())
     }
 }
 

@@ -13,11 +13,14 @@ use std::{
 
 use soe_core::DisconnectReason;
 use tokio::{runtime::Handle, sync::Notify};
+use tracing::trace;
 
 use crate::{
     directory::Directory,
+    notices::Notices,
     peer::{Peer, now},
     query::Queries,
+    socket::AsyncUdp,
     udp::DropCounter,
     wait::until,
 };
@@ -33,8 +36,6 @@ pub(crate) struct Shared {
     pub(crate) drops: Option<DropCounter>,
     /// Sessions that were opened on this socket and have not been forgotten.
     pub(crate) sessions: AtomicUsize,
-    /// Sessions that were opened on this socket, ever.
-    pub(crate) opened: AtomicU64,
     /// Questions to servers that wait for an answer.
     pub(crate) queries: Queries,
     /// Batches whose datagrams the kernel has taken, see [`Peer::is_flushed`].
@@ -56,15 +57,6 @@ struct Dirty {
     is_stopped: bool,
     /// And the socket is gone.
     is_free: bool,
-}
-
-/// What the driver finds when it looks for work.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Work {
-    /// Peers need service.
-    Service,
-    /// Nobody needs the socket any more.
-    Stop,
 }
 
 /// Figures of a socket, in the order in which [`crate::SocketStats`] documents them.
@@ -96,7 +88,6 @@ impl Shared {
     ) -> Arc<Self> {
         let (counters, sent_batches, dirty) = (Counters::default(), AtomicU64::new(0), Mutex::default());
         let (sessions, queries) = (AtomicUsize::new(0), Queries::default());
-        let opened = AtomicU64::new(0);
         let shared = Arc::new(Self {
             directory,
             local_addr,
@@ -104,7 +95,6 @@ impl Shared {
             counters,
             drops,
             sessions,
-            opened,
             queries,
             sent_batches,
             dirty,
@@ -139,13 +129,13 @@ impl Shared {
     }
 
     /// Waits for something that only the driver can do. With `serve` false, peers in the list are left where they are.
-    pub(crate) fn poll_work(&self, cx: &Context<'_>, serve: bool) -> Poll<Work> {
+    pub(crate) fn poll_work(&self, cx: &Context<'_>, serve: bool) -> Poll<()> {
         let mut dirty = lock(&self.dirty);
-        if dirty.stop || !self.directory.is_needed() {
-            return Poll::Ready(Work::Stop);
+        if dirty.stop || !self.directory.is_needed() || self.directory.has_actions() {
+            return Poll::Ready(());
         }
         if serve && (!dirty.peers.is_empty() || self.queries.are_due() || std::mem::take(&mut dirty.is_called_back)) {
-            return Poll::Ready(Work::Service);
+            return Poll::Ready(());
         }
         match &mut dirty.driver {
             Some(waker) => waker.clone_from(cx.waker()),
@@ -171,6 +161,11 @@ impl Shared {
         self.wake_driver();
     }
 
+    /// Whether nobody needs the driver any more.
+    pub(crate) fn is_done(&self) -> bool {
+        !self.directory.is_needed() || lock(&self.dirty).stop
+    }
+
     pub(crate) fn is_stopped(&self) -> bool {
         lock(&self.dirty).is_stopped
     }
@@ -183,12 +178,12 @@ impl Shared {
     /// The driver is gone, by `stop` or with its runtime: ends every session that is left, those included that only the
     /// driver knew.
     pub(crate) fn stopped(&self, now: Instant, known_to_driver: impl Iterator<Item = Arc<Peer>>) {
-        drop(self.directory.close_door());
         let dirty = {
             let mut dirty = lock(&self.dirty);
             dirty.is_stopped = true;
             std::mem::take(&mut dirty.peers)
         };
+        self.directory.close();
         // Who comes after this finds out by itself, see `push_dirty`.
         let served_here = |peer: &Arc<Peer>| std::ptr::eq(&*peer.shared, self);
         let peers = self.directory.peers().into_iter().filter(served_here);
@@ -211,6 +206,23 @@ impl fmt::Debug for Shared {
         f.debug_struct("Socket").field("address", &self.local_addr).field("sessions", &sessions).finish_non_exhaustive()
     }
 }
+
+/// Takes the socket's reports of unreachable addresses, a bounded number at once, and says how many there were.
+pub(crate) fn take_reports(shared: &Shared, socket: &mut dyn AsyncUdp, notices: &mut Notices) -> usize {
+    let mut reports = 0;
+    while reports < MAX_REPORTS
+        && let Some(address) = socket.next_unreachable()
+    {
+        reports += 1;
+        trace!(%address, "unreachable");
+        notices.unreachable.push(address);
+    }
+    Counters::add(&shared.counters.unreachable_reports, reports);
+    reports
+}
+
+/// Reports taken at once.
+const MAX_REPORTS: usize = 64;
 
 /// Takes a lock that guards data which is whole between any two statements.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

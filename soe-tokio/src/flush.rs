@@ -4,18 +4,17 @@ use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, atomic::Ordering},
-    task::Waker,
     time::Instant,
 };
 
-use soe_core::Transmit;
+use soe_core::Path;
 use tracing::{debug, trace};
 
 use crate::{
-    driver::{bury, report_unreachable},
-    endpoint::{Counters, Shared},
+    endpoint::{Counters, Shared, take_reports},
+    notices::Notices,
     peer::{Peer, Served},
-    socket::{AsyncUdp, Path, SendBatch},
+    socket::{AsyncUdp, SendBatch},
     spare,
     timer::Timers,
 };
@@ -68,20 +67,17 @@ impl Flusher {
         self.found.push(peer);
     }
 
-    /// Takes the datagrams that answer a stranger. While the socket is full they are lost: strangers repeat themselves.
-    pub(crate) fn reply(&mut self, to: Path, mut poll: impl FnMut(&mut Vec<u8>) -> Option<Transmit>) {
+    /// Takes a datagram of no session. While the socket is full it is lost: strangers repeat themselves.
+    pub(crate) fn reply(&mut self, to: Path, datagram: &[u8]) {
+        if self.is_blocked {
+            return;
+        }
         if self.batch.is_bare() {
             self.batch = spare::take_batch();
         }
-        let mut start = self.batch.buffer().len();
-        while let Some(transmit) = poll(self.batch.buffer()) {
-            if self.is_blocked {
-                self.batch.buffer().truncate(start);
-            } else {
-                self.batch.note(to, &transmit, self.max_segments, None);
-                start = self.batch.buffer().len();
-            }
-        }
+        let start = self.batch.buffer().len();
+        self.batch.buffer().extend_from_slice(datagram);
+        self.batch.note_single(to, start);
     }
 
     /// Peers that wait for a flush.
@@ -105,9 +101,9 @@ impl Flusher {
         shared: &Shared,
         socket: &mut dyn AsyncUdp,
         timers: &mut Timers,
-        wakers: &mut Vec<Waker>,
+        notices: &mut Notices,
     ) {
-        if !self.send(shared, socket) {
+        if !self.send(shared, socket, notices) {
             shared.put_back_dirty(&mut self.found);
             return;
         }
@@ -124,21 +120,21 @@ impl Flusher {
         let mut peers = round.drain(..);
         for peer in peers.by_ref() {
             let (number, segments, batch) = (self.number, self.max_segments, &mut self.batch);
-            let served = catch_unwind(AssertUnwindSafe(|| peer.serve(now, number, segments, batch, timers, wakers)));
+            let served = catch_unwind(AssertUnwindSafe(|| peer.serve(now, number, segments, batch, timers, notices)));
             match served {
                 Ok(Served::All) => {}
                 Ok(Served::Part) => again.push(peer),
-                Ok(Served::Over) => peer.forget(),
+                Ok(Served::Over) => notices.drained.push(peer.key),
                 Ok(Served::Busy) => self.busy.push(peer),
-                Err(_) => bury(&peer, now),
+                Err(_) => notices.panicked(&peer, now),
             }
-            if self.batch.is_full() && !self.send(shared, socket) {
+            if self.batch.is_full() && !self.send(shared, socket, notices) {
                 break;
             }
         }
         again.extend(peers);
         if !self.is_blocked {
-            self.send(shared, socket);
+            self.send(shared, socket, notices);
         }
         shared.put_back_dirty(&mut again);
         self.found = again;
@@ -149,7 +145,7 @@ impl Flusher {
     }
 
     /// Hands the batch to the socket; false if the socket is full.
-    fn send(&mut self, shared: &Shared, socket: &mut dyn AsyncUdp) -> bool {
+    fn send(&mut self, shared: &Shared, socket: &mut dyn AsyncUdp, notices: &mut Notices) -> bool {
         while !self.is_blocked && !self.batch.is_done() {
             Counters::add(&shared.counters.send_calls, 1);
             match socket.try_send(&self.batch) {
@@ -159,7 +155,7 @@ impl Flusher {
                     (self.retried, self.failures) = (false, 0);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.is_blocked = true,
-                Err(error) => self.send_failed(shared, socket, &error),
+                Err(error) => self.send_failed(shared, socket, &error, notices),
             }
         }
         if self.is_blocked {
@@ -178,9 +174,9 @@ impl Flusher {
     /// An error of a send may be an old one of the socket's, an ICMP report about some other peer: the reports are taken, and
     /// the entry is tried again. What is about the entry itself is tried once more, then cut into single datagrams, then left
     /// to the system's choice of a local address, and then given up. UDP may lose anything, the sessions send it again.
-    fn send_failed(&mut self, shared: &Shared, socket: &mut dyn AsyncUdp, error: &io::Error) {
+    fn send_failed(&mut self, shared: &Shared, socket: &mut dyn AsyncUdp, error: &io::Error, notices: &mut Notices) {
         trace!(%error, "send error");
-        let is_explained = report_unreachable(shared, socket) > 0 || crate::udp::is_never_of_this_datagram(error);
+        let is_explained = take_reports(shared, socket, notices) > 0 || crate::udp::is_never_of_this_datagram(error);
         self.failures += 1;
         let may_be_old = crate::udp::is_of_earlier_datagram(error);
         if may_be_old && self.failures < if is_explained { MAX_OLD_ERRORS } else { FEW_OLD_ERRORS } {
@@ -200,12 +196,9 @@ impl Flusher {
         }
         debug!(%error, "a datagram could not be sent");
         Counters::add(&shared.counters.send_errors, 1);
-        if may_be_old
-            && !is_explained
-            && let Some(peer) = self.batch.first_peer()
-        {
+        if may_be_old && !is_explained {
             // There is no way to the peer, the system says so at once.
-            peer.unreachable();
+            notices.unreachable.extend(self.batch.pending().next().map(|first| first.to));
         }
         self.batch.advance(1);
         (self.retried, self.failures) = (false, 0);

@@ -46,10 +46,11 @@ mod endpoint;
 mod error;
 mod flush;
 mod framed;
+mod host;
 mod listener;
 mod locking;
 mod looking;
-mod memory;
+mod notices;
 mod peer;
 mod query;
 mod racing;
@@ -64,6 +65,7 @@ mod state;
 mod stats;
 mod timer;
 mod udp;
+mod undriven;
 mod wait;
 
 pub use config::{BusyPoll, ListenerConfig, SocketConfig};
@@ -77,9 +79,9 @@ pub use shutdown::{SessionReport, ShutdownReport};
 pub use socket::{AsyncUdp, Outgoing, RecvBatch, SendBatch};
 pub use soe_core;
 pub use soe_core::{
-    AdmissionConfig, AdmissionStats, Channel, Closed, ConfigError, Dialect, DisconnectReason, HookError, KeyError,
-    Message, MessageHook, Origin, ReliableChannel, RemapPolicy, RequestFilter, RequestInfo, SendError, SessionConfig,
-    SessionStats, Undelivered,
+    AdmissionConfig, AdmissionStats, CapacityStats, Channel, Closed, ConfigError, Dialect, DisconnectReason,
+    EndpointStats, HookError, KeyError, Message, MessageHook, Origin, ReliableChannel, RemapPolicy, RequestFilter,
+    RequestInfo, SendError, SessionConfig, SessionStats, Undelivered,
 };
 pub use split::{RecvHalf, ReuniteError, SendHalf};
 pub use stats::{ListenerStats, SocketStats};

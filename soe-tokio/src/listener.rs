@@ -10,7 +10,7 @@ use std::{
 };
 
 use futures_core::Stream;
-use soe_core::{Admission, AdmissionConfig, DisconnectReason, RequestInfo};
+use soe_core::{AdmissionConfig, DisconnectReason, Endpoint, RequestInfo, SessionKey};
 use tokio::{
     net::{ToSocketAddrs, lookup_host},
     runtime::Handle,
@@ -19,7 +19,7 @@ use tokio::{
 
 use crate::{
     config::{BusyPoll, ListenerConfig},
-    directory::{Directory, Door},
+    directory::Directory,
     driver::Driver,
     endpoint::Shared,
     error::BindError,
@@ -100,13 +100,14 @@ impl SoeListener {
         };
         let local_addr = local_address(&**first)?;
         let busy_poll = config.socket.busy_poll;
-        let (max_sessions, remap) = (config.admission.max_sessions, config.admission.remap);
-        let key = Secrets::new(first.secrets_seed()).admission_key().map_err(BindError::Random)?;
-        let admission = Admission::new(now(), config.admission, key);
-        let door = Door::new(admission, max_sessions, config.accept_backlog, remap);
-        let directory = Arc::new(Directory::new(Some(door), config.memory_limit));
-        let spawn = |(socket, drops)| {
-            let shared = Shared::new(Arc::clone(&directory), local_addr, Handle::current(), drops);
+        let key = Secrets::new(first.secrets_seed()).endpoint_key().map_err(BindError::Random)?;
+        let endpoint = Endpoint::new(now(), config.admission, key);
+        let directory = Arc::new(Directory::new(endpoint, config.memory_limit));
+        let share =
+            |(socket, drops)| (Shared::new(Arc::clone(&directory), local_addr, Handle::current(), drops), socket);
+        // Each socket is known before the first is served: a driver that finds itself alone may have to wake the others.
+        let sockets: Vec<_> = sockets.into_iter().map(share).collect();
+        let spawn = |(shared, socket)| {
             Driver::spawn(Arc::clone(&shared), socket, busy_poll);
             shared
         };
@@ -116,18 +117,14 @@ impl SoeListener {
 
     /// Waits for the next session that a client has opened. `None`: the listener has been shut down.
     ///
-    /// Sessions that ended while they waited are passed over.
+    /// A session that ended while it waited is passed over, unless it has messages to read: what a client was told has
+    /// arrived reaches the application.
     ///
     /// # Cancel safety
     ///
     /// Cancel safe: a session is taken from the queue only when the future is ready.
     pub async fn accept(&self) -> Option<Incoming> {
-        loop {
-            match self.directory.accept().await {
-                Some((peer, _)) if peer.is_closed() => {}
-                next => return next.map(Incoming::new),
-            }
-        }
+        self.directory.accept().await.map(Incoming::new)
     }
 
     /// Where the socket is bound.
@@ -137,10 +134,15 @@ impl SoeListener {
 
     /// The listener's figures.
     pub fn stats(&self) -> ListenerStats {
-        let admission = self.directory.admission_stats().unwrap_or_default();
         let shards: Vec<_> = self.sockets.iter().map(|socket| SocketStats::of(socket)).collect();
         let (memory_held, memory_overflows) = (self.directory.budget.held(), self.directory.budget.overflows());
-        ListenerStats { socket: SocketStats::total(&shards), shards, admission, memory_held, memory_overflows }
+        ListenerStats {
+            socket: SocketStats::total(&shards),
+            shards,
+            endpoint: self.directory.stats(),
+            memory_held,
+            memory_overflows,
+        }
     }
 
     /// Datagrams that the kernel dropped because a receive buffer was full (see [`crate::SocketConfig::recv_buffer`]), on all
@@ -173,18 +175,14 @@ impl SoeListener {
     ///
     /// Dropping the future leaves the sessions closing by themselves, as if the listener had been dropped.
     pub async fn shutdown(self, deadline: Duration) -> ShutdownReport {
-        for (peer, request) in self.directory.close_door() {
-            drop(Incoming::new((peer, request)));
-        }
+        self.directory.close();
         shutdown::run(&self.directory, &self.sockets, deadline).await
     }
 }
 
 impl Drop for SoeListener {
     fn drop(&mut self) {
-        for waiting in self.directory.close_door() {
-            drop(Incoming::new(waiting));
-        }
+        self.directory.close();
     }
 }
 
@@ -193,15 +191,9 @@ impl Stream for SoeListener {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Incoming>> {
         let coop = ready!(poll_proceed(cx));
-        loop {
-            match ready!(self.directory.poll_accept(cx)) {
-                Some((peer, _)) if peer.is_closed() => {}
-                next => {
-                    coop.made_progress();
-                    return Poll::Ready(next.map(Incoming::new));
-                }
-            }
-        }
+        let next = ready!(self.directory.poll_accept(cx));
+        coop.made_progress();
+        Poll::Ready(next.map(Incoming::new))
     }
 }
 
@@ -253,29 +245,33 @@ impl Incoming {
     /// Takes the session.
     pub fn accept(mut self) -> SoeSession {
         self.is_decided = true;
-        SoeSession::new(Arc::clone(&self.peer))
+        let key = self.peer.key;
+        let session = SoeSession::new(Arc::clone(&self.peer));
+        self.peer.shared.directory.call(|endpoint| endpoint.accept(key));
+        session
     }
 
     /// Ends the session and tells the client why.
     pub fn refuse(mut self, reason: DisconnectReason) {
-        self.end(reason, true);
+        self.decide(|endpoint, key| endpoint.refuse(key, reason));
     }
 
     /// Ends the session without a word: the client finds out by its time-out.
     pub fn ignore(mut self) {
-        self.end(DisconnectReason::ConnectionRefused, false);
+        self.decide(Endpoint::ignore);
     }
 
-    fn end(&mut self, reason: DisconnectReason, tell_peer: bool) {
+    fn decide(&mut self, decision: impl FnOnce(&mut Endpoint, SessionKey)) {
         if !std::mem::replace(&mut self.is_decided, true) {
-            self.peer.abort(reason, tell_peer);
+            let key = self.peer.key;
+            self.peer.shared.directory.call(|endpoint| decision(endpoint, key));
         }
     }
 }
 
 impl Drop for Incoming {
     fn drop(&mut self) {
-        self.end(DisconnectReason::ConnectionRefused, true);
+        self.decide(|endpoint, key| endpoint.refuse(key, DisconnectReason::ConnectionRefused));
     }
 }
 

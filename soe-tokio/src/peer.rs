@@ -2,25 +2,26 @@
 
 use std::{
     fmt,
-    net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{
         Arc, Mutex, OnceLock,
-        atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering},
+        atomic::{AtomicU8, AtomicU32, Ordering},
     },
     task::Waker,
     time::Instant,
 };
 
 use bytes::BytesMut;
-use soe_core::{DisconnectReason, Session, Verdict};
+use soe_core::{DisconnectReason, Path, Session, SessionKey, Verdict, host::Fed};
 use tokio::sync::Notify;
 use tracing::{Span, debug, debug_span};
 
 use crate::{
+    deferred::Work,
     endpoint::{ENDED_HERE, Shared},
     locking::Contention,
-    socket::{Path, SendBatch},
+    notices::Notices,
+    socket::SendBatch,
     state::{News, State},
     timer::Timers,
 };
@@ -29,14 +30,12 @@ use crate::{
 pub(crate) struct Peer {
     pub(crate) shared: Arc<Shared>,
     pub(crate) session_id: u32,
-    /// Which of the socket's sessions it is, in the order of their opening.
-    pub(crate) number: u64,
+    /// Its name at the endpoint.
+    pub(crate) key: SessionKey,
     /// How many tasks wait for the datagrams to leave: spares the driver a lock where none does.
     pub(crate) await_flush: AtomicU32,
     /// How many hold it for the application: a session is one, its halves are two.
     pub(crate) handles: AtomicU8,
-    /// Set once the session is closed, for those who may not lock it.
-    closed_hint: AtomicBool,
     /// `None` if nobody listens to it.
     span: Option<Box<Span>>,
     /// Made when first needed: thousands of sessions do without.
@@ -54,14 +53,14 @@ pub(crate) struct Waiters {
     pub(crate) flush: Notify,
 }
 
-/// What became of the datagrams that a session was fed.
+/// What became of a visit of the driver's to a session.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Fed {
-    /// They have been handled.
+pub(crate) enum Visit {
+    /// It is done.
     Quiet,
-    /// They have been handled, and the peer must be put in the driver's list.
+    /// It is done, and the peer must be put in the driver's list.
     Marked,
-    /// Somebody holds the session's lock who may take long: none was taken. The driver is woken once the lock is free.
+    /// Somebody holds the session's lock who may take long: nothing was done. The driver is woken once the lock is free.
     Busy,
 }
 
@@ -79,22 +78,20 @@ pub(crate) enum Served {
 }
 
 impl Peer {
-    pub(crate) fn new(shared: Arc<Shared>, path: Path, session: Session) -> Arc<Self> {
+    pub(crate) fn new(shared: Arc<Shared>, key: SessionKey, path: Path, session: Session) -> Arc<Self> {
         let address = path.remote;
         let session_id = session.session_id();
         let span = debug_span!(parent: None, "session", peer = %address, id = format_args!("{session_id:08x}"));
         let span = (!span.is_disabled()).then(|| Box::new(span));
-        let state = State::new(session, path);
-        let (await_flush, closed_hint, handles) = Default::default();
+        let state = State::new(session, path, shared.directory.budget.open());
+        let (await_flush, handles) = Default::default();
         let (waiters, contention) = Default::default();
-        let number = shared.opened.fetch_add(1, Ordering::Relaxed);
         Arc::new(Self {
             shared,
             session_id,
-            number,
+            key,
             await_flush,
             handles,
-            closed_hint,
             span,
             waiters,
             contention,
@@ -129,43 +126,42 @@ impl Peer {
         }
     }
 
-    /// Feeds the datagrams that came by one path. What the session could not accept is left in `returned`, for the admission.
+    /// Feeds the datagrams that came by one path, and notes in `fed` what became of them.
     pub(crate) fn feed(
         self: &Arc<Self>,
         now: Instant,
         path: Path,
         datagrams: &mut impl Iterator<Item = BytesMut>,
-        returned: &mut Vec<BytesMut>,
-        wakers: &mut Vec<Waker>,
-    ) -> Fed {
+        fed: &mut Fed,
+        notices: &mut Notices,
+    ) -> Visit {
         let _entered = self.span.as_ref().map(|span| span.enter());
-        let (marked, left, is_over_share, news) = {
-            let Some(mut guard) = self.try_lock() else { return Fed::Busy };
+        let (marked, is_over_share, news) = {
+            let Some(mut guard) = self.try_lock() else { return Visit::Busy };
             let state = &mut *guard;
-            let mut left = None;
+            fed.heard = state.session.last_heard();
             for datagram in datagrams {
                 match state.session.handle_datagram(now, datagram) {
-                    Verdict::Authentic if path != state.path() => left = state.move_to(now, path).or(left),
-                    Verdict::Rejected(datagram) | Verdict::Stranger(datagram) => returned.push(datagram),
+                    Verdict::Authentic => fed.is_authentic = true,
+                    Verdict::Rejected(datagram) | Verdict::Stranger(datagram) => fed.returned.push(datagram),
                     _ => {}
                 }
             }
-            let is_over_share = self.account(state, now);
-            let news = state.take_events(wakers);
-            state.collect_wakers(wakers);
+            if fed.is_authentic && path.remote == state.address {
+                state.local_ip = path.local;
+            }
+            let is_over_share = state.account(now);
+            let news = state.take_events(&mut notices.wakers);
+            state.collect_wakers(&mut notices.wakers);
             // Most datagrams call for nothing but the application, whose answer then asks for service.
             let needs_service = state.needs_service(now);
-            (needs_service && !std::mem::replace(&mut state.dirty, true), left, is_over_share, news)
+            (needs_service && !std::mem::replace(&mut state.dirty, true), is_over_share, news)
         };
-        self.announce(&news);
+        self.announce(&news, notices);
         if is_over_share {
             debug!("all sessions together hold too much, and this one more than its share");
         }
-        if let Some(left) = left {
-            debug!(from = %left, to = %path.remote, "the peer has moved");
-            self.shared.directory.unroute(left, self);
-        }
-        if marked { Fed::Marked } else { Fed::Quiet }
+        if marked { Visit::Marked } else { Visit::Quiet }
     }
 
     /// Takes what the session wants to send, passes its events on, and sees to its timer.
@@ -176,14 +172,14 @@ impl Peer {
         max_segments: usize,
         batch: &mut SendBatch,
         timers: &mut Timers,
-        wakers: &mut Vec<Waker>,
+        notices: &mut Notices,
     ) -> Served {
         let _entered = self.span.as_ref().map(|span| span.enter());
         let (served, news) = {
             let Some(mut state) = self.try_lock() else { return Served::Busy };
-            self.serve_locked(&mut state, now, number, max_segments, batch, timers, wakers)
+            self.serve_locked(&mut state, now, number, max_segments, batch, timers, &mut notices.wakers)
         };
-        self.announce(&news);
+        self.announce(&news, notices);
         served
     }
 
@@ -202,7 +198,7 @@ impl Peer {
         if state.is_stopped {
             return (Served::All, News::default());
         }
-        self.account(state, now);
+        state.account(now);
         let mut taken = 0;
         while taken < BYTES_PER_ROUND
             && let Some(transmit) = state.session.poll_transmit(now, batch.buffer())
@@ -229,32 +225,21 @@ impl Peer {
         (Served::All, news)
     }
 
-    /// Corrects what all sessions hold together by what this one holds now. Ends it, and says so, if that is too much.
-    pub(crate) fn account(&self, state: &mut State, now: Instant) -> bool {
-        let held = state.session.held();
-        let directory = &self.shared.directory;
-        let is_over_share = directory.budget.account(&mut state.held, held, directory.session_count());
-        if is_over_share {
-            state.session.abandon(now, DisconnectReason::ReliableOverflow, true);
-        }
-        is_over_share
-    }
-
     /// The session's entry among the timers has expired.
-    pub(crate) fn expire(self: &Arc<Self>, now: Instant, timers: &mut Timers, wakers: &mut Vec<Waker>) -> Fed {
+    pub(crate) fn expire(self: &Arc<Self>, now: Instant, timers: &mut Timers, notices: &mut Notices) -> Visit {
         let _entered = self.span.as_ref().map(|span| span.enter());
-        let Some(mut guard) = self.try_lock() else { return Fed::Busy };
+        let Some(mut guard) = self.try_lock() else { return Visit::Busy };
         let state = &mut *guard;
         state.armed = None;
         if state.is_stopped {
-            return Fed::Quiet;
+            return Visit::Quiet;
         }
         let mut news = News::default();
         let is_due = state.session.poll_timeout().is_some_and(|deadline| deadline <= now);
         if is_due {
             state.session.handle_timeout(now);
-            news = state.take_events(wakers);
-            state.collect_wakers(wakers);
+            news = state.take_events(&mut notices.wakers);
+            state.collect_wakers(&mut notices.wakers);
         }
         // Now, and not only after the flush: time passes while the socket is full, too.
         if let Some(deadline) = state.session.poll_timeout().filter(|deadline| *deadline > now) {
@@ -263,16 +248,54 @@ impl Peer {
         }
         let is_marked = is_due && !std::mem::replace(&mut state.dirty, true);
         drop(guard);
-        self.announce(&news);
-        if is_marked { Fed::Marked } else { Fed::Quiet }
+        self.announce(&news, notices);
+        if is_marked { Visit::Marked } else { Visit::Quiet }
     }
 
-    /// Tells the log and the waiting tasks what the session has reported. Their code may use the session: no lock is held.
-    fn announce(&self, news: &News) {
+    /// Does what the endpoint wants done to the session.
+    pub(crate) fn visit(self: &Arc<Self>, now: Instant, work: &Work, notices: &mut Notices) -> Visit {
+        let (is_marked, news) = {
+            let Some(mut guard) = self.try_lock() else {
+                // A busy session is spared the doubts about its peer: its application is at work on what the peer has sent.
+                return if matches!(work, Work::Probe | Work::Unreachable) { Visit::Quiet } else { Visit::Busy };
+            };
+            let state = &mut *guard;
+            match *work {
+                Work::Move(from, to) => state.move_to(now, from, to),
+                Work::Probe => state.session.ask_for_life(),
+                // For an open session that is a hint; an attempt to connect is over, so that the next address can be tried.
+                Work::Unreachable if state.session.is_connecting() => {
+                    state.session.abandon(now, DisconnectReason::IcmpError, false);
+                }
+                Work::Unreachable => state.session.handle_unreachable(now),
+                Work::End(reason, tell_peer) => state.session.abort(now, reason, tell_peer),
+                Work::Datagrams(..) | Work::Timer => {}
+            }
+            let news = state.take_events(&mut notices.wakers);
+            state.collect_wakers(&mut notices.wakers);
+            (!std::mem::replace(&mut state.dirty, true), news)
+        };
+        let has_moved = matches!(work, Work::Move(..));
+        self.announce(&News { any: news.any || has_moved, ..news }, notices);
+        if is_marked { Visit::Marked } else { Visit::Quiet }
+    }
+
+    /// Asks for the driver's service. True says that the caller has to put the peer in the driver's list.
+    pub(crate) fn mark_dirty(&self) -> bool {
+        !std::mem::replace(&mut self.lock().dirty, true)
+    }
+
+    /// Tells the log, the driver and the waiting tasks what the session has reported. Code of the application's may run in
+    /// it, which may use the session: no lock is held.
+    fn announce(&self, news: &News, notices: &mut Notices) {
         if let Some(closed) = news.closed {
-            self.closed_hint.store(true, Ordering::Relaxed);
             debug!(%closed, "the session is closed");
+            notices.ended.push((self.key, news.is_readable));
         }
+        self.notify(news);
+    }
+
+    fn notify(&self, news: &News) {
         let Some(waiters) = self.waiters.get() else { return };
         if news.any {
             waiters.news.notify_waiters();
@@ -295,31 +318,8 @@ impl Peer {
         let Some(state) = self.try_lock() else { return false };
         let news = News { flushed: state.is_flush_awaited(self), ..News::default() };
         drop(state);
-        self.announce(&news);
+        self.notify(&news);
         true
-    }
-
-    /// The network says that nobody is at this peer's address. For an open session that is a hint; an attempt to connect is
-    /// over, so that the next address can be tried. A busy session is spared the hint: it is heard from at this moment.
-    pub(crate) fn unreachable(self: &Arc<Self>) {
-        let now = now();
-        let is_marked = {
-            let Some(mut state) = self.try_lock() else { return };
-            if state.session.is_connecting() {
-                state.session.abandon(now, DisconnectReason::IcmpError, false);
-            } else {
-                state.session.handle_unreachable(now);
-            }
-            !std::mem::replace(&mut state.dirty, true)
-        };
-        if is_marked {
-            self.shared.push_dirty(Arc::clone(self));
-        }
-    }
-
-    /// Lets a moved client be heard from `address` too. Gives back the candidate that it replaces.
-    pub(crate) fn set_candidate(&self, address: SocketAddr) -> Option<SocketAddr> {
-        self.try_lock()?.rare().candidate.replace(address).filter(|old| *old != address)
     }
 
     /// Ends a session whose driver is about to go, and has the peer told. True says that it must be served once more.
@@ -335,7 +335,6 @@ impl Peer {
 
     /// Ends the session without a word to the peer: the driver is gone, or the session panicked within it.
     pub(crate) fn kill(self: &Arc<Self>, now: Instant) {
-        self.closed_hint.store(true, Ordering::Relaxed);
         let wakers = {
             let mut state = self.lock();
             state.is_stopped = true;
@@ -347,40 +346,17 @@ impl Peer {
             state.all_wakers()
         };
         wakers.into_iter().for_each(Waker::wake);
-        self.announce(&News { any: true, closed: None, flushed: true });
+        self.notify(&News { any: true, flushed: true, ..News::default() });
     }
 
-    /// [`Peer::kill`] and [`Peer::forget`].
+    /// [`Peer::kill`], and the endpoint forgets the session: nobody drives it any more.
     pub(crate) fn bury(self: &Arc<Self>, now: Instant) {
         self.kill(now);
-        self.forget();
-    }
-
-    /// Removes the session from the socket's tables, once.
-    pub(crate) fn forget(self: &Arc<Self>) {
-        let (addresses, crc_seed) = {
-            let mut state = self.lock();
-            if std::mem::replace(&mut state.is_forgotten, true) {
-                return;
-            }
-            self.shared.directory.budget.account(&mut state.held, 0, 0);
-            ([Some(state.address), state.candidate()], state.session.crc_seed())
-        };
-        self.shared.directory.forget(self, addresses, crc_seed);
+        self.shared.directory.bury(now, self.key);
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        let is_closed = self.lock().end().is_some();
-        if is_closed {
-            // The application may see the end before the driver does, and connect to the same address again.
-            self.closed_hint.store(true, Ordering::Relaxed);
-        }
-        is_closed
-    }
-
-    /// Like [`Peer::is_closed`] without the lock, and possibly late.
-    pub(crate) fn is_closed_hint(&self) -> bool {
-        self.closed_hint.load(Ordering::Relaxed)
+        self.lock().end().is_some()
     }
 
     pub(crate) fn close(self: &Arc<Self>, reason: DisconnectReason) {
@@ -399,19 +375,6 @@ impl Peer {
         self.wake_ended();
     }
 
-    /// Like [`Peer::abort`], for the driver, without telling the peer. False: the session is busy.
-    pub(crate) fn try_abort(self: &Arc<Self>, reason: DisconnectReason) -> bool {
-        let is_marked = {
-            let Some(mut state) = self.try_lock() else { return false };
-            state.session.abort(now(), reason, false);
-            !std::mem::replace(&mut state.dirty, true)
-        };
-        if is_marked {
-            self.shared.push_dirty(Arc::clone(self));
-        }
-        true
-    }
-
     /// Wakes everybody who waits for a session that a call of the application has just ended.
     fn wake_ended(&self) {
         let wakers = {
@@ -419,11 +382,10 @@ impl Peer {
             if state.end().is_none() {
                 return;
             }
-            self.closed_hint.store(true, Ordering::Relaxed);
             state.all_wakers()
         };
         wakers.into_iter().for_each(Waker::wake);
-        self.announce(&News { any: true, ..News::default() });
+        self.notify(&News { any: true, ..News::default() });
     }
 }
 

@@ -121,7 +121,7 @@ impl Queries {
             if std::mem::take(&mut query.is_due) {
                 let start = batch.buffer().len();
                 Packet::ServerStatus(&[0; QUERY_PADDING]).encode(batch.buffer());
-                batch.note_single(query.to, start);
+                batch.note_single(query.to.into(), start);
             }
         }
     }
@@ -143,11 +143,6 @@ impl Queries {
         wakers.into_iter().for_each(Waker::wake);
         is_answer
     }
-}
-
-/// Whether a datagram may be an answer.
-pub(crate) fn is_status(datagram: &[u8]) -> bool {
-    matches!(Packet::decode(datagram), Ok(Packet::ServerStatus(_)))
 }
 
 /// How long an answer is waited for before the question is repeated.

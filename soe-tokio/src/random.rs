@@ -28,7 +28,7 @@ impl Secrets {
         }
     }
 
-    pub(crate) fn admission_key(&self) -> io::Result<[u8; 16]> {
+    pub(crate) fn endpoint_key(&self) -> io::Result<[u8; 16]> {
         let mut key = [0; 16];
         match self {
             Self::System => SysRng.try_fill_bytes(&mut key).map_err(io::Error::other)?,

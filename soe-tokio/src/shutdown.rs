@@ -56,7 +56,7 @@ impl ShutdownReport {
     }
 }
 
-/// Closes all sessions of sockets whose door is closed, then the sockets.
+/// Closes all sessions of sockets that take no new ones any more, then the sockets.
 pub(crate) async fn run(directory: &Directory, sockets: &[Arc<Shared>], deadline: Duration) -> ShutdownReport {
     let deadline = Instant::now() + deadline.min(FOREVER);
     let mut peers = directory.peers();
@@ -86,7 +86,8 @@ pub(crate) async fn run(directory: &Directory, sockets: &[Arc<Shared>], deadline
         socket.stop();
     }
     for socket in sockets {
-        socket.until_free().await;
+        // If the runtime of the sockets does not run, nothing will free them.
+        let _ = timeout_at(farewell, socket.until_free()).await;
     }
     report
 }

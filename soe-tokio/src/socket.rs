@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::BytesMut;
-use soe_core::Transmit;
+use soe_core::{Path, Transmit};
 
 use crate::peer::Peer;
 
@@ -50,28 +50,18 @@ pub trait AsyncUdp: fmt::Debug + Send + 'static {
         None
     }
 
+    /// How much the socket's receive buffer holds, in bytes (`SO_RCVBUF`). Timers wait until as much has been received, or
+    /// the socket is empty: what was in the buffer when they became due comes first.
+    fn recv_buffer(&self) -> usize {
+        DEFAULT_RECV_BUFFER
+    }
+
     /// The address that the socket is bound to.
     ///
     /// # Errors
     ///
     /// What the system says.
     fn local_addr(&self) -> io::Result<SocketAddr>;
-}
-
-/// The two ends of a datagram's way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Path {
-    /// The peer.
-    pub(crate) remote: SocketAddr,
-    /// The local address that the peer spoke to, in the form that the socket gave it. `None`: the socket has one address, or
-    /// cannot tell.
-    pub(crate) local_ip: Option<IpAddr>,
-}
-
-impl From<SocketAddr> for Path {
-    fn from(remote: SocketAddr) -> Self {
-        Self { remote, local_ip: None }
-    }
 }
 
 /// Datagrams as they come in.
@@ -101,7 +91,7 @@ impl RecvBatch {
     /// Like [`RecvBatch::push`], for a socket that is bound to a wildcard address: `to` is the local address that the run
     /// was sent to. A listener's answers carry it in [`Outgoing::local_ip`].
     pub fn push_to(&mut self, to: IpAddr, from: SocketAddr, contents: &[u8], segment_size: usize) {
-        self.push_run(Path { remote: from, local_ip: Some(to) }, contents, segment_size);
+        self.push_run(Path::new(from, Some(to)), contents, segment_size);
     }
 
     fn push_run(&mut self, path: Path, contents: &[u8], segment_size: usize) {
@@ -186,7 +176,7 @@ impl SendBatch {
     pub fn pending(&self) -> impl ExactSizeIterator<Item = Outgoing<'_>> {
         self.entries[self.done..].iter().map(|entry| Outgoing {
             to: entry.path.remote,
-            local_ip: entry.path.local_ip,
+            local_ip: entry.path.local,
             contents: &self.buffer[entry.start..entry.end],
             segment_size: entry.segment_size,
             time_to_live: entry.time_to_live,
@@ -214,10 +204,9 @@ impl SendBatch {
     }
 
     /// Describes one datagram of no session that was just appended to the buffer, `start` being where it begins.
-    pub(crate) fn note_single(&mut self, to: SocketAddr, start: usize) {
+    pub(crate) fn note_single(&mut self, path: Path, start: usize) {
         let end = self.buffer.len();
         let segment_size = (end - start).max(1);
-        let path = to.into();
         self.entries.push(Entry { path, start, end, segment_size, time_to_live: None, peer: None });
     }
 
@@ -250,12 +239,12 @@ impl SendBatch {
     /// the first one leaves it already.
     pub(crate) fn unpin(&mut self) -> bool {
         let Some(path) = self.entries.get(self.done).map(|first| first.path) else { return false };
-        if path.local_ip.is_none() {
+        if path.local.is_none() {
             return false;
         }
         for entry in &mut self.entries[self.done..] {
             if entry.path == path {
-                entry.path.local_ip = None;
+                entry.path.local = None;
             }
         }
         true
@@ -287,6 +276,8 @@ impl SendBatch {
     }
 }
 
+/// The receive buffer of a socket that does not say.
+const DEFAULT_RECV_BUFFER: usize = 4 << 20;
 /// Datagrams share chunks of this many bytes: few allocations under load, and one datagram that waits pins no more.
 const ARENA_CHUNK: usize = 16 << 10;
 /// The longest run that goes into one entry: what fits into one IPv6 packet before the kernel cuts it.

@@ -4,11 +4,9 @@
 use std::{cell::RefCell, mem, sync::Arc};
 
 use bytes::BytesMut;
+use soe_core::Path;
 
-use crate::{
-    peer::Peer,
-    socket::{Path, SendBatch},
-};
+use crate::{peer::Peer, socket::SendBatch};
 
 /// Empty lists with room in them.
 #[derive(Default)]

@@ -8,8 +8,9 @@ use std::{
     time::Instant,
 };
 
-use crate::{error::SessionError, peer::Peer, session::SessionEvent, socket::Path, wait::set_waker};
-use soe_core::{Channel, Closed, Event, Message, Receipt, SendError, Session};
+use soe_core::{Channel, Closed, DisconnectReason, Event, MemoryAccount, Message, Path, Receipt, SendError, Session};
+
+use crate::{error::SessionError, peer::Peer, session::SessionEvent, wait::set_waker};
 
 /// What the lock of a peer guards.
 #[derive(Debug)]
@@ -26,8 +27,8 @@ pub(crate) struct State {
     pub(crate) reader: Option<Waker>,
     /// The batch that last took datagrams of this session.
     pub(crate) batch: u64,
-    /// What the session held when the driver last looked, in bytes.
-    pub(crate) held: usize,
+    /// What the session held when the driver last looked.
+    account: MemoryAccount,
     /// Made when first needed: thousands of sessions do without.
     rare: Option<Box<Rare>>,
     /// The session's last event has been seen: nothing more will be reported as delivered.
@@ -40,14 +41,11 @@ pub(crate) struct State {
     pub(crate) was_cut: bool,
     /// The session panicked again while it was closed for a panic: it is not touched any more.
     pub(crate) is_broken: bool,
-    pub(crate) is_forgotten: bool,
 }
 
 /// What few sessions need at any moment.
 #[derive(Debug, Default)]
 pub(crate) struct Rare {
-    /// Where the peer says to be now; believed after the first datagram with a valid CRC from there.
-    pub(crate) candidate: Option<SocketAddr>,
     /// The task that waits for room to send, on one channel or on all.
     writer: (Option<Channel>, Option<Waker>),
     /// The task that closes the session as a sink.
@@ -68,23 +66,22 @@ impl Rare {
 }
 
 impl State {
-    pub(crate) fn new(session: Session, path: Path) -> Self {
+    pub(crate) fn new(session: Session, path: Path, account: MemoryAccount) -> Self {
         Self {
             session,
             address: path.remote,
-            local_ip: path.local_ip,
+            local_ip: path.local,
             dirty: false,
             armed: None,
             reader: None,
             batch: 0,
-            held: 0,
+            account,
             rare: None,
             is_over: false,
             end_reported: false,
             is_stopped: false,
             was_cut: false,
             is_broken: false,
-            is_forgotten: false,
         }
     }
 
@@ -99,11 +96,7 @@ impl State {
     }
 
     pub(crate) fn path(&self) -> Path {
-        Path { remote: self.address, local_ip: self.local_ip }
-    }
-
-    pub(crate) fn candidate(&self) -> Option<SocketAddr> {
-        self.rare.as_ref().and_then(|rare| rare.candidate)
+        Path::new(self.address, self.local_ip)
     }
 
     /// Asks for the driver's service.
@@ -131,6 +124,7 @@ impl State {
             news.any = true;
             if let Event::Closed(closed) = event {
                 news.closed = Some(closed);
+                news.is_readable = self.session.is_readable();
                 self.is_over = true;
             }
             if let Event::LargeDatagramsLost { smallest_lost, largest_delivered } = event {
@@ -190,21 +184,20 @@ impl State {
         self.session.has_transmit(now) || self.is_late() || self.session.is_drained()
     }
 
-    /// A datagram has proved that the peer is at the other end of `path`. Returns where it was, if it has moved.
-    pub(crate) fn move_to(&mut self, now: Instant, path: Path) -> Option<SocketAddr> {
-        let from = path.remote;
-        if from == self.address {
-            self.local_ip = path.local_ip;
-            return None;
+    /// Corrects what all sessions hold together by what this one holds now. Ends it, and says so, if that is too much.
+    pub(crate) fn account(&mut self, now: Instant) -> bool {
+        let is_over_share = self.account.update(self.session.held());
+        if is_over_share {
+            self.session.abandon(now, DisconnectReason::ReliableOverflow, true);
         }
-        // Only a candidate is routed here; an old address may still deliver stragglers after the move.
-        let rare = self.rare.as_deref_mut()?;
-        rare.candidate.take_if(|candidate| *candidate == from)?;
-        let old = std::mem::replace(&mut self.address, from);
-        self.local_ip = path.local_ip;
+        is_over_share
+    }
+
+    /// The peer has proved that it has moved.
+    pub(crate) fn move_to(&mut self, now: Instant, from: SocketAddr, to: Path) {
+        (self.address, self.local_ip) = (to.remote, to.local);
         self.session.handle_remap(now);
-        rare.report(SessionEvent::Remapped { from: old, to: from });
-        Some(old)
+        self.rare().report(SessionEvent::Remapped { from, to: to.remote });
     }
 
     pub(crate) fn collect_wakers(&mut self, wakers: &mut Vec<Waker>) {
@@ -268,6 +261,8 @@ pub(crate) struct News {
     pub(crate) any: bool,
     /// It has ended, just now.
     pub(crate) closed: Option<Closed>,
+    /// And has messages that the application has not read.
+    pub(crate) is_readable: bool,
     /// What was queued has left, and somebody waits for that.
     pub(crate) flushed: bool,
 }

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use soe_core::AdmissionStats;
+use soe_core::EndpointStats;
 
 use crate::endpoint::Shared;
 
@@ -40,8 +40,8 @@ pub struct ListenerStats {
     pub socket: SocketStats,
     /// Each socket, see [`crate::ListenerConfig::shards`].
     pub shards: Vec<SocketStats>,
-    /// What strangers asked for and got.
-    pub admission: AdmissionStats,
+    /// What strangers asked for and got, who has a place, who has moved.
+    pub endpoint: EndpointStats,
     /// What all sessions held together when the driver last looked at each, in bytes: see
     /// [`crate::ListenerConfig::memory_limit`].
     pub memory_held: usize,

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use soe_core::SessionKey;
 use tokio::time::{Sleep, sleep_until};
 
 use crate::peer::{Peer, now};
@@ -27,17 +28,17 @@ pub(crate) struct Timers {
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
-/// By time, and by number, which tells entries of one instant apart.
-type Entries = BTreeMap<(Instant, u64), Arc<Peer>>;
+/// By time, and by session, which tells entries of one instant apart.
+type Entries = BTreeMap<(Instant, SessionKey), Arc<Peer>>;
 
 impl Timers {
     /// Moves a session's entry. `from` is where it is, if it is anywhere.
     pub(crate) fn set(&mut self, now: Instant, peer: &Arc<Peer>, from: Option<Instant>, to: Option<Instant>) {
-        let known = from.map(|from| (from, peer.number));
+        let known = from.map(|from| (from, peer.key));
         let known = known.and_then(|key| self.near.remove(&key).or_else(|| self.far.remove(&key)));
         if let Some(to) = to {
             let entries = if to.saturating_duration_since(now) >= FAR { &mut self.far } else { &mut self.near };
-            entries.insert((to, peer.number), known.unwrap_or_else(|| Arc::clone(peer)));
+            entries.insert((to, peer.key), known.unwrap_or_else(|| Arc::clone(peer)));
         }
     }
 
@@ -51,7 +52,7 @@ impl Timers {
     }
 
     /// When to look next.
-    fn next(&self) -> Option<Instant> {
+    pub(crate) fn next(&self) -> Option<Instant> {
         let first = |entries: &Entries| entries.first_key_value().map(|((first, _), _)| *first);
         let far = first(&self.far).map(|first| first + SLACK);
         [first(&self.near), far].into_iter().flatten().min()

@@ -448,7 +448,9 @@ async fn many_sessions_share_a_socket() {
 #[tokio::test]
 async fn the_backlog_is_bounded_and_the_clients_come_again() {
     let listener =
-        SoeListener::bind("127.0.0.1:0", ListenerConfig::from(config()).accept_backlog(1)).await.expect("bound");
+        SoeListener::bind("127.0.0.1:0", AdmissionConfig::builder(config()).accept_backlog(1).build().expect("valid"))
+            .await
+            .expect("bound");
     let address = listener.local_addr();
     let clients: Vec<_> = (0..3_u8)
         .map(|number| {
@@ -462,7 +464,7 @@ async fn the_backlog_is_bounded_and_the_clients_come_again() {
     soon("knocks", async {
         while listener.stats().socket.datagrams_received < 6 {
             tokio::time::sleep(Duration::from_millis(5)).await;
-            assert!(listener.stats().admission.opened <= 1);
+            assert!(listener.stats().endpoint.admission.opened <= 1);
         }
     })
     .await;
@@ -688,7 +690,7 @@ async fn several_sockets_on_one_port_share_the_sessions() {
         assert_eq!(receive(client).await, vec![number; 2_000]);
     }
     let stats = listener.stats();
-    assert_eq!((stats.socket.sessions, stats.admission.opened), (64, 64));
+    assert_eq!((stats.socket.sessions, stats.endpoint.admission.opened), (64, 64));
     assert_eq!(stats.shards.iter().map(|shard| shard.sessions).sum::<usize>(), 64);
     let busy = stats.shards.iter().filter(|shard| shard.sessions > 0 && shard.datagrams_received > 0).count();
     assert_eq!((stats.shards.len(), busy), (4, 4), "{:?}", stats.shards);
@@ -773,7 +775,7 @@ async fn limits_change_while_the_listener_runs() {
     let refused = SoeSession::connect(listener.local_addr(), config()).await;
     let refused = refused.map(|_| ()).expect_err("the listener is full");
     assert!(refused.to_string().contains("refused"), "{refused}");
-    assert!(listener.stats().admission.over_capacity >= 1);
+    assert!(listener.stats().endpoint.admission.over_capacity >= 1);
     listener.set_limits(&limits(2));
     let _second = pair(&listener).await;
 }

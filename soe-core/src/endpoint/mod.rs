@@ -44,7 +44,7 @@ use self::{
     routes::{Routes, Stage},
     suspicion::Suspicion,
 };
-use crate::{AdmissionConfig, wire::RemapConnection};
+use crate::{AdmissionConfig, DisconnectReason, wire::RemapConnection};
 
 /// Everything that a socket decides, as a value: whose a datagram is, who may open a session, who waits to be accepted, who
 /// may move to another address, who has to go.
@@ -109,6 +109,8 @@ impl Endpoint {
         self.capacity.add();
         if let Some(before) = resident {
             self.actions.push_back(Action::Unroute { address: remote, key: before });
+            // It has ended, but may still be saying farewell, which would meet the new session.
+            self.actions.push_back(opening::end(before, DisconnectReason::NewConnectionAttempt, false));
         }
         self.actions.push_back(Action::Route { address: remote, key });
         Some(key)

@@ -19,10 +19,11 @@ impl Endpoint {
         let key = self.routes.insert(path.remote, session.session_id(), session.crc_seed(), Stage::Waiting);
         if let Some(before) = before {
             self.actions.push_back(Action::Unroute { address: path.remote, key: before });
+            // The newcomer has proved that the address is its own: the client behind the old session is gone. Also one that has
+            // ended is told: its farewell would meet the newcomer.
+            self.actions.push_back(end(before, DisconnectReason::NewConnectionAttempt, false));
             if self.is_live(before) {
-                // The newcomer has proved that the address is its own: the client behind the old session is gone.
                 self.counts.replaced += 1;
-                self.actions.push_back(end(before, DisconnectReason::NewConnectionAttempt, false));
                 self.mark_ended(before);
             }
         }
@@ -154,6 +155,6 @@ impl Endpoint {
     }
 }
 
-fn end(key: SessionKey, reason: DisconnectReason, tell_peer: bool) -> Action {
+pub(super) fn end(key: SessionKey, reason: DisconnectReason, tell_peer: bool) -> Action {
     Action::End { key, reason, tell_peer }
 }

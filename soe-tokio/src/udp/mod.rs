@@ -18,6 +18,7 @@ use std::{
 use bytes::BytesMut;
 use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSocketState};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use soe_core::Path;
 use tokio::{io::Interest, net::UdpSocket};
 use tracing::{debug, warn};
 
@@ -26,7 +27,7 @@ pub(crate) use self::drops::DropCounter;
 use self::segmentation::Segmentation;
 use crate::{
     config::SocketConfig,
-    socket::{AsyncUdp, Outgoing, Path, RecvBatch, SendBatch},
+    socket::{AsyncUdp, Outgoing, RecvBatch, SendBatch},
 };
 
 /// A bound UDP socket. IPv4 peers of a dual-stack IPv6 socket appear under their IPv4 addresses.
@@ -115,7 +116,7 @@ impl KernelUdp {
         }
         for (meta, slot) in metas[..filled].iter().zip(scratch.slots.chunks_exact(SLOT)) {
             let local_ip = meta.dst_ip.filter(|ip| self.is_wildcard && can_send_from(ip));
-            let path = Path { remote: canonical(meta.addr), local_ip };
+            let path = Path::new(canonical(meta.addr), local_ip);
             batch.push_into(&mut scratch.arena, path, &slot[..meta.len.min(SLOT)], meta.stride);
         }
         Ok(filled)
@@ -223,6 +224,10 @@ impl AsyncUdp for KernelUdp {
         // Without an error event of the system there is nothing to read, which spares a call for each batch.
         let report = self.io.try_io(Interest::ERROR, || linux::next_unreachable(&self.io));
         report.ok().map(canonical)
+    }
+
+    fn recv_buffer(&self) -> usize {
+        SockRef::from(&self.io).recv_buffer_size().unwrap_or(0)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -410,7 +415,7 @@ mod tests {
             for receiver in &receivers {
                 for sizes in [(1024, 512), (40, 40)] {
                     batch.buffer().extend(std::iter::repeat_n(fill, sizes.0));
-                    let path = Path { remote: receiver.local_addr().unwrap(), local_ip };
+                    let path = Path::new(receiver.local_addr().unwrap(), local_ip);
                     batch.note(path, &transmit(sizes.0, sizes.1), socket.max_segments(), None);
                 }
             }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use soe_testing::{LinkProfile, Network};
-use soe_tokio::{ListenerConfig, SoeListener};
+use soe_tokio::{AdmissionConfig, ListenerConfig, SoeListener};
 use tokio::time::{Instant, sleep};
 
 use super::{MILLISECOND, SECOND};
@@ -13,7 +13,7 @@ use crate::{
 };
 
 fn backlog(sessions: usize) -> ListenerConfig {
-    ListenerConfig::from(config()).accept_backlog(sessions)
+    AdmissionConfig::builder(config()).accept_backlog(sessions).build().expect("valid").into()
 }
 
 fn listen(network: &Network, config: ListenerConfig) -> Arc<SoeListener> {
