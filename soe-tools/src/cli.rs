@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{decode, dissector, load, proxy, report};
+use crate::commands::{decode, dissector, load, ping, proxy, report};
 
 /// A toolbox for the UDP transport of Sony Online Entertainment's games.
 #[derive(Debug, Parser)]
@@ -24,6 +24,8 @@ pub enum Command {
     Report(report::Report),
     /// Write a Wireshark dissector in Lua.
     Dissector(dissector::Dissector),
+    /// Ask a server what it offers, and measure round trip and loss.
+    Ping(ping::Ping),
     /// Pass UDP datagrams on as a bad link would: a lag proxy.
     Proxy(proxy::Proxy),
     /// Load a server that echoes with many clients, and measure.

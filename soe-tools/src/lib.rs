@@ -15,6 +15,7 @@ mod dissector;
 mod exit;
 pub mod link;
 pub mod load;
+mod ping;
 mod progress;
 pub mod proxy;
 mod report;

@@ -29,6 +29,7 @@ pub use self::infer::{Given, Guess, Sample, infer};
 pub use self::keys::{CipherKind, Key, KeyFormatError};
 
 pub(crate) use self::finding::Millis;
+pub(crate) use self::handshake::dialect_of;
 pub(crate) use self::keys::hex;
 
 use std::io;

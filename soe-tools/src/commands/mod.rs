@@ -4,6 +4,7 @@ pub mod decode;
 pub mod dissector;
 mod follow;
 pub mod load;
+pub mod ping;
 pub mod proxy;
 pub mod report;
 
@@ -24,6 +25,7 @@ pub fn run(command: Command) -> io::Result<Exit> {
         Command::Decode(command) => decode::run(&command),
         Command::Report(command) => report::run(&command),
         Command::Dissector(command) => dissector::run(&command),
+        Command::Ping(command) => ping::run(&command),
         Command::Proxy(command) => proxy::run(&command),
         Command::Load(command) => load::run(&command),
     }
