@@ -244,8 +244,10 @@ impl Congestion {
             return;
         }
         let (share, before) = (lost * 100 / total, usize::from(self.link_loss));
-        if share < before || self.window() <= SMALL_WINDOW * usize::from(self.datagram) {
-            self.link_loss = ((before * 7 + share + 4) / 8) as u8;
+        if self.window() <= SMALL_WINDOW * usize::from(self.datagram) {
+            self.link_loss = ((before * 3 + share + 2) / 4) as u8;
+        } else if share < before {
+            self.link_loss = ((before * 15 + share) / 16) as u8;
         }
     }
 

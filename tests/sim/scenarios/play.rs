@@ -90,7 +90,7 @@ pub(crate) fn far_and_wide(seed: u64) -> Outcome {
     let mut world = World::new(seed, config.clone());
     let faults = [(); 2].map(|()| Faults { jitter: 5 * MS, ..Faults::lossy(rng.range(200, 300), 0.3) });
     world.connect(config, address(0), faults, [Plan::idle(), Plan::send(5_000, Sizes::Range(300, 480))]);
-    let done = world.run_until(120 * SECOND, |world| world.clients[0].endpoint.app.has_all());
+    let done = world.run_until(240 * SECOND, |world| world.clients[0].endpoint.app.has_all());
     assert!(done, "{} of 5,000 messages after {:?}", world.clients[0].endpoint.app.taken(), world.elapsed());
     world.calm();
     finish(&mut world, 60 * SECOND)
