@@ -126,6 +126,49 @@ async fn what_the_counters_say_is_lost_is_what_does_not_arrive() {
     assert_eq!(status.up.lost, DATAGRAMS - received);
 }
 
+/// Which of 1,000 numbered datagrams arrive, when `batch` of them are sent at a time.
+async fn arrivals(seed: u64, up: &str, batch: u64) -> Vec<u64> {
+    let server = UdpSocket::bind(LOCAL).await.unwrap();
+    let mut config = config(up, "none");
+    config.seed = seed;
+    let proxy = Running::start(server.local_addr().unwrap(), config).await;
+    let client = UdpSocket::bind(LOCAL).await.unwrap();
+    client.connect(proxy.address).await.unwrap();
+    let mut numbers = Vec::new();
+    for first in (0..1_000).step_by(batch as usize) {
+        for number in first..first + batch {
+            client.send(&number.to_be_bytes()).await.unwrap();
+        }
+        timeout(PATIENCE, async {
+            loop {
+                let mut buf = [0; 8];
+                while server.try_recv(&mut buf).is_ok() {
+                    numbers.push(u64::from_be_bytes(buf));
+                }
+                let up = &proxy.json().await["up"];
+                let (offered, lost) = (up["offered"].as_u64().unwrap(), up["lost"].as_u64().unwrap());
+                if offered == first + batch && numbers.len() as u64 + lost == offered {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+        .unwrap();
+    }
+    proxy.quit().await;
+    numbers.sort_unstable();
+    numbers
+}
+
+#[tokio::test]
+async fn a_seed_loses_the_same_datagrams_at_any_pace_and_under_any_delay() {
+    let first = arrivals(3, "loss=10%,burst=10%/3", 50).await;
+    assert!(first.len() > 700 && first.len() < 900, "{}", first.len());
+    assert_eq!(arrivals(3, "loss=10%,burst=10%/3,delay=2ms,reorder=10%/3ms", 20).await, first);
+    assert_ne!(arrivals(4, "loss=10%,burst=10%/3", 50).await, first);
+}
+
 #[tokio::test]
 async fn a_session_survives_bad_wifi_and_a_change_of_its_port() {
     let session = SessionConfig::new("Echo").unwrap();

@@ -35,7 +35,7 @@ pub struct Link {
     /// When the last datagram of all arrives.
     latest: Instant,
     /// Until when nothing passes, by command.
-    dark_until: Instant,
+    blackout_until: Instant,
     counters: LinkCounters,
 }
 
@@ -46,13 +46,13 @@ pub enum Fate {
     /// It does not arrive.
     Lost(Cause),
     /// It arrives.
-    Passes(Passage),
+    Delivered(Delivery),
 }
 
 /// How a datagram arrives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Passage {
+pub struct Delivery {
     /// When.
     pub at: Instant,
     /// When once more.
@@ -191,7 +191,7 @@ impl Link {
             busy_until: now,
             in_order: now,
             latest: now,
-            dark_until: now,
+            blackout_until: now,
             counters: LinkCounters::default(),
         }
     }
@@ -208,7 +208,7 @@ impl Link {
 
     /// Lets nothing pass for a time.
     pub fn black_out(&mut self, now: Instant, length: Duration) {
-        self.dark_until = now + length;
+        self.blackout_until = now + length;
     }
 
     /// What it has done so far.
@@ -235,7 +235,7 @@ impl Link {
         let damage = is_damaged.then(|| Damage(self.words.word(n, Purpose::CorruptBits)));
         self.counters.duplicated += u64::from(is_copied);
         self.counters.corrupted += u64::from(is_damaged);
-        Fate::Passes(Passage { at, copy_at, damage })
+        Fate::Delivered(Delivery { at, copy_at, damage })
     }
 
     /// When the datagram leaves the bottleneck.
@@ -246,7 +246,7 @@ impl Link {
             self.is_bad ^= self.words.chance(n, Purpose::BurstState, change);
             self.words.chance(n, Purpose::BurstLoss, if self.is_bad { model.bad } else { model.good })
         });
-        if self.is_dark(now) {
+        if self.is_blacked_out(now) {
             return Err(Cause::Blackout);
         }
         if self.impairment.mtu.is_some_and(|mtu| length > mtu) {
@@ -269,8 +269,8 @@ impl Link {
         Ok(self.busy_until)
     }
 
-    fn is_dark(&self, now: Instant) -> bool {
-        if now < self.dark_until {
+    fn is_blacked_out(&self, now: Instant) -> bool {
+        if now < self.blackout_until {
             return true;
         }
         let Some(Blackout { length, every }) = self.impairment.blackout else { return false };

@@ -85,7 +85,7 @@ fn delay_and_jitter_are_within_their_bounds_and_keep_the_order() {
 
 fn at(fate: &Fate) -> Instant {
     match fate {
-        Fate::Passes(passage) => passage.at,
+        Fate::Delivered(delivery) => delivery.at,
         Fate::Lost(cause) => panic!("lost: {cause:?}"),
     }
 }
@@ -107,7 +107,7 @@ fn copies_and_damage_happen_as_often_as_asked() {
     assert!((2_850..3_150).contains(&counters.corrupted), "{counters:?}");
     let mut damaged = 0;
     for fate in fates {
-        let Fate::Passes(Passage { damage: Some(damage), .. }) = fate else { continue };
+        let Fate::Delivered(Delivery { damage: Some(damage), .. }) = fate else { continue };
         for length in [1, 2, 7, 100] {
             let mut datagram = vec![0; length];
             damage.apply(&mut datagram);

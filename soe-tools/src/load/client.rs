@@ -12,6 +12,7 @@ use soe_core::{Closed, DisconnectReason, Event, Message, Session};
 
 use super::{
     LoadConfig, LoadReport,
+    budget::Budget,
     payload::{self, Numbers},
 };
 use crate::link::mix;
@@ -105,12 +106,12 @@ impl Client {
         Ok(true)
     }
 
-    /// Does everything that is due. `budget` is what may still be sent.
+    /// Does everything that is due, as far as the budget goes.
     pub(super) fn drive(
         &mut self,
         plan: &Plan<'_>,
         now: Instant,
-        budget: &mut f64,
+        budget: &mut Budget,
         report: &mut LoadReport,
         scratch: &mut Scratch,
     ) -> io::Result<()> {
@@ -168,9 +169,9 @@ impl Client {
     }
 
     /// Sends what is due by the schedule, however late: the messages keep the times at which they were due.
-    fn send_due(&mut self, plan: &Plan<'_>, now: Instant, budget: &mut f64, report: &mut LoadReport) {
+    fn send_due(&mut self, plan: &Plan<'_>, now: Instant, budget: &mut Budget, report: &mut LoadReport) {
         let config = plan.config;
-        while *budget >= 1.0
+        while budget.has_room()
             && let Some(due) = self.next_due(plan).filter(|due| *due <= now)
         {
             let (number, index) = (self.next, self.next as usize);
@@ -180,7 +181,7 @@ impl Client {
             match self.session.send(Message::new(channel, bytes)) {
                 Ok(()) => {
                     self.next += 1;
-                    *budget -= 1.0;
+                    budget.spend();
                     report.sent += 1;
                     report.lag.record(now - due);
                     self.is_blocked = false;
@@ -277,5 +278,5 @@ fn local_address(target: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, 0)
 }
 
-/// Datagrams that are taken before other clients have their turn.
+/// Datagrams that are taken before other clients are served.
 const BATCH: usize = 32;

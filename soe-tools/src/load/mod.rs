@@ -6,6 +6,7 @@
 //!
 //! There is no task and no thread per client: a client is a socket, a [`soe_core::Session`] and some counters.
 
+mod budget;
 mod client;
 mod condition;
 mod config;
@@ -82,7 +83,7 @@ pub fn run(
         drop(sender);
         let (mut left, mut shown_at, mut failure) = (config.threads, start, None);
         while left > 0 {
-            match done.recv_timeout(LOOK) {
+            match done.recv_timeout(POLL_INTERVAL) {
                 Ok(Ok(of_thread)) => {
                     report.add(&of_thread);
                     left -= 1;
@@ -128,6 +129,6 @@ impl Shared {
 /// Clients from which on memory is reported.
 const MEMORY_SAMPLE: usize = 1_000;
 /// How often the threads are looked at.
-const LOOK: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// How often progress is shown.
 const PERIOD: Duration = Duration::from_secs(1);

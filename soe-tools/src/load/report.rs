@@ -13,9 +13,7 @@ pub struct Times(Histogram<u64>);
 
 impl Default for Times {
     fn default() -> Self {
-        let histogram = Histogram::new_with_bounds(1, HIGHEST, 3).or_else(|_| Histogram::new(3));
-        // Three digits and these bounds are what the crate takes.
-        Self(histogram.expect("a histogram with constant bounds"))
+        Self(Histogram::new_with_bounds(1, HIGHEST, 3).expect("the crate takes these bounds and digits"))
     }
 }
 

@@ -11,6 +11,7 @@ use mio::{Events, Poll};
 
 use super::{
     LoadError, LoadReport,
+    budget::Budget,
     client::{Client, Plan, Scratch},
 };
 
@@ -46,9 +47,7 @@ pub(super) struct Worker<'a> {
     timers: BTreeSet<(Instant, usize)>,
     /// Clients whose sockets may have more.
     ready: Vec<usize>,
-    /// Messages that may be sent at once, and since when.
-    budget: (f64, Instant),
-    budget_rate: f64,
+    budget: Budget,
     report: LoadReport,
     shown: Shown,
     scratch: Scratch,
@@ -68,8 +67,7 @@ impl<'a> Worker<'a> {
             indices,
             timers: BTreeSet::new(),
             ready: Vec::new(),
-            budget: (0.0, plan.start),
-            budget_rate: plan.config.rate_cap / threads as f64,
+            budget: Budget::new(plan.start, plan.config.rate_cap / threads as f64),
             shown: Shown::default(),
             scratch: Scratch { datagram: vec![0; MAX_DATAGRAM], out: Vec::new() },
         })
@@ -78,25 +76,30 @@ impl<'a> Worker<'a> {
     /// The whole life of the clients: they connect, send, wait for what is under way, and close.
     pub(super) fn run(mut self) -> Result<LoadReport, LoadError> {
         let plan = self.plan;
-        while Instant::now() < plan.end && !self.shared.stop.load(Ordering::Relaxed) {
+        // A machine that is slow starts the last clients late, but it starts them.
+        while (Instant::now() < plan.end || self.clients.len() < self.indices.len()) && !self.is_stopped() {
             let next_start = self.indices.get(self.clients.len()).map(|index| start_of(plan, *index));
-            self.turn(next_start.map_or(plan.end, |at| at.min(plan.end)))?;
+            self.serve_until(next_start.map_or(plan.end, |at| at.min(plan.end)))?;
             self.start_clients()?;
         }
         let stopped = Instant::now();
         let give_up = plan.end + plan.config.drain;
         while Instant::now() < give_up
-            && !self.shared.stop.load(Ordering::Relaxed)
+            && !self.is_stopped()
             && !self.clients.iter().all(|client| client.is_answered(plan))
         {
-            self.turn_for(DRAIN_STEP, give_up)?;
+            self.serve_for(DRAIN_STEP, give_up)?;
         }
-        self.report.is_interrupted = self.shared.stop.load(Ordering::Relaxed);
+        self.report.is_interrupted = self.is_stopped();
         self.report.sending = stopped.min(plan.end) - plan.start;
         self.report.due = self.clients.iter().map(|client| client.due(plan, stopped)).sum();
         self.close()?;
         self.show();
         Ok(self.report)
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.shared.stop.load(Ordering::Relaxed)
     }
 
     fn close(&mut self) -> Result<(), LoadError> {
@@ -107,16 +110,16 @@ impl<'a> Worker<'a> {
         }
         let give_up = now + self.plan.config.session.close_timeout + Duration::from_secs(1);
         while Instant::now() < give_up && !self.clients.iter().all(Client::is_closed) {
-            self.turn_for(DRAIN_STEP, give_up)?;
+            self.serve_for(DRAIN_STEP, give_up)?;
         }
         Ok(())
     }
 
-    /// Takes turns for a while: what is asked of all clients between two calls takes its time.
-    fn turn_for(&mut self, time: Duration, at_most: Instant) -> Result<(), LoadError> {
+    /// Serves the clients for a while: what is asked of all of them between two calls takes its time.
+    fn serve_for(&mut self, time: Duration, at_most: Instant) -> Result<(), LoadError> {
         let until = (Instant::now() + time).min(at_most);
         while Instant::now() < until {
-            self.turn(until)?;
+            self.serve_until(until)?;
         }
         Ok(())
     }
@@ -140,7 +143,7 @@ impl<'a> Worker<'a> {
     }
 
     /// Waits until something happens, at most until `until`, and serves whoever it happened to.
-    fn turn(&mut self, until: Instant) -> Result<(), LoadError> {
+    fn serve_until(&mut self, until: Instant) -> Result<(), LoadError> {
         let now = Instant::now();
         let wake = self.timers.first().map_or(until, |(at, _)| (*at).min(until)).min(now + MAX_WAIT);
         let wait = if self.ready.is_empty() { wake.saturating_duration_since(now) } else { Duration::ZERO };
@@ -149,7 +152,7 @@ impl<'a> Worker<'a> {
             _ => {}
         }
         let now = Instant::now();
-        self.refill(now);
+        self.budget.refill(now);
         let mut ready = std::mem::take(&mut self.ready);
         ready.extend(self.events.iter().map(|event| event.token().0));
         for index in ready {
@@ -174,7 +177,7 @@ impl<'a> Worker<'a> {
 
     fn drive(&mut self, index: usize, now: Instant) -> Result<(), LoadError> {
         let client = &mut self.clients[index];
-        if let Err(error) = client.drive(self.plan, now, &mut self.budget.0, &mut self.report, &mut self.scratch) {
+        if let Err(error) = client.drive(self.plan, now, &mut self.budget, &mut self.report, &mut self.scratch) {
             return Err(self.socket_error(index, error));
         }
         let wake = if client.is_closed() { None } else { client.wake_at(self.plan) };
@@ -194,13 +197,6 @@ impl<'a> Worker<'a> {
 
     fn socket_error(&self, index: usize, error: io::Error) -> LoadError {
         LoadError::Socket { client: self.indices[index], error }
-    }
-
-    fn refill(&mut self, now: Instant) {
-        let (budget, since) = self.budget;
-        let fresh = now.saturating_duration_since(since).as_secs_f64() * self.budget_rate;
-        let most = (self.budget_rate * BURST.as_secs_f64()).max(1.0);
-        self.budget = ((budget + fresh).min(most), now);
     }
 
     fn show(&mut self) {
@@ -226,7 +222,7 @@ fn start_of(plan: &Plan<'_>, index: usize) -> Instant {
 
 const MAX_DATAGRAM: usize = 65_535;
 const EVENTS: usize = 1024;
-/// Clients that are started in one turn.
+/// Clients that are started before others are served again.
 const STARTS: usize = 16;
 /// The longest sleep: a stop by hand is noticed after it.
 const MAX_WAIT: Duration = Duration::from_millis(50);
@@ -234,5 +230,3 @@ const MAX_WAIT: Duration = Duration::from_millis(50);
 const DRAIN_STEP: Duration = Duration::from_millis(10);
 /// A client that the cap has held back tries again after this.
 const CAP_STEP: Duration = Duration::from_millis(1);
-/// What has not been sent may be caught up with at the speed of the cap, and this much at once.
-const BURST: Duration = Duration::from_millis(20);

@@ -122,19 +122,19 @@ impl Proxy {
             Direction::Down => &mut client.down,
         };
         let fate = link.offer(now, datagram.len());
-        let Fate::Passes(passage) = fate else { return Handled::Decided(id, fate) };
-        let copies = 1 + usize::from(passage.copy_at.is_some());
+        let Fate::Delivered(delivery) = fate else { return Handled::Decided(id, fate) };
+        let copies = 1 + usize::from(delivery.copy_at.is_some());
         if self.held_bytes + copies * (datagram.len() + OVERHEAD) > self.config.max_held {
             self.no_room += 1;
             return Handled::NoRoom(id);
         }
         // A copy of its own, so that nothing that waits keeps a whole receive buffer.
         let mut datagram = datagram.to_vec();
-        if let Some(damage) = passage.damage {
+        if let Some(damage) = delivery.damage {
             damage.apply(&mut datagram);
         }
         let datagram = Bytes::from(datagram);
-        for at in [Some(passage.at), passage.copy_at].into_iter().flatten() {
+        for at in [Some(delivery.at), delivery.copy_at].into_iter().flatten() {
             self.held_bytes += datagram.len() + OVERHEAD;
             self.held.insert((at, self.next_held), Held { client: id, direction, datagram: datagram.clone() });
             self.next_held += 1;

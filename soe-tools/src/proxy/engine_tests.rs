@@ -109,7 +109,7 @@ fn the_same_seed_gives_the_same_run_and_clients_are_lost_differently() {
 fn datagrams_leave_at_their_time_and_to_their_side() {
     let mut world = World::new(config("delay=40ms", "delay=10ms"));
     let start = world.now;
-    assert!(matches!(world.up(5, b"up"), Handled::Decided(ClientId(1), Fate::Passes(_))));
+    assert!(matches!(world.up(5, b"up"), Handled::Decided(ClientId(1), Fate::Delivered(_))));
     let _ = world.proxy.handle_server(world.now, ClientId(1), b"down");
     let sent = world.pass(Duration::from_secs(1));
     let seen: Vec<_> =
@@ -131,10 +131,10 @@ fn settings_of_one_client_and_one_direction_leave_the_others_alone() {
         let _ = world.up(port, b"hello");
     }
     assert_eq!(world.command("set #2 up loss=100%").as_deref(), Ok("changed: 1 clients"));
-    assert!(matches!(world.up(1, b"x"), Handled::Decided(_, Fate::Passes(_))));
+    assert!(matches!(world.up(1, b"x"), Handled::Decided(_, Fate::Delivered(_))));
     assert_eq!(world.up(2, b"x"), Handled::Decided(ClientId(2), Fate::Lost(Cause::Random)));
     let down = world.proxy.handle_server(world.now, ClientId(2), b"x");
-    assert!(matches!(down, Handled::Decided(_, Fate::Passes(_))));
+    assert!(matches!(down, Handled::Decided(_, Fate::Delivered(_))));
 
     assert_eq!(world.command("set down mtu=3").as_deref(), Ok("changed: 2 clients and those to come"));
     let _ = world.up(3, b"newcomer");
@@ -144,7 +144,7 @@ fn settings_of_one_client_and_one_direction_leave_the_others_alone() {
     assert_eq!(world.up(2, b"x"), Handled::Decided(ClientId(2), Fate::Lost(Cause::Random)));
 
     assert_eq!(world.command("profile 192.0.2.1:2 clean").as_deref(), Ok("changed: 1 clients"));
-    assert!(matches!(world.up(2, b"x"), Handled::Decided(_, Fate::Passes(_))));
+    assert!(matches!(world.up(2, b"x"), Handled::Decided(_, Fate::Delivered(_))));
     let missing = Err(CommandError::NoSuchClient("#9".to_owned()));
     assert_eq!(world.command("set #9 loss=1%"), missing);
     assert_eq!(world.command("blackout 192.0.2.1:9 1s").unwrap_err().to_string(), "there is no client 192.0.2.1:9");
@@ -158,7 +158,7 @@ fn a_blackout_by_command_ends_by_itself() {
     world.pass(Duration::from_millis(1_999));
     assert_eq!(world.up(1, b"x"), Handled::Decided(ClientId(1), Fate::Lost(Cause::Blackout)));
     world.pass(MILLISECOND);
-    assert!(matches!(world.up(1, b"x"), Handled::Decided(_, Fate::Passes(_))));
+    assert!(matches!(world.up(1, b"x"), Handled::Decided(_, Fate::Delivered(_))));
 }
 
 #[test]

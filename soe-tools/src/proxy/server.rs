@@ -364,10 +364,10 @@ impl Seen<'_> {
     pub fn remark(&self) -> String {
         match self.handled {
             Some(Handled::Decided(_, Fate::Lost(cause))) => format!("lost: {}", cause.name()),
-            Some(Handled::Decided(_, Fate::Passes(passage))) => {
-                let millis = (passage.at - self.now).as_secs_f64() * 1e3;
-                let twice = if passage.copy_at.is_some() { ", twice" } else { "" };
-                let damaged = if passage.damage.is_some() { ", damaged" } else { "" };
+            Some(Handled::Decided(_, Fate::Delivered(delivery))) => {
+                let millis = (delivery.at - self.now).as_secs_f64() * 1e3;
+                let twice = if delivery.copy_at.is_some() { ", twice" } else { "" };
+                let damaged = if delivery.damage.is_some() { ", damaged" } else { "" };
                 format!("after {millis:.1} ms{twice}{damaged}")
             }
             Some(Handled::NoRoom(_)) => "lost: no room in the proxy".to_owned(),
