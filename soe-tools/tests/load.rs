@@ -42,8 +42,12 @@ struct Server {
 
 impl Server {
     fn start(habit: Habit) -> Self {
+        Self::with(habit, session())
+    }
+
+    fn with(habit: Habit, session: SessionConfig) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let listener = runtime.block_on(SoeListener::bind(LOCAL, session())).unwrap();
+        let listener = runtime.block_on(SoeListener::bind(LOCAL, session)).unwrap();
         let address = listener.local_addr();
         let (sender, echoed) = mpsc::channel();
         runtime.spawn(async move {
@@ -138,6 +142,24 @@ fn a_server_that_stalls_is_seen_by_every_message_that_was_due_meanwhile() {
     let share = (0..100).filter(|percent| report.rtt().percentile(f64::from(*percent)) >= slow).count();
     assert!(share >= 20, "{share} % of the messages were slow: {report:?}");
     assert!(report.rtt().max() >= Duration::from_millis(750));
+}
+
+#[test]
+fn a_message_that_the_transport_takes_late_counts_from_when_it_was_due() {
+    let stall = Duration::from_millis(800);
+    // The server takes a few messages while it stalls, and the clients keep no more than a few.
+    let server =
+        Server::with(Habit::Stall(stall), session().to_builder().recv_buffer(400).recv_window(4).build().unwrap());
+    let mut config = config(&server);
+    (config.clients, config.rate) = (10, 50.0);
+    config.session = session().to_builder().send_buffer(400).send_window(4).build().unwrap();
+    let report = run(&config);
+    assert_eq!((report.lost(), report.sent), (0, report.due), "{report:?}");
+    // The stall was felt where the messages come from, and it is in their round trips all the same.
+    assert!(report.lag().max() >= Duration::from_millis(400), "{:?}", report.lag().max());
+    let slow = Duration::from_millis(400);
+    let share = (0..100).filter(|percent| report.rtt().percentile(f64::from(*percent)) >= slow).count();
+    assert!(share >= 20, "{share} % of the messages were slow: {report:?}");
 }
 
 #[test]
