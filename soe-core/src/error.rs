@@ -71,6 +71,9 @@ pub enum SendError {
         /// The most that would have been taken, in bytes.
         limit: u32,
     },
+    /// A receipt was asked for an unreliable message: nothing acknowledges it, so its receipt could never be resolved.
+    #[error("an unreliable message has no receipt")]
+    NoReceipt(Message),
     /// The session has ended or is closing.
     #[error("the session is closed")]
     Closed(Message),
@@ -80,8 +83,8 @@ impl SendError {
     /// The message that was not taken.
     pub fn into_message(self) -> Message {
         match self {
-            Self::Blocked(message) | Self::Empty(message) | Self::Closed(message) => message,
-            Self::TooLarge { message, .. } => message,
+            Self::Blocked(message) | Self::Empty(message) | Self::NoReceipt(message) => message,
+            Self::Closed(message) | Self::TooLarge { message, .. } => message,
         }
     }
 }

@@ -139,7 +139,7 @@ impl Endpoint {
             if period.is_zero() { 0 } else { (time.as_micros() / period.as_micros()) as u64 + 1 }
         };
         2 * times(settings.heartbeat_after)
-            + times(settings.inactivity_timeout)
+            + 3 * times(settings.inactivity_timeout / 4)
             + times(settings.net_status_interval)
             + 2 * times(settings.port_alive_interval)
             + 2

@@ -111,6 +111,12 @@ impl AckQueue {
         }
     }
 
+    /// A packet came beyond the window while the application does not take what is in line: what is known already is said
+    /// again.
+    pub(crate) fn held_back(&mut self, now: Instant, expected: u64, policy: AckPolicy) {
+        if expected > 0 { self.old(now, policy) } else { self.ahead_again(now, expected, policy) }
+    }
+
     /// Takes the next acknowledgement to write to this datagram: at most one `Ack::All`, which comes first and covers whatever
     /// the expected sequence has passed.
     pub(crate) fn take(&mut self, expected: u64, datagram: u64) -> Option<Ack> {

@@ -97,6 +97,10 @@ impl Receiver {
         };
         let index = (sequence - self.expected) as usize;
         if index >= limits.window {
+            // The peer must learn that somebody is here who takes nothing more at present.
+            if self.is_stalled() {
+                self.acks.held_back(now, self.expected, limits.acks);
+            }
             return Ok(Received::BeyondWindow);
         }
         if self.ring.get(index).is_some_and(|slot| !matches!(slot, Slot::Missing)) {

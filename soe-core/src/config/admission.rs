@@ -137,7 +137,7 @@ pub struct AdmissionSettings {
     /// Which protocol names are welcome. Dialects whose requests carry no name are not asked for one. \[exactly the
     /// session's\]
     pub filter: RequestFilter,
-    /// Sessions at a time, 1 or more: those that are open, and those that wait to be accepted. Ended ones that linger to tell
+    /// Sessions at a time, 1 to 16,777,216: those that are open, and those that wait to be accepted. Ended ones that linger to tell
     /// stragglers do not count; there may be as many of them again. \[65,536\]
     pub max_sessions: usize,
     /// Sessions that may wait to be accepted, 1 or more. First datagrams beyond it wait as well, up to 256 of them in up to
@@ -216,7 +216,8 @@ impl AdmissionConfigBuilder {
     /// If a knob is out of its range.
     pub fn build(self) -> Result<AdmissionConfig, ConfigError> {
         let settings = &self.settings;
-        check(settings.max_sessions > 0, "max_sessions", settings.max_sessions, "but a server serves someone")?;
+        let sessions = settings.max_sessions;
+        check((1..=1 << 24).contains(&sessions), "max_sessions", sessions, "not within 1..=16777216")?;
         check(settings.accept_backlog > 0, "accept_backlog", settings.accept_backlog, "but then nobody is accepted")?;
         let strangers = settings.max_strangers;
         check((1..=1 << 24).contains(&strangers), "max_strangers", strangers, "not within 1..=16777216")?;

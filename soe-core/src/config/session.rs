@@ -80,7 +80,8 @@ impl fmt::Debug for SessionConfig {
     }
 }
 
-/// The knobs of a session. In brackets in each description: the default.
+/// The knobs of a session. In brackets in each description: the default. No duration may be longer than a year,
+/// and no interval at which something is sent shorter than 1 ms.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Settings {
@@ -120,27 +121,38 @@ pub struct Settings {
     /// carry it, is due within this time; zero disables it, at most 100 ms. \[60 ms: the next message of a game that sends 20 a
     /// second, and well below the shortest resend timer known, 150 ms\]
     pub ack_ride_limit: Duration,
-    /// A heartbeat leaves when this side has sent nothing for so long; zero disables it. \[25 s\]
+    /// A heartbeat leaves when this side has sent nothing for so long, or for a quarter of
+    /// [`inactivity_timeout`](Self::inactivity_timeout), on servers five sixteenths, if that is shorter; zero disables it.
+    /// \[25 s\]
     pub heartbeat_after: Duration,
-    /// The session ends with `Timeout` when nothing valid has arrived for so long; zero disables it. In its last eighth the peer
-    /// is asked for a sign of life four times a second, since a heartbeat may be lost. \[30 s\]
+    /// The session ends with `Timeout` when nothing valid has arrived for so long; zero disables it. The peer is asked for a
+    /// sign of life from a quarter of it on, by servers from five sixteenths on, and four times a second in its last eighth:
+    /// an outage of up to two thirds of it ends nothing. Time in which nobody drove the session does not count: see
+    /// [`Session::handle_timeout`](crate::Session::handle_timeout). \[30 s\]
     pub inactivity_timeout: Duration,
-    /// The session ends with `UnacknowledgedTimeout` when a reliable packet has been under way for so long; zero disables
-    /// it. \[90 s: the original's\]
+    /// The session ends with `UnacknowledgedTimeout` when a reliable packet has been under way for so long and the peer has
+    /// acknowledged nothing on its channel in that time, not even again what it had already; zero disables it. \[90 s: the
+    /// original's\]
     pub unacknowledged_timeout: Duration,
+    /// The session ends with `PeerNotReading` when a reliable packet has been under way for so long, whatever else the peer
+    /// acknowledges: its application does not take what has arrived. Zero disables it. \[10 min\]
+    pub unread_timeout: Duration,
     /// How long a client asks for a session before it gives up, above zero. \[10 s\]
     pub connect_timeout: Duration,
-    /// How long a client that has a response waits for a refusal before it reports the session as connected; anything else
-    /// that arrives from the server ends the wait. Servers refuse right behind the response (section 6 of
-    /// `docs/protocol.md`). Up to 1 s. \[20 ms\]
+    /// How long a client that has a response waits at least for a refusal before it reports the session as connected; anything
+    /// else that arrives from the server ends the wait. Servers refuse right behind the response (section 6 of
+    /// `docs/protocol.md`). If the round trip of the handshake is longer, it waits that long, up to 250 ms: the answer to its
+    /// first datagram also tells a refusal that was lost. Up to 1 s; zero does not wait. \[20 ms\]
     pub refusal_grace: Duration,
     /// How long closing gracefully may take to deliver what is queued. \[5 s\]
     pub close_timeout: Duration,
-    /// How long a closed session remembers its peer, so that stragglers get a Disconnect. \[2 s\]
+    /// How long a closed session remembers its peer. In this time the Disconnect is repeated, up to six times in all, and
+    /// stragglers get it again. Zero sends it once. \[2 s\]
     pub linger: Duration,
     /// How often a side that asks for clock and statistics does so; zero disables it. \[45 s\]
     pub net_status_interval: Duration,
-    /// ICMP errors are tolerated for so long after the first, any valid datagram clears them. \[5 s\]
+    /// ICMP errors are tolerated for so long after the first, while the peer is asked for a sign of life; any valid datagram
+    /// clears them. \[5 s\]
     pub icmp_grace: Duration,
     /// How long a client that its server does not know any more asks to be remapped. \[5 s\]
     pub remap_timeout: Duration,
@@ -174,6 +186,9 @@ pub struct Settings {
     pub escape_ordered: bool,
 }
 
+/// The longest duration that a knob takes: a year. Deadlines can then be added up on every platform.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3_600);
+
 /// The range of [`Settings::udp_length`], in bytes (section 6 of `docs/protocol.md`).
 pub(crate) const UDP_LENGTH: std::ops::RangeInclusive<u32> = 64..=8192;
 
@@ -202,6 +217,7 @@ impl Settings {
             heartbeat_after: dialect.timing.heartbeat_after.unwrap_or(Duration::from_secs(25)),
             inactivity_timeout: Duration::from_secs(30),
             unacknowledged_timeout: Duration::from_secs(90),
+            unread_timeout: Duration::from_secs(600),
             connect_timeout: Duration::from_secs(10),
             refusal_grace: Duration::from_millis(20),
             close_timeout: Duration::from_secs(5),
@@ -240,6 +256,31 @@ impl Settings {
         self.validate_sizes()?;
         check(self.ack_packets > 0, "ack_packets", self.ack_packets, "but acknowledgements must leave at some time")?;
         let millis = |duration: Duration| format!("{duration:?}");
+        let durations = [
+            ("heartbeat_after", self.heartbeat_after),
+            ("inactivity_timeout", self.inactivity_timeout),
+            ("unacknowledged_timeout", self.unacknowledged_timeout),
+            ("unread_timeout", self.unread_timeout),
+            ("connect_timeout", self.connect_timeout),
+            ("close_timeout", self.close_timeout),
+            ("linger", self.linger),
+            ("net_status_interval", self.net_status_interval),
+            ("icmp_grace", self.icmp_grace),
+            ("remap_timeout", self.remap_timeout),
+            ("port_alive_interval", self.port_alive_interval),
+        ];
+        for (field, duration) in durations {
+            check(duration <= LONGEST, field, millis(duration), "over a year")?;
+        }
+        let intervals = [
+            ("heartbeat_after", self.heartbeat_after),
+            ("net_status_interval", self.net_status_interval),
+            ("port_alive_interval", self.port_alive_interval),
+        ];
+        for (field, interval) in intervals {
+            let rule = "below 1 ms, which floods the peer";
+            check(interval.is_zero() || interval >= Duration::from_millis(1), field, millis(interval), rule)?;
+        }
         let delay = self.max_ack_delay;
         check(delay <= Duration::from_millis(100), "max_ack_delay", millis(delay), "over 100 ms: peers resend sooner")?;
         let ride = self.ack_ride_limit;
@@ -337,6 +378,7 @@ setters!(
         heartbeat_after: Duration,
         inactivity_timeout: Duration,
         unacknowledged_timeout: Duration,
+        unread_timeout: Duration,
         connect_timeout: Duration,
         refusal_grace: Duration,
         close_timeout: Duration,

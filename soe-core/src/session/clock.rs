@@ -36,13 +36,39 @@ struct Asked {
     average: u32,
     latest: u32,
     exchanges: u32,
-    /// The server's clock less this side's, from the exchange with the lowest round trip of late.
-    offset: Option<(u32, u32)>,
+    offset: Option<Offset>,
     outstanding: bool,
 }
 
-/// An offset is replaced by one measured over a round trip at most this much longer than its own, in milliseconds.
-const OFFSET_SLACK: u32 = 20;
+/// The server's clock less this side's, as one exchange has shown it, in milliseconds.
+#[derive(Clone, Copy, Debug)]
+struct Offset {
+    value: u32,
+    round_trip: u32,
+    /// This side's clock at the exchange.
+    measured: u32,
+}
+
+/// Two clocks drift apart by up to this many milliseconds a million: 100 each, twice what quartz is sold with.
+const DRIFT: u64 = 200;
+/// What rounding to milliseconds, on both sides, may add to the error of one exchange.
+const ROUNDING: u64 = 2;
+
+impl Offset {
+    /// How far this may be off at a time of this side's clock: half a round trip, if all of it was spent one way, and what
+    /// the clocks have drifted since.
+    fn uncertainty(&self, clock: u32) -> u64 {
+        u64::from(self.round_trip / 2) + u64::from(clock.wrapping_sub(self.measured)) * DRIFT / 1_000_000
+    }
+
+    /// Whether a newer exchange tells more. It does if it is more certain by now; or if both cannot be right, since then one
+    /// of the clocks has been set, or drifts faster than clocks do.
+    fn is_outdone_by(&self, newer: &Self) -> bool {
+        let (old, new) = (self.uncertainty(newer.measured), newer.uncertainty(newer.measured));
+        let apart = u64::from((newer.value.wrapping_sub(self.value) as i32).unsigned_abs());
+        new <= old || apart > old + new + ROUNDING
+    }
+}
 
 impl ClockSync {
     /// What may be allocated beside it.
@@ -103,9 +129,10 @@ impl ClockSync {
         asked.high = asked.high.max(round_trip);
         asked.low = if first { round_trip } else { asked.low.min(round_trip) };
         asked.average = if first { round_trip } else { (asked.average * 3 + round_trip) / 4 };
-        if asked.offset.is_none_or(|(_, measured)| round_trip <= measured + OFFSET_SLACK) {
-            let offset = response.responder_clock.wrapping_sub(clock).wrapping_add(round_trip / 2);
-            asked.offset = Some((offset, round_trip));
+        let value = response.responder_clock.wrapping_sub(clock).wrapping_add(round_trip / 2);
+        let offset = Offset { value, round_trip, measured: clock };
+        if asked.offset.is_none_or(|last| last.is_outdone_by(&offset)) {
+            asked.offset = Some(offset);
         }
         Duration::from_millis(u64::from(round_trip))
     }
@@ -128,7 +155,7 @@ impl ClockSync {
 
     /// The server's clock less this side's, in milliseconds.
     pub(crate) fn offset(&self) -> Option<u32> {
-        self.asked.as_ref()?.offset.map(|(offset, _)| offset)
+        self.asked.as_ref()?.offset.map(|offset| offset.value)
     }
 }
 

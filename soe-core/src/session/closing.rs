@@ -1,14 +1,28 @@
 //! How a session ends, and what is told to whom (section 9 of `docs/protocol.md`).
 
-use std::time::{Duration, Instant};
+use std::{
+    ops::RangeInclusive,
+    time::{Duration, Instant},
+};
 
-use super::{Event, Session, State, Timer, Undelivered};
-use crate::{Closed, DisconnectReason, NegotiationError, Origin, ReliableChannel, channel::send::Sender};
+use super::{Event, Session, State, Timer, Undelivered, bundle::Bundle};
+use crate::{
+    Closed, DisconnectReason, NegotiationError, Origin, ReliableChannel,
+    channel::send::Sender,
+    wire::{AcknowledgeAll, Disconnect},
+};
 
-/// How often the Disconnect is sent, since it is never acknowledged.
-const FAREWELLS: u8 = 3;
-/// The time between two of them, and the least time between two answers to stragglers.
-const FAREWELL_INTERVAL: Duration = Duration::from_millis(150);
+/// How many times as long after the one before each repetition of the Disconnect leaves, in units of about a round trip. It is
+/// never acknowledged: with six in all, seven of 10,000 sessions leave untold where 30 % are lost.
+const FAREWELLS: [u32; 5] = [1, 1, 2, 2, 4];
+/// What a unit may be.
+const FAREWELL_UNIT: RangeInclusive<Duration> = Duration::from_millis(20)..=Duration::from_millis(200);
+/// And what it is before a round trip has been measured.
+const UNMEASURED: Duration = Duration::from_millis(100);
+/// The least time between two answers to stragglers.
+const STRAGGLER_INTERVAL: Duration = Duration::from_millis(150);
+/// What an acknowledgement and the Disconnect behind it take in a Multi.
+const FAREWELL_ROOM: usize = 32;
 /// Bytes of CRC that must vouch for what ends a session: more than guessing reaches.
 pub(crate) const PROOF: usize = 4;
 
@@ -22,8 +36,10 @@ pub(super) struct Ending {
     tell: bool,
     /// A Disconnect is to leave now.
     farewell_due: bool,
-    /// How many more are to follow on their own.
+    /// Repetitions of it that have fallen due.
     repetitions: u8,
+    /// The unit of time between them.
+    unit: Duration,
     last_farewell: Option<Instant>,
     forget_at: Instant,
     over: bool,
@@ -33,11 +49,20 @@ impl Ending {
     pub(super) fn is_over(&self) -> bool {
         self.over && !self.farewell_due
     }
+
+    /// When the next repetition falls due after one that was due now.
+    fn next_repetition(&self, now: Instant) -> Option<Instant> {
+        let units = FAREWELLS.get(usize::from(self.repetitions)).filter(|_| self.tell)?;
+        Some(now + self.unit * *units).filter(|&next| next < self.forget_at)
+    }
 }
 
 impl Session {
     /// Closes gracefully: nothing more is taken from the application, what was taken is delivered until it is acknowledged
     /// or [`close_timeout`](crate::Settings::close_timeout) is over, then the peer is told with this reason.
+    /// [`Event::Closed`] comes when the first of the Disconnects is ready to leave: keep driving the session until
+    /// [`has_told_peer`](Self::has_told_peer), or it may never arrive. [`undelivered`](Self::undelivered) then says what was not
+    /// achieved in time.
     ///
     /// A client that still waits for its server just stops. Does nothing on a session that is closing or closed.
     pub fn close(&mut self, now: Instant, reason: DisconnectReason) {
@@ -46,6 +71,7 @@ impl Session {
             State::Open => {
                 self.state = State::Closing(reason);
                 self.timers.set(Timer::Close, now + self.config.close_timeout);
+                self.detect_losses(now);
                 self.finish_closing(now);
             }
             State::Closing(_) | State::Closed(_) => {}
@@ -60,6 +86,16 @@ impl Session {
             self.fall_silent();
         }
         self.end(now, Closed::new(Origin::Local, reason), tell_peer);
+    }
+
+    /// Whether a session that has ended has said so to its peer as often as it is going to by itself, or has nothing to say. A
+    /// program that ends before has likely left its peer waiting for a time-out. False while the session lasts; it follows the
+    /// end by ten round trips at most, two seconds in all and not more than [`linger`](crate::Settings::linger).
+    pub fn has_told_peer(&self) -> bool {
+        match &self.state {
+            State::Closed(ending) => !ending.farewell_due && (ending.over || !self.timers.is_set(Timer::Handshake)),
+            _ => false,
+        }
     }
 
     /// Ends a session that is closing once everything has arrived.
@@ -132,26 +168,32 @@ impl Session {
             return;
         }
         tracing::debug!(session_id = self.session_id, %closed, "session ended");
+        // What was acknowledged beside the words that end the session has arrived all the same.
+        self.poll_receipts();
         let undelivered = self.undelivered();
         for (channel, reliable) in ReliableChannel::ALL.into_iter().zip(&mut self.channels) {
             if let Some(reliable) = reliable {
                 reliable.sender = Sender::starting_at(channel, 0);
             }
         }
-        let forget_at = now + self.config.linger;
-        self.outbox.clear();
-        self.state = State::Closed(Box::new(Ending {
+        let linger = self.config.linger;
+        let unit = self.rtt.smoothed().unwrap_or(UNMEASURED).clamp(*FAREWELL_UNIT.start(), *FAREWELL_UNIT.end());
+        let ending = Ending {
             closed,
             undelivered,
             tell,
             farewell_due: tell,
-            repetitions: if tell { FAREWELLS - 1 } else { 0 },
+            repetitions: 0,
+            unit: unit.min(linger / (FAREWELLS.iter().sum::<u32>() + 1)),
             last_farewell: None,
-            forget_at,
-            over: self.config.linger.is_zero(),
-        }));
+            forget_at: now + linger,
+            over: linger.is_zero(),
+        };
+        self.outbox.clear();
         self.timers.stop_all();
-        self.timers.set(Timer::Close, if tell { (now + FAREWELL_INTERVAL).min(forget_at) } else { forget_at });
+        self.timers.set(Timer::Close, ending.forget_at);
+        self.timers.set(Timer::Handshake, ending.next_repetition(now));
+        self.state = State::Closed(Box::new(ending));
         self.push_event(Event::Closed(closed));
     }
 
@@ -159,43 +201,67 @@ impl Session {
     /// for a datagram with the CRC of the last.
     pub(super) fn fall_silent(&mut self) {
         if let State::Closed(ending) = &mut self.state {
-            (ending.tell, ending.farewell_due, ending.repetitions) = (false, false, 0);
+            (ending.tell, ending.farewell_due) = (false, false);
+            self.timers.stop(Timer::Handshake);
         }
     }
 
     /// The peer has sent something to a session that has ended: it may not have been told.
     pub(super) fn straggler(&mut self, now: Instant) {
         let State::Closed(ending) = &mut self.state else { return };
-        let quiet = ending.last_farewell.is_none_or(|last| now >= last + FAREWELL_INTERVAL);
+        let quiet = ending.last_farewell.is_none_or(|last| now >= last + STRAGGLER_INTERVAL);
         if ending.tell && quiet {
             ending.farewell_due = true;
         }
     }
 
-    /// The close timer of a session that has ended.
-    pub(super) fn ended_timer(&mut self, now: Instant) {
+    /// A session that has ended says so again.
+    pub(super) fn repeat_farewell(&mut self, now: Instant) {
         let State::Closed(ending) = &mut self.state else { return };
-        if ending.repetitions > 0 {
-            ending.repetitions -= 1;
-            ending.farewell_due = true;
-        }
-        if now >= ending.forget_at {
-            ending.over = true;
-        } else {
-            let again = ending.repetitions > 0;
-            let next = if again { (now + FAREWELL_INTERVAL).min(ending.forget_at) } else { ending.forget_at };
-            self.timers.set(Timer::Close, next);
-        }
+        ending.farewell_due = true;
+        ending.repetitions += 1;
+        let next = ending.next_repetition(now);
+        self.timers.set(Timer::Handshake, next);
     }
 
-    /// Takes the reason of a Disconnect that is to leave now.
-    pub(super) fn take_farewell(&mut self, now: Instant) -> Option<DisconnectReason> {
-        let State::Closed(ending) = &mut self.state else { return None };
-        let due = std::mem::take(&mut ending.farewell_due);
-        due.then(|| {
-            ending.last_farewell = Some(now);
-            ending.closed.reason
-        })
+    /// A session that has ended forgets its peer.
+    pub(super) fn forget(&mut self) {
+        let State::Closed(ending) = &mut self.state else { return };
+        ending.over = true;
+        self.timers.stop_all();
+    }
+
+    /// Appends the Disconnect if it is due and `most` bytes hold it. What has arrived goes with it in a Multi, so that the peer
+    /// learns both or neither: it would otherwise take for lost what its datagrams have brought. The last repetition goes
+    /// alone, for peers that look for it only there.
+    pub(super) fn write_farewell(&mut self, now: Instant, most: usize, out: &mut Vec<u8>) -> bool {
+        let State::Closed(ending) = &mut self.state else { return false };
+        if !std::mem::take(&mut ending.farewell_due) {
+            return false;
+        }
+        let reason = self.config.dialect.policies.disconnect_reason.then_some(ending.closed.reason);
+        let disconnect = Disconnect { session_id: self.session_id, reason };
+        if disconnect.encoded_len() > most {
+            return false;
+        }
+        ending.last_farewell = Some(now);
+        let goes_alone = usize::from(ending.repetitions) == FAREWELLS.len();
+        let mut bundle = Bundle::new(out, self.packet_limit().min(most));
+        for (channel, reliable) in ReliableChannel::ALL.into_iter().zip(&self.channels) {
+            let expected = reliable.as_ref().map_or(0, |reliable| reliable.receiver.expected());
+            if expected > 0 && !goes_alone && bundle.room() >= FAREWELL_ROOM {
+                let sequence = (expected - 1) as u16;
+                bundle.add(|out| {
+                    AcknowledgeAll { channel, sequence }.encode(out);
+                    Some(())
+                });
+            }
+        }
+        bundle.add(|out| {
+            disconnect.encode(out);
+            Some(())
+        });
+        true
     }
 
     pub(super) fn farewell_due(&self) -> bool {

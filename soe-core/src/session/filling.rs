@@ -52,16 +52,17 @@ struct Filled {
 }
 
 impl Session {
-    /// Puts acknowledgements, reliable packets and unreliable messages into one datagram.
-    pub(super) fn write_bundle(&mut self, now: Instant, out: &mut Vec<u8>) -> bool {
-        let limit = self.packet_limit();
+    /// Puts acknowledgements, reliable packets and unreliable messages into one datagram, of no more than `most` bytes.
+    pub(super) fn write_bundle(&mut self, now: Instant, most: usize, out: &mut Vec<u8>) -> bool {
+        let limit = self.packet_limit().min(most);
         let mut bundle = Bundle::new(out, limit);
         let data = self.has_data();
         if !data && !self.acks_due(now) {
             return false;
         }
         if data && self.goes_alone() {
-            return self.write_ordered(&mut bundle);
+            let length = self.outbox.first_unreliable().map_or(0, |(_, message)| wire::escaped_len(message));
+            return super::ORDERED_HEADER + length <= most && self.write_ordered(&mut bundle);
         }
         // Small things share a datagram as pieces. Where there is more than fits one, full packets go first, by themselves,
         // and what is small shares the last.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Event, Role, Session, State, Timer, timeout::first_silence};
+use super::{Event, Role, Session, State, Timer};
 use crate::{
     DisconnectReason, NegotiationError, RequestInfo, SessionConfig,
     config::{SMALLEST_PACKET, UDP_LENGTH},
@@ -17,11 +17,13 @@ const REQUEST_INTERVAL: Duration = Duration::from_secs(1);
 const REQUEST_BACKOFF: Duration = Duration::from_millis(250);
 /// but never later than this.
 const MAX_REQUEST_INTERVAL: Duration = Duration::from_secs(3);
+/// The most time that a long round trip adds to the wait for a refusal.
+const MAX_REFUSAL_WAIT: Duration = Duration::from_millis(250);
+/// What a server that speaks first may send before its client has proved its address: this many bytes for each byte that came
+/// from there (RFC 9000, section 8.1).
+const AMPLIFICATION: u64 = 3;
 /// The least time between two responses to the request of a live session.
 const RESPONSE_INTERVAL: Duration = Duration::from_millis(250);
-
-/// What may be sent for each byte that has come from an address that has proved nothing.
-const UNPROVEN_FACTOR: usize = 3;
 
 /// A client that waits for the response.
 #[derive(Clone, Debug, Default)]
@@ -86,30 +88,19 @@ impl Session {
         Ok(session)
     }
 
-    /// Answers the request that made this session, which had this many bytes. Its sender has not proved that the address is
-    /// its own: until a valid datagram comes, no more than three bytes leave for each that has come.
+    /// Answers the request that made this session, which had this many bytes.
     pub(crate) fn answer_request(&mut self, length: usize) {
         self.outbox.response_due = true;
-        self.rare().unproven = Some(UNPROVEN_FACTOR * length);
+        self.stats.bytes_received = length as u64;
     }
 
-    /// Counts a datagram from the address of a peer that has proved nothing.
-    pub(super) fn credit(&mut self, length: usize) {
-        if let Some(allowance) = self.rare.as_mut().and_then(|rare| rare.unproven.as_mut()) {
-            *allowance = allowance.saturating_add(UNPROVEN_FACTOR * length);
+    /// Bytes that may leave. What a client says that has yet to prove its address may be said by anybody in its name.
+    pub(super) fn credit(&self) -> usize {
+        if self.confirmed || self.is_client() {
+            return usize::MAX;
         }
-    }
-
-    /// Whether this many bytes may leave: any, once the peer has proved its address.
-    pub(super) fn is_allowed(&self, length: usize) -> bool {
-        self.rare.as_ref().and_then(|rare| rare.unproven).is_none_or(|allowance| length <= allowance)
-    }
-
-    /// Counts what leaves towards a peer that has proved nothing.
-    pub(super) fn spend(&mut self, length: usize) {
-        if let Some(allowance) = self.rare.as_mut().and_then(|rare| rare.unproven.as_mut()) {
-            *allowance = allowance.saturating_sub(length);
-        }
+        let allowed = self.stats.bytes_received.saturating_mul(AMPLIFICATION);
+        usize::try_from(allowed.saturating_sub(self.stats.bytes_sent)).unwrap_or(usize::MAX)
     }
 
     /// The request of this session came again. Whoever has seen it can repeat it, so the answers are few.
@@ -150,7 +141,8 @@ impl Session {
     fn start_timers(&mut self, now: Instant) {
         let settings = &*self.config;
         let after = |period: Duration| (!period.is_zero()).then(|| now + period);
-        let (ask, heartbeat) = (after(first_silence(settings.inactivity_timeout)), after(settings.heartbeat_after));
+        let ask = after(settings.inactivity_timeout).map(|_| now + self.first_silence());
+        let heartbeat = after(self.heartbeat_interval());
         self.timers.set(Timer::Inactivity, ask);
         self.timers.set(Timer::Heartbeat, heartbeat);
         self.last_received = now.into();
@@ -198,8 +190,10 @@ impl Session {
             self.stats.rare().ignored += 1;
             return;
         }
+        let mut round_trip = Duration::ZERO;
         if let (1, Some(sent)) = (connecting.attempts, connecting.last_request) {
-            self.rtt.seed(now.saturating_duration_since(sent));
+            round_trip = now.saturating_duration_since(sent);
+            self.rtt.seed(round_trip);
         }
         let SessionResponse { crc_seed, crc_length, passes, udp_length, .. } = *response;
         if let Err(error) = self.negotiate(crc_seed, crc_length, passes, udp_length) {
@@ -213,7 +207,11 @@ impl Session {
         self.open(now);
         match self.config.refusal_grace {
             Duration::ZERO => self.announce(),
-            grace => self.timers.set(Timer::Connect, now + grace),
+            // As long as the answer to the first datagram takes: it tells of a refusal that was lost.
+            grace => {
+                let wait = grace.max((round_trip + round_trip / 4).min(MAX_REFUSAL_WAIT));
+                self.timers.set(Timer::Connect, now + wait);
+            }
         }
     }
 

@@ -19,7 +19,7 @@ use crate::{
 const HEARTBEAT_ANSWER_AFTER: Duration = Duration::from_millis(500);
 /// An ordered message is news if its stamp is ahead of the last one by 1 to this.
 const MAX_STAMP_AHEAD: u16 = 30_000;
-/// A heartbeat without CRC: some peers send it that way. It proves nothing.
+/// A heartbeat without CRC: some peers send it that way. It proves nothing; a peer that is there answers when it is asked.
 const BARE_HEARTBEAT: [u8; 2] = [0, opcode::HEARTBEAT];
 
 impl Session {
@@ -30,7 +30,6 @@ impl Session {
     pub fn handle_datagram(&mut self, now: Instant, datagram: BytesMut) -> Verdict {
         self.stats.datagrams_received += 1;
         self.stats.bytes_received += datagram.len() as u64;
-        self.credit(datagram.len());
         if opcode::of(&datagram).is_some_and(opcode::is_exempt) {
             return self.handle_exempt(now, datagram);
         }
@@ -109,7 +108,8 @@ impl Session {
         self.timers.stop(Timer::Icmp);
         self.timers.stop(Timer::Remap);
         if let Some(rare) = &mut self.rare {
-            (rare.unknown_sender_at, rare.remap_until, rare.unproven) = (None, None, None);
+            (rare.unknown_sender_at, rare.remap_until) = (None, None);
+            (rare.patience, rare.naps) = (None, 0);
         }
     }
 
@@ -227,9 +227,12 @@ impl Session {
             self.stats.rare().bogus_acks += 1;
             return;
         };
-        let Some(reliable) = self.channels[channel.index()].as_deref_mut().filter(|_| acked.packets > 0) else {
+        let Some(reliable) = self.channels[channel.index()].as_deref_mut() else { return };
+        reliable.answered = Some(now.into());
+        if acked.packets == 0 {
             return;
-        };
+        }
+        reliable.is_unread = false;
         self.backoff = 0;
         if let Some(age) = acked.late {
             self.rtt.late(age);

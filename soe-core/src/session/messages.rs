@@ -24,10 +24,12 @@ impl Session {
     }
 
     /// Like [`send`](Self::send), and [`Event::Delivered`](crate::Event::Delivered) reports when the peer has acknowledged
-    /// the last byte. Unreliable messages are never acknowledged: their receipt is never reported, unless they are promoted.
+    /// the last byte. A receipt that is not reported before [`Event::Closed`](crate::Event::Closed) is not known to have been
+    /// delivered.
     ///
     /// # Errors
-    /// As for [`send`](Self::send).
+    /// As for [`send`](Self::send), and [`SendError::NoReceipt`] for an unreliable message, which nobody acknowledges, unless it
+    /// is promoted to a reliable channel.
     pub fn send_with_receipt(&mut self, message: Message) -> Result<Receipt, SendError> {
         let id = NonZeroU64::MIN.saturating_add(self.receipts);
         self.enqueue(message, Some(id))?;
@@ -58,6 +60,9 @@ impl Session {
                 }
             }
         };
+        if receipt.is_some() && channel.is_none() {
+            return Err(SendError::NoReceipt(message));
+        }
         if self.send_capacity_on(channel.map_or(Channel::Unreliable, Channel::Reliable)) == 0 {
             if self.config.overflow == Overflow::Close {
                 self.fail(DisconnectReason::ReliableOverflow);

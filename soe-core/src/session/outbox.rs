@@ -24,6 +24,10 @@ pub(super) struct Outbox {
     pub(super) acked: bool,
     pub(super) acks_due: bool,
     pub(super) heartbeat_due: bool,
+    /// A heartbeat leaves that is to be answered, whatever else does.
+    pub(super) question_due: bool,
+    /// An acknowledged packet leaves again, to be acknowledged again.
+    pub(super) repeat_due: bool,
     pub(super) response_due: bool,
     pub(super) remap_due: bool,
     pub(super) net_status_due: bool,

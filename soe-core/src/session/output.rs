@@ -7,13 +7,15 @@ use bytes::BufMut;
 use super::{Event, Receipt, Role, Session, State, Timer, Transmit, clock::millis};
 use crate::{
     Oversized, ReliableChannel,
-    wire::{self, Disconnect, RemapConnection, opcode},
+    wire::{self, NetStatusRequest, RemapConnection, opcode},
 };
 
 /// The most datagrams in one run: what Linux segments in one call.
 const MAX_SEGMENTS: usize = 64;
 /// The most bytes in one run: what one UDP payload can have, with room to spare.
 const MAX_RUN: usize = 60_000;
+
+const HEARTBEAT: [u8; 2] = [0, opcode::HEARTBEAT];
 
 /// Whether a packet gets its passes and CRC.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -27,9 +29,11 @@ impl Session {
     /// the peer's address.
     pub fn poll_transmit(&mut self, now: Instant, buf: &mut Vec<u8>) -> Option<Transmit> {
         if let Some(held) = self.outbox.take_held() {
-            return self.put_single(held.len(), &held, buf);
+            buf.extend_from_slice(&held);
+            return Some(Transmit::single(held.len()));
         }
-        if self.is_allowed(MAX_RUN) && std::mem::take(&mut self.outbox.port_alive_due) {
+        if self.outbox.port_alive_due && self.credit() == usize::MAX {
+            self.outbox.port_alive_due = false;
             return Some(self.port_alive(now, buf));
         }
         self.fill_pacers(now);
@@ -37,17 +41,11 @@ impl Session {
             self.settle(now);
             return None;
         };
-        if !self.is_allowed(segment) {
-            self.hold_back(segment, buf);
-            return None;
-        }
-        self.spend(segment);
         let mut transmit = Transmit::single(segment);
         // Only full datagrams come in runs; looking further behind a small one would find it larger.
         while segment * 2 >= self.udp_length()
             && transmit.datagrams() < MAX_SEGMENTS
             && transmit.size + segment <= MAX_RUN
-            && self.is_allowed(MAX_RUN)
         {
             let before = buf.len();
             let Some(size) = self.next_datagram(now, buf) else { break };
@@ -62,24 +60,6 @@ impl Session {
             }
         }
         Some(transmit)
-    }
-
-    /// Sends a datagram that was made before, unless its peer has yet to prove its address.
-    fn put_single(&mut self, length: usize, datagram: &[u8], buf: &mut Vec<u8>) -> Option<Transmit> {
-        if !self.is_allowed(length) {
-            self.outbox.hold(datagram);
-            return None;
-        }
-        self.spend(length);
-        buf.extend_from_slice(datagram);
-        Some(Transmit::single(length))
-    }
-
-    /// Keeps the datagram at the end of `buf` until the peer has proved its address. Nothing else is made before it leaves.
-    fn hold_back(&mut self, length: usize, buf: &mut Vec<u8>) {
-        let start = buf.len() - length;
-        self.outbox.hold(&buf[start..]);
-        buf.truncate(start);
     }
 
     /// A datagram that keeps a port mapping alive and dies before it reaches the peer.
@@ -131,10 +111,17 @@ impl Session {
             request.encode(out);
             return Some(Seal::Exempt);
         }
-        if std::mem::take(&mut self.outbox.response_due) {
-            super::handshake::response(&self.config, self.session_id, self.crc_seed()).encode(out);
-            return Some(Seal::Exempt);
+        // What does not fit it waits until more has come from the peer.
+        let credit = self.credit();
+        if self.outbox.response_due {
+            let response = super::handshake::response(&self.config, self.session_id, self.crc_seed());
+            if response.encoded_len() <= credit {
+                self.outbox.response_due = false;
+                response.encode(out);
+                return Some(Seal::Exempt);
+            }
         }
+        let credit = credit.saturating_sub(self.framing.overhead());
         if std::mem::take(&mut self.outbox.remap_due) {
             RemapConnection { session_id: self.session_id, crc_seed: self.crc_seed() }.encode(out);
             return Some(Seal::Exempt);
@@ -146,21 +133,28 @@ impl Session {
             self.clock.respond(clock, &request, sent, received).encode(out);
             return Some(Seal::Sealed);
         }
-        if std::mem::take(&mut self.outbox.net_status_due) {
+        if self.outbox.net_status_due && NetStatusRequest::ENCODED_LEN <= credit {
+            self.outbox.net_status_due = false;
             self.clock.request(clock, sent, received).encode(out);
             return Some(Seal::Sealed);
         }
-        if self.write_bundle(now, out) {
+        if std::mem::take(&mut self.outbox.repeat_due) && self.write_repeat(out) {
             return Some(Seal::Sealed);
         }
-        if std::mem::take(&mut self.outbox.heartbeat_due) {
-            out.put_slice(&[0, opcode::HEARTBEAT]);
+        if self.outbox.question_due && HEARTBEAT.len() <= credit {
+            self.outbox.question_due = false;
+            out.put_slice(&HEARTBEAT);
             return Some(Seal::Sealed);
         }
-        let reason = self.take_farewell(now)?;
-        let reason = self.config.dialect.policies.disconnect_reason.then_some(reason);
-        Disconnect { session_id: self.session_id, reason }.encode(out);
-        Some(Seal::Sealed)
+        if self.write_bundle(now, credit, out) {
+            return Some(Seal::Sealed);
+        }
+        if self.outbox.heartbeat_due && HEARTBEAT.len() <= credit {
+            self.outbox.heartbeat_due = false;
+            out.put_slice(&HEARTBEAT);
+            return Some(Seal::Sealed);
+        }
+        self.write_farewell(now, credit, out).then_some(Seal::Sealed)
     }
 
     /// The datagrams turned out smaller than this side assumed while it waited for the response: what no longer fits goes
@@ -183,6 +177,8 @@ impl Session {
         let outbox = &self.outbox;
         match &self.state {
             State::Connecting(connecting) => connecting.request_due,
+            // Not even a heartbeat may leave until more has come from the peer.
+            _ if self.credit() < HEARTBEAT.len() + self.framing.overhead() => false,
             _ => {
                 outbox.has_held()
                     || outbox.response_due
@@ -190,6 +186,8 @@ impl Session {
                     || outbox.net_status_due
                     || outbox.net_status_reply.is_some()
                     || outbox.heartbeat_due
+                    || outbox.question_due
+                    || outbox.repeat_due
                     || outbox.port_alive_due
                     || self.has_data()
                     || self.acks_due(now)

@@ -14,8 +14,6 @@ pub(super) struct Rare {
     pub(super) events: VecDeque<Event>,
     /// When the request of this session was last answered again.
     pub(super) answered_at: Option<Moment>,
-    /// The bytes that may still be sent before the peer has proved its address; `None` if it has.
-    pub(super) unproven: Option<usize>,
     /// When the last UnknownSender came, if nothing valid has come since.
     pub(super) unknown_sender_at: Option<Moment>,
     /// Until when a remap is asked for, since an UnknownSender came.
@@ -24,6 +22,10 @@ pub(super) struct Rare {
     pub(super) remap_asked_at: Option<Moment>,
     /// Losses by size, since something was lost.
     pub(super) sizes: Option<Sizes>,
+    /// Until when the silence of the peer ends nothing, since nobody has driven the session for a while.
+    pub(super) patience: Option<Moment>,
+    /// How often that has happened since the peer was last heard.
+    pub(super) naps: u8,
 }
 
 /// What happened longer ago limits nothing any more.
@@ -34,7 +36,7 @@ impl Rare {
     fn is_spent(&self, now: Instant) -> bool {
         let moments = [self.answered_at, self.unknown_sender_at, self.remap_until, self.remap_asked_at];
         self.events.is_empty()
-            && self.unproven.is_none()
+            && self.naps == 0
             && moments.into_iter().flatten().all(|at| at.instant() + FORGOTTEN <= now)
     }
 }

@@ -21,6 +21,10 @@ pub(super) struct Reliable {
     pub(super) receiver: Receiver,
     /// Since when the channel has had something to send and got no turn.
     pub(super) waiting_since: Option<Moment>,
+    /// When the peer last acknowledged anything here, also what it had acknowledged before.
+    pub(super) answered: Option<Moment>,
+    /// It has been reported that the peer does not read.
+    pub(super) is_unread: bool,
 }
 
 impl Reliable {
@@ -43,6 +47,11 @@ impl Rested {
         Self { next: folded(reliable.sender.next_sequence()), expected: folded(reliable.receiver.expected()) }
     }
 
+    /// The sequence of the last packet sent, if there was one; only its lower 16 bits count.
+    pub(super) fn last_sent(self) -> Option<u64> {
+        u64::from(self.next).checked_sub(1)
+    }
+
     /// What an acknowledgement tells while nothing is under way: nothing. `None`: that was never sent.
     pub(super) fn acknowledge(self, wire: u16) -> Option<Acked> {
         widen_acked(wire, u64::from(self.next)).map(|_| Acked::default())
@@ -55,7 +64,7 @@ impl Session {
         self.channels[channel.index()].get_or_insert_with(|| {
             let sender = Sender::starting_at(channel, u64::from(next));
             let receiver = Receiver::starting_at(channel, u64::from(expected));
-            Box::new(Reliable { sender, receiver, waiting_since: None })
+            Box::new(Reliable { sender, receiver, waiting_since: None, answered: None, is_unread: false })
         })
     }
 

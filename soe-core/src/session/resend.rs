@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Event, Session, Timer, sizes::Sizes};
-use crate::{Closed, DisconnectReason, Origin, channel::send::Sender};
+use super::{Event, Session, State, Timer, sizes::Sizes};
+use crate::{Closed, DisconnectReason, Origin, ReliableChannel, channel::send::Sender};
 
 /// The resend timer doubles up to this, so that a link that comes back is noticed soon.
 const MAX_RESEND_INTERVAL: Duration = Duration::from_secs(2);
@@ -13,15 +13,18 @@ const PROBES: usize = 2;
 const MAX_PROBE_SHIFT: u8 = 2;
 /// Resend timers in a row without any acknowledgement after which the path counts as a new one.
 const PERSISTENT: u8 = 3;
+/// The longest resend interval of a session that closes, if two round trips are no longer.
+const CLOSING_RESEND_INTERVAL: Duration = Duration::from_millis(300);
+/// A peer that still acknowledges this long after a packet was sent, but not that packet, does not read.
+const UNREAD: Duration = Duration::from_secs(5);
 /// While large datagrams are lost, one leaves this often: the path may have changed.
 const LARGE_PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Session {
     pub(super) fn resend_timer(&mut self, now: Instant) {
-        let expired = self.config.unacknowledged_timeout;
-        let oldest = self.channels.iter().flatten().filter_map(|reliable| reliable.sender.oldest_first_sent()).min();
-        if !expired.is_zero() && oldest.is_some_and(|sent| now >= sent + expired) {
-            self.end(now, Closed::new(Origin::Transport, DisconnectReason::UnacknowledgedTimeout), true);
+        self.report_unread();
+        if let Some(reason) = self.given_up(now) {
+            self.end(now, Closed::new(Origin::Transport, reason), true);
             return;
         }
         let interval = self.resend_interval();
@@ -55,9 +58,57 @@ impl Session {
         self.detect_losses(now);
     }
 
+    /// Why reliable packets that the peer does not take end the session now, if they do. A peer that acknowledges, if only
+    /// what it had acknowledged before, is there; it is its application that takes nothing.
+    fn given_up(&self, now: Instant) -> Option<DisconnectReason> {
+        if self.is_patient(now) {
+            return None;
+        }
+        let (unanswered, unread) = (self.config.unacknowledged_timeout, self.config.unread_timeout);
+        let is_narrow = self.is_narrow();
+        let is_over = |since: Instant, timeout: Duration| !timeout.is_zero() && now >= since + timeout;
+        self.channels.iter().flatten().find_map(|reliable| {
+            let sent = reliable.sender.oldest_first_sent()?;
+            // On a path that takes nothing large, what is small is acknowledged, and says nothing about the rest.
+            let answered = reliable.answered.filter(|_| !is_narrow);
+            let answered = answered.map_or(sent, |answered| sent.max(answered.instant()));
+            if is_over(answered, unanswered) {
+                return Some(DisconnectReason::UnacknowledgedTimeout);
+            }
+            is_over(sent, unread).then_some(DisconnectReason::PeerNotReading)
+        })
+    }
+
+    /// Tells the application of channels that the peer acknowledges on and takes nothing more from.
+    fn report_unread(&mut self) {
+        if self.is_narrow() {
+            return;
+        }
+        let mut channels = ReliableChannel::ALL.into_iter().zip(&mut self.channels);
+        let unread = channels.find_map(|(channel, reliable)| {
+            let reliable = reliable.as_mut().filter(|reliable| !reliable.is_unread)?;
+            let since = reliable.sender.oldest_first_sent()? + UNREAD;
+            reliable.is_unread = reliable.answered.is_some_and(|answered| answered.instant() >= since);
+            reliable.is_unread.then_some(channel)
+        });
+        if let Some(channel) = unread {
+            self.push_event(Event::PeerNotReading(channel));
+        }
+    }
+
+    /// Whether large datagrams are lost one after another.
+    fn is_narrow(&self) -> bool {
+        self.rare.as_ref().and_then(|rare| rare.sizes.as_ref()?.limit()).is_some()
+    }
+
     fn resend_interval(&self) -> Duration {
         let timeout = self.rtt.timeout();
-        (timeout * 2u32.pow(u32::from(self.backoff.min(8)))).min(MAX_RESEND_INTERVAL.max(timeout))
+        let interval = (timeout * 2u32.pow(u32::from(self.backoff.min(8)))).min(MAX_RESEND_INTERVAL.max(timeout));
+        match (&self.state, self.rtt.smoothed()) {
+            // Who is about to leave has no time to wait for a slow acknowledger, or for a link that comes back.
+            (State::Closing(_), Some(round_trip)) => interval.min(CLOSING_RESEND_INTERVAL.max(round_trip * 2)),
+            _ => interval,
+        }
     }
 
     /// Looks for packets that later ones have overtaken, and sets the resend timer anew.

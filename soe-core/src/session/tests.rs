@@ -280,7 +280,7 @@ fn heartbeats_keep_an_idle_session_alive_at_little_cost() {
     let before = link.sent;
     link.run(Duration::from_secs(600));
     assert!(link.client.is_connected());
-    assert!(link.sent[0] - before[0] < 60, "{:?}", link.sent);
+    assert!(link.sent[0] - before[0] < 90 && link.sent[1] - before[1] < 90, "{:?}", link.sent);
 }
 
 #[test]

@@ -17,7 +17,8 @@ pub(crate) enum Timer {
     Pace,
     /// Time to give memory back, if the session rests.
     Quiet,
-    /// The next session request, or the next opener while the server is silent.
+    /// The next session request, or the next opener while the server is silent. Closed: the next repetition of the
+    /// Disconnect.
     Handshake,
     /// The end of negotiating, or of waiting for a refusal.
     Connect,
@@ -27,7 +28,7 @@ pub(crate) enum Timer {
     Icmp,
     /// The next request for a remap, or the end of asking.
     Remap,
-    /// Closing: the deadline for what is queued. Closed: the next repetition of the Disconnect, then the end of memory.
+    /// Closing: the deadline for what is queued. Closed: the end of memory.
     Close,
 }
 
@@ -91,7 +92,7 @@ impl Timers {
     }
 
     pub(crate) fn is_set(&self, timer: Timer) -> bool {
-        self.deadline(timer).is_some()
+        self.moment(timer).is_some()
     }
 
     /// The earliest deadline.
@@ -103,7 +104,7 @@ impl Timers {
     /// Takes a timer that has expired; call until `None`.
     pub(crate) fn expire(&mut self, now: Instant) -> Option<Timer> {
         let now = Moment::from(now);
-        let expired = |timer: &Timer| self.deadline(*timer).is_some_and(|deadline| deadline <= now);
+        let expired = |timer: &Timer| self.moment(*timer).is_some_and(|deadline| deadline <= now);
         let timer = Timer::ALL.into_iter().find(expired)?;
         self.stop(timer);
         Some(timer)
@@ -114,7 +115,11 @@ impl Timers {
         self.rare.take_if(|rare| rare.iter().all(Option::is_none));
     }
 
-    fn deadline(&self, timer: Timer) -> Option<Moment> {
+    pub(crate) fn deadline(&self, timer: Timer) -> Option<Instant> {
+        self.moment(timer).map(Moment::instant)
+    }
+
+    fn moment(&self, timer: Timer) -> Option<Moment> {
         match (timer as usize).checked_sub(Timer::COMMON) {
             None => self.common[timer as usize],
             Some(rare) => self.rare.as_ref().and_then(|deadlines| deadlines[rare]),

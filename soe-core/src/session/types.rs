@@ -4,7 +4,7 @@ use std::num::NonZeroU64;
 
 use bytes::BytesMut;
 
-use crate::Closed;
+use crate::{Closed, ReliableChannel};
 
 /// What became of a datagram.
 #[derive(Debug, PartialEq, Eq)]
@@ -72,7 +72,11 @@ pub enum Event {
         /// The largest packet that has arrived meanwhile, in bytes.
         largest_delivered: usize,
     },
-    /// The session has ended. The last event.
+    /// The peer is there and acknowledges, but takes nothing more on this channel: its application has not read for five
+    /// seconds or more. Reported once, until the channel moves again. Without a change the session ends after
+    /// [`unread_timeout`](crate::Settings::unread_timeout).
+    PeerNotReading(ReliableChannel),
+    /// The session has ended. The last event. A receipt that was not reported before is not known to have been delivered.
     Closed(Closed),
 }
 

@@ -87,6 +87,9 @@ pub enum DisconnectReason {
     CorruptPacket,
     /// 16: the two sides speak different protocols or versions.
     ProtocolMismatch,
+    /// The peer acknowledges, but its application has not taken what was sent for too long. It is told as 13, which old peers
+    /// know; no number becomes it.
+    PeerNotReading,
     /// A number without a known meaning. Made from a number by [`From`], which never makes it for 0 to 16.
     Other(u16),
 }
@@ -132,7 +135,7 @@ impl From<DisconnectReason> for u16 {
             DisconnectReason::ConnectionRefused => 10,
             DisconnectReason::ConnectError => 11,
             DisconnectReason::ConnectingToSelf => 12,
-            DisconnectReason::ReliableOverflow => 13,
+            DisconnectReason::ReliableOverflow | DisconnectReason::PeerNotReading => 13,
             DisconnectReason::ApplicationReleased => 14,
             DisconnectReason::CorruptPacket => 15,
             DisconnectReason::ProtocolMismatch => 16,
@@ -161,6 +164,7 @@ impl fmt::Display for DisconnectReason {
             Self::ApplicationReleased => "released by the application",
             Self::CorruptPacket => "a packet was corrupt",
             Self::ProtocolMismatch => "the protocols do not match",
+            Self::PeerNotReading => "the peer does not read what it is sent",
             Self::Other(number) => return write!(f, "reason {number}"),
         })
     }

@@ -1,0 +1,10 @@
+//! The life of a session, driven through the public API in virtual time: how it opens, stays alive, and ends.
+
+mod clock;
+mod endings;
+mod habits;
+mod limits;
+mod link;
+mod opening;
+mod pauses;
+mod silence;
