@@ -121,13 +121,13 @@ pub struct Settings {
     /// carry it, is due within this time; zero disables it, at most 100 ms. \[60 ms: the next message of a game that sends 20 a
     /// second, and well below the shortest resend timer known, 150 ms\]
     pub ack_ride_limit: Duration,
-    /// A heartbeat leaves when this side has sent nothing for so long, or for a quarter of
-    /// [`inactivity_timeout`](Self::inactivity_timeout), on servers five sixteenths, if that is shorter; zero disables it.
-    /// \[25 s\]
+    /// A heartbeat leaves when this side has sent nothing for so long, or for as long as
+    /// it would wait before it asks the peer for a sign of life, if that is shorter
+    /// ([`inactivity_timeout`](Self::inactivity_timeout)); zero disables it. \[25 s\]
     pub heartbeat_after: Duration,
     /// The session ends with `Timeout` when nothing valid has arrived for so long; zero disables it. The peer is asked for a
-    /// sign of life from a quarter of it on, by servers from five sixteenths on, and four times a second in its last eighth:
-    /// an outage of up to two thirds of it ends nothing. Time in which nobody drove the session does not count: see
+    /// sign of life from a quarter of it on, by servers from five sixteenths on if it has answered before, and four times a
+    /// second in its last eighth: between two sides of this library an outage of up to two thirds of it ends nothing. Time in which nobody drove the session does not count: see
     /// [`Session::handle_timeout`](crate::Session::handle_timeout). \[30 s\]
     pub inactivity_timeout: Duration,
     /// The session ends with `UnacknowledgedTimeout` when a reliable packet has been under way for so long and the peer has

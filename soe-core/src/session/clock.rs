@@ -116,6 +116,11 @@ impl ClockSync {
         self.asked.as_ref().is_some_and(|asked| asked.outstanding)
     }
 
+    /// Whether the peer has ever answered.
+    pub(crate) fn has_answers(&self) -> bool {
+        self.asked.as_ref().is_some_and(|asked| asked.exchanges > 0)
+    }
+
     /// An answer has come. `received` counts it already. Returns the round trip.
     pub(crate) fn answered(&mut self, clock: u32, response: &NetStatusResponse, received: u64) -> Duration {
         let NetStatusResponse { requester_sent, responder_received, responder_sent, .. } = *response;

@@ -18,12 +18,15 @@ const PATIENCE_SHARE: u32 = 4;
 const MAX_PATIENCE: u8 = 8;
 
 impl Session {
-    /// How long the peer may be silent before it is asked. The client asks first, so that one question does for both.
+    /// How long the peer may be silent before it is asked. The client asks first, so that one question does for both. A server
+    /// asks early only who has answered before: there are clients that answer nothing, and whose own heartbeat leaves when they
+    /// have heard nothing for 25 s. Each question would put it off.
     pub(super) fn first_silence(&self) -> Duration {
         let timeout = self.config.inactivity_timeout;
         match self.role {
             Role::Client => timeout / 4,
-            Role::Server => timeout / 4 + timeout / 16,
+            Role::Server if self.clock.has_answers() => timeout / 4 + timeout / 16,
+            Role::Server => timeout - timeout / 8,
         }
     }
 
@@ -37,10 +40,18 @@ impl Session {
     pub(super) fn heartbeat_timer(&mut self, now: Instant) {
         let interval = self.heartbeat_interval();
         let deadline = self.last_sent.instant() + interval;
-        if deadline <= now {
+        let timeout = self.config.inactivity_timeout;
+        let asked = self.last_received.instant() + self.first_silence();
+        // A client that is about to send a heartbeat since it has heard nothing is not kept from it shortly before.
+        let waits = self.role == Role::Server && !timeout.is_zero() && now < asked && asked <= deadline + timeout / 8;
+        if deadline <= now && waits {
+            self.timers.set(Timer::Heartbeat, asked);
+        } else if deadline <= now {
             self.outbox.heartbeat_due = true;
+            self.timers.set(Timer::Heartbeat, now + interval);
+        } else {
+            self.timers.set(Timer::Heartbeat, deadline);
         }
-        self.timers.set(Timer::Heartbeat, if deadline <= now { now + interval } else { deadline });
     }
 
     pub(super) fn inactivity_timer(&mut self, now: Instant) {
