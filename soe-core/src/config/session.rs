@@ -139,10 +139,10 @@ pub struct Settings {
     pub unread_timeout: Duration,
     /// How long a client asks for a session before it gives up, above zero. \[10 s\]
     pub connect_timeout: Duration,
-    /// How long a client that has a response waits at least for a refusal before it reports the session as connected; anything
+    /// How long a client that has a response waits, beside a round trip, for a refusal before it reports the session as connected; anything
     /// else that arrives from the server ends the wait. Servers refuse right behind the response (section 6 of
-    /// `docs/protocol.md`). If the round trip of the handshake is longer, it waits that long, up to 250 ms: the answer to its
-    /// first datagram also tells a refusal that was lost. Up to 1 s; zero does not wait. \[20 ms\]
+    /// `docs/protocol.md`). The round trip is that of the handshake, up to 250 ms: the answer to the client's first datagram
+    /// also tells a refusal that was lost. Up to 1 s; zero does not wait. \[20 ms\]
     pub refusal_grace: Duration,
     /// How long closing gracefully may take to deliver what is queued. \[5 s\]
     pub close_timeout: Duration,

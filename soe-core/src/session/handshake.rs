@@ -209,7 +209,7 @@ impl Session {
             Duration::ZERO => self.announce(),
             // As long as the answer to the first datagram takes: it tells of a refusal that was lost.
             grace => {
-                let wait = grace.max((round_trip + round_trip / 4).min(MAX_REFUSAL_WAIT));
+                let wait = grace + round_trip.min(MAX_REFUSAL_WAIT);
                 self.timers.set(Timer::Connect, now + wait);
             }
         }

@@ -165,8 +165,13 @@ impl Session {
     /// those do not.
     pub(super) fn small_passed(&mut self) {
         if self.backoff >= PERSISTENT {
-            let smallest = self.channels.iter().flatten().filter_map(|reliable| reliable.sender.oldest_size()).min();
-            if let Some(smallest) = smallest {
+            let channels = self.channels.iter().flatten();
+            // A peer that acknowledges again what it had before has received what it does not take.
+            let is_unread = channels
+                .clone()
+                .any(|reliable| reliable.answered > reliable.sender.oldest_first_sent().map(Into::into));
+            let smallest = channels.filter_map(|reliable| reliable.sender.oldest_size()).min();
+            if let Some(smallest) = smallest.filter(|_| !is_unread) {
                 self.rare().sizes.get_or_insert_default().answered(smallest);
             }
         }
