@@ -2,9 +2,13 @@
 
 mod common;
 
-use common::{Scratch, hex, plan, simulated, soe, vectors};
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use common::{Scratch, client, hex, plan, server, simulated, soe, vectors};
 use serde_json::Value;
 use soe_core::wire::{Packet, opcode};
+use soe_tools::capture::PcapngWriter;
 
 fn lines(output: &std::process::Output) -> Vec<Value> {
     let text = String::from_utf8(output.stdout.clone()).unwrap();
@@ -108,4 +112,37 @@ fn exit_codes_tell_what_happened() {
     assert_eq!(code(&["decode", "no hexadecimal"]), Some(1));
     assert_eq!(code(&["decode"]), Some(2));
     assert_eq!(code(&["decode", "--passes", "1,9", "00"]), Some(2));
+}
+
+/// The most memory that the process has taken so far, in bytes.
+#[cfg(target_os = "linux")]
+fn peak_memory(process: u32) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_long_capture_from_a_pipe_takes_no_more_memory_than_a_short_one() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_soe"))
+        .args(["decode", "-", "--show", "summary"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut plan = plan("version3");
+    (plan.loss, plan.messages, plan.longest, plan.bytes) = (0.01, 100, 1200, 2_000_000);
+    let mut writer = PcapngWriter::new(child.stdin.take().unwrap()).unwrap();
+    let mut peaks = Vec::new();
+    for seed in 1..=10 {
+        plan.seed = seed;
+        soe_tools::synthetic::write(&plan, client(), server(), &mut writer).unwrap();
+        peaks.push(peak_memory(child.id()));
+    }
+    writer.finish().unwrap().flush().unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(String::from_utf8(output.stdout).unwrap().contains("in 10 sessions"));
+    let (first, last) = (peaks[0], peaks[9]);
+    assert!(last < first + (4 << 20) && last < 64 << 20, "{peaks:?}");
 }

@@ -270,3 +270,57 @@ fn conversations_beyond_the_limit_are_summed_up_and_let_go() {
     assert_eq!(totals.sessions, 1000);
     assert!(most <= 64 && open == 0, "{most} at once, {open} left");
 }
+
+#[test]
+fn the_parameters_of_a_session_come_from_the_secrets_of_the_capture() {
+    let mut secret = plan("star-wars-galaxies");
+    secret.key = Some(b"Key".to_vec());
+    let (capture, _) = simulated(&secret);
+    let whole = analysed(&datagrams(&capture), Options::default());
+    let (id, seed) = (whole.opened[0].session_id.unwrap(), whole.opened[0].crc_seed.unwrap());
+    // Without the handshake.
+    let all: Vec<_> = datagrams(&capture).into_iter().filter(|(.., payload)| payload[1] > 2).collect();
+    let lines =
+        format!("SOE_SESSION {id:08x} {seed:08x} 2 1 4 star-wars-galaxies\nSOE_KEY {id:08x} to-server 0 rc4 4b6579\n");
+    let (mut analyzer, mut heard) = (Analyzer::new(Options::default()), Heard::default());
+    analyzer.secrets(lines.as_bytes());
+    let mut sink = |event: &Event<'_>| {
+        heard.take(event);
+        Ok(())
+    };
+    for (time, from, to, payload) in &all {
+        analyzer.datagram(&Datagram::new(*time, *from, *to, payload), &mut sink).unwrap();
+    }
+    analyzer.finish(&mut sink).unwrap();
+    assert_eq!((heard.opened[0].origin, heard.opened[0].session_id), (Origin::Given, Some(id)));
+    assert_eq!(heard.decrypted, heard.of(Direction::ToServer, 0).len());
+    assert!(heard.decrypted > 20);
+}
+
+#[test]
+fn what_sessions_hold_together_is_bounded_and_what_is_dropped_is_said() {
+    let mut options = Options::default();
+    options.max_held = 1 << 20;
+    let framing = Dialect::version3().framing(9, 2, [0, 0]).unwrap();
+    let sealed = |packet: &[u8]| {
+        let mut datagram = packet.to_vec();
+        framing.seal(&mut datagram, 0);
+        datagram
+    };
+    let mut all = Vec::new();
+    for number in 0..200u16 {
+        let (client, time) = (SocketAddr::from(([10, 1, 0, 1], 1024 + number)), u64::from(number) * 1_000_000);
+        let response = vec![0, 2, 0, 0, 0, 1, 0, 0, 0, 9, 2, 0, 0, 0, 0, 2, 0];
+        all.push((time, common::server(), client, response));
+        for channel in 0..4 {
+            // One packet, and one that is as far ahead as the wire can say.
+            all.push((time, client, common::server(), sealed(&[0, 9 + channel, 0, 0, 1])));
+            all.push((time, client, common::server(), sealed(&[0, 9 + channel, 0x70, 0, 1])));
+        }
+    }
+    let heard = analysed(&all, options);
+    let dropped = heard.findings.iter().filter(|finding| matches!(finding, Finding::BrokenTrain { .. })).count();
+    assert!(dropped > 700, "{dropped} of 800 channels were dropped");
+    let beyond = heard.findings.iter().filter(|finding| matches!(finding, Finding::OutOfWindow { .. })).count();
+    assert_eq!(beyond, 800);
+}

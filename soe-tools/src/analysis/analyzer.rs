@@ -26,7 +26,7 @@ pub struct Options {
     pub keys: Vec<Key>,
     /// Conversations that are followed at once; the longest silent ones make room. \[10,000\]
     pub max_conversations: usize,
-    /// Bytes of packets that wait for others, over all sessions. Above it what waits is dropped. \[256 MiB\]
+    /// Bytes of packets that wait for others or are under way, over all sessions. Above it they are dropped. \[256 MiB\]
     pub max_held: usize,
 }
 

@@ -66,6 +66,12 @@ impl Assembly {
         self.ahead_bytes + train
     }
 
+    /// The gap at which reassembly waits: its first and last sequence number, and how many packets wait behind it.
+    pub(super) fn gap(&self) -> Option<(u64, u64, usize)> {
+        let first = self.ahead.keys().next()?;
+        Some((self.next, first - 1, self.ahead.len()))
+    }
+
     /// Takes a packet. Copies of what is there or has passed are dropped. Returns the gap that was given up because too much
     /// waits behind it.
     pub(super) fn insert(&mut self, sequence: u64, piece: Piece) -> Option<(u64, u64)> {

@@ -70,6 +70,17 @@ pub enum Finding {
         /// The last.
         to: u64,
     },
+    /// Packets had not come by the end of the session or of the capture.
+    OpenGap {
+        /// Of the packets.
+        channel: usize,
+        /// The first sequence number that is missing.
+        from: u64,
+        /// The last.
+        to: u64,
+        /// Packets that wait behind them.
+        waiting: usize,
+    },
     /// A reliable packet is further ahead than any known receiver holds.
     OutOfWindow {
         /// Of the packet.
@@ -168,6 +179,7 @@ impl Finding {
             | Self::BadCrc { .. }
             | Self::CutByCapture { .. }
             | Self::MissingFromCapture { .. }
+            | Self::OpenGap { .. }
             | Self::KeyStreamLost { .. } => Severity::Warning,
             Self::Corrupt { .. }
             | Self::GapGivenUp { .. }
@@ -194,6 +206,12 @@ impl fmt::Display for Finding {
             }
             Self::GapGivenUp { channel, from, to } => {
                 write!(f, "channel {channel}: too much waits for #{from} to #{to}; going on behind them")
+            }
+            Self::OpenGap { channel, from, to, waiting } => {
+                write!(
+                    f,
+                    "channel {channel}: #{from} to #{to} have not come by the end; {waiting} packets wait for them"
+                )
             }
             Self::OutOfWindow { channel, sequence, ahead } => {
                 write!(f, "channel {channel} #{sequence} is {ahead} packets ahead: beyond any known window")

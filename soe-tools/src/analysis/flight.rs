@@ -6,6 +6,8 @@ use super::Transmission;
 
 /// Packets that are remembered between the oldest unacknowledged and the newest. The wire can name no more than 30,000.
 const MAX_TRACKED: usize = 32_768;
+/// Places that are kept for packets to come.
+const MAX_IDLE: usize = 512;
 /// What the largest known receiver holds, in packets (section 7 of `docs/protocol.md`).
 const MAX_WINDOW: u64 = 400;
 
@@ -77,6 +79,16 @@ impl Flight {
 
     pub(super) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Bytes of memory that are held.
+    pub(super) fn held(&self) -> usize {
+        self.slots.capacity() * size_of::<Slot>()
+    }
+
+    /// Forgets what is under way.
+    pub(super) fn clear(&mut self, time: u64) {
+        *self = Self::new(self.next(), time);
     }
 
     pub(super) fn packets(&self) -> usize {
@@ -205,6 +217,10 @@ impl Flight {
                 acked.missing_count += 1;
             }
             self.base += 1;
+        }
+        // One packet far ahead of the others makes many places: they are given back once it has passed.
+        if self.slots.capacity() > MAX_IDLE && self.slots.len() < self.slots.capacity() / 8 {
+            self.slots.shrink_to(self.slots.len() * 2);
         }
         acked
     }

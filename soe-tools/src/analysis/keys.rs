@@ -1,5 +1,6 @@
 //! Keys and seeds that are not on the wire: from options, or from the secrets of a capture.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -12,6 +13,8 @@ use super::Direction;
 
 /// Lines that are kept; who needs more decodes in parts.
 const MAX_LINES: usize = 100_000;
+/// Sessions whose parameters are kept: datagrams without a handshake are tried under each.
+const MAX_SESSIONS: usize = 1_000;
 /// The most that a message may expand to, in bytes.
 const MAX_MESSAGE: usize = 16 << 20;
 
@@ -85,8 +88,10 @@ pub struct KeyFormatError;
 /// Everything that is known beside the datagrams.
 #[derive(Debug, Default)]
 pub(super) struct Secrets {
-    keys: Vec<Key>,
-    sessions: Vec<(u32, GivenSession)>,
+    /// Those of every session stand under `None`.
+    keys: HashMap<Option<u32>, Vec<Key>>,
+    lines: usize,
+    sessions: Vec<GivenSession>,
 }
 
 /// The parameters of a session whose handshake is not in the capture.
@@ -101,7 +106,9 @@ pub(super) struct GivenSession {
 
 impl Secrets {
     pub(super) fn new(keys: Vec<Key>) -> Self {
-        Self { keys, sessions: Vec::new() }
+        let mut secrets = Self::default();
+        keys.into_iter().for_each(|key| secrets.add(key));
+        secrets
     }
 
     /// Reads the lines of a Decryption Secrets Block. What is no line of ours is skipped.
@@ -114,10 +121,12 @@ impl Secrets {
         for line in String::from_utf8_lossy(bytes).lines() {
             let words: Vec<&str> = line.split_whitespace().collect();
             match words[..] {
-                ["SOE_KEY", id, way, from, kind, ref key @ ..] if self.keys.len() < MAX_LINES => {
-                    self.keys.extend(key_line(id, way, from, kind, key.first().copied().unwrap_or_default()));
+                ["SOE_KEY", id, way, from, kind, ref key @ ..] if self.lines < MAX_LINES => {
+                    if let Some(key) = key_line(id, way, from, kind, key.first().copied().unwrap_or_default()) {
+                        self.add(key);
+                    }
                 }
-                ["SOE_SESSION", id, seed, crc, first, second, dialect] if self.sessions.len() < MAX_LINES => {
+                ["SOE_SESSION", id, seed, crc, first, second, dialect] if self.sessions.len() < MAX_SESSIONS => {
                     self.sessions.extend(session_line(id, seed, crc, [first, second], dialect));
                 }
                 _ => {}
@@ -125,18 +134,23 @@ impl Secrets {
         }
     }
 
+    fn add(&mut self, key: Key) {
+        self.lines += 1;
+        self.keys.entry(key.session_id).or_default().push(key);
+    }
+
     /// The parameters under which this datagram is valid.
     pub(super) fn session_for(&self, is_valid: impl Fn(&GivenSession) -> bool) -> Option<&GivenSession> {
-        self.sessions.iter().map(|(_, session)| session).find(|session| is_valid(session))
+        self.sessions.iter().find(|session| is_valid(session))
     }
 
     /// The keys of one direction of a session, in the order in which they apply.
     pub(super) fn keys_of(&self, session_id: Option<u32>, direction: Direction) -> Vec<Key> {
-        let is_meant = |key: &&Key| {
-            key.direction.is_none_or(|meant| meant == direction)
-                && key.session_id.is_none_or(|meant| Some(meant) == session_id)
-        };
-        let mut keys: Vec<Key> = self.keys.iter().filter(is_meant).cloned().collect();
+        let of_all = self.keys.get(&None);
+        let of_session = session_id.and_then(|id| self.keys.get(&Some(id)));
+        let known = of_all.into_iter().chain(of_session).flatten();
+        let is_meant = |key: &&Key| key.direction.is_none_or(|meant| meant == direction);
+        let mut keys: Vec<Key> = known.filter(is_meant).cloned().collect();
         keys.sort_by_key(|key| key.from);
         keys
     }
@@ -148,17 +162,17 @@ fn key_line(id: &str, way: &str, from: &str, kind: &str, key: &str) -> Option<Ke
         direction: Some(direction(way)?),
         from: from.parse().ok()?,
         cipher: cipher(kind)?,
-        bytes: hex(key)?,
+        bytes: hex(key).filter(|bytes| bytes.len() <= Rc4::MAX_KEY)?,
     })
 }
 
-fn session_line(id: &str, seed: &str, crc: &str, passes: [&str; 2], dialect: &str) -> Option<(u32, GivenSession)> {
+fn session_line(id: &str, seed: &str, crc: &str, passes: [&str; 2], dialect: &str) -> Option<GivenSession> {
     let session_id = u32::from_str_radix(id, 16).ok()?;
     let seed = u32::from_str_radix(seed, 16).ok()?;
     let [first, second] = passes;
     let passes = [first.parse().ok()?, second.parse().ok()?];
     let crc_length = crc.parse().ok()?;
-    Some((session_id, GivenSession { session_id, seed, crc_length, passes, dialect: dialect.into() }))
+    Some(GivenSession { session_id, seed, crc_length, passes, dialect: dialect.into() })
 }
 
 fn direction(word: &str) -> Option<Direction> {

@@ -218,10 +218,9 @@ impl Session {
         for direction in [Direction::ToServer, Direction::ToClient] {
             let at = At { time: self.last, direction };
             for channel in ReliableChannel::ALL {
-                let stalled = self.sides[direction.index()].streams[channel.index()]
-                    .as_mut()
-                    .and_then(|stream| stream.unfinished_stall(cx, channel, at.time));
-                if let Some(finding) = stalled {
+                let stream = self.sides[direction.index()].streams[channel.index()].as_ref();
+                let open = stream.map(|stream| stream.finish(cx, channel, at.time));
+                for finding in open.into_iter().flatten() {
                     self.find(cx, at, finding)?;
                 }
             }

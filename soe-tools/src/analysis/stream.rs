@@ -28,16 +28,20 @@ impl Stream {
         Self { flight: Flight::new(base, time), assembly: Assembly::new(base, is_start) }
     }
 
-    pub(super) fn unfinished_stall(
-        &mut self,
-        cx: &mut Context<'_>,
-        channel: ReliableChannel,
-        time: u64,
-    ) -> Option<Finding> {
-        *cx.held = cx.held.saturating_sub(self.assembly.held());
-        self.assembly.clear();
-        let (lasted, in_flight) = self.flight.waiting(time).filter(|(lasted, _)| *lasted > STALL)?;
-        Some(Finding::Stall { channel: channel.index(), lasted, in_flight, is_unfinished: true })
+    /// Bytes of memory that are held.
+    fn held(&self) -> usize {
+        self.flight.held() + self.assembly.held()
+    }
+
+    /// Gives back what is held, and says what is left open.
+    pub(super) fn finish(&self, cx: &mut Context<'_>, channel: ReliableChannel, time: u64) -> Vec<Finding> {
+        *cx.held = cx.held.saturating_sub(self.held());
+        let channel = channel.index();
+        let gap = self.assembly.gap().map(|(from, to, waiting)| Finding::OpenGap { channel, from, to, waiting });
+        let waiting = self.flight.waiting(time).filter(|(lasted, _)| *lasted > STALL);
+        let stall =
+            waiting.map(|(lasted, in_flight)| Finding::Stall { channel, lasted, in_flight, is_unfinished: true });
+        gap.into_iter().chain(stall).collect()
     }
 }
 
@@ -61,6 +65,7 @@ impl Session {
         let base = if is_from_start { 0 } else { u64::from(low) };
         let stream =
             side.streams[channel.index()].get_or_insert_with(|| Box::new(Stream::new(base, is_from_start, at.time)));
+        let before = stream.held();
         let sent = stream.flight.sent(&mut side.clock, at.time, low, length, round_trip);
         let (sequence, transmission) = (sent.sequence, sent.transmission);
         match transmission {
@@ -85,7 +90,8 @@ impl Session {
         }
         self.in_flight(cx, at)?;
         let piece = Piece { bytes: body, time: at.time, is_fragment };
-        self.assemble(cx, at, channel, |assembly| assembly.insert(sequence, piece))
+        self.assemble(cx, at, channel, |assembly| assembly.insert(sequence, piece))?;
+        self.settle(cx, at, channel, before)
     }
 
     /// An acknowledgement: it is about data that travels the other way.
@@ -106,6 +112,7 @@ impl Session {
             *stream = Some(Box::new(joined));
             return self.emit(cx, at, EventKind::Acknowledged { channel, sequence: low.into(), is_cumulative });
         }
+        let before = stream.as_ref().map_or(0, |stream| stream.held());
         let acked = match stream {
             None => Acked { sequence: low.into(), is_of_unsent: self.is_from_start, ..Acked::default() },
             Some(stream) if is_cumulative => stream.flight.acknowledge_all(&mut side.clock, at.time, low),
@@ -126,7 +133,24 @@ impl Session {
             // The peer has it all: what has not been seen by now will not be.
             self.skip(cx, data, channel, sequence)?;
         }
-        self.in_flight(cx, data)
+        self.in_flight(cx, data)?;
+        self.settle(cx, data, channel, before)
+    }
+
+    /// Keeps account of what a channel holds, and lets go of it when all sessions together hold too much.
+    fn settle(&mut self, cx: &mut Context<'_>, at: At, channel: ReliableChannel, before: usize) -> io::Result<()> {
+        let stream = self.sides[at.direction.index()].streams[channel.index()].as_mut();
+        let Some(stream) = stream else { return Ok(()) };
+        *cx.held = (*cx.held + stream.held()).saturating_sub(before);
+        if *cx.held <= cx.held_limit {
+            return Ok(());
+        }
+        *cx.held = cx.held.saturating_sub(stream.held());
+        stream.assembly.clear();
+        stream.flight.clear(at.time);
+        let reason = "what waited was dropped, because all sessions together hold too much".into();
+        self.find(cx, at, Finding::BrokenTrain { channel: channel.index(), reason })?;
+        self.key_stream_lost(cx, at, channel)
     }
 
     fn judge_delay(
@@ -186,7 +210,7 @@ impl Session {
         self.emit(cx, at, EventKind::InFlight { direction: at.direction, bytes, packets })
     }
 
-    /// Changes what waits on a channel, takes out what is in order, and keeps account of what is held.
+    /// Changes what waits on a channel, and takes out what is in order.
     fn assemble(
         &mut self,
         cx: &mut Context<'_>,
@@ -196,7 +220,6 @@ impl Session {
     ) -> io::Result<()> {
         let (side, index) = (at.direction.index(), channel.index());
         let Some(stream) = self.sides[side].streams[index].as_mut() else { return Ok(()) };
-        let before = stream.assembly.held();
         let given_up = change(&mut stream.assembly);
         if let Some((from, to)) = given_up {
             self.find(cx, at, Finding::GapGivenUp { channel: index, from, to })?;
@@ -214,14 +237,6 @@ impl Session {
                     self.payload(cx, at, frame, &raw, &raw, 0)?;
                 }
             }
-        }
-        let Some(stream) = self.sides[side].streams[index].as_mut() else { return Ok(()) };
-        *cx.held = (*cx.held + stream.assembly.held()).saturating_sub(before);
-        if *cx.held > cx.held_limit {
-            *cx.held = cx.held.saturating_sub(stream.assembly.held());
-            stream.assembly.clear();
-            let reason = "dropped, because all sessions together hold too much".into();
-            self.find(cx, at, Finding::BrokenTrain { channel: index, reason })?;
         }
         Ok(())
     }
