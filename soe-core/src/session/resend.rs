@@ -165,13 +165,13 @@ impl Session {
     /// those do not.
     pub(super) fn small_passed(&mut self) {
         if self.backoff >= PERSISTENT {
-            let channels = self.channels.iter().flatten();
             // A peer that acknowledges again what it had before has received what it does not take.
-            let is_unread = channels
-                .clone()
-                .any(|reliable| reliable.answered > reliable.sender.oldest_first_sent().map(Into::into));
-            let smallest = channels.filter_map(|reliable| reliable.sender.oldest_size()).min();
-            if let Some(smallest) = smallest.filter(|_| !is_unread) {
+            let unanswered = self.channels.iter().flatten().filter(|reliable| {
+                let sent = reliable.sender.oldest_first_sent();
+                sent.is_some_and(|sent| reliable.answered.is_none_or(|answered| answered.instant() <= sent))
+            });
+            let smallest = unanswered.filter_map(|reliable| reliable.sender.oldest_size()).min();
+            if let Some(smallest) = smallest {
                 self.rare().sizes.get_or_insert_default().answered(smallest);
             }
         }
