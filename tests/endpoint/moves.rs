@@ -52,6 +52,22 @@ fn requests_forged_in_the_name_of_the_new_port_do_not_hide_from_a_client_that_it
 }
 
 #[test]
+fn a_request_with_a_sessions_own_id_from_where_it_was_before_does_not_end_it_when_it_comes_back() {
+    for version in [3, 99] {
+        let mut net = two_players();
+        net.readdress(player(1), player(11));
+        speaks(&mut net, player(11), 1, 1_000);
+        // The id was on the wire. The seed for it, here and now, is the session's.
+        let mut forged = request(1);
+        forged[5] = version;
+        net.forge(player(1), &forged);
+        net.readdress(player(11), player(1));
+        speaks(&mut net, player(1), 1, 1_000);
+        assert_eq!(net.server.endpoint.stats().admission.opened, 2);
+    }
+}
+
+#[test]
 fn two_players_whose_ports_are_swapped_go_on_in_their_sessions() {
     let mut net = two_players();
     net.readdress(player(1), player(3));

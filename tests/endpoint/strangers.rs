@@ -99,6 +99,21 @@ fn forged_datagrams_between_request_and_first_datagram_keep_nobody_out() {
 }
 
 #[test]
+fn a_request_in_a_live_clients_name_opens_no_session_where_the_server_speaks_first() {
+    let everquest2 = SessionConfig::with_dialect(Dialect::everquest2()).build().unwrap();
+    let mut net = Net::new(everquest2.clone(), 20 * MS);
+    net.join(player(0), &everquest2, 1);
+    net.run(SECOND);
+    let mut forged = Vec::new();
+    SessionRequest { version: 2, session_id: 9, udp_length: 512, protocol_name: None }.encode(&mut forged);
+    net.forge(player(0), &forged);
+    let stats = net.server.endpoint.stats();
+    assert_eq!((stats.admission.opened, stats.admission.opening_deferred, stats.replaced), (1, 1, 0));
+    net.forge(player(1), &forged);
+    assert_eq!(net.server.endpoint.stats().admission.opened, 2, "the dialect opens with the response");
+}
+
+#[test]
 fn at_most_three_bytes_are_sent_for_each_that_came_before_an_address_has_proved_itself() {
     let everquest2 = SessionConfig::with_dialect(Dialect::everquest2()).build().unwrap();
     let mut net = Net::new(everquest2, 20 * MS);

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use soe_core::{DisconnectReason, Framing, Session, SessionConfig, wire::SessionRequest};
+use soe_core::{DisconnectReason, Session, SessionConfig, wire::SessionRequest};
 
 use crate::{
     config,
@@ -24,8 +24,8 @@ fn a_request_sent_again_is_answered_now_and_then_and_changes_nothing_else() {
     let start = Instant::now();
     let (mut quiet, mut attacked) = (World::new(start, &config, CALM, 5), World::new(start, &config, CALM, 5));
     while !quiet.is_over() {
-        if attacked.server.is_some() {
-            (0..20).for_each(|_| assert!(!attacked.inject(Side::Server, &request(SESSION_ID))));
+        if attacked.session().is_some() {
+            (0..20).for_each(|_| assert!(!attacked.inject(Side::Server, World::address(), &request(SESSION_ID))));
         }
         let (expected, found) = (quiet.step(), attacked.step());
         assert_eq!(expected, found);
@@ -44,7 +44,11 @@ fn unknown_sender_from_a_stranger_makes_a_client_ask_and_ends_nothing() {
     while !quiet.is_over() {
         if attacked.client.is_connected() {
             (0..20).for_each(|n| {
-                assert!(!attacked.inject(Side::Client, &[&[0, 0x1D][..], &[0; 4][..n % 2 * 4]].concat()))
+                assert!(!attacked.inject(
+                    Side::Client,
+                    World::address(),
+                    &[&[0, 0x1D][..], &[0; 4][..n % 2 * 4]].concat()
+                ))
             });
         }
         let (calm, stormy) = (quiet.step(), attacked.step());
@@ -93,17 +97,12 @@ struct Silent {
 
 impl Silent {
     fn open(config: &SessionConfig) -> Self {
-        let mut world = World::new(Instant::now(), config, Script { silence: Duration::ZERO, ..CALM }, 1);
-        assert!(!world.inject(Side::Server, &request(SESSION_ID)));
-        while world.client.crc_seed() == 0 {
+        let mut world = World::new(Instant::now(), config, CALM, 1);
+        while world.session().is_none() {
             let _ = world.step();
         }
-        let seed = world.client.crc_seed();
-        let framing = Framing::new(seed, config.crc_length, [0, 0], &config.dialect.codecs).unwrap();
-        let mut datagram = vec![0, 6];
-        framing.seal(&mut datagram, 0);
-        assert!(!world.inject(Side::Server, &datagram));
-        Self { now: world.now, server: world.server.take().unwrap() }
+        let server = world.server.peers[0].take().expect("the first").resident;
+        Self { now: world.now, server }
     }
 }
 

@@ -8,11 +8,14 @@ use std::{
 };
 
 use soe_core::{
-    Admission, Admit, Channel, Closed, DisconnectReason, Event, Framing, Message, ReliableChannel, Session,
+    AdmissionConfig, Channel, Closed, DisconnectReason, Event, Framing, Message, ReliableChannel, Session,
     SessionConfig, SessionStats, Verdict, wire::opcode,
 };
 
-use crate::rng::Rng;
+use crate::{
+    rng::Rng,
+    server::{Server, transmit},
+};
 
 pub(crate) const STEP: Duration = Duration::from_millis(5);
 const DELAY: Duration = Duration::from_millis(20);
@@ -25,10 +28,37 @@ pub(crate) enum Side {
     Server,
 }
 
+/// What the server is doing besides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Situation {
+    /// The application has accepted the session.
+    Accepted,
+    /// The session waits to be accepted, and the queue is full.
+    Queued,
+    /// The server has one place, and the session has it.
+    Full,
+    /// The client's port changes again and again, back to the first one at last.
+    Moving,
+    /// The server takes no new sessions any more, from one second on.
+    Closing,
+}
+
+/// When a moving client's port changes.
+const MOVES: [(Duration, u16); 4] = [
+    (Duration::from_millis(1_500), 1),
+    (Duration::from_millis(2_000), 2),
+    (Duration::from_millis(2_700), 1),
+    (Duration::from_millis(3_300), 0),
+];
+/// A session that has heard nothing for this long is asked for a sign of life if somebody else sends from its address.
+const SILENT: Duration = Duration::from_secs(1);
+
 /// What an observer of one step sees.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Trace {
     pub(crate) sent: Vec<(usize, Vec<u8>)>,
+    /// Where the server's datagrams went.
+    pub(crate) addresses: Vec<SocketAddr>,
     pub(crate) events: Vec<(usize, Event)>,
     pub(crate) delivered: Vec<(usize, Message)>,
     pub(crate) timers: [Option<Instant>; 2],
@@ -54,31 +84,87 @@ pub(crate) struct World {
     start: Instant,
     script: Script,
     pub(crate) client: Session,
-    pub(crate) server: Option<Session>,
-    pub(crate) admission: Admission,
-    wires: [VecDeque<(Instant, Vec<u8>)>; 2],
+    pub(crate) server: Server<Session>,
+    situation: Situation,
+    /// Where the client is.
+    address: SocketAddr,
+    /// What is under way to the server, and from where, and to the client.
+    wires: [VecDeque<(Instant, SocketAddr, Vec<u8>)>; 2],
     rng: Rng,
-    /// Responses to requests that came again, and answers of the admission to what the session gave back.
+    /// Datagrams that strangers have made the server send.
     pub(crate) provoked: usize,
+    /// Those of them that asked a silent session's client for a sign of life, and that told whoever is there that it is
+    /// unknown.
+    pub(crate) probes: usize,
+    pub(crate) told: usize,
 }
 
 impl World {
     pub(crate) fn new(start: Instant, config: &SessionConfig, script: Script, seed: u64) -> Self {
+        Self::in_situation(start, config, script, Situation::Accepted, seed)
+    }
+
+    pub(crate) fn in_situation(
+        start: Instant,
+        config: &SessionConfig,
+        script: Script,
+        situation: Situation,
+        seed: u64,
+    ) -> Self {
+        let few = if situation == Situation::Accepted { 1_000 } else { 1 };
+        // Rates are limits of their own, with tests of their own.
+        let admission = AdmissionConfig::builder(config.clone())
+            .max_sessions(if situation == Situation::Full { 1 } else { 1_000 })
+            .accept_backlog(few)
+            .unknown_sender_rate(1_000_000)
+            .unknown_sender_rate_per_prefix(1_000_000);
+        let mut server = Server::plain(start, admission.build().expect("valid"), [9; 16]);
+        server.accepts = situation != Situation::Queued;
         Self {
             now: start,
             start,
             script,
             client: Session::connect(start, config.clone(), SESSION_ID),
-            server: None,
-            admission: Admission::new(start, config.clone().into(), [9; 16]),
+            server,
+            situation,
+            address: Self::address(),
             wires: Default::default(),
             rng: Rng::new(seed),
             provoked: 0,
+            probes: 0,
+            told: 0,
         }
     }
 
     pub(crate) fn address() -> SocketAddr {
-        SocketAddr::from(([192, 0, 2, 1], 40_000))
+        Self::port(0)
+    }
+
+    fn port(n: u16) -> SocketAddr {
+        SocketAddr::from(([192, 0, 2, 1], 40_000 + n))
+    }
+
+    /// An address that strangers send from: the client's, of now, before, or later.
+    pub(crate) fn some_address(&self, rng: &mut Rng) -> SocketAddr {
+        match self.situation {
+            Situation::Moving => Self::port(rng.below(3) as u16),
+            _ => Self::address(),
+        }
+    }
+
+    /// The server's end of the client's session.
+    pub(crate) fn session(&self) -> Option<&Session> {
+        self.server.all().map(|peer| &peer.resident).find(|session| session.session_id() == SESSION_ID)
+    }
+
+    pub(crate) fn session_mut(&mut self) -> Option<&mut Session> {
+        let key = self.server.all().find(|peer| peer.resident.session_id() == SESSION_ID)?.key;
+        self.server.peer_mut(key).map(|peer| &mut peer.resident)
+    }
+
+    /// Whether the server has heard nothing for so long that it asks, if somebody else sends from there.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.session().is_some_and(|session| self.now.saturating_duration_since(session.last_heard()) >= SILENT)
     }
 
     pub(crate) fn is_over(&self) -> bool {
@@ -100,14 +186,14 @@ impl World {
     pub(crate) fn step(&mut self) -> Trace {
         self.now += STEP;
         let mut trace = Trace::default();
+        self.take_place();
         self.arrive();
         let now = self.now;
-        for session in [Some(&mut self.client), self.server.as_mut()].into_iter().flatten() {
-            session.handle_timeout(now);
-        }
+        self.server.run(now);
+        self.client.handle_timeout(now);
         self.run_applications(&mut trace);
         self.flush(&mut trace);
-        for (index, session) in [Some(&self.client), self.server.as_ref()].into_iter().enumerate() {
+        for (index, session) in [Some(&self.client), self.session()].into_iter().enumerate() {
             let Some(session) = session else { continue };
             trace.timers[index] = session.poll_timeout();
             trace.memory[index] = session.memory();
@@ -117,75 +203,80 @@ impl World {
         trace
     }
 
+    /// Sees to the situation.
+    fn take_place(&mut self) {
+        let (elapsed, now) = (self.elapsed(), self.now);
+        if self.situation == Situation::Moving
+            && let Some((_, port)) = MOVES.iter().rev().find(|(at, _)| *at <= elapsed)
+        {
+            self.address = Self::port(*port);
+        }
+        if self.situation == Situation::Closing && elapsed >= SILENT {
+            self.server.close(now);
+        }
+    }
+
     fn elapsed(&self) -> Duration {
         self.now - self.start
     }
 
     fn arrive(&mut self) {
-        for to_client in [false, true] {
-            let side = if to_client { Side::Client } else { Side::Server };
-            while let Some(datagram) = self.arrived(to_client) {
-                self.inject(side, &datagram);
+        while let Some((from, datagram)) = self.arrived(false) {
+            self.server.arrive(from, &datagram);
+        }
+        while let Some((to, datagram)) = self.arrived(true) {
+            if to == self.address {
+                let _ = self.client.handle_datagram(self.now, datagram[..].into());
             }
         }
     }
 
-    fn arrived(&mut self, to_client: bool) -> Option<Vec<u8>> {
+    fn arrived(&mut self, to_client: bool) -> Option<(SocketAddr, Vec<u8>)> {
         let wire = &mut self.wires[usize::from(to_client)];
-        wire.front().filter(|(arrives, _)| *arrives <= self.now)?;
-        wire.pop_front().map(|(_, datagram)| datagram)
+        wire.front().filter(|(arrives, ..)| *arrives <= self.now)?;
+        wire.pop_front().map(|(_, address, datagram)| (address, datagram))
     }
 
-    /// Gives a datagram to one side, whoever sent it. Returns whether its CRC was right.
-    pub(crate) fn inject(&mut self, side: Side, datagram: &[u8]) -> bool {
+    /// Gives a stranger's datagram to one side, in the name of this address if it is the server. Returns whether the client
+    /// took it for authentic.
+    pub(crate) fn inject(&mut self, side: Side, from: SocketAddr, datagram: &[u8]) -> bool {
         let now = self.now;
         if side == Side::Client {
             return self.client.handle_datagram(now, datagram.into()) == Verdict::Authentic;
         }
-        let admit = match &mut self.server {
-            None => self.admission.handle_datagram(now, Self::address(), datagram.into()),
-            Some(server) => match server.handle_datagram(now, datagram.into()) {
-                Verdict::Rejected(datagram) | Verdict::Stranger(datagram) => {
-                    let admit = self.admission.handle_returned(now, Self::address(), datagram);
-                    assert!(!matches!(admit, Admit::Opened(_)), "a stranger has taken the place of a live session");
-                    self.answer(true);
-                    return false;
+        let authentic = self.session().map(|session| session.stats(now).datagrams_authentic);
+        let (live, silent) = (self.session().is_some_and(|session| session.closed().is_none()), self.is_silent());
+        self.server.handle(now, from, datagram);
+        assert_eq!(self.session().map(|session| session.stats(now).datagrams_authentic), authentic, "{datagram:x?}");
+        let stats = self.server.endpoint.stats();
+        assert!(!live || stats.replaced == 0, "a stranger has taken the place of a live session");
+        for (path, reply) in std::mem::take(&mut self.server.sent) {
+            self.provoked += 1;
+            let is_here =
+                live && self.server.at(path.remote).is_some_and(|peer| peer.resident.session_id() == SESSION_ID);
+            match reply[..2] {
+                [0, opcode::UNKNOWN_SENDER] => {
+                    assert!(!is_here || silent, "a live session's peer was told that it is unknown");
+                    self.told += usize::from(is_here);
                 }
-                verdict => return verdict == Verdict::Authentic,
-            },
-        };
-        if let Admit::Opened(newcomer) = admit {
-            self.server = Some(newcomer.session);
-        }
-        self.answer(false);
-        false
-    }
-
-    fn answer(&mut self, provoked: bool) {
-        let mut reply = Vec::new();
-        while self.admission.poll_transmit(&mut reply).is_some() {
-            assert_ne!(reply[..2], [0, opcode::UNKNOWN_SENDER], "a live session's peer was told that it is unknown");
-            if provoked {
-                self.provoked += 1;
-                // It reaches the client, to whom it means nothing; unless the server's session is over, and a stranger asks
-                // for the same one again: then it may well learn that.
-                let live = self.server.as_ref().is_some_and(|server| server.closed().is_none());
-                // The answers to strangers have seeds of their own, and so the chances of a guess.
-                let lucky = crate::is_valid(self.framing().as_ref(), &reply);
-                if live && !lucky {
-                    assert_ne!(self.client.handle_datagram(self.now, reply[..].into()), Verdict::Authentic);
+                [0, opcode::NET_STATUS_REQUEST] if silent => self.probes += 1,
+                // It reaches the client, to whom it means nothing; unless the server's session is over, and a stranger asks for
+                // the same one again: then it may well learn that. The answers to strangers have seeds of their own, and so
+                // the chances of a guess.
+                _ if live && !crate::is_valid(self.framing().as_ref(), &reply) => {
+                    assert_ne!(self.client.handle_datagram(now, reply[..].into()), Verdict::Authentic);
                 }
-            } else {
-                self.wires[1].push_back((self.now + DELAY, reply.clone()));
+                _ => {}
             }
-            reply.clear();
         }
+        false
     }
 
     fn run_applications(&mut self, trace: &mut Trace) {
         let (now, elapsed) = (self.now, self.elapsed());
-        let sessions = [Some(&mut self.client), self.server.as_mut()];
-        for (index, session) in sessions.into_iter().enumerate() {
+        let key = self.server.all().find(|peer| peer.resident.session_id() == SESSION_ID).map(|peer| peer.key);
+        let there = key.and_then(|key| self.server.peer_mut(key)).map(|peer| &mut peer.resident);
+        for (index, session) in [Some(&mut self.client), there].into_iter().enumerate() {
             let Some(session) = session else { continue };
             trace.events.extend(std::iter::from_fn(|| session.poll_event()).map(|event| (index, plain_event(event))));
             trace.delivered.extend(std::iter::from_fn(|| session.recv()).map(|message| (index, message)));
@@ -209,29 +300,28 @@ impl World {
     }
 
     fn flush(&mut self, trace: &mut Trace) {
-        let now = self.now;
-        for index in [0, 1] {
-            loop {
-                let mut buffer = Vec::new();
-                let session = if index == 0 { Some(&mut self.client) } else { self.server.as_mut() };
-                let Some(transmit) = session.and_then(|session| session.poll_transmit(now, &mut buffer)) else { break };
-                for datagram in buffer.chunks(transmit.segment_size) {
-                    if datagram[..2] == [0, opcode::SESSION_RESPONSE] {
-                        self.provoked += 1;
-                        continue;
-                    }
-                    trace.sent.push((index, datagram.to_vec()));
-                    self.put(1 - index, datagram);
-                }
-            }
+        let (now, from) = (self.now, self.address);
+        let mut sent = Vec::new();
+        transmit(now, &mut self.client, &mut |datagram| sent.push(datagram.to_vec()));
+        for datagram in sent {
+            trace.sent.push((0, datagram.clone()));
+            self.put(0, from, datagram);
+        }
+        let key = self.server.all().find(|peer| peer.resident.session_id() == SESSION_ID).map(|peer| peer.key);
+        key.into_iter().for_each(|key| self.server.touch(key));
+        self.server.run(now);
+        for (path, datagram) in std::mem::take(&mut self.server.sent) {
+            trace.sent.push((1, datagram.clone()));
+            trace.addresses.push(path.remote);
+            self.put(1, path.remote, datagram);
         }
     }
 
-    fn put(&mut self, to: usize, datagram: &[u8]) {
+    fn put(&mut self, wire: usize, address: SocketAddr, datagram: Vec<u8>) {
         let elapsed = self.elapsed();
         let lost = elapsed >= self.script.silence || elapsed < self.script.reachable || self.rng.one_in(30);
         if !lost {
-            self.wires[1 - to].push_back((self.now + DELAY, datagram.to_vec()));
+            self.wires[wire].push_back((self.now + DELAY, address, datagram));
         }
     }
 }

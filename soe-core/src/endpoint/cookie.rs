@@ -63,6 +63,12 @@ impl Cookies {
         Some((seeds.finish() >> 16) as u32)
     }
 
+    /// All seeds that a request may have been given within the lifetime of a key.
+    pub(super) fn seeds(&self, from: SocketAddr, session_id: u32) -> impl Iterator<Item = u32> {
+        let present = self.period_tag();
+        [present, present.wrapping_sub(1) & 0b11].into_iter().filter_map(move |tag| self.seed(from, session_id, tag))
+    }
+
     /// Where something belongs in a table: a place that nobody outside can steer to.
     pub(super) fn place(&self, ip: IpAddr, port: u16) -> u64 {
         let mut hasher = self.hasher(PURPOSE_PLACE);

@@ -144,6 +144,14 @@ impl Handshakes {
         }
     }
 
+    /// The session id that a request asks for.
+    pub(super) fn requested_id(datagram: &[u8]) -> Option<u32> {
+        match Packet::decode(datagram) {
+            Ok(Packet::SessionRequest(request)) => Some(request.session_id),
+            _ => None,
+        }
+    }
+
     /// The next answer to the sender of the datagram that was handled last.
     pub(super) fn poll_reply(&mut self) -> Option<Vec<u8>> {
         self.replies.pop_front()

@@ -294,7 +294,12 @@ impl Endpoint {
     /// heard last.
     fn stranger(&mut self, now: Instant, path: Path, datagram: BytesMut, resident: Option<(SessionKey, Instant)>) {
         let standing = self.standing(now, path.remote);
+        let is_repeated = self.repeats_a_session(path, &datagram);
         let Some(handshakes) = &mut self.handshakes else { return };
+        if is_repeated {
+            handshakes.ignored();
+            return;
+        }
         // Kept for a moment: whether it is answered at all is known only afterwards.
         let head = datagram.get(..2).map(|head| [head[0], head[1]]);
         let outcome = handshakes.handle(now, path, datagram, standing);
@@ -302,6 +307,15 @@ impl Endpoint {
             self.suspect(now, path, key, heard, head);
         }
         self.conclude(now, path, outcome);
+    }
+
+    /// Whether this is a request for a session that lives, and has moved away from where it was opened. The answer would have
+    /// its seed, and what its client sends if it comes back here would pass for a stranger's.
+    fn repeats_a_session(&self, path: Path, datagram: &[u8]) -> bool {
+        let Some(handshakes) = &self.handshakes else { return false };
+        let Some(session_id) = Handshakes::requested_id(datagram) else { return false };
+        let mut seeds = handshakes.cookies.seeds(path.remote, session_id);
+        seeds.any(|seed| self.routes.by_identity(session_id, seed).is_some())
     }
 
     /// Somebody sends from a session's address what is not the session's.
