@@ -91,7 +91,7 @@ fn write_the_seeds() {
                 "datagram_to_session" => {
                     [&[config, n as u8, 0][..], &chunk(either), &[4], &chunk(datagram), &[6, 30, 5, 40]].concat()
                 }
-                "datagram_to_admission" => [&[config, 0, 3, 0][..], &chunk(datagram), &[4], &chunk(either)].concat(),
+                "datagram_to_endpoint" => [&[config, 0, 3, 0][..], &chunk(datagram), &[4], &chunk(either)].concat(),
                 "handshake" => [&[config, config, 40][..], &chunk(datagram)].concat(),
                 "fragments" => match either[..] {
                     [0, 9..=16, _, sequence, ref body @ ..] => {

@@ -1,8 +1,11 @@
 //! A key applies from exactly one message on, however the network loses, reorders and groups what carries it.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
-use soe_core::{Admission, AdmissionConfig, Admit, Message, ReliableChannel, Session, SessionConfig};
+use soe_core::{Action, AdmissionConfig, Endpoint, Message, ReliableChannel, Session, SessionConfig};
 
 const STEP: Duration = Duration::from_millis(10);
 const KEYS: [Option<&[u8]>; 3] = [None, Some(b"first key"), Some(b"the second")];
@@ -30,17 +33,18 @@ impl Pair {
         let now = Instant::now();
         let config = SessionConfig::builder("Test").build().unwrap();
         let admission = AdmissionConfig::builder(config.clone()).max_strangers(1).build().unwrap();
-        let mut admission = Admission::new(now, admission, [1; 16]);
+        let mut endpoint = Endpoint::new(now, admission, [1; 16]);
         let mut client = Session::connect(now, config, 1);
-        let from = ([192, 0, 2, 1], 7).into();
+        let from = SocketAddr::from(([192, 0, 2, 1], 7));
         let server = loop {
-            let (mut asks, mut answers) = (Vec::new(), Vec::new());
+            let mut asks = Vec::new();
             let _ = client.poll_transmit(now, &mut asks).unwrap();
-            if let Admit::Opened(newcomer) = admission.handle_datagram(now, from, asks[..].into()) {
-                break newcomer.session;
+            endpoint.handle_datagram(now, from.into(), asks[..].into());
+            match endpoint.poll_action() {
+                Some(Action::Open(opened)) => break opened.session,
+                Some(Action::Send { datagram, .. }) => _ = client.handle_datagram(now, datagram[..].into()),
+                other => panic!("neither answered nor opened: {other:?}"),
             }
-            let _ = admission.poll_transmit(&mut answers).unwrap();
-            let _ = client.handle_datagram(now, answers[..].into());
         };
         Self { now, client, server, fates: Box::new(fates), late: Default::default() }
     }

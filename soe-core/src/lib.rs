@@ -1,16 +1,17 @@
 //! The Sony Online Entertainment (SOE) UDP transport as a value you drive: no socket, no clock, no executor.
 //!
-//! A [`Session`] is one side of one connection, an [`Admission`] the door of a server. Time, datagrams and random words come in
+//! A [`Session`] is one side of one connection, an [`Endpoint`] what a socket decides: whose a
+//! datagram is, and who may open a session. Time, datagrams and random words come in
 //! as arguments, datagrams and messages come out, so that every run can be repeated. Whatever bytes the network brings, nothing
 //! here panics, grows or loops without bound. For servers and clients over Tokio see the crate `soe-tokio`.
 //!
 //! ```
 //! use std::{net::SocketAddr, time::{Duration, Instant}};
-//! use soe_core::{Admission, Admit, Session, SessionConfig, Transmit};
+//! use soe_core::{Action, Endpoint, Session, SessionConfig, Transmit};
 //!
 //! let (mut now, config) = (Instant::now(), SessionConfig::new("Echo_1")?);
 //! let mut client = Session::connect(now, config.clone(), 0x1234_5678);
-//! let mut door = Admission::new(now, config.into(), [7; 16]);
+//! let mut endpoint = Endpoint::new(now, config.into(), [7; 16]);
 //! let (from, mut server) = (SocketAddr::from(([192, 0, 2, 1], 20_000)), None::<Session>);
 //! client.send(b"hello".to_vec().into())?;
 //!
@@ -19,17 +20,20 @@
 //!     let mut buf = Vec::new();
 //!     while let Some(Transmit { segment_size, .. }) = client.poll_transmit(now, &mut buf) {
 //!         for datagram in buf.chunks(segment_size) {
-//!             if let Some(server) = &mut server {
-//!                 let _ = server.handle_datagram(now, datagram.into());
-//!             } else if let Admit::Opened(newcomer) = door.handle_datagram(now, from, datagram.into()) {
-//!                 server = Some(newcomer.session);
+//!             match &mut server {
+//!                 Some(server) => _ = server.handle_datagram(now, datagram.into()),
+//!                 None => endpoint.handle_datagram(now, from.into(), datagram.into()),
 //!             }
 //!         }
 //!         buf.clear();
 //!     }
-//!     while door.poll_transmit(&mut buf).is_some() {
-//!         let _ = client.handle_datagram(now, buf[..].into());
-//!         buf.clear();
+//!     // With many sessions, the functions in `host` do this.
+//!     while let Some(action) = endpoint.poll_action() {
+//!         match action {
+//!             Action::Open(opened) => server = Some(opened.session),
+//!             Action::Send { datagram, .. } => _ = client.handle_datagram(now, datagram[..].into()),
+//!             _ => {}
+//!         }
 //!     }
 //!     if let Some(message) = server.as_mut().and_then(Session::recv) {
 //!         break message;

@@ -9,7 +9,7 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use soe_core::{Admission, Admit, Channel, ConfigError, Dialect, Message, ReliableChannel, Session, SessionConfig};
+use soe_core::{Action, Channel, ConfigError, Dialect, Endpoint, Message, ReliableChannel, Session, SessionConfig};
 
 use crate::analysis::Direction;
 use crate::capture::{Datagram, PcapngWriter};
@@ -110,7 +110,7 @@ struct World {
     random: u64,
     addresses: [SocketAddr; 2],
     client: Session,
-    door: Admission,
+    endpoint: Endpoint,
     server: Option<Session>,
     under_way: BinaryHeap<Reverse<UnderWay>>,
     sent: u64,
@@ -134,7 +134,7 @@ impl World {
             random: plan.seed,
             addresses: [client, server],
             client: session,
-            door: Admission::new(start, config.into(), [plan.seed as u8; 16]),
+            endpoint: Endpoint::new(start, config.into(), [plan.seed as u8; 16]),
             server: None,
             under_way: BinaryHeap::new(),
             sent: 0,
@@ -213,12 +213,9 @@ impl World {
             let _ = self.client.handle_datagram(self.now, bytes.into());
         } else if let Some(server) = &mut self.server {
             let _ = server.handle_datagram(self.now, bytes.into());
-        } else if let Admit::Opened(newcomer) = self.door.handle_datagram(self.now, self.addresses[0], bytes.into()) {
-            let mut session = newcomer.session;
-            if let Some(key) = &plan.key {
-                let _ = session.set_send_key(Some(key)).and_then(|()| session.set_recv_key(Some(key)));
-            }
-            self.server = Some(session);
+        } else {
+            self.endpoint.handle_datagram(self.now, self.addresses[0].into(), bytes.into());
+            self.act(plan);
         }
         let sides = [(Direction::ToClient, Some(&mut self.client)), (Direction::ToServer, self.server.as_mut())];
         for (direction, session) in sides {
@@ -231,6 +228,23 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// Does what the endpoint wants done.
+    fn act(&mut self, plan: &Plan) {
+        while let Some(action) = self.endpoint.poll_action() {
+            match action {
+                Action::Open(opened) => {
+                    let mut session = opened.session;
+                    if let Some(key) = &plan.key {
+                        let _ = session.set_send_key(Some(key)).and_then(|()| session.set_recv_key(Some(key)));
+                    }
+                    self.server = Some(session);
+                }
+                Action::Send { datagram, .. } => self.travel(plan, true, &datagram),
+                _ => {}
+            }
+        }
     }
 
     fn transmit<W: Write>(&mut self, plan: &Plan, writer: &mut PcapngWriter<W>) -> io::Result<()> {
@@ -247,10 +261,6 @@ impl World {
             for datagram in buf.chunks(transmit.segment_size) {
                 self.travel(plan, true, datagram);
             }
-            buf.clear();
-        }
-        while self.door.poll_transmit(&mut buf).is_some() {
-            self.travel(plan, true, &buf);
             buf.clear();
         }
         self.buf = buf;

@@ -1,9 +1,12 @@
 //! A client's and a server's session joined in memory, in virtual time.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use bytes::BytesMut;
-use soe_core::{Admission, Admit, Message, Session, SessionConfig, Verdict};
+use soe_core::{Action, Endpoint, Message, Session, SessionConfig, Verdict};
 
 /// How long a datagram is under way.
 const HOP: Duration = Duration::from_micros(50);
@@ -23,24 +26,27 @@ pub(crate) struct Pair {
 impl Pair {
     pub(crate) fn connected(config: SessionConfig) -> Self {
         let now = Instant::now();
-        let from = ([192, 0, 2, 1], 20_060).into();
+        let from = SocketAddr::from(([192, 0, 2, 1], 20_060));
         let mut client = Session::connect(now, config.clone(), 0x1234_5678);
-        let mut admission = Admission::new(now, config.into(), [7; 16]);
+        let mut endpoint = Endpoint::new(now, config.into(), [7; 16]);
         let mut out = Vec::new();
         for _ in 0..PATIENCE {
             out.clear();
             while client.poll_transmit(now, &mut out).is_some() {
-                if let Admit::Opened(newcomer) = admission.handle_datagram(now, from, out[..].into()) {
-                    return Self { now, client, server: newcomer.session, out, slab: BytesMut::new() };
-                }
+                endpoint.handle_datagram(now, from.into(), out[..].into());
                 out.clear();
             }
-            while admission.poll_transmit(&mut out).is_some() {
-                let _ = client.handle_datagram(now, out[..].into());
-                out.clear();
+            while let Some(action) = endpoint.poll_action() {
+                match action {
+                    Action::Open(opened) => {
+                        return Self { now, client, server: opened.session, out, slab: BytesMut::new() };
+                    }
+                    Action::Send { datagram, .. } => _ = client.handle_datagram(now, datagram[..].into()),
+                    _ => {}
+                }
             }
         }
-        unreachable!("an admission answers requests");
+        unreachable!("an endpoint answers requests");
     }
 
     /// Sends what both have to send, until `done`, which takes the messages out; time goes on as it has to.

@@ -1,4 +1,4 @@
-//! Two sessions and an admission, over a link in virtual time.
+//! Two sessions and an endpoint, over a link in virtual time.
 
 use std::{collections::VecDeque, net::SocketAddr, time::Duration};
 
@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::*;
 use crate::{
-    Admission, Admit, ChannelOptions, Dialect, DisconnectReason, Message, Overflow, SendError, SessionConfigBuilder,
+    Action, ChannelOptions, Dialect, DisconnectReason, Endpoint, Message, Overflow, SendError, SessionConfigBuilder,
 };
 
 const MS: Duration = Duration::from_millis(1);
@@ -20,7 +20,7 @@ fn config() -> SessionConfigBuilder {
 struct Link {
     now: Instant,
     client: Session,
-    admission: Admission,
+    endpoint: Endpoint,
     server: Option<Session>,
     /// To the server, and to the client: when it arrives, and what.
     wires: [VecDeque<(Instant, Vec<u8>)>; 2],
@@ -37,7 +37,7 @@ impl Link {
         Self {
             now,
             client: Session::connect(now, client, ID),
-            admission: Admission::new(now, server.into(), [7; 16]),
+            endpoint: Endpoint::new(now, server.into(), [7; 16]),
             server: None,
             wires: Default::default(),
             delay: 10 * MS,
@@ -93,21 +93,22 @@ impl Link {
             let _ = self.client.handle_datagram(now, datagram[..].into());
         }
         while let Some((_, datagram)) = self.wires[0].pop_front_if_due(now) {
-            let stranger = match &mut self.server {
-                Some(server) => match server.handle_datagram(now, datagram[..].into()) {
-                    Verdict::Rejected(datagram) | Verdict::Stranger(datagram) => Some(datagram),
-                    _ => None,
+            let path = Self::address().into();
+            match (&mut self.server, self.endpoint.at(Self::address())) {
+                (Some(server), Some(key)) => match server.handle_datagram(now, datagram[..].into()) {
+                    Verdict::Rejected(datagram) | Verdict::Stranger(datagram) => {
+                        self.endpoint.handle_returned(now, path, key, server.last_heard(), datagram);
+                    }
+                    _ => {}
                 },
-                None => Some(datagram[..].into()),
-            };
-            let Some(datagram) = stranger else { continue };
-            if let Admit::Opened(newcomer) = self.admission.handle_datagram(now, Self::address(), datagram) {
-                self.server = Some(newcomer.session);
+                _ => self.endpoint.handle_datagram(now, path, datagram[..].into()),
             }
-            let mut buf = Vec::new();
-            while self.admission.poll_transmit(&mut buf).is_some() {
-                let reply = std::mem::take(&mut buf);
-                self.put(true, &reply);
+            while let Some(action) = self.endpoint.poll_action() {
+                match action {
+                    Action::Open(opened) => self.server = Some(opened.session),
+                    Action::Send { datagram, .. } => self.put(true, &datagram),
+                    _ => {}
+                }
             }
         }
         self.events.extend(std::iter::from_fn(|| self.client.poll_event()));
@@ -569,6 +570,7 @@ fn unknown_sender_from_a_forger_closes_nothing() {
 fn unknown_sender_from_a_server_that_forgot_us_ends_the_session() {
     let mut link = Link::plain();
     link.server = None;
+    link.endpoint = Endpoint::new(link.now, link.client.config().clone().into(), [8; 16]);
     for n in 0..30 {
         let _ = link.client.send(pattern(10, n).into());
         link.run(500 * MS);

@@ -15,11 +15,11 @@ pub enum Verdict {
     Authentic,
     /// It was handled, or ignored, and proves nothing about its sender.
     Unproven,
-    /// Its CRC was wrong. It comes back: behind the same address may be a newcomer, whom [`Admission`](crate::Admission)
+    /// Its CRC was wrong. It comes back: behind the same address may be a newcomer, whom [`Endpoint`](crate::Endpoint)
     /// knows.
     Rejected(BytesMut),
     /// A session request with another id than this session's, or a question to the server. It comes back, for
-    /// [`Admission`](crate::Admission).
+    /// [`Endpoint`](crate::Endpoint).
     Stranger(BytesMut),
 }
 

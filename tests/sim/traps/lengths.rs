@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Instant};
 
 use soe_core::{
-    Admission, Admit, Dialect, DisconnectReason, Message, NegotiationError, Pass, ReliableChannel, Session,
-    SessionConfig, SessionConfigBuilder,
+    Dialect, DisconnectReason, Endpoint, Message, NegotiationError, Pass, ReliableChannel, Session, SessionConfig,
+    SessionConfigBuilder,
     framing::{Codec, CodecError, UserCodec},
     wire::{Packet, SessionRequest},
 };
@@ -110,13 +110,13 @@ fn a_server_refuses_a_udp_length_that_leaves_no_room() {
     let config = longer(100).passes([Pass::UserCodec, Pass::None]).build().unwrap();
     for (udp_length, fits) in [(64, false), (141, false), (142, true), (512, true)] {
         let now = Instant::now();
-        let mut admission = Admission::new(now, config.clone().into(), [1; 16]);
+        let mut endpoint = Endpoint::new(now, config.clone().into(), [1; 16]);
         let mut request = Vec::new();
         let protocol_name = Some(&b"Trap"[..]);
         Packet::SessionRequest(SessionRequest { version: 3, session_id: ID, udp_length, protocol_name })
             .encode(&mut request);
-        let admit = admission.handle_datagram(now, ([192, 0, 2, 1], 7).into(), request[..].into());
-        assert!(matches!(admit, Admit::Answered), "{admit:?}");
-        assert_eq!(admission.stats().mismatched, u64::from(!fits), "{udp_length}");
+        endpoint.handle_datagram(now, std::net::SocketAddr::from(([192, 0, 2, 1], 7)).into(), request[..].into());
+        assert!(endpoint.poll_action().is_some(), "it is answered");
+        assert_eq!(endpoint.stats().admission.mismatched, u64::from(!fits), "{udp_length}");
     }
 }

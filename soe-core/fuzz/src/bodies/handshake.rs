@@ -1,7 +1,9 @@
 //! A client and a server that the bytes configure, and what strangers say in between.
 
+use std::net::SocketAddr;
+
 use bytes::BytesMut;
-use soe_core::{Admission, AdmissionConfig, Admit, Message, Session, wire};
+use soe_core::{Action, AdmissionConfig, Endpoint, Message, Session, wire};
 
 use super::input::{Input, MS, start};
 
@@ -15,12 +17,12 @@ pub fn handshake(data: &[u8]) {
     let agree = client.dialect.name == server.dialect.name;
     let mut now = start();
     let admission = AdmissionConfig::builder(server).max_strangers(1).build().expect("within the ranges");
-    let mut admission = Admission::new(now, admission, [7; 16]);
+    let mut endpoint = Endpoint::new(now, admission, [7; 16]);
     let mut client = Session::connect(now, client, SESSION_ID);
     let mut server: Option<Session> = None;
     let message = Message::reliable(vec![9; 1 + usize::from(input.byte()) * 10]);
     client.send(message.clone()).expect("the buffer is empty");
-    let (here, there) = (([192, 0, 2, 1], 7).into(), ([192, 0, 2, 2], 7).into());
+    let [here, there] = [1, 2].map(|host| SocketAddr::from(([192, 0, 2, host], 7)));
     let (mut spoiled, mut received) = (false, None);
     for _ in 0..400 {
         let mut out = Vec::new();
@@ -28,14 +30,17 @@ pub fn handshake(data: &[u8]) {
             for datagram in out.chunks(transmit.segment_size) {
                 if let Some(server) = &mut server {
                     let _ = server.handle_datagram(now, datagram.into());
-                } else if let Admit::Opened(newcomer) = admission.handle_datagram(now, here, datagram.into()) {
-                    server = Some(newcomer.session);
+                } else {
+                    endpoint.handle_datagram(now, here.into(), datagram.into());
                 }
             }
         }
-        let mut answers = Vec::new();
-        while admission.poll_transmit(&mut answers).is_some() {
-            let _ = client.handle_datagram(now, std::mem::take(&mut answers)[..].into());
+        while let Some(action) = endpoint.poll_action() {
+            match action {
+                Action::Open(opened) => server = Some(opened.session),
+                Action::Send { datagram, .. } => _ = client.handle_datagram(now, datagram[..].into()),
+                _ => {}
+            }
         }
         if let Some(server) = &mut server {
             server.handle_timeout(now);
@@ -54,8 +59,8 @@ pub fn handshake(data: &[u8]) {
         if !input.is_empty() {
             let stranger = input.chunk();
             spoiled |= spoils(stranger);
-            let _ = admission.handle_datagram(now, there, BytesMut::from(stranger));
-            while admission.poll_transmit(&mut answers).is_some() {}
+            endpoint.handle_datagram(now, there.into(), BytesMut::from(stranger));
+            while endpoint.poll_action().is_some() {}
             if wire::opcode::of(stranger).is_some_and(wire::opcode::is_exempt) {
                 let _ = client.handle_datagram(now, BytesMut::from(stranger));
             }

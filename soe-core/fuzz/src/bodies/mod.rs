@@ -1,15 +1,15 @@
 //! What each target does with its bytes. None may panic, whatever they are.
 
-mod admission;
 mod differential;
+mod endpoint;
 mod handshake;
 mod input;
 mod session;
 mod wire;
 
 pub use self::{
-    admission::datagram_to_admission,
     differential::differential,
+    endpoint::datagram_to_endpoint,
     handshake::handshake,
     session::{datagram_to_session, fragments, nesting},
     wire::{inflate, round_trip},
@@ -21,7 +21,7 @@ pub type Target = fn(&[u8]);
 /// Every target by name.
 pub const ALL: [(&str, Target); 8] = [
     ("datagram_to_session", datagram_to_session),
-    ("datagram_to_admission", datagram_to_admission),
+    ("datagram_to_endpoint", datagram_to_endpoint),
     ("handshake", handshake),
     ("fragments", fragments),
     ("nesting", nesting),

@@ -1,10 +1,10 @@
 //! Datagrams against one session.
 
-use std::time::Instant;
+use std::{net::SocketAddr, time::Instant};
 
 use bytes::BytesMut;
 use soe_core::{
-    Admission, AdmissionConfig, Admit, Channel, DisconnectReason, Framing, Message, ReliableChannel, Session,
+    Action, AdmissionConfig, Channel, DisconnectReason, Endpoint, Framing, Message, ReliableChannel, Session,
     SessionConfig, Verdict, wire,
 };
 
@@ -44,17 +44,19 @@ impl Target {
         let now = start();
         let mut client = Session::connect(now, config.clone(), SESSION_ID);
         let admission = AdmissionConfig::builder(config.clone()).max_strangers(1).build().expect("within the ranges");
-        let mut admission = Admission::new(now, admission, [7; 16]);
-        let from = ([192, 0, 2, 1], 7).into();
+        let mut endpoint = Endpoint::new(now, admission, [7; 16]);
+        let from = SocketAddr::from(([192, 0, 2, 1], 7));
         for _ in 0..2 {
-            let (mut asks, mut answers) = (Vec::new(), Vec::new());
+            let mut asks = Vec::new();
             let _ = client.poll_transmit(now, &mut asks);
-            let admit = admission.handle_datagram(now, from, asks[..].into());
-            if let Admit::Opened(newcomer) = admit {
-                return Self::new(newcomer.session);
+            endpoint.handle_datagram(now, from.into(), asks[..].into());
+            while let Some(action) = endpoint.poll_action() {
+                match action {
+                    Action::Open(opened) => return Self::new(opened.session),
+                    Action::Send { datagram, .. } => _ = client.handle_datagram(now, datagram[..].into()),
+                    _ => {}
+                }
             }
-            let _ = admission.poll_transmit(&mut answers);
-            let _ = client.handle_datagram(now, answers[..].into());
         }
         unreachable!("an honest client gets a session");
     }
