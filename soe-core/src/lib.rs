@@ -66,8 +66,8 @@ pub use config::{
 };
 pub use dialect::Dialect;
 pub use endpoint::{
-    Action, Admission, AdmissionStats, Admit, Answer, CapacityStats, Endpoint, EndpointStats, MemoryAccount,
-    MemoryBudget, Newcomer, Opened, Path, Question, SessionKey, Step, Turn, host,
+    Action, AdmissionStats, Answer, CapacityStats, Endpoint, EndpointStats, MemoryAccount, MemoryBudget, Opened, Path,
+    Question, SessionKey, Step, Turn, host,
 };
 pub use error::{Closed, ConfigError, Origin, SendError};
 pub use framing::{Framing, NegotiationError, Pass};

@@ -157,10 +157,6 @@ impl Handshakes {
         self.replies.pop_front()
     }
 
-    pub(super) fn has_reply(&self) -> bool {
-        !self.replies.is_empty()
-    }
-
     pub(super) fn poll_timeout(&self) -> Instant {
         self.cookies.next_rotation()
     }

@@ -9,7 +9,6 @@ mod cookie;
 mod handshakes;
 pub mod host;
 mod index;
-mod legacy;
 mod limiter;
 mod opening;
 mod pending;
@@ -30,11 +29,10 @@ pub use self::{
     address::Path,
     budget::{MemoryAccount, MemoryBudget},
     capacity::CapacityStats,
-    legacy::Admission,
     question::{Answer, Question},
     routes::SessionKey,
     turn::{Step, Turn},
-    types::{AdmissionStats, Admit, EndpointStats, Newcomer},
+    types::{AdmissionStats, EndpointStats},
 };
 
 use self::{

@@ -1,33 +1,15 @@
 //! What an endpoint hands out: newcomers, counts.
 
 use super::capacity::CapacityStats;
-use crate::{RequestInfo, Session, wire::RemapConnection};
-
-/// What became of a stranger's datagram.
-#[derive(Debug)]
-#[must_use]
-#[non_exhaustive]
-pub enum Admit {
-    /// It was answered; the answer waits in [`Admission::poll_transmit`](crate::Admission::poll_transmit).
-    Answered,
-    /// It was dropped, and counted.
-    Dropped,
-    /// It opened a session.
-    Opened(Box<Newcomer>),
-    /// Somebody claims that the session with this id and seed goes on from its address. Whoever holds the sessions looks it
-    /// up, asks [`RemapPolicy::allows`](crate::RemapPolicy::allows), and lets the session's datagrams come from the new address from then on; it sends
-    /// there after the first that is [`Authentic`](crate::Verdict::Authentic).
-    Remap(RemapConnection),
-}
+use crate::{RequestInfo, Session};
 
 /// A session that a stranger has opened.
 #[derive(Debug)]
-#[non_exhaustive]
-pub struct Newcomer {
+pub(super) struct Newcomer {
     /// What it asked for.
-    pub request: RequestInfo,
+    pub(super) request: RequestInfo,
     /// The session. It has already been given the datagram that opened it.
-    pub session: Session,
+    pub(super) session: Session,
 }
 
 /// Counts of what strangers have done. All start with the admission.
