@@ -72,5 +72,5 @@ pub use endpoint::{
 pub use error::{Closed, ConfigError, Origin, SendError};
 pub use framing::{Framing, NegotiationError, Pass};
 pub use message::{Channel, Message, ReliableChannel};
-pub use session::{Event, Receipt, Session, SessionStats, Transmit, Undelivered, Verdict};
+pub use session::{Event, Problem, Receipt, Session, SessionStats, Transmit, Undelivered, Verdict};
 pub use wire::DisconnectReason;

@@ -32,6 +32,10 @@
 //! [`SoeSession::closed`] tells reason and origin. When the *transport* ended the session (time-out, unreachable peer,
 //! impossible content) the stream yields that as one error before its `None`. Dropping a session closes it politely in the
 //! background.
+//!
+//! The background needs the runtime. A program that ends right after a `send` or a `drop` lets its sessions send what they have
+//! and say farewell, once: a datagram that the network then loses is not repeated. To be sure that a message has arrived and
+//! that the peer knows of the end, end with [`SoeSession::close`] and await it.
 #![forbid(unsafe_code)]
 #![warn(missing_docs, clippy::exhaustive_enums, clippy::exhaustive_structs, clippy::unwrap_used)]
 

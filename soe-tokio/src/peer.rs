@@ -288,6 +288,9 @@ impl Peer {
     /// Tells the log, the driver and the waiting tasks what the session has reported. Code of the application's may run in
     /// it, which may use the session: no lock is held.
     fn announce(&self, news: &News, notices: &mut Notices) {
+        if let Some(problem) = &news.problem {
+            debug!(%problem, "the peer has sent something wrong");
+        }
         if let Some(closed) = news.closed {
             debug!(%closed, "the session is closed");
             notices.ended.push((self.key, news.is_readable));

@@ -133,7 +133,7 @@ impl SoeSession {
     }
 
     /// Queues a message, waiting for room in its channel's send buffer, and has it sent at once. Plain bytes travel on
-    /// reliable channel 0. To queue several messages before anything leaves, use the sink's `feed` and `flush`.
+    /// reliable channel 0. Before the end of the program await [`SoeSession::close`]: it waits for what was sent to arrive. To queue several messages before anything leaves, use the sink's `feed` and `flush`.
     ///
     /// # Errors
     ///

@@ -8,7 +8,9 @@ use std::{
     time::Instant,
 };
 
-use soe_core::{Channel, Closed, DisconnectReason, Event, MemoryAccount, Message, Path, Receipt, SendError, Session};
+use soe_core::{
+    Channel, Closed, DisconnectReason, Event, MemoryAccount, Message, Path, Problem, Receipt, SendError, Session,
+};
 
 use crate::{error::SessionError, peer::Peer, session::SessionEvent, wait::set_waker};
 
@@ -119,7 +121,7 @@ impl State {
 
     /// Passes on what has happened to the session.
     pub(crate) fn take_events(&mut self, wakers: &mut Vec<Waker>) -> News {
-        let mut news = News::default();
+        let mut news = News { problem: self.session.take_problem(), ..News::default() };
         while let Some(event) = self.session.poll_event() {
             news.any = true;
             if let Event::Closed(closed) = event {
@@ -263,6 +265,8 @@ pub(crate) struct News {
     pub(crate) closed: Option<Closed>,
     /// And has messages that the application has not read.
     pub(crate) is_readable: bool,
+    /// The peer has sent something wrong.
+    pub(crate) problem: Option<Problem>,
     /// What was queued has left, and somebody waits for that.
     pub(crate) flushed: bool,
 }

@@ -9,6 +9,7 @@ mod checker;
 mod codecs;
 mod connecting;
 mod fairness;
+mod logs;
 mod panics;
 mod reports;
 mod scenarios;

@@ -355,7 +355,6 @@ impl Handshakes {
 
     fn opened(&mut self, request: RequestInfo, session: Session) -> Outcome {
         self.stats.opened += 1;
-        tracing::debug!(session_id = request.session_id, protocol = %request.protocol_name, "session opened");
         Outcome::Open(Box::new(Newcomer { request, session }))
     }
 

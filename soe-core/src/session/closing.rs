@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Event, Session, State, Timer, Undelivered, bundle::Bundle};
+use super::{Event, Problem, Session, State, Timer, Undelivered, bundle::Bundle};
 use crate::{
     Closed, DisconnectReason, NegotiationError, Origin, ReliableChannel,
     channel::send::Sender,
@@ -149,7 +149,7 @@ impl Session {
     /// for it, none of them wrong in between. A peer that means it sends the next one soon; a stranger who hits a short CRC
     /// by chance does not hit it twice in a row. Without a CRC anybody could have sent it, and it is only dropped.
     pub(super) fn corrupt(&mut self, what: &'static str) {
-        tracing::debug!(session_id = self.session_id, what, "corrupt packet");
+        self.note(Problem::Packet(what));
         self.strikes = self.strikes.saturating_add(1);
         if usize::from(self.strikes) * self.framing.crc_length() < PROOF {
             self.stats.rare().malformed += 1;
@@ -160,7 +160,7 @@ impl Session {
 
     /// A packet that has been acknowledged turns out to say what no honest peer sends: nothing can fill its place.
     pub(super) fn broken(&mut self, what: &'static str) {
-        tracing::debug!(session_id = self.session_id, what, "corrupt stream");
+        self.note(Problem::Stream(what));
         self.fail(DisconnectReason::CorruptPacket);
     }
 
@@ -168,7 +168,6 @@ impl Session {
         if matches!(self.state, State::Closed(_)) {
             return;
         }
-        tracing::debug!(session_id = self.session_id, %closed, "session ended");
         // What was acknowledged beside the words that end the session has arrived all the same.
         self.poll_receipts();
         let undelivered = self.undelivered();

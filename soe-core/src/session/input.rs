@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
-use super::{Role, Session, State, Timer, Verdict, clock::millis};
+use super::{Problem, Role, Session, State, Timer, Verdict, clock::millis};
 use crate::{
     Channel, ReliableChannel,
     channel::{
@@ -55,11 +55,10 @@ impl Session {
             Err(OpenError::Checksum(datagram) | OpenError::TooShort(datagram)) => {
                 self.stats.rare().crc_rejects += 1;
                 self.strikes = 0;
-                tracing::trace!(session_id = self.session_id, length = datagram.len(), "wrong checksum");
                 Verdict::Rejected(datagram)
             }
             Err(OpenError::Corrupt(error)) => {
-                tracing::debug!(session_id = self.session_id, %error, "a pass cannot be undone");
+                self.note(Problem::Pass(error));
                 self.heard(now);
                 self.corrupt("a pass cannot be undone");
                 Verdict::Authentic
@@ -139,7 +138,7 @@ impl Session {
                 Ok(Some(decoded)) => self.handle_packet(now, packet, decoded),
                 Ok(None) => self.stats.rare().malformed += 1,
                 Err(error) => {
-                    tracing::trace!(session_id = self.session_id, %error, "malformed packet");
+                    self.note(Problem::Malformed(error));
                     return self.corrupt("malformed packet");
                 }
             }

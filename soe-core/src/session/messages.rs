@@ -5,7 +5,7 @@ use std::num::NonZeroU64;
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::{
-    Receipt, Session, State,
+    Problem, Receipt, Session, State,
     keys::{open, seal},
 };
 use crate::{
@@ -106,7 +106,7 @@ impl Session {
                 Channel::Reliable(channel) => match self.open_reliable(channel, arrival.raw) {
                     Ok(payload) => payload,
                     Err(error) => {
-                        tracing::debug!(%channel, %error, "a message cannot be taken");
+                        self.note(Problem::Message { channel: channel.into(), error });
                         self.give_up(channel);
                         continue;
                     }

@@ -13,6 +13,7 @@ mod messages;
 mod outbox;
 mod output;
 mod pacing;
+mod problem;
 mod rare;
 mod reliable;
 mod remap;
@@ -29,6 +30,7 @@ mod tests;
 
 use std::{fmt, time::Instant};
 
+pub use self::problem::Problem;
 pub use self::stats::SessionStats;
 pub use self::types::{Event, Receipt, Transmit, Undelivered, Verdict};
 

@@ -5,13 +5,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Event, Session, sizes::Sizes};
+use super::{Event, Problem, Session, sizes::Sizes};
 use crate::moment::Moment;
 
 /// What few sessions need at any moment: made when first needed, and given back when the session rests.
 #[derive(Debug, Default)]
 pub(super) struct Rare {
     pub(super) events: VecDeque<Event>,
+    /// What was wrong with what the peer sent, if nobody has asked since.
+    pub(super) problem: Option<Problem>,
     /// When the request of this session was last answered again.
     pub(super) answered_at: Option<Moment>,
     /// When the last UnknownSender came, if nothing valid has come since.

@@ -146,7 +146,6 @@ impl Session {
         };
         if sizes.probe_at.is_none() {
             let event = Event::LargeDatagramsLost { smallest_lost, largest_delivered: sizes.passed() };
-            tracing::debug!(session_id = self.session_id, ?event, "the path takes less than was agreed on");
             sizes.probe_at = Some(now + LARGE_PROBE_INTERVAL);
             self.push_event(event);
         }
