@@ -2,15 +2,36 @@
 
 use std::{sync::Arc, time::Duration};
 
-use soe_testing::{LinkProfile, Network};
-use soe_tokio::DisconnectReason;
-use tokio::time::sleep;
+use soe_testing::{Fault, LinkProfile, Loss, Network};
+use soe_tokio::{DisconnectReason, SessionConfig};
+use tokio::time::{Instant, sleep};
 
 use super::{MILLISECOND, SECOND, Server};
 use crate::{
     checker::{Checker, Habit, Side, expect_prompt},
     support::{config, serve_echo},
 };
+
+/// Loses three datagrams of ten.
+fn bad() -> LinkProfile {
+    LinkProfile::lossless().delay(20 * MILLISECOND).loss(Loss::Uniform(0.3))
+}
+
+fn stubborn() -> SessionConfig {
+    SessionConfig::builder("Simulated").connect_timeout(60 * SECOND).build().expect("valid")
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_application_that_reads_after_five_minutes_finds_everything() {
+    let network = Network::new(1);
+    let server = Server::start(&network, config(), Habit { reads_after: Some(300 * SECOND), ..Habit::listener() });
+    // Six times what the receiver keeps.
+    let bulk = Habit { size: 10_000, ..Habit::talker(600, MILLISECOND) };
+    server.join(config(), bulk.closes_after(SECOND)).await;
+    server.expect_end(400 * SECOND).await;
+    server.checker.verify_all_lived();
+    assert_eq!(server.checker.received(Side::Server), 600);
+}
 
 #[tokio::test(start_paused = true)]
 async fn an_application_that_never_reads_holds_up_nobody_else() {
@@ -37,6 +58,25 @@ async fn an_application_that_never_reads_holds_up_nobody_else() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_session_that_is_dropped_tells_its_peer_also_where_three_of_ten_datagrams_are_lost() {
+    let network = Network::new(1);
+    network.link(bad());
+    let listener = network.listener(stubborn()).expect("bound");
+    let mut told = Vec::new();
+    for _ in 0..60 {
+        let (session, incoming) = tokio::join!(network.client(stubborn()), listener.accept());
+        drop(incoming.expect("it lives").accept());
+        let (session, dropped) = (session.expect("the server answers"), Instant::now());
+        told.push(tokio::spawn(async move { (session.closed().await.expect("served"), dropped.elapsed()) }));
+    }
+    for told in told {
+        let (closed, after) = told.await.expect("no panic");
+        assert!(closed.is_clean() && after < 6 * SECOND, "{closed} after {after:?}");
+    }
+    network.stats().assert_happened_at_least(Fault::Lost, 50);
+}
+
+#[tokio::test(start_paused = true)]
 async fn both_ends_close_at_every_moment_of_a_conversation_and_the_receipts_are_true() {
     for seed in 0..60_u64 {
         let network = Network::new(seed);
@@ -47,6 +87,24 @@ async fn both_ends_close_at_every_moment_of_a_conversation_and_the_receipts_are_
         server.join(config(), talk.closes_after(stay)).await;
         server.expect_end(60 * SECOND).await;
         server.checker.verify();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_delivered_before_the_peer_closes_is_not_reported_as_undelivered() {
+    for seed in 0..40_u64 {
+        let network = Network::new(seed);
+        network.link(LinkProfile::lossless().delay(10 * MILLISECOND));
+        let listener = network.listener(config()).expect("bound");
+        let (session, incoming) = tokio::join!(network.client(config()), listener.accept());
+        let (mut client, mut server) = (session.expect("the server answers"), incoming.expect("it lives").accept());
+        let receipt = client.send_with_receipt(vec![7; 2_000]).await.expect("open");
+        assert_eq!(server.recv().await.expect("open").expect("well").payload.len(), 2_000);
+        sleep(Duration::from_micros(seed * 100)).await;
+        server.close(DisconnectReason::Application).await;
+        receipt.await.unwrap_or_else(|error| panic!("it was delivered, {seed}: {error}"));
+        client.closed().await.expect("served");
+        assert_eq!(client.undelivered().messages, 0);
     }
 }
 

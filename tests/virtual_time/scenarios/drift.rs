@@ -52,6 +52,12 @@ fn the_servers_clock_is_known_within_half_a_round_trip_whatever_the_clients_cloc
 }
 
 #[test]
+fn a_link_that_becomes_slower_does_not_take_the_servers_clock_with_it() {
+    let worst = worst_error(100.0, 12, |minute| delay(if minute < 4 { 5 } else { 30 }));
+    assert!(worst <= 5 + 30 + 2 * 5, "{worst} ms off");
+}
+
+#[test]
 fn sessions_between_clocks_that_drift_live_on() {
     for drift in [1000.0, -1000.0] {
         assert!(worst_error(drift, 5, |_| delay(20)) < 1_000);

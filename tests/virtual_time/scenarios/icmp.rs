@@ -11,6 +11,25 @@ use crate::{
 };
 
 #[tokio::test(start_paused = true)]
+async fn forged_reports_end_no_session_whose_peer_answers() {
+    let network = Network::new(1);
+    let server = Server::start(&network, config(), Habit::listener());
+    // One that only listens, one that only talks, and one of each by and by.
+    server.join(config(), Habit::listener().closes_after(100 * SECOND)).await;
+    server.join(config(), Habit::talker(100, SECOND).closes_after(SECOND)).await;
+    for round in 0..900 {
+        for victim in [0, 1] {
+            network.forge_unreachable(SERVER, client(victim));
+            network.forge_unreachable(client(victim), SERVER);
+        }
+        sleep(if round < 600 { 100 } else { 60 } * MILLISECOND).await;
+    }
+    server.expect_end(100 * SECOND).await;
+    server.checker.verify_all_lived();
+    network.stats().assert_happened_at_least(Fault::Unreachable, 3_000);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_single_report_ends_no_session_that_only_listens() {
     let network = Network::new(1);
     let server = Server::start(&network, config(), Habit::listener());

@@ -12,6 +12,7 @@ mod pauses;
 mod peers;
 mod restarts;
 mod silence;
+mod strangers;
 
 use std::{sync::Arc, time::Duration};
 

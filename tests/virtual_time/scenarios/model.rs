@@ -74,6 +74,8 @@ pub(crate) struct ModelPeer {
     heard: u64,
     sent: u64,
     pub(crate) ended: Option<Option<DisconnectReason>>,
+    /// How often the other side said that it does not know this one.
+    pub(crate) disowned: u32,
 }
 
 const SEED: u32 = 0x0BAD_CAFE;
@@ -152,6 +154,7 @@ impl ModelPeer {
             heard,
             sent,
             ended,
+            disowned: 0,
         }
     }
 
@@ -236,8 +239,10 @@ impl ModelPeer {
     }
 
     fn handle(&mut self, datagram: &[u8]) {
-        if let Ok(Packet::SessionRequest(_)) = Packet::decode(datagram) {
-            return self.respond();
+        match Packet::decode(datagram) {
+            Ok(Packet::SessionRequest(_)) => return self.respond(),
+            Ok(Packet::UnknownSender) => return self.disowned += 1,
+            _ => {}
         }
         let Ok(packet) = self.framing.open(datagram.into()) else { return };
         self.heard += 1;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use soe_testing::{Fault, LinkProfile, SocketLimits};
-use soe_tokio::SessionConfig;
+use soe_tokio::{DisconnectReason, SessionConfig};
 
 use super::{MILLISECOND, SECOND, Worlds, patient};
 use crate::{
@@ -41,9 +41,23 @@ fn a_server_that_is_stopped_for_less_than_the_time_out_loses_nobody() {
 }
 
 #[test]
+fn a_server_that_is_stopped_for_longer_than_its_time_out_ends_no_session_whose_client_went_on() {
+    for (seed, pause) in [(1, 32), (2, 60)] {
+        lives_through(seed, pause * SECOND, &config(), &patient(200 * SECOND), true);
+    }
+}
+
+#[test]
 fn a_client_that_slept_longer_than_its_time_out_goes_on_with_a_server_that_waited() {
     for (seed, pause) in [(1, 10), (2, 45)] {
         lives_through(seed, pause * SECOND, &patient(200 * SECOND), &config(), false);
+    }
+}
+
+#[test]
+fn a_thread_that_is_blocked_for_longer_than_a_short_time_out_ends_nobody() {
+    for seed in 1..4 {
+        lives_through(seed, 3500 * MILLISECOND, &patient(3 * SECOND), &patient(30 * SECOND), true);
     }
 }
 
@@ -60,6 +74,23 @@ fn a_receive_buffer_that_overflows_during_a_pause_ends_nobody() {
     worlds.expect_end(300 * SECOND);
     worlds.checker.verify_all_lived();
     network.stats().assert_happened_at_least(Fault::BufferFull, 50);
+}
+
+#[test]
+fn who_is_gone_when_a_stopped_server_continues_is_still_noticed() {
+    let mut worlds = Worlds::start(1, patient(12 * SECOND), Habit::listener());
+    for _ in 0..4 {
+        worlds.join(&config(), Habit::talker(1000, SECOND));
+    }
+    worlds.machines.run_for(5 * SECOND);
+    worlds.machines.pause(worlds.server, 20 * SECOND);
+    worlds.machines.kill(worlds.clients);
+    worlds.machines.run_for(20 * SECOND);
+    assert!(worlds.checker.ends(Side::Server).is_empty());
+    worlds.machines.run_for(16 * SECOND + 100 * MILLISECOND);
+    let ends = worlds.checker.ends(Side::Server);
+    assert_eq!(ends.len(), 4, "noticed within the time-out and a third");
+    assert!(ends.iter().all(|(closed, _)| closed.reason == DisconnectReason::Timeout), "{ends:?}");
 }
 
 /// How many datagrams a transfer on a link of 30 ms takes, whose sender or receiver is called late once.
@@ -93,5 +124,20 @@ fn a_receiver_that_is_called_late_costs_its_sender_few_resends() {
     for stall in [250, 1000, 3000] {
         let late = datagrams_of_transfer(stall * MILLISECOND, false);
         assert!(late <= smooth + 300, "{late} datagrams with a stall of {stall} ms, {smooth} without");
+    }
+}
+
+#[test]
+fn a_whole_world_that_stops_at_once_continues_where_it_was() {
+    for pause in [5, 31, 3600] {
+        let mut worlds = Worlds::start(pause, config(), Habit::talker(20, SECOND));
+        for _ in 0..4 {
+            worlds.join(&config(), Habit::talker(20, SECOND).closes_after(10 * SECOND));
+        }
+        worlds.machines.run_for(5 * SECOND);
+        let (pause, both) = (Duration::from_secs(pause), [worlds.server, worlds.clients]);
+        both.into_iter().for_each(|machine| worlds.machines.pause(machine, pause));
+        worlds.expect_end(120 * SECOND + pause);
+        worlds.checker.verify_all_lived();
     }
 }

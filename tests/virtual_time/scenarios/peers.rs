@@ -59,6 +59,11 @@ async fn stays(model: Model, habit: Habit) {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_peer_that_answers_heartbeats_alone_stays() {
+    stays(Model { answers_heartbeats: true, ..silent() }, Habit::listener()).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_peer_that_answers_questions_for_its_statistics_alone_stays() {
     stays(Model { answers_status: true, ..silent() }, Habit::listener()).await;
 }

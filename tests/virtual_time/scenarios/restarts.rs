@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use soe_testing::{Fault, Machines, Network};
-use soe_tokio::SoeSession;
+use soe_tokio::{SessionConfig, SoeSession};
 
 use super::{MILLISECOND, SECOND};
 use crate::{
@@ -85,4 +85,29 @@ fn five_hundred_clients_behind_one_address_notice_a_restart_within_fifteen_secon
 #[test]
 fn idle_clients_notice_a_restart_within_the_time_out_and_a_third() {
     restart(20, Network::client_address, Habit::listener(), config().inactivity_timeout * 4 / 3);
+}
+
+#[test]
+fn a_client_that_restarts_on_its_port_replaces_its_session_on_a_full_server() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    runtime.expect("a runtime can be built").block_on(async {
+        let network = Network::new(1);
+        let admission = soe_tokio::AdmissionConfig::builder(config()).max_sessions(3).build().expect("valid");
+        let listener = network.listener(admission).expect("bound");
+        crate::support::serve_echo(listener);
+        let mut sessions = Vec::new();
+        for _ in 0..3 {
+            sessions.push(network.client(config()).await.expect("there is room"));
+        }
+        let crashed = sessions.remove(0);
+        let address = Network::client_address(0);
+        network.unplug(address);
+        drop(crashed);
+        let patient = SessionConfig::builder("Simulated").connect_timeout(3 * SECOND).build().expect("valid");
+        let mut back = network.client_at(address, patient).await.expect("the place is its own");
+        back.send("back").await.expect("open");
+        assert_eq!(crate::support::receive(&mut back).await, b"back");
+        let newcomer = SessionConfig::builder("Simulated").connect_timeout(3 * SECOND).build().expect("valid");
+        network.client(newcomer).await.expect_err("the server is full");
+    });
 }

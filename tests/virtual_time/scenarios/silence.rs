@@ -1,11 +1,14 @@
 //! Peers that are gone without a word, and peers that are merely silent.
 
-use soe_testing::Network;
+use soe_testing::{Fault, LinkProfile, Network};
 use soe_tokio::DisconnectReason;
 use tokio::time::{Instant, sleep};
 
 use super::{MILLISECOND, SECOND, Server, patient};
-use crate::checker::{Habit, Side};
+use crate::{
+    checker::{Habit, Side},
+    support::config,
+};
 
 /// A third above the time-out, and a moment for the timers.
 fn noticed_within(timeout: std::time::Duration) -> std::time::Duration {
@@ -39,4 +42,37 @@ async fn who_is_gone_is_noticed_within_the_time_out_and_a_third() {
             }
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_of_two_thirds_of_the_time_out_ends_no_idle_session() {
+    for seed in 0..3 {
+        let network = Network::new(seed);
+        network.link(LinkProfile::lossless().delay(30 * MILLISECOND));
+        let server = Server::start(&network, config(), Habit::listener());
+        // They join over half a minute, so that the outage meets each at another moment of its habits.
+        for _ in 0..100 {
+            server.join(config(), Habit::listener().closes_after(200 * SECOND)).await;
+            sleep(300 * MILLISECOND).await;
+        }
+        sleep(u32::try_from(seed).expect("small") * 11 * SECOND).await;
+        network.blackout(20 * SECOND);
+        server.expect_end(400 * SECOND).await;
+        server.checker.verify_all_lived();
+        network.stats().assert_happened_at_least(Fault::BlackedOut, 20);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn idle_sessions_live_for_an_hour_on_a_link_that_loses_three_of_ten_datagrams() {
+    let network = Network::new(3);
+    network.link(LinkProfile::transatlantic().loss(soe_testing::Loss::Uniform(0.3)));
+    let config = config().to_builder().connect_timeout(60 * SECOND).build().expect("valid");
+    let server = Server::start(&network, config.clone(), Habit::listener());
+    for _ in 0..20 {
+        server.join(config.clone(), Habit::listener().closes_after(3600 * SECOND)).await;
+    }
+    server.expect_end(4000 * SECOND).await;
+    server.checker.verify_all_lived();
+    assert!(network.stats().loss() > 0.25);
 }
