@@ -151,7 +151,7 @@ fn a_message_that_the_transport_takes_late_counts_from_when_it_was_due() {
     let server =
         Server::with(Habit::Stall(stall), session().to_builder().recv_buffer(400).recv_window(4).build().unwrap());
     let mut config = config(&server);
-    (config.clients, config.rate) = (10, 50.0);
+    (config.clients, config.rate) = (10, 200.0);
     config.session = session().to_builder().send_buffer(400).send_window(4).build().unwrap();
     let report = run(&config);
     assert_eq!((report.lost(), report.sent), (0, report.due), "{report:?}");
