@@ -146,3 +146,18 @@ fn a_long_capture_from_a_pipe_takes_no_more_memory_than_a_short_one() {
     let (first, last) = (peaks[0], peaks[9]);
     assert!(last < first + (4 << 20) && last < 64 << 20, "{peaks:?}");
 }
+
+#[test]
+fn a_finding_has_the_same_time_whatever_else_is_shown() {
+    let mut plan = plan("version3");
+    (plan.loss, plan.bytes) = (0.05, 50_000);
+    let file = Scratch::new("findings.pcapng", &simulated(&plan).0);
+    let findings = |show: &str| {
+        let output = soe(&["decode", "--show", show, file.path()]);
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines().filter(|line| line.contains("resent")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let alone = findings("findings");
+    assert!(!alone.is_empty());
+    assert_eq!(alone, findings("datagrams,findings"));
+}

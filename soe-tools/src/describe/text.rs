@@ -67,6 +67,8 @@ fn put_time(line: &mut String, nanoseconds: u64) {
 impl<W: Write> Sink for Timeline<W> {
     fn event(&mut self, event: &Event<'_>) -> io::Result<()> {
         self.line.clear();
+        // Times count from the first event, also when it is not shown.
+        let _ = self.start.get_or_insert(event.time);
         match event.kind {
             EventKind::Opened(info) => put_opened(&mut self.line, event.session, info),
             EventKind::Datagram { length, packet, is_checked } if self.shows(Show::Datagrams) => {
