@@ -214,10 +214,21 @@ impl Peer {
         until(&self.waiters().news, || self.lock().end()).await
     }
 
-    /// Like [`Peer::closed`], for the one task that closes the session as a sink.
+    /// Waits until the session has told its peer that it is over. False: nobody serves it any more.
+    pub(crate) async fn told(&self) -> bool {
+        until(&self.waiters().news, || {
+            let state = self.lock();
+            let has_told = state.session.has_told_peer();
+            (has_told || state.is_stopped).then_some(has_told)
+        })
+        .await
+    }
+
+    /// Like [`Peer::closed`] and [`Peer::told`], for the one task that closes the session as a sink.
     pub(crate) fn poll_closed(&self, cx: &Context<'_>) -> Poll<End> {
         let mut state = self.lock();
-        if let Some(end) = state.end() {
+        let is_told = state.is_stopped || state.session.has_told_peer();
+        if let Some(end) = state.end().filter(|_| is_told) {
             return Poll::Ready(end);
         }
         let replaced = set_waker(&mut state.rare().closer, cx.waker());

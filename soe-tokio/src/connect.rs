@@ -21,6 +21,7 @@ use crate::{
     racing::{self, can_reach},
     random::Secrets,
     session::SoeSession,
+    shutdown::{self, ShutdownReport},
     socket::AsyncUdp,
     state::End,
     stats::SocketStats,
@@ -165,6 +166,19 @@ impl SoeConnector {
     /// Where the socket is bound.
     pub fn local_addr(&self) -> SocketAddr {
         self.shared.local_addr
+    }
+
+    /// Closes every session and the socket, within `deadline` from now, as [`SoeListener::shutdown`] does. Await this, or
+    /// [`SoeSession::close`], before the program ends: otherwise the servers may have to find out by their time-outs.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the sessions go on closing in the background, as after dropping the connector.
+    ///
+    /// [`SoeListener::shutdown`]: crate::SoeListener::shutdown
+    pub async fn shutdown(&self, deadline: Duration) -> ShutdownReport {
+        self.shared.directory.close();
+        shutdown::run(&self.shared.directory, std::slice::from_ref(&self.shared), deadline).await
     }
 
     /// The socket's figures.

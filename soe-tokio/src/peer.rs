@@ -210,6 +210,8 @@ impl Peer {
         let mut news = state.take_events(wakers);
         state.collect_wakers(wakers);
         news.flushed = state.is_flush_awaited(self);
+        // Each farewell may be the last one that somebody waits for.
+        news.any |= state.is_over && taken > 0;
         if state.session.is_drained() {
             timers.set(now, self, state.armed.take(), None);
             return (Served::Over, news);

@@ -213,7 +213,12 @@ impl SoeSession {
     }
 
     /// Closes the session: refuses new messages, delivers what is queued within the session's `close_timeout`, tells the peer
-    /// `reason`, and returns how the session ended once that has left. (It may have ended otherwise before.)
+    /// `reason`, and returns how the session ended. (It may have ended otherwise before.)
+    ///
+    /// Await this before the program ends. The peer does not acknowledge that it was told, so it is told six times over about
+    /// ten round trips, at least 200 ms and at most 2 s; then this returns. Where 30 % of all datagrams are lost, seven peers of
+    /// 10,000 are left to find out by their time-out. A session that is dropped does the same in the background, as long as its
+    /// runtime runs; when a runtime ends, what is queued and one farewell leave at once, and nothing is repeated.
     ///
     /// # Cancel safety
     ///
@@ -378,7 +383,9 @@ pub(crate) fn send(peer: &Arc<Peer>, message: Message) -> impl Future<Output = R
 pub(crate) async fn close(peer: &Arc<Peer>, reason: DisconnectReason) -> Option<Closed> {
     peer.close(reason);
     let end = closed(peer).await;
-    // The farewell may still be on its way to the kernel. That the session is over is no error here.
+    // Nobody acknowledges a farewell: it is repeated, and the program may end after this.
+    peer.told().await;
+    // The last one may still be on its way to the kernel. That the session is over is no error here.
     let _ = peer.flushed().await;
     end
 }

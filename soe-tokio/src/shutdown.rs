@@ -40,6 +40,9 @@ pub struct SessionReport {
     pub closed: Option<Closed>,
     /// What the peer has not acknowledged.
     pub undelivered: Undelivered,
+    /// Whether the peer was told of the end as often as it takes to get through where 30 % of all datagrams are lost, or has
+    /// itself ended the session. Otherwise it may have to wait for its time-out.
+    pub told: bool,
 }
 
 impl ShutdownReport {
@@ -58,7 +61,10 @@ impl ShutdownReport {
 
 /// Closes all sessions of sockets that take no new ones any more, then the sockets.
 pub(crate) async fn run(directory: &Directory, sockets: &[Arc<Shared>], deadline: Duration) -> ShutdownReport {
-    let deadline = Instant::now() + deadline.min(FOREVER);
+    let deadline = deadline.min(FOREVER);
+    let now = Instant::now();
+    // Farewells are repeated, since nobody acknowledges them: the last part of the time is theirs.
+    let (cut_off, end) = (now + deadline - FAREWELL.min(deadline / 4), now + deadline);
     let mut peers = directory.peers();
     peers.retain(|peer| !peer.is_closed());
     for peer in &peers {
@@ -66,28 +72,29 @@ pub(crate) async fn run(directory: &Directory, sockets: &[Arc<Shared>], deadline
     }
     let mut report = ShutdownReport::default();
     for peer in &peers {
-        let in_time = timeout_at(deadline, peer.closed()).await.is_ok();
+        let in_time = timeout_at(cut_off, peer.closed()).await.is_ok();
+        // Counted before the queue is thrown away.
+        let session = report_of(peer);
         if !in_time {
-            // Counted before the queue is thrown away.
-            report.add(report_of(peer), true);
             peer.abort(ENDED_HERE, true);
-        } else {
-            let session = report_of(peer);
-            let failed = session.closed.is_none_or(|closed| !closed.is_clean());
-            report.add(session, failed);
         }
+        let is_cut_off = !in_time || session.closed.is_none_or(|closed| !closed.is_clean());
+        report.add(session, is_cut_off);
     }
-    // The farewells are a few datagrams; a socket that is full even then must not keep us.
-    let farewell = Instant::now().max(deadline) + FAREWELL;
+    for (peer, session) in peers.iter().zip(&mut report.sessions) {
+        session.told = timeout_at(end, peer.told()).await.unwrap_or(false);
+    }
+    // What is left are a few datagrams; a socket that is full even then must not keep us.
+    let end = end.max(Instant::now()) + LAST_DATAGRAMS;
     for peer in &peers {
-        let _ = timeout_at(farewell, peer.flushed()).await;
+        let _ = timeout_at(end, peer.flushed()).await;
     }
     for socket in sockets {
         socket.stop();
     }
     for socket in sockets {
         // If the runtime of the sockets does not run, nothing will free them.
-        let _ = timeout_at(farewell, socket.until_free()).await;
+        let _ = timeout_at(end, socket.until_free()).await;
     }
     report
 }
@@ -99,8 +106,11 @@ fn report_of(peer: &Arc<Peer>) -> SessionReport {
         session_id: peer.session_id,
         closed: state.session.closed(),
         undelivered: state.session.undelivered(),
+        told: false,
     }
 }
 
+/// How much of the time at the end is kept for farewells: what a link of 100 ms takes for all of them.
+const FAREWELL: Duration = Duration::from_secs(1);
 /// How long after the deadline the last datagrams may take to reach the kernel.
-const FAREWELL: Duration = Duration::from_millis(100);
+const LAST_DATAGRAMS: Duration = Duration::from_millis(100);
