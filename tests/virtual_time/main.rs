@@ -8,6 +8,7 @@ mod cancellation;
 mod checker;
 mod codecs;
 mod connecting;
+mod endings;
 mod fairness;
 mod logs;
 mod panics;

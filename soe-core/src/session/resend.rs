@@ -15,6 +15,8 @@ const MAX_PROBE_SHIFT: u8 = 2;
 const PERSISTENT: u8 = 3;
 /// The longest resend interval of a session that closes, if two round trips are no longer.
 const CLOSING_RESEND_INTERVAL: Duration = Duration::from_millis(300);
+/// What a round trip counts as for that before one has been measured.
+const UNMEASURED_ROUND_TRIP: Duration = Duration::from_millis(200);
 /// A peer that still acknowledges this long after a packet was sent, but not that packet, does not read.
 const UNREAD: Duration = Duration::from_secs(5);
 /// While large datagrams are lost, one leaves this often: the path may have changed.
@@ -104,9 +106,12 @@ impl Session {
     fn resend_interval(&self) -> Duration {
         let timeout = self.rtt.timeout();
         let interval = (timeout * 2u32.pow(u32::from(self.backoff.min(8)))).min(MAX_RESEND_INTERVAL.max(timeout));
-        match (&self.state, self.rtt.smoothed()) {
+        match &self.state {
             // Who is about to leave has no time to wait for a slow acknowledger, or for a link that comes back.
-            (State::Closing(_), Some(round_trip)) => interval.min(CLOSING_RESEND_INTERVAL.max(round_trip * 2)),
+            State::Closing(_) => {
+                let round_trip = self.rtt.smoothed().unwrap_or(UNMEASURED_ROUND_TRIP);
+                interval.min(CLOSING_RESEND_INTERVAL.max(round_trip * 2))
+            }
             _ => interval,
         }
     }
