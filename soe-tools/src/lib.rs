@@ -19,6 +19,7 @@ mod ping;
 mod progress;
 pub mod proxy;
 mod report;
+mod sockets;
 pub mod synthetic;
 pub mod units;
 

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use soe_tokio::{Channel, DisconnectReason, ReliableChannel, SessionConfig, SoeListener};
+use soe_tokio::{Channel, Closed, DisconnectReason, ReliableChannel, SessionConfig, SoeListener, SoeSession};
 use soe_tools::load::{self, Condition, LoadConfig, LoadError, LoadReport};
 use tokio::{runtime::Runtime, task::JoinSet};
 
@@ -37,6 +37,8 @@ struct Server {
     address: SocketAddr,
     /// Something for each message that it has sent back.
     echoed: mpsc::Receiver<()>,
+    /// How each session ended.
+    closed: mpsc::Receiver<Closed>,
     _runtime: Runtime,
 }
 
@@ -49,19 +51,26 @@ impl Server {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let listener = runtime.block_on(SoeListener::bind(LOCAL, session)).unwrap();
         let address = listener.local_addr();
-        let (sender, echoed) = mpsc::channel();
+        let ((echoes, echoed), (endings, closed)) = (mpsc::channel(), mpsc::channel());
         runtime.spawn(async move {
             let mut sessions = JoinSet::new();
             while let Some(incoming) = listener.accept().await {
                 let session = incoming.accept();
-                sessions.spawn(serve(session, habit, sender.clone()));
+                sessions.spawn(serve(session, habit, echoes.clone(), endings.clone()));
             }
         });
-        Self { address, echoed, _runtime: runtime }
+        Self { address, echoed, closed, _runtime: runtime }
     }
 }
 
-async fn serve(mut session: soe_tokio::SoeSession, habit: Habit, echoed: mpsc::Sender<()>) {
+async fn serve(mut session: SoeSession, habit: Habit, echoed: mpsc::Sender<()>, endings: mpsc::Sender<Closed>) {
+    echo(&mut session, habit, &echoed).await;
+    if let Some(closed) = session.closed().await {
+        let _ = endings.send(closed);
+    }
+}
+
+async fn echo(session: &mut SoeSession, habit: Habit, echoed: &mpsc::Sender<()>) {
     let mut count = 0;
     while let Some(Ok(mut message)) = session.recv().await {
         count += 1;
@@ -263,6 +272,21 @@ fn the_program_refuses_what_it_may_not_do() {
         assert_eq!(code, Some(2), "{stderr}");
         assert!(stderr.contains(complaint), "{stderr}");
     }
+}
+
+#[cfg(unix)]
+#[test]
+fn the_program_says_where_the_sockets_end() {
+    let server = Server::start(Habit::Echo);
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 40; exec \"$0\" load \"$1\" --protocol Echo --clients 100"]);
+    let output = command.args([env!("CARGO_BIN_EXE_soe"), &server.address.to_string()]).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("`ulimit -n`"), "{stderr}");
+    // Those that had got a session have told the server that they go.
+    let closed = server.closed.recv_timeout(Duration::from_secs(120)).unwrap();
+    assert!(closed.is_clean(), "{closed}");
 }
 
 #[cfg(unix)]

@@ -408,3 +408,36 @@ fn the_program_says_how_it_ended_by_its_exit_code() {
     let public = run(&["--listen", "127.0.0.1:0", "--to", "127.0.0.1:9", "--control", "0.0.0.0:0"]);
     assert_eq!(public.status.code(), Some(1), "{public:?}");
 }
+
+#[cfg(unix)]
+#[test]
+fn more_clients_than_there_are_sockets_leave_the_others_alone() {
+    let server = std::net::UdpSocket::bind(LOCAL).unwrap();
+    server.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 40; exec \"$0\" proxy --listen 127.0.0.1:0 --to \"$1\" --json"]);
+    command.args([env!("CARGO_BIN_EXE_soe"), &server.local_addr().unwrap().to_string()]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stderr.as_mut().unwrap()).read_line(&mut line).unwrap();
+    let address: SocketAddr = line.trim().strip_prefix("listening on ").unwrap().parse().unwrap();
+    let clients: Vec<_> = (0..60).map(|_| std::net::UdpSocket::bind(LOCAL).unwrap()).collect();
+    for (number, client) in clients.iter().enumerate() {
+        client.send_to(&[number as u8], address).unwrap();
+    }
+    // The first one is served before and after there were too many.
+    clients[0].send_to(b"still here", address).unwrap();
+    let mut buf = [0; 64];
+    loop {
+        let (length, _) = server.recv_from(&mut buf).unwrap();
+        if &buf[..length] == b"still here" {
+            break;
+        }
+    }
+    child.stdin.take().unwrap().write_all(b"quit\n").unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let status: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(status["no_room"].as_u64().unwrap() > 10, "{status}");
+    assert!(status["clients"].as_array().unwrap().len() > 10, "{status}");
+}

@@ -15,7 +15,7 @@ use super::{
     budget::Budget,
     payload::{self, Numbers},
 };
-use crate::link::mix;
+use crate::{link::mix, sockets::is_about_a_peer};
 
 /// What all clients of a thread share.
 pub(super) struct Plan<'a> {
@@ -98,8 +98,7 @@ impl Client {
                 // Whatever it is, the session counts it.
                 Ok(length) => drop(self.session.handle_datagram(now, BytesMut::from(&scratch.datagram[..length]))),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
-                Err(error) if error.kind() == ErrorKind::ConnectionRefused => self.session.handle_unreachable(now),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if is_about_a_peer(&error) => self.session.handle_unreachable(now),
                 Err(error) => return Err(error),
             }
         }
@@ -204,7 +203,7 @@ impl Client {
                     Ok(_) => {}
                     // A full socket loses the datagram, as a network would; the transport sends it again if it matters.
                     Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                    Err(error) if error.kind() == ErrorKind::ConnectionRefused => self.session.handle_unreachable(now),
+                    Err(error) if is_about_a_peer(&error) => self.session.handle_unreachable(now),
                     Err(error) => return Err(error),
                 }
             }

@@ -75,6 +75,14 @@ impl<'a> Worker<'a> {
 
     /// The whole life of the clients: they connect, send, wait for what is under way, and close.
     pub(super) fn run(mut self) -> Result<LoadReport, LoadError> {
+        let sent = self.send();
+        // Whatever went wrong, the server is told that those who are there go.
+        let closed = self.close();
+        self.show();
+        sent.and(closed).map(|()| self.report)
+    }
+
+    fn send(&mut self) -> Result<(), LoadError> {
         let plan = self.plan;
         // A machine that is slow starts the last clients late, but it starts them.
         while (Instant::now() < plan.end || self.clients.len() < self.indices.len()) && !self.is_stopped() {
@@ -93,9 +101,7 @@ impl<'a> Worker<'a> {
         self.report.is_interrupted = self.is_stopped();
         self.report.sending = stopped.min(plan.end) - plan.start;
         self.report.due = self.clients.iter().map(|client| client.due(plan, stopped)).sum();
-        self.close()?;
-        self.show();
-        Ok(self.report)
+        Ok(())
     }
 
     fn is_stopped(&self) -> bool {

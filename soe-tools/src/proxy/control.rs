@@ -1,11 +1,15 @@
 //! Commands to a running proxy over a local TCP connection.
 
-use std::io::{self, ErrorKind};
+use std::{
+    io::{self, ErrorKind},
+    time::Duration,
+};
 
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpStream},
     task::JoinSet,
+    time::sleep,
 };
 
 use super::ProxyHandle;
@@ -26,7 +30,11 @@ pub async fn serve_control(listener: TcpListener, proxy: ProxyHandle) -> io::Res
     loop {
         tokio::select! {
             accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => {
-                let (stream, _) = accepted?;
+                let Ok((stream, _)) = accepted else {
+                    // Out of sockets, mostly. Those that close make room.
+                    sleep(PAUSE).await;
+                    continue;
+                };
                 let proxy = proxy.clone();
                 // What goes wrong on one connection ends it, and nothing else.
                 connections.spawn(async move { drop(serve(stream, &proxy).await) });
@@ -56,3 +64,5 @@ async fn serve(stream: TcpStream, proxy: &ProxyHandle) -> io::Result<()> {
 /// Bytes of a line.
 const MAX_LINE: u64 = 4096;
 const MAX_CONNECTIONS: usize = 8;
+/// Between two tries to accept a connection when the first one fails.
+const PAUSE: Duration = Duration::from_millis(100);

@@ -142,6 +142,17 @@ impl Proxy {
         Handled::Decided(id, fate)
     }
 
+    /// The socket of a client that has just appeared cannot be had: the client is forgotten, and may appear again.
+    pub fn handle_no_socket(&mut self, client: ClientId) {
+        if let Some(gone) = self.clients.remove(&client) {
+            self.by_address.remove(&gone.address);
+            self.past.0 += gone.up.counters();
+            self.past.1 += gone.down.counters();
+            self.no_room += 1;
+            self.events.push_back(Event::Closed(client));
+        }
+    }
+
     /// Forgets clients that are idle, and gives new ports to those that are due. Call when
     /// [`poll_timeout`](Self::poll_timeout) has passed; at other times it changes nothing.
     pub fn handle_timeout(&mut self, now: Instant) {

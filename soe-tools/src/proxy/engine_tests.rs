@@ -209,3 +209,16 @@ fn there_are_no_more_clients_and_no_more_bytes_than_may_be() {
     assert_eq!(world.proxy.status(world.now).held_bytes, 0);
     assert!(matches!(world.up(1, &[0; 500]), Handled::Decided(..)));
 }
+
+#[test]
+fn a_client_without_a_socket_is_forgotten_and_may_come_back() {
+    let mut world = World::new(config("delay=10ms", "none"));
+    let _ = (world.up(1, b"a"), world.up(2, b"b"));
+    world.proxy.handle_no_socket(ClientId(2));
+    let opened = |id, port| Event::Opened(ClientId(id), address(port));
+    assert_eq!(world.events(), [opened(1, 1), opened(2, 2), Event::Closed(ClientId(2))]);
+    // What was under way for it goes nowhere.
+    assert_eq!(world.pass(Duration::from_secs(1)).len(), 1);
+    assert!(matches!(world.up(2, b"again"), Handled::Decided(ClientId(3), _)));
+    assert_eq!(world.proxy.status(world.now).up.counters.offered, 3);
+}

@@ -21,7 +21,7 @@ use tokio::{
 use super::{
     ClientId, Command, CommandError, Direction, Event, Handled, Proxy, ProxyConfig, ProxyStatus, Transmit, table,
 };
-use crate::link::Fate;
+use crate::{link::Fate, sockets::is_about_a_peer};
 
 /// A proxy with its sockets: one towards all clients, and one towards the server for each client.
 #[derive(Debug)]
@@ -270,8 +270,15 @@ impl<O: Observer> Running<'_, O> {
         while let Some(event) = self.proxy.poll_event() {
             match event {
                 Event::Opened(client, _) | Event::Rebound(client) => {
-                    let upstream = Upstream::open(client, self.to, &self.arrivals)?;
-                    self.upstream.insert(client, upstream);
+                    match Upstream::open(client, self.to, &self.arrivals) {
+                        Ok(upstream) => drop(self.upstream.insert(client, upstream)),
+                        // Out of sockets, mostly: those that are there go on, with their old port if need be.
+                        Err(_) if self.upstream.contains_key(&client) => continue,
+                        Err(_) => {
+                            self.proxy.handle_no_socket(client);
+                            continue;
+                        }
+                    }
                 }
                 Event::Closed(client) => drop(self.upstream.remove(&client)),
             }
@@ -344,12 +351,6 @@ async fn read(client: ClientId, socket: Arc<UdpSocket>, arrivals: mpsc::Sender<(
             Err(_) => return,
         }
     }
-}
-
-/// Whether an error of a UDP socket speaks of one peer, by ICMP, and not of the socket.
-fn is_about_a_peer(error: &io::Error) -> bool {
-    use ErrorKind::{ConnectionRefused, ConnectionReset, HostUnreachable, Interrupted, NetworkUnreachable};
-    matches!(error.kind(), ConnectionRefused | ConnectionReset | HostUnreachable | NetworkUnreachable | Interrupted)
 }
 
 async fn sleep_until_or_forever(deadline: Option<Instant>) {
