@@ -9,7 +9,10 @@ use std::{
 
 use soe_core::{Message, Receipt};
 
-use crate::{error::SessionError, peer::Peer, state::State};
+use crate::{
+    engine::connection::{Peer, state::State},
+    error::SessionError,
+};
 
 /// Waits until the peer has acknowledged a message. See [`crate::SoeSession::send_with_receipt`].
 ///

@@ -39,41 +39,21 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs, clippy::exhaustive_enums, clippy::exhaustive_structs, clippy::unwrap_used)]
 
-mod calls;
 mod config;
-mod connect;
-mod deferred;
+mod connector;
 mod delivery;
-mod directory;
-mod driver;
-mod endpoint;
+mod engine;
 mod error;
-mod flush;
 mod framed;
-mod host;
 mod listener;
-mod locking;
-mod looking;
-mod notices;
-mod peer;
-mod query;
-mod racing;
-mod random;
 mod session;
-mod shards;
 mod shutdown;
 mod socket;
-mod spare;
 mod split;
-mod state;
 mod stats;
-mod timer;
-mod udp;
-mod undriven;
-mod wait;
 
 pub use config::{BusyPoll, ListenerConfig, SocketConfig};
-pub use connect::SoeConnector;
+pub use connector::SoeConnector;
 pub use delivery::Delivery;
 pub use error::{BindError, ConnectError, FramedError, QueryError, SessionError};
 pub use framed::SoeFramed;

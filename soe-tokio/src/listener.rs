@@ -19,18 +19,18 @@ use tokio::{
 
 use crate::{
     config::{BusyPoll, ListenerConfig},
-    directory::Directory,
-    driver::Driver,
-    endpoint::Shared,
+    engine::{
+        connection::{Peer, now},
+        driver::Driver,
+        random::Secrets,
+        shared_endpoint::Directory,
+        shared_socket::Shared,
+    },
     error::BindError,
-    peer::{Peer, now},
-    random::Secrets,
     session::SoeSession,
-    shards,
     shutdown::{self, ShutdownReport},
-    socket::AsyncUdp,
+    socket::{AsyncUdp, kernel::DropCounter, reuse_port},
     stats::{ListenerStats, SocketStats},
-    udp::DropCounter,
 };
 
 /// A UDP socket that accepts sessions: [`SoeListener::accept`], or the stream of [`Incoming`] that it is.
@@ -62,7 +62,7 @@ impl SoeListener {
     /// Cancel safe: nothing is bound before the future is ready.
     pub async fn bind(address: impl ToSocketAddrs, config: impl Into<ListenerConfig>) -> Result<Self, BindError> {
         let config = config.into();
-        let sockets = bind_first(address, |address| shards::bind(address, &config)).await?;
+        let sockets = bind_first(address, |address| reuse_port::bind(address, &config)).await?;
         let counted = sockets.into_iter().map(|socket| {
             let drops = socket.drop_counter();
             (Box::new(socket) as Box<dyn AsyncUdp>, drops)

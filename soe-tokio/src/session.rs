@@ -16,14 +16,18 @@ use soe_core::{
 use tokio::net::ToSocketAddrs;
 
 use crate::{
-    connect::SoeConnector,
+    connector::SoeConnector,
     delivery::Delivery,
-    endpoint::ENDED_HERE,
+    engine::{
+        connection::{
+            Peer, now,
+            state::{End, State},
+        },
+        shared_socket::ENDED_HERE,
+    },
     error::{ConnectError, SessionError},
     framed::SoeFramed,
-    peer::{Peer, now},
     split::{RecvHalf, SendHalf},
-    state::{End, State},
 };
 
 /// Something that happened to a session beside its messages.

@@ -7,9 +7,11 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::{
     config::FOREVER,
-    directory::Directory,
-    endpoint::{ENDED_HERE, Shared},
-    peer::Peer,
+    engine::{
+        connection::Peer,
+        shared_endpoint::Directory,
+        shared_socket::{ENDED_HERE, Shared},
+    },
 };
 
 /// What became of the sessions of a listener that was shut down.

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use soe_core::EndpointStats;
 
-use crate::endpoint::Shared;
+use crate::engine::shared_socket::Shared;
 
 /// What a socket has done since it was bound.
 #[derive(Clone, Copy, Debug, Default)]

@@ -1,5 +1,13 @@
 //! What a session layer asks of a UDP socket, so that a simulated one can stand in for the kernel's.
 
+#[cfg(unix)]
+mod drops;
+pub(crate) mod kernel;
+#[cfg(target_os = "linux")]
+mod linux;
+pub(crate) mod reuse_port;
+mod segmentation;
+
 use std::{
     fmt, io,
     net::{IpAddr, SocketAddr},
@@ -10,7 +18,7 @@ use std::{
 use bytes::BytesMut;
 use soe_core::{Path, Transmit};
 
-use crate::peer::Peer;
+use crate::engine::connection::Peer;
 
 /// A non-blocking datagram socket that sends and receives in batches.
 ///

@@ -11,7 +11,7 @@ use std::{
 use soe_core::Origin;
 use tokio::time::{Instant, sleep};
 
-use crate::{error::ConnectError, udp::canonical};
+use crate::{error::ConnectError, socket::kernel::canonical};
 
 /// The addresses of a name, each once, in the order in which they are tried: families in turn, beginning with the one that the
 /// system prefers (section 4 of RFC 8305).

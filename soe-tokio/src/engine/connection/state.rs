@@ -12,7 +12,11 @@ use soe_core::{
     Channel, Closed, DisconnectReason, Event, MemoryAccount, Message, Path, Problem, Receipt, SendError, Session,
 };
 
-use crate::{error::SessionError, peer::Peer, session::SessionEvent, wait::set_waker};
+use crate::{
+    engine::{connection::Peer, sync::set_waker},
+    error::SessionError,
+    session::SessionEvent,
+};
 
 /// What the lock of a peer guards.
 #[derive(Debug)]

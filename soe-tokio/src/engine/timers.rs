@@ -11,12 +11,12 @@ use std::{
 use soe_core::SessionKey;
 use tokio::time::{Sleep, sleep_until};
 
-use crate::peer::{Peer, now};
+use crate::engine::connection::{Peer, now};
 
 /// When which session wants to be woken: one entry for each session that has a timer, one sleep for all of them.
 ///
 /// A deadline that moves to later costs nothing: its entry stays and is looked at again when it expires. So in every
-/// session the entry, which [`crate::state::State::armed`] repeats, is never later than the session's own deadline once the
+/// session the entry, which [`crate::engine::connection::state::State::armed`] repeats, is never later than the session's own deadline once the
 /// driver has served it.
 #[derive(Debug, Default)]
 pub(crate) struct Timers {

@@ -11,12 +11,14 @@ use soe_core::Path;
 use tracing::{debug, trace};
 
 use crate::{
-    endpoint::{Counters, Shared, take_reports},
-    notices::Notices,
-    peer::{Peer, Served},
+    engine::{
+        connection::{Peer, Served},
+        notices::Notices,
+        scratch,
+        shared_socket::{Counters, Shared, take_reports},
+        timers::Timers,
+    },
     socket::{AsyncUdp, SendBatch},
-    spare,
-    timer::Timers,
 };
 
 /// The sending half of the driver.
@@ -73,7 +75,7 @@ impl Flusher {
             return;
         }
         if self.batch.is_bare() {
-            self.batch = spare::take_batch();
+            self.batch = scratch::take_batch();
         }
         let start = self.batch.buffer().len();
         self.batch.buffer().extend_from_slice(datagram);
@@ -107,12 +109,12 @@ impl Flusher {
             shared.put_back_dirty(&mut self.found);
             return;
         }
-        let mut round = spare::take_peers();
+        let mut round = scratch::take_peers();
         round.append(&mut self.found);
         round.append(&mut self.busy);
         shared.take_dirty(&mut round);
         if self.batch.is_bare() {
-            self.batch = spare::take_batch();
+            self.batch = scratch::take_batch();
         }
         self.max_segments = socket.max_segments();
         shared.queries.write(&mut self.batch);
@@ -138,9 +140,9 @@ impl Flusher {
         }
         shared.put_back_dirty(&mut again);
         self.found = again;
-        spare::give_peers(round);
+        scratch::give_peers(round);
         if self.batch.is_done() {
-            spare::give_batch(std::mem::take(&mut self.batch));
+            scratch::give_batch(std::mem::take(&mut self.batch));
         }
     }
 
@@ -176,9 +178,10 @@ impl Flusher {
     /// to the system's choice of a local address, and then given up. UDP may lose anything, the sessions send it again.
     fn send_failed(&mut self, shared: &Shared, socket: &mut dyn AsyncUdp, error: &io::Error, notices: &mut Notices) {
         trace!(%error, "send error");
-        let is_explained = take_reports(shared, socket, notices) > 0 || crate::udp::is_never_of_this_datagram(error);
+        let is_explained =
+            take_reports(shared, socket, notices) > 0 || crate::socket::kernel::is_never_of_this_datagram(error);
         self.failures += 1;
-        let may_be_old = crate::udp::is_of_earlier_datagram(error);
+        let may_be_old = crate::socket::kernel::is_of_earlier_datagram(error);
         if may_be_old && self.failures < if is_explained { MAX_OLD_ERRORS } else { FEW_OLD_ERRORS } {
             return;
         }

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, task::Waker, time::Instant};
 use soe_core::SessionKey;
 use tracing::warn;
 
-use crate::peer::Peer;
+use crate::engine::connection::Peer;
 
 #[derive(Debug, Default)]
 pub(crate) struct Notices {

@@ -16,7 +16,7 @@ use soe_core::wire::Packet;
 use tokio::time::timeout;
 
 use crate::{
-    endpoint::{Shared, lock},
+    engine::shared_socket::{Shared, lock},
     error::QueryError,
     socket::SendBatch,
 };

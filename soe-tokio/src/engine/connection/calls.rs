@@ -13,11 +13,15 @@ use soe_core::{Message, Receipt, SendError, Session};
 use tokio::task::coop::poll_proceed;
 
 use crate::{
+    engine::{
+        connection::{
+            Peer, now,
+            state::{End, State},
+        },
+        sync::{set_waker, until},
+    },
     error::SessionError,
-    peer::{Peer, now},
     session::SessionEvent,
-    state::{End, State},
-    wait::{set_waker, until},
 };
 
 impl Peer {

@@ -1,11 +1,5 @@
 //! The kernel's UDP socket: GRO and GSO through quinn-udp, and on Linux one system call for many peers.
 
-#[cfg(unix)]
-mod drops;
-#[cfg(target_os = "linux")]
-mod linux;
-mod segmentation;
-
 use std::{
     cell::RefCell,
     io::{self, IoSliceMut},
@@ -23,8 +17,10 @@ use tokio::{io::Interest, net::UdpSocket};
 use tracing::{debug, warn};
 
 #[cfg(unix)]
-pub(crate) use self::drops::DropCounter;
-use self::segmentation::Segmentation;
+pub(crate) use super::drops::DropCounter;
+#[cfg(target_os = "linux")]
+use super::linux;
+use super::segmentation::Segmentation;
 use crate::{
     config::SocketConfig,
     socket::{AsyncUdp, Outgoing, RecvBatch, SendBatch},
@@ -345,7 +341,7 @@ mod tests {
     /// A description that only a session makes.
     fn transmit(size: usize, segment_size: usize) -> Transmit {
         let config = SessionConfig::new("Sizes").unwrap();
-        let now = crate::peer::now();
+        let now = Instant::now();
         let mut transmit = Session::connect(now, config, 1).poll_transmit(now, &mut Vec::new()).unwrap();
         (transmit.size, transmit.segment_size) = (size, segment_size);
         transmit

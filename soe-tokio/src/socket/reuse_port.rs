@@ -2,7 +2,7 @@
 
 use std::{io, net::SocketAddr};
 
-use crate::{config::ListenerConfig, udp::KernelUdp};
+use crate::{config::ListenerConfig, socket::kernel::KernelUdp};
 
 /// Binds as many sockets to `address` as the configuration asks for. The kernel spreads peers over them by address and
 /// port, so that each stays where it is.

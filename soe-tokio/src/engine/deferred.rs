@@ -5,7 +5,7 @@ use std::{collections::VecDeque, net::SocketAddr, sync::Arc};
 use bytes::BytesMut;
 use soe_core::{DisconnectReason, Path};
 
-use crate::peer::Peer;
+use crate::engine::connection::Peer;
 
 /// Work for sessions that are busy, oldest first.
 #[derive(Debug, Default)]

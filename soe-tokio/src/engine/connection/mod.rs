@@ -1,5 +1,9 @@
 //! One peer: the core session under its lock, and what the driver does with it.
 
+mod calls;
+mod locking;
+pub(crate) mod state;
+
 use std::{
     fmt,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
@@ -17,13 +21,17 @@ use tokio::sync::Notify;
 use tracing::{Span, debug, debug_span};
 
 use crate::{
-    deferred::Work,
-    endpoint::{ENDED_HERE, Shared},
-    locking::Contention,
-    notices::Notices,
+    engine::{
+        connection::{
+            locking::Contention,
+            state::{News, State},
+        },
+        deferred::Work,
+        notices::Notices,
+        shared_socket::{ENDED_HERE, Shared},
+        timers::Timers,
+    },
     socket::SendBatch,
-    state::{News, State},
-    timer::Timers,
 };
 
 /// One session as all tasks see it.

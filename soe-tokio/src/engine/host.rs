@@ -14,10 +14,10 @@ use soe_core::{
 };
 use tracing::debug;
 
-use crate::{
+use crate::engine::{
+    connection::{Peer, Visit},
     deferred::Work,
     driver::Driver,
-    peer::{Peer, Visit},
 };
 
 impl Host for Driver {

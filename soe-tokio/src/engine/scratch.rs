@@ -6,7 +6,7 @@ use std::{cell::RefCell, mem, sync::Arc};
 use bytes::BytesMut;
 use soe_core::Path;
 
-use crate::{peer::Peer, socket::SendBatch};
+use crate::{engine::connection::Peer, socket::SendBatch};
 
 /// Empty lists with room in them.
 #[derive(Default)]

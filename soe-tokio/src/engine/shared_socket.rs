@@ -16,13 +16,14 @@ use tokio::{runtime::Handle, sync::Notify};
 use tracing::trace;
 
 use crate::{
-    directory::Directory,
-    notices::Notices,
-    peer::{Peer, now},
-    query::Queries,
-    socket::AsyncUdp,
-    udp::DropCounter,
-    wait::until,
+    engine::{
+        connection::{Peer, now},
+        notices::Notices,
+        query::Queries,
+        shared_endpoint::Directory,
+        sync::until,
+    },
+    socket::{AsyncUdp, kernel::DropCounter},
 };
 
 /// State shared by a socket's driver, the sessions opened on it and its listener or connector. No two of its locks are ever held at

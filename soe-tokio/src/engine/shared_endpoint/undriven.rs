@@ -8,9 +8,9 @@ use soe_core::{
     host::{self, Fed, Host},
 };
 
-use crate::{
-    directory::Directory,
-    peer::{Peer, now},
+use crate::engine::{
+    connection::{Peer, now},
+    shared_endpoint::Directory,
 };
 
 /// Performs what the endpoint wants done as far as that needs no socket. Sessions end, nobody is told.

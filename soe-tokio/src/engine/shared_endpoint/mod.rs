@@ -1,5 +1,7 @@
 //! What the sockets of one listener share: the endpoint that decides, and the sessions that it has let in.
 
+mod undriven;
+
 use std::{
     net::SocketAddr,
     sync::{
@@ -13,12 +15,11 @@ use dashmap::DashMap;
 use soe_core::{AdmissionConfig, Endpoint, EndpointStats, MemoryBudget, Path, RequestInfo, Session, SessionKey};
 use tokio::sync::Notify;
 
-use crate::{
-    endpoint::{Shared, lock},
-    peer::{Peer, now},
-    state::State,
-    undriven::Undriven,
-    wait::{set_waker, until},
+use crate::engine::{
+    connection::{Peer, now, state::State},
+    shared_endpoint::undriven::Undriven,
+    shared_socket::{Shared, lock},
+    sync::{set_waker, until},
 };
 
 /// The sessions of a listener or connector. A connector has one socket, a listener one or more

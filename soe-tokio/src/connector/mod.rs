@@ -1,5 +1,7 @@
 //! The client's side: sessions that start here.
 
+mod racing;
+
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
@@ -9,23 +11,26 @@ use tokio::{
     runtime::Handle,
 };
 
+use self::racing::can_reach;
 use crate::{
     config::{BusyPoll, SocketConfig},
-    directory::Directory,
-    driver::Driver,
-    endpoint::Shared,
+    engine::{
+        connection::{now, state::End},
+        driver::Driver,
+        query,
+        random::Secrets,
+        shared_endpoint::Directory,
+        shared_socket::Shared,
+    },
     error::{BindError, ConnectError, QueryError},
     listener::{bind_first, local_address},
-    peer::now,
-    query,
-    racing::{self, can_reach},
-    random::Secrets,
     session::SoeSession,
     shutdown::{self, ShutdownReport},
-    socket::AsyncUdp,
-    state::End,
+    socket::{
+        AsyncUdp,
+        kernel::{KernelUdp, canonical, unspecified_for},
+    },
     stats::SocketStats,
-    udp::{KernelUdp, canonical, unspecified_for},
 };
 
 /// A UDP socket that opens sessions, several if need be, each to another address.

@@ -21,20 +21,21 @@ use tracing::{debug, trace};
 
 use crate::{
     config::BusyPoll,
-    deferred::{Deferred, Work},
-    endpoint::{self, Counters, Shared},
-    flush::Flusher,
-    looking::Looking,
-    notices::Notices,
-    peer::{Peer, Visit, now},
-    socket::{AsyncUdp, RecvBatch},
-    spare,
-    timer::Timers,
-    udp::is_of_earlier_datagram,
+    engine::{
+        busy_poll::Looking,
+        connection::{Peer, Visit, now},
+        deferred::{Deferred, Work},
+        notices::Notices,
+        scratch,
+        shared_socket::{self, Counters, Shared},
+        timers::Timers,
+        transmit::Flusher,
+    },
+    socket::{AsyncUdp, RecvBatch, kernel::is_of_earlier_datagram},
 };
 
 /// Serves one socket until nobody needs it. What several sockets of one listener share is in
-/// [`crate::directory::Directory`].
+/// [`crate::engine::shared_endpoint::Directory`].
 #[derive(Debug)]
 pub(crate) struct Driver {
     pub(crate) shared: Arc<Shared>,
@@ -160,10 +161,10 @@ impl Driver {
     }
 
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.received.datagrams = spare::take_datagrams();
+        self.received.datagrams = scratch::take_datagrams();
         let received = self.socket.poll_recv(cx, &mut self.received);
         if received.is_pending() {
-            spare::give_datagrams(std::mem::take(&mut self.received.datagrams));
+            scratch::give_datagrams(std::mem::take(&mut self.received.datagrams));
         }
         received
     }
@@ -185,7 +186,7 @@ impl Driver {
             batch.iter_mut().for_each(|(path, _)| *path = path.remote.into());
         }
         host::receive(self, now, batch.drain(..));
-        spare::give_datagrams(batch);
+        scratch::give_datagrams(batch);
         self.take_reports();
         self.settle(now);
         self.notices.wake();
@@ -275,7 +276,7 @@ impl Driver {
 
     /// Takes the reports of unreachable addresses, a bounded number at once.
     fn take_reports(&mut self) {
-        endpoint::take_reports(&self.shared, &mut *self.socket, &mut self.notices);
+        shared_socket::take_reports(&self.shared, &mut *self.socket, &mut self.notices);
     }
 
     /// Sets the endpoint's timer.

@@ -13,10 +13,9 @@ use std::{
     },
 };
 
-use crate::{
-    endpoint::ENDED_HERE,
-    peer::{Peer, now},
-    state::State,
+use crate::engine::{
+    connection::{Peer, now, state::State},
+    shared_socket::ENDED_HERE,
 };
 
 /// The flags around a session's lock.

@@ -1,0 +1,16 @@
+//! What runs behind the handles: one driver for each socket, and the sessions that it serves.
+
+pub(crate) mod busy_poll;
+pub(crate) mod connection;
+pub(crate) mod deferred;
+pub(crate) mod driver;
+mod host;
+pub(crate) mod notices;
+pub(crate) mod query;
+pub(crate) mod random;
+pub(crate) mod scratch;
+pub(crate) mod shared_endpoint;
+pub(crate) mod shared_socket;
+pub(crate) mod sync;
+pub(crate) mod timers;
+pub(crate) mod transmit;
