@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::{DisconnectReason, Message, NegotiationError};
+use crate::{framing::NegotiationError, message::Message, wire::DisconnectReason};
 
 /// Who ended a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

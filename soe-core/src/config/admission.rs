@@ -3,7 +3,7 @@ use std::{collections::BTreeSet, fmt, net::SocketAddr, ops::Deref, sync::Arc};
 use bytes::Bytes;
 
 use super::{SessionConfig, check, setters};
-use crate::ConfigError;
+use crate::error::ConfigError;
 
 /// What a stranger asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]

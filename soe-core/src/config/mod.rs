@@ -12,7 +12,7 @@ pub use channel::ChannelOptions;
 pub use session::{EscapeRule, Overflow, Oversized, SessionConfig, SessionConfigBuilder, Settings};
 pub(crate) use session::{SMALLEST_PACKET, UDP_LENGTH};
 
-use crate::ConfigError;
+use crate::error::ConfigError;
 
 /// Refuses a value with the rule that it breaks.
 fn check(holds: bool, field: &'static str, value: impl ToString, rule: &'static str) -> Result<(), ConfigError> {

@@ -1,7 +1,13 @@
 use std::{fmt, ops::Deref, sync::Arc, time::Duration};
 
 use super::{ChannelOptions, check, setters};
-use crate::{ConfigError, Dialect, Pass, ReliableChannel, framing::Framing, wire};
+use crate::{
+    dialect::Dialect,
+    error::ConfigError,
+    framing::{Framing, Pass},
+    message::ReliableChannel,
+    wire,
+};
 
 /// How one's own messages that begin with 00 are told from packets (section 1 of `docs/protocol.md`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -4,7 +4,10 @@ use std::fmt;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::{HookError, KeyError, MessageHook, Rc4, ReliableChannel};
+use crate::{
+    cipher::{HookError, KeyError, MessageHook, Rc4},
+    message::ReliableChannel,
+};
 
 /// What a channel does with its messages.
 #[derive(Default)]

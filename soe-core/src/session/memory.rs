@@ -1,17 +1,23 @@
 //! What a session takes, and the most that it can take.
 
 use super::{
-    Event, Session, TRANSFORM_OVERHEAD, clock::ClockSync, outbox::Outbox, rare::Rare, reliable::Reliable,
-    stats::Counters, timer::Timers,
+    Session, TRANSFORM_OVERHEAD,
+    channels::Reliable,
+    life::{ClockSync, Timers},
+    rare::Rare,
+    send::Outbox,
+    stats::Counters,
+    types::Event,
 };
 use crate::{
-    Pass, ReliableChannel, SessionConfig,
     channel::{
         inbox::Inbox,
         recv::Receiver,
         send::{SendLimits, Sender},
     },
-    framing::{Framing, MAX_INFLATED},
+    config::SessionConfig,
+    framing::{Framing, MAX_INFLATED, Pass},
+    message::ReliableChannel,
 };
 
 impl Session {

@@ -1,28 +1,14 @@
 //! One session as a value: input goes in, datagrams and messages come out.
 
-mod bundle;
-mod cadence;
-mod clock;
-mod closing;
-mod filling;
-mod handshake;
-mod input;
+mod channels;
 mod keys;
+mod life;
 mod memory;
-mod messages;
-mod outbox;
-mod output;
-mod pacing;
 mod problem;
 mod rare;
-mod reliable;
-mod remap;
-mod resend;
-mod silence;
-mod sizes;
+mod receive;
+mod send;
 mod stats;
-mod timeout;
-mod timer;
 mod types;
 
 #[cfg(test)]
@@ -30,42 +16,35 @@ mod tests;
 
 use std::{fmt, time::Instant};
 
-pub use self::problem::Problem;
-pub use self::stats::SessionStats;
-pub use self::types::{Event, Receipt, Transmit, Undelivered, Verdict};
-
-pub(crate) use self::closing::PROOF;
-pub(crate) use self::handshake::response;
+pub(crate) use self::life::{PROOF, response};
+pub use self::{
+    problem::Problem,
+    stats::SessionStats,
+    types::{Event, Receipt, Transmit, Undelivered, Verdict},
+};
 
 use self::{
-    cadence::Cadence,
-    clock::ClockSync,
-    closing::Ending,
-    handshake::Connecting,
+    channels::{Reliable, Rested},
     keys::Hooks,
-    outbox::Outbox,
-    pacing::Pacing,
+    life::{ClockSync, Connecting, Ending, Timers, millis},
     rare::Rare,
-    reliable::{Reliable, Rested},
+    send::{Cadence, Outbox, Pacing},
     stats::Counters,
-    timer::{Timer, Timers},
 };
 use crate::{
-    Channel, Closed, DisconnectReason, ReliableChannel, SessionConfig,
     channel::{
-        acks::AckPolicy,
         congestion::Congestion,
         inbox::Inbox,
-        recv::RecvLimits,
         rtt::RttEstimator,
         send::{SendLimits, Sender},
     },
+    config::SessionConfig,
+    error::Closed,
     framing::Framing,
+    message::ReliableChannel,
     moment::Moment,
+    wire::DisconnectReason,
 };
-
-/// Op code and stamp of an ordered message.
-const ORDERED_HEADER: usize = 4;
 
 /// What escape, flags and tags of a transform may add to a message on the wire, in bytes.
 const TRANSFORM_OVERHEAD: usize = 64;
@@ -275,7 +254,7 @@ impl Session {
     /// The server's clock in milliseconds, modulo 2^32, as the exchanges of statistics have shown it; on the side that asks
     /// for them.
     pub fn server_clock(&self, now: Instant) -> Option<u32> {
-        self.clock.offset().map(|offset| clock::millis(self.epoch, now).wrapping_add(offset))
+        self.clock.offset().map(|offset| millis(self.epoch, now).wrapping_add(offset))
     }
 
     /// Counters and measurements at this moment.
@@ -316,52 +295,12 @@ impl Session {
         self.udp_length() - self.framing.overhead()
     }
 
-    /// The most bytes of an unreliable message, escape included.
-    fn unreliable_limit(&self, channel: Channel) -> usize {
-        // Before the response the overhead is not known; the most there can be is 4 bytes of CRC and 2 of flags.
-        let limit =
-            if matches!(self.state, State::Connecting(_)) { self.udp_length() - 6 } else { self.packet_limit() };
-        if channel == Channel::Unreliable { limit } else { limit - ORDERED_HEADER }
-    }
-
     fn send_limits(&self) -> SendLimits {
         SendLimits {
             window_packets: self.config.send_window,
             window_bytes: self.config.send_window_bytes,
             packet: self.packet_limit(),
             group: self.gathers(),
-        }
-    }
-
-    fn recv_limits(&self, now: Instant, channel: ReliableChannel) -> RecvLimits {
-        let settings = &*self.config;
-        let ride = self.cadence.wait(now, settings.ack_ride_limit);
-        RecvLimits {
-            window: settings.recv_window,
-            message: settings.max_message_size + TRANSFORM_OVERHEAD,
-            inbox: settings.recv_buffer,
-            acks: AckPolicy {
-                packets: if settings.ack_every_packet { 1 } else { settings.ack_packets },
-                delay: ride.map_or(settings.max_ack_delay, |ride| ride.max(settings.max_ack_delay)),
-            },
-            unordered: settings.channels[channel.index()].unordered,
-        }
-    }
-
-    /// Delivers what waited for room.
-    fn drain(&mut self) {
-        let limits = ReliableChannel::ALL.map(|channel| self.recv_limits(self.last_received.instant(), channel));
-        let mut corrupt = None;
-        self.stalled = false;
-        for (limits, reliable) in limits.iter().zip(&mut self.channels) {
-            let Some(reliable) = reliable else { continue };
-            if let Err(error) = reliable.receiver.drain(limits, &mut self.inbox) {
-                corrupt = Some(error);
-            }
-            self.stalled |= reliable.receiver.is_stalled();
-        }
-        if let Some(error) = corrupt {
-            self.broken(error.0);
         }
     }
 }

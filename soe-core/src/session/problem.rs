@@ -1,7 +1,7 @@
 //! What is wrong with what a peer sends, for whoever keeps a log.
 
 use super::Session;
-use crate::{Channel, HookError, framing::CodecError, wire::DecodeError};
+use crate::{cipher::HookError, framing::CodecError, message::Channel, wire::DecodeError};
 
 /// Something that no honest peer sends. See [`Session::take_problem`].
 #[derive(Debug, thiserror::Error)]

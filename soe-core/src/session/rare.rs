@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Event, Problem, Session, sizes::Sizes};
+use super::{Session, problem::Problem, send::Sizes, types::Event};
 use crate::moment::Moment;
 
 /// What few sessions need at any moment: made when first needed, and given back when the session rests.

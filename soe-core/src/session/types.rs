@@ -4,7 +4,7 @@ use std::num::NonZeroU64;
 
 use bytes::BytesMut;
 
-use crate::{Closed, ReliableChannel};
+use crate::{error::Closed, message::ReliableChannel};
 
 /// What became of a datagram.
 #[derive(Debug, PartialEq, Eq)]

@@ -4,8 +4,7 @@ use std::fmt;
 
 use bytes::BufMut;
 
-use super::reader::Reader;
-use super::{DecodeError, HEADER_LEN, opcode};
+use super::{DecodeError, HEADER_LEN, opcode, reader::Reader};
 
 /// The sender has ended the session. Never acknowledged, never answered.
 ///

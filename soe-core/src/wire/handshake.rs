@@ -2,8 +2,7 @@
 
 use bytes::BufMut;
 
-use super::reader::Reader;
-use super::{DecodeError, HEADER_LEN, opcode};
+use super::{DecodeError, HEADER_LEN, opcode, reader::Reader};
 
 /// The longest protocol name in a [`SessionRequest`], in bytes and without its terminating NUL.
 ///

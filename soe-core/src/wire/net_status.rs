@@ -2,8 +2,7 @@
 
 use bytes::BufMut;
 
-use super::reader::Reader;
-use super::{DecodeError, HEADER_LEN, opcode};
+use super::{DecodeError, HEADER_LEN, opcode, reader::Reader};
 
 /// How the link looks to its sender, usually the client; wants an answer at once.
 ///

@@ -2,7 +2,7 @@
 //!
 //! Source: section 1 of `docs/protocol.md`.
 
-use crate::ReliableChannel;
+use crate::message::ReliableChannel;
 
 /// `00 00`: application data that itself begins with 0.
 pub const ESCAPE: u8 = 0x00;

@@ -2,9 +2,8 @@
 
 use bytes::BufMut;
 
-use super::reader::Reader;
-use super::{DecodeError, HEADER_LEN, opcode};
-use crate::ReliableChannel;
+use super::{DecodeError, HEADER_LEN, opcode, reader::Reader};
+use crate::message::ReliableChannel;
 
 /// A reliable packet that is whole: one message, or a Group of several (see [`Payload`](super::Payload)).
 ///

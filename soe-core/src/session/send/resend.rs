@@ -2,8 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Event, Session, State, Timer, sizes::Sizes};
-use crate::{Closed, DisconnectReason, Origin, ReliableChannel, channel::send::Sender};
+use super::sizes::Sizes;
+use crate::{
+    channel::send::Sender,
+    error::{Closed, Origin},
+    message::ReliableChannel,
+    session::{Session, State, life::Timer, types::Event},
+    wire::DisconnectReason,
+};
 
 /// The resend timer doubles up to this, so that a link that comes back is noticed soon.
 const MAX_RESEND_INTERVAL: Duration = Duration::from_secs(2);
@@ -23,7 +29,7 @@ const UNREAD: Duration = Duration::from_secs(5);
 const LARGE_PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Session {
-    pub(super) fn resend_timer(&mut self, now: Instant) {
+    pub(in crate::session) fn resend_timer(&mut self, now: Instant) {
         self.report_unread();
         if let Some(reason) = self.given_up(now) {
             self.end(now, Closed::new(Origin::Transport, reason), true);
@@ -117,7 +123,7 @@ impl Session {
     }
 
     /// Looks for packets that later ones have overtaken, and sets the resend timer anew.
-    pub(super) fn detect_losses(&mut self, now: Instant) {
+    pub(in crate::session) fn detect_losses(&mut self, now: Instant) {
         let loss_delay = self.rtt.loss_delay();
         let interval = self.resend_interval();
         let mut deadline: Option<Instant> = None;
@@ -159,7 +165,7 @@ impl Session {
     }
 
     /// A packet of this many bytes has arrived.
-    pub(super) fn passed(&mut self, bytes: usize) {
+    pub(in crate::session) fn passed(&mut self, bytes: usize) {
         if let Some(sizes) = self.rare.as_mut().and_then(|rare| rare.sizes.as_mut()) {
             sizes.arrived(bytes);
         }
@@ -167,7 +173,7 @@ impl Session {
 
     /// A NetStatusRequest has been answered. If nothing that was sent reliably has been for long, small datagrams pass and
     /// those do not.
-    pub(super) fn small_passed(&mut self) {
+    pub(in crate::session) fn small_passed(&mut self) {
         if self.backoff >= PERSISTENT {
             // A peer that acknowledges again what it had before has received what it does not take.
             let unanswered = self.channels.iter().flatten().filter(|reliable| {
@@ -182,7 +188,7 @@ impl Session {
     }
 
     /// Bytes that a datagram may have for the time being, if not as many as were agreed on.
-    pub(super) fn narrowed(&self) -> Option<usize> {
+    pub(in crate::session) fn narrowed(&self) -> Option<usize> {
         let sizes = self.rare.as_ref()?.sizes.as_ref()?;
         let limit = sizes.limit().filter(|_| !sizes.probe_due)?;
         Some(limit.saturating_sub(MULTI_OVERHEAD).max(sizes.passed()))
@@ -190,14 +196,14 @@ impl Session {
 
     /// The largest packet that messages may be gathered in. What has been gathered once cannot be taken apart: if the path may
     /// take nothing large, several small messages would wait for it together.
-    pub(super) fn gathers(&self) -> usize {
+    pub(in crate::session) fn gathers(&self) -> usize {
         let open = self.rare.as_ref().and_then(|rare| rare.sizes.as_ref()).is_some_and(Sizes::is_open);
         let is_known = self.rtt.latest().is_some() && !open;
         self.packet_limit().min(if is_known { usize::MAX } else { SAFE_PACKET })
     }
 
     /// A datagram has been filled: if a large one was due, this was it.
-    pub(super) fn probed(&mut self) {
+    pub(in crate::session) fn probed(&mut self) {
         if let Some(sizes) = self.rare.as_mut().and_then(|rare| rare.sizes.as_mut()) {
             sizes.probe_due = false;
         }

@@ -3,16 +3,17 @@
 use std::time::Instant;
 
 use super::{
-    Session,
     bundle::{Bundle, PIECE_OVERHEAD},
+    messages::ORDERED_HEADER,
 };
 use crate::{
-    Channel, ReliableChannel,
     channel::{
         acks::Ack,
         flight::Cause,
         send::{SendLimits, Slot, Written},
     },
+    message::{Channel, ReliableChannel},
+    session::Session,
     wire::{self, Acknowledge, AcknowledgeAll, MAX_MULTI_PIECE, OrderedData, OrderedStream},
 };
 
@@ -53,7 +54,7 @@ struct Filled {
 
 impl Session {
     /// Puts acknowledgements, reliable packets and unreliable messages into one datagram, of no more than `most` bytes.
-    pub(super) fn write_bundle(&mut self, now: Instant, most: usize, out: &mut Vec<u8>) -> bool {
+    pub(in crate::session) fn write_bundle(&mut self, now: Instant, most: usize, out: &mut Vec<u8>) -> bool {
         let limit = self.packet_limit().min(most);
         let mut bundle = Bundle::new(out, limit);
         let data = self.has_data();
@@ -62,7 +63,7 @@ impl Session {
         }
         if data && self.goes_alone() {
             let length = self.outbox.first_unreliable().map_or(0, |(_, message)| wire::escaped_len(message));
-            return super::ORDERED_HEADER + length <= most && self.write_ordered(&mut bundle);
+            return ORDERED_HEADER + length <= most && self.write_ordered(&mut bundle);
         }
         // Small things share a datagram as pieces. Where there is more than fits one, full packets go first, by themselves,
         // and what is small shares the last.
@@ -93,7 +94,7 @@ impl Session {
     }
 
     /// Whether any message or resend waits.
-    pub(super) fn has_data(&self) -> bool {
+    pub(in crate::session) fn has_data(&self) -> bool {
         let limits = self.send_limits();
         let reliable = ReliableChannel::ALL.into_iter().any(|channel| {
             let reliable = self.channels[channel.index()].as_ref();
@@ -103,7 +104,7 @@ impl Session {
     }
 
     /// Bytes that the congestion window still takes. Never so few that nothing could be under way.
-    pub(super) fn budget(&self) -> usize {
+    pub(in crate::session) fn budget(&self) -> usize {
         let in_flight = self.in_flight();
         if in_flight == 0 || self.outbox.probes > 0 {
             return self.congestion.window().max(self.udp_length());
@@ -111,7 +112,7 @@ impl Session {
         self.congestion.window().saturating_sub(in_flight)
     }
 
-    pub(super) fn acks_due(&self, now: Instant) -> bool {
+    pub(in crate::session) fn acks_due(&self, now: Instant) -> bool {
         // What a session that has ended still owes goes along with its farewell, or not at all: by itself it may meet the next
         // session at this address.
         if self.closed().is_some() && !self.farewell_due() {
@@ -239,7 +240,7 @@ impl Session {
 
     fn write_unreliable(&mut self, bundle: &mut Bundle<'_>, room: Room) {
         while let Some((channel, message)) = self.outbox.first_unreliable() {
-            let head = if *channel == Channel::Unreliable { 0 } else { super::ORDERED_HEADER };
+            let head = if *channel == Channel::Unreliable { 0 } else { ORDERED_HEADER };
             let length = head + wire::escaped_len(message);
             // What is too large for the path takes nothing else with it.
             let narrowed = !bundle.is_empty() && room.narrowed.is_some_and(|limit| bundle.len() + length > limit);

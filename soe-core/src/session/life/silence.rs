@@ -2,8 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Role, Session, State, Timer};
-use crate::{Closed, DisconnectReason, Origin, ReliableChannel, wire::ReliableData};
+use super::timer::Timer;
+use crate::{
+    error::{Closed, Origin},
+    message::ReliableChannel,
+    session::{Role, Session, State},
+    wire::{DisconnectReason, ReliableData},
+};
 
 /// The least time between two questions, and between two heartbeats that follow from the inactivity time-out.
 const LEAST_INTERVAL: Duration = Duration::from_millis(10);
@@ -21,7 +26,7 @@ impl Session {
     /// How long the peer may be silent before it is asked. The client asks first, so that one question does for both. A server
     /// asks early only who has answered before: there are clients that answer nothing, and whose own heartbeat leaves when they
     /// have heard nothing for 25 s. Each question would put it off.
-    pub(super) fn first_silence(&self) -> Duration {
+    pub(in crate::session) fn first_silence(&self) -> Duration {
         let timeout = self.config.inactivity_timeout;
         match self.role {
             Role::Client => timeout / 4,
@@ -31,13 +36,13 @@ impl Session {
     }
 
     /// How long this side may send nothing before a heartbeat leaves; zero: never mind.
-    pub(super) fn heartbeat_interval(&self) -> Duration {
+    pub(in crate::session) fn heartbeat_interval(&self) -> Duration {
         let (heartbeat, timeout) = (self.config.heartbeat_after, self.config.inactivity_timeout);
         // The peer's time-out is likely to be like this side's. Several heartbeats fit into it, since some may be lost.
         if timeout.is_zero() { heartbeat } else { heartbeat.min(self.first_silence().max(LEAST_INTERVAL)) }
     }
 
-    pub(super) fn heartbeat_timer(&mut self, now: Instant) {
+    pub(in crate::session) fn heartbeat_timer(&mut self, now: Instant) {
         let interval = self.heartbeat_interval();
         let deadline = self.last_sent.instant() + interval;
         let timeout = self.config.inactivity_timeout;
@@ -54,7 +59,7 @@ impl Session {
         }
     }
 
-    pub(super) fn inactivity_timer(&mut self, now: Instant) {
+    pub(in crate::session) fn inactivity_timer(&mut self, now: Instant) {
         let timeout = self.config.inactivity_timeout;
         let last = self.last_received.instant();
         let deadline =
@@ -93,7 +98,7 @@ impl Session {
 
     /// Appends a packet that the peer has acknowledged before, which makes it acknowledge again: the only sign of life that
     /// some peers give when asked. It counts as a duplicate there, so its content does not matter.
-    pub(super) fn write_repeat(&self, out: &mut Vec<u8>) -> bool {
+    pub(in crate::session) fn write_repeat(&self, out: &mut Vec<u8>) -> bool {
         let last_sent = |channel: ReliableChannel| match &self.channels[channel.index()] {
             // What is under way is sent again until it is acknowledged.
             Some(reliable) if !reliable.sender.is_idle() => None,
@@ -129,13 +134,13 @@ impl Session {
     }
 
     /// Whether reliable packets are not given up yet, since nobody has driven the session for a while.
-    pub(super) fn is_patient(&self, now: Instant) -> bool {
+    pub(in crate::session) fn is_patient(&self, now: Instant) -> bool {
         self.patience().is_some_and(|until| now < until)
     }
 
     /// Nobody has driven the session for so long: that the peer was not heard in this time says nothing about it. Whatever
     /// would end the session gets a part of its time-out anew, in which the peer is asked.
-    pub(super) fn overslept(&mut self, now: Instant, late: Duration) {
+    pub(in crate::session) fn overslept(&mut self, now: Instant, late: Duration) {
         if late < LEAST_INTERVAL {
             return;
         }

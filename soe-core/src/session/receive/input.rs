@@ -4,14 +4,19 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
-use super::{Problem, Role, Session, State, Timer, Verdict, clock::millis};
 use crate::{
-    Channel, ReliableChannel,
     channel::{
         flight::Acked,
         recv::{Kind, Received, walk_group},
     },
     framing::OpenError,
+    message::{Channel, ReliableChannel},
+    session::{
+        Role, Session, State,
+        life::{Timer, millis},
+        problem::Problem,
+        types::Verdict,
+    },
     wire::{DecodeError, MAX_NESTING, MultiPieces, OrderedData, OrderedStream, Packet, opcode},
 };
 
@@ -97,7 +102,7 @@ impl Session {
     }
 
     /// A valid datagram: the peer is alive and knows us.
-    pub(super) fn heard(&mut self, now: Instant) {
+    pub(in crate::session) fn heard(&mut self, now: Instant) {
         self.stats.datagrams_authentic += 1;
         self.last_received = now.into();
         if !self.confirmed {

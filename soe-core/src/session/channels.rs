@@ -4,13 +4,13 @@ use std::time::Instant;
 
 use super::Session;
 use crate::{
-    ReliableChannel,
     channel::{
         flight::Acked,
         recv::Receiver,
         send::Sender,
         sequence::{folded, widen_acked},
     },
+    message::ReliableChannel,
     moment::Moment,
 };
 

@@ -2,8 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Event, Session, State, Timer};
-use crate::DisconnectReason;
+use super::timer::Timer;
+use crate::{
+    session::{Session, State, types::Event},
+    wire::DisconnectReason,
+};
 
 /// UnknownSender must have come again within this long before the deadline to count as still coming.
 const UNKNOWN_SENDER_FRESH: Duration = Duration::from_secs(2);
@@ -14,8 +17,8 @@ const REMAP_INTERVAL: Duration = Duration::from_millis(250);
 
 impl Session {
     /// The peer goes on from another address: whoever routes datagrams has moved the path, after one that was
-    /// [`Authentic`](super::Verdict::Authentic) came from there. The application is told with
-    /// [`Event::Remapped`](super::Event::Remapped).
+    /// [`Authentic`](crate::Verdict::Authentic) came from there. The application is told with
+    /// [`Event::Remapped`](crate::Event::Remapped).
     pub fn handle_remap(&mut self, now: Instant) {
         if matches!(self.state, State::Open | State::Closing(_)) {
             self.heard(now);
@@ -25,7 +28,7 @@ impl Session {
 
     /// UnknownSender came. Anybody can send it, so it only makes a client ask: to be remapped, and for a sign of life. A client
     /// that has never heard anything valid asks again for the answer that opens its session.
-    pub(super) fn unknown_sender(&mut self, now: Instant) {
+    pub(in crate::session) fn unknown_sender(&mut self, now: Instant) {
         self.stats.rare().unknown_sender += 1;
         if !matches!(self.state, State::Open | State::Closing(_)) || !self.is_client() {
             return;
@@ -50,7 +53,7 @@ impl Session {
     }
 
     /// Whether somebody at the peer's address has said of late that it does not know the session, and nobody has contradicted.
-    pub(super) fn is_disowned(&self, now: Instant) -> bool {
+    pub(in crate::session) fn is_disowned(&self, now: Instant) -> bool {
         let last = self.rare.as_ref().and_then(|rare| rare.unknown_sender_at);
         last.is_some_and(|last| now < last.instant() + UNKNOWN_SENDER_FRESH)
     }
@@ -71,7 +74,7 @@ impl Session {
     }
 
     /// The server has sent nothing valid since it was asked for a remap: once more, until the time for that is over.
-    pub(super) fn remap_timer(&mut self, now: Instant) {
+    pub(in crate::session) fn remap_timer(&mut self, now: Instant) {
         let rare = self.rare();
         if rare.remap_until.is_some_and(|until| now < until.instant()) {
             self.ask_for_remap(now);

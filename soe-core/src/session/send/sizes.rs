@@ -14,7 +14,7 @@ const ANSWER: u8 = 10;
 
 /// What has been lost and what has arrived, by size, since the last time that something as large as what is lost has arrived.
 #[derive(Debug, Default)]
-pub(super) struct Sizes {
+pub(in crate::session) struct Sizes {
     /// Losses of packets larger than what has arrived, each overtaken by something that has arrived.
     losses: u8,
     /// Losses in a row that were larger than what has arrived and smaller than the limit: chance, up to a few.
@@ -25,38 +25,38 @@ pub(super) struct Sizes {
     /// The largest packet that has arrived, in bytes.
     largest_passed: usize,
     /// When to try a large datagram again, while there is a limit.
-    pub(super) probe_at: Option<Instant>,
+    pub(in crate::session) probe_at: Option<Instant>,
     /// One may leave now.
-    pub(super) probe_due: bool,
+    pub(in crate::session) probe_due: bool,
 }
 
 impl Sizes {
     /// Packets of this size and above are lost, smaller ones arrive.
-    pub(super) fn limit(&self) -> Option<usize> {
+    pub(in crate::session) fn limit(&self) -> Option<usize> {
         (self.losses >= CERTAIN && self.largest_passed > 0).then_some(self.smallest_lost)
     }
 
     /// Whether something is lost, and nothing as large has arrived since.
-    pub(super) fn is_open(&self) -> bool {
+    pub(in crate::session) fn is_open(&self) -> bool {
         self.largest_lost > 0
     }
 
-    pub(super) fn passed(&self) -> usize {
+    pub(in crate::session) fn passed(&self) -> usize {
         self.largest_passed
     }
 
     /// A packet is lost: one sent later has been acknowledged.
-    pub(super) fn lost(&mut self, bytes: usize) {
+    pub(in crate::session) fn lost(&mut self, bytes: usize) {
         self.count(bytes, 1);
     }
 
     /// A packet has not been acknowledged in time. That alone says nothing about its size.
-    pub(super) fn timed_out(&mut self, bytes: usize) {
+    pub(in crate::session) fn timed_out(&mut self, bytes: usize) {
         self.largest_lost = self.largest_lost.max(bytes);
     }
 
     /// A NetStatusRequest has been answered, while packets of this size at least have not been for long.
-    pub(super) fn answered(&mut self, smallest: usize) {
+    pub(in crate::session) fn answered(&mut self, smallest: usize) {
         self.arrived(NetStatusRequest::ENCODED_LEN);
         self.largest_passed = self.largest_passed.max(NetStatusRequest::ENCODED_LEN);
         self.count(smallest, ANSWER);
@@ -78,7 +78,7 @@ impl Sizes {
     }
 
     /// A packet has been acknowledged.
-    pub(super) fn arrived(&mut self, bytes: usize) {
+    pub(in crate::session) fn arrived(&mut self, bytes: usize) {
         if bytes >= self.largest_lost {
             *self = Self::default();
             return;

@@ -2,8 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Session, Timer};
-use crate::{ReliableChannel, channel::pacer::Pacer, moment::Moment};
+use crate::{
+    channel::pacer::Pacer,
+    message::ReliableChannel,
+    moment::Moment,
+    session::{Session, life::Timer},
+};
 
 /// Below this round trip a link is local: what leaves at once arrives at once, and timers are too coarse to pace.
 const LOCAL: Duration = Duration::from_millis(3);
@@ -18,7 +22,7 @@ const BURST: usize = 16;
 
 /// The pace of a session and the trickle of its channels.
 #[derive(Debug, Default)]
-pub(super) struct Pacing {
+pub(in crate::session) struct Pacing {
     pacer: Pacer,
     /// Made when a channel has a trickle rate.
     trickles: Option<Box<[Pacer; ReliableChannel::COUNT]>>,
@@ -37,7 +41,7 @@ impl Session {
     }
 
     /// Lets time into the token buckets.
-    pub(super) fn fill_pacers(&mut self, now: Instant) {
+    pub(in crate::session) fn fill_pacers(&mut self, now: Instant) {
         if let Some(rate) = self.pace() {
             self.pacing.pacer.fill(now, rate, BURST * self.udp_length());
         }
@@ -51,7 +55,7 @@ impl Session {
     }
 
     /// Whether pacing and the channel's trickle rate let something leave.
-    pub(super) fn may_send(&self, channel: ReliableChannel) -> bool {
+    pub(in crate::session) fn may_send(&self, channel: ReliableChannel) -> bool {
         let paced = self.pace().is_none() || self.pacing.pacer.allows() || self.outbox.probes > 0;
         paced && (self.trickle(channel).is_none() || self.trickle_pacer(channel).is_none_or(Pacer::allows))
     }
@@ -61,7 +65,7 @@ impl Session {
     }
 
     /// A reliable packet has been written.
-    pub(super) fn paced(&mut self, channel: ReliableChannel, bytes: usize, resend: bool) {
+    pub(in crate::session) fn paced(&mut self, channel: ReliableChannel, bytes: usize, resend: bool) {
         if self.pace().is_some() {
             self.pacing.pacer.take(bytes);
         }
@@ -73,7 +77,7 @@ impl Session {
     /// The channels in the order in which they may send: by priority, and in turns among equals. A channel of which a packet
     /// has waited for its acknowledgement too long, or that has waited for its turn too long, goes before all others: it would
     /// otherwise wait behind new data for as long as there is any.
-    pub(super) fn send_order(&mut self, now: Instant) -> [ReliableChannel; ReliableChannel::COUNT] {
+    pub(in crate::session) fn send_order(&mut self, now: Instant) -> [ReliableChannel; ReliableChannel::COUNT] {
         let turn = usize::from(self.turn);
         self.turn = self.turn.wrapping_add(1);
         let mut order = ReliableChannel::ALL;
@@ -90,7 +94,7 @@ impl Session {
     }
 
     /// Comes back when more may leave, if something waits for that only.
-    pub(super) fn set_pace_timer(&mut self) {
+    pub(in crate::session) fn set_pace_timer(&mut self) {
         let limits = self.send_limits();
         let waiting = |channel: &ReliableChannel| {
             let reliable = self.channels[channel.index()].as_ref();

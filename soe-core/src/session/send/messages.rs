@@ -1,17 +1,20 @@
-//! What the application does with a session: messages in and out, and the transforms between.
+//! The messages that an application sends, and the transforms that they pass through.
 
 use std::num::NonZeroU64;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::{
-    Problem, Receipt, Session, State,
-    keys::{open, seal},
-};
 use crate::{
-    Channel, DisconnectReason, EscapeRule, HookError, KeyError, Message, MessageHook, Overflow, Oversized,
-    ReliableChannel, SendError, channel::recv::Receiver, wire,
+    cipher::{KeyError, MessageHook},
+    config::{EscapeRule, Overflow, Oversized},
+    error::SendError,
+    message::{Channel, Message, ReliableChannel},
+    session::{Session, State, keys::seal, types::Receipt},
+    wire::{self, DisconnectReason},
 };
+
+/// Op code and stamp of an ordered message.
+pub(super) const ORDERED_HEADER: usize = 4;
 
 impl Session {
     /// Takes a message to send. It is encrypted here, so a key set between two calls applies exactly from the second on.
@@ -79,7 +82,12 @@ impl Session {
         Ok(())
     }
 
-    pub(super) fn push_reliable(&mut self, channel: ReliableChannel, message: Bytes, receipt: Option<NonZeroU64>) {
+    pub(in crate::session) fn push_reliable(
+        &mut self,
+        channel: ReliableChannel,
+        message: Bytes,
+        receipt: Option<NonZeroU64>,
+    ) {
         let hook = self.send_hooks.as_deref_mut().and_then(|hooks| hooks.of(channel));
         let escapes = hook.is_some() || self.config.escape == EscapeRule::Always;
         let message = match hook {
@@ -88,69 +96,6 @@ impl Session {
         };
         let wire = if escapes && wire::needs_escape(&message) { escaped(&message) } else { message };
         self.reliable(channel).sender.push(wire, receipt);
-    }
-
-    /// Takes the next message, all channels in the order of arrival. It is decrypted here, so a key set between two calls
-    /// applies exactly from the second on.
-    ///
-    /// After the end of the session it gives what had arrived until then. A message that cannot be decrypted, or is longer than
-    /// [`max_message_size`](crate::Settings::max_message_size), ends the session: neither it nor anything behind it on its
-    /// channel is given, what had arrived on other channels is.
-    pub fn recv(&mut self) -> Option<Message> {
-        loop {
-            let arrival = self.inbox.pop()?;
-            if self.stalled {
-                self.drain();
-            }
-            let payload = match arrival.channel {
-                Channel::Reliable(channel) => match self.open_reliable(channel, arrival.raw) {
-                    Ok(payload) => payload,
-                    Err(error) => {
-                        self.note(Problem::Message { channel: channel.into(), error });
-                        self.give_up(channel);
-                        continue;
-                    }
-                },
-                _ => arrival.raw,
-            };
-            self.stats.messages_received += 1;
-            self.stats.message_bytes_received += payload.len() as u64;
-            return Some(Message::new(arrival.channel, payload));
-        }
-    }
-
-    fn open_reliable(&mut self, channel: ReliableChannel, mut raw: Bytes) -> Result<Bytes, HookError> {
-        let hook = self.recv_hooks.as_deref_mut().and_then(|hooks| hooks.of(channel));
-        if (hook.is_some() || self.config.escape == EscapeRule::Always) && raw.starts_with(&[0, 0]) {
-            raw = raw.slice(1..);
-        }
-        let limit = self.config.max_message_size;
-        match hook {
-            Some(hook) => open(hook, raw, limit),
-            None if raw.len() > limit => Err(HookError::TooLong { limit }),
-            None => Ok(raw),
-        }
-    }
-
-    /// A message of this channel is corrupt. The session ends, and nothing behind that message reaches the application: under
-    /// a stream cipher it would be garbage.
-    fn give_up(&mut self, channel: ReliableChannel) {
-        self.inbox.discard(channel);
-        if let Some(reliable) = &mut self.channels[channel.index()] {
-            reliable.receiver = Receiver::starting_at(channel, 0);
-        }
-        self.fail(DisconnectReason::CorruptPacket);
-    }
-
-    /// Whether [`recv`](Self::recv) would give a message.
-    pub fn is_readable(&self) -> bool {
-        !self.inbox.is_empty()
-    }
-
-    /// Whether a reliable channel waits for the application to take messages: what it then delivers is acknowledged, so that
-    /// [`recv`](Self::recv) leaves something to send.
-    pub fn is_held_back(&self) -> bool {
-        self.stalled
     }
 
     /// Bytes that every channel's send buffer still takes. A message is taken whenever this is above zero, whatever its
@@ -184,24 +129,18 @@ impl Session {
         self.send_hooks.get_or_insert_default().set_key(key)
     }
 
-    /// Decrypts reliable messages with RC4 from the next one taken on, each channel with a key stream of its own; `None`
-    /// switches decryption off. On the terms of [`set_send_key`](Self::set_send_key).
-    ///
-    /// # Errors
-    /// If the key is empty or longer than 256 bytes.
-    pub fn set_recv_key(&mut self, key: Option<&[u8]>) -> Result<(), KeyError> {
-        self.recv_hooks.get_or_insert_default().set_key(key)
-    }
-
     /// Transforms the messages of one reliable channel from the next one sent on; `None` sends them as they are. It takes the
     /// place of the transform or key that the channel had. Unreliable messages pass through no hook.
     pub fn set_send_hook(&mut self, channel: ReliableChannel, hook: Option<Box<dyn MessageHook>>) {
         self.send_hooks.get_or_insert_default().set(channel, hook);
     }
 
-    /// Undoes the peer's transform of one reliable channel from the next message taken on; `None` takes them as they are.
-    pub fn set_recv_hook(&mut self, channel: ReliableChannel, hook: Option<Box<dyn MessageHook>>) {
-        self.recv_hooks.get_or_insert_default().set(channel, hook);
+    /// The most bytes of an unreliable message, escape included.
+    pub(in crate::session) fn unreliable_limit(&self, channel: Channel) -> usize {
+        // Before the response the overhead is not known; the most there can be is 4 bytes of CRC and 2 of flags.
+        let limit =
+            if matches!(self.state, State::Connecting(_)) { self.udp_length() - 6 } else { self.packet_limit() };
+        if channel == Channel::Unreliable { limit } else { limit - ORDERED_HEADER }
     }
 }
 

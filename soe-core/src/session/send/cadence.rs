@@ -9,7 +9,7 @@ const BURST: Duration = Duration::from_millis(1);
 
 /// The rhythm in which an application sends, as far as it has one.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Cadence {
+pub(in crate::session) struct Cadence {
     last: Option<Moment>,
     /// The average time between bursts.
     gap: Option<Span>,
@@ -17,7 +17,7 @@ pub(super) struct Cadence {
 
 impl Cadence {
     /// A datagram with messages has left.
-    pub(super) fn sent(&mut self, now: Instant) {
+    pub(in crate::session) fn sent(&mut self, now: Instant) {
         if let Some(last) = self.last {
             let gap = now.saturating_duration_since(last.instant());
             if gap < BURST {
@@ -30,7 +30,7 @@ impl Cadence {
 
     /// How long to wait for the next datagram with messages, if one is likely within `limit`: a quarter longer than the rhythm
     /// says.
-    pub(super) fn wait(&self, now: Instant, limit: Duration) -> Option<Duration> {
+    pub(in crate::session) fn wait(&self, now: Instant, limit: Duration) -> Option<Duration> {
         let (last, gap) = (self.last?.instant(), self.gap?.duration());
         let expected = (last + gap + gap / 4).checked_duration_since(now)?;
         (gap <= limit).then(|| expected.min(limit))

@@ -2,8 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Session, State, Timer};
-use crate::{Closed, DisconnectReason, Origin};
+use super::timer::Timer;
+use crate::{
+    error::{Closed, Origin},
+    session::{Session, State},
+    wire::DisconnectReason,
+};
 
 impl Session {
     /// Does what is due. To be called at [`poll_timeout`](Self::poll_timeout), and harmless at any other time.
@@ -43,7 +47,7 @@ impl Session {
     }
 
     /// Ends the session for want of a peer that could be told.
-    pub(super) fn unanswered(&mut self, now: Instant, reason: DisconnectReason) {
+    pub(in crate::session) fn unanswered(&mut self, now: Instant, reason: DisconnectReason) {
         self.end(now, Closed::new(Origin::Transport, reason), false);
     }
 
@@ -65,7 +69,7 @@ impl Session {
     }
 
     /// Some traffic is about to leave memory behind.
-    pub(super) fn watch_quiet(&mut self, now: Instant) {
+    pub(in crate::session) fn watch_quiet(&mut self, now: Instant) {
         if !self.timers.is_set(Timer::Quiet) && !matches!(self.state, State::Closed(_)) {
             self.timers.set(Timer::Quiet, now + QUIET);
         }

@@ -4,9 +4,14 @@ use std::time::Instant;
 
 use bytes::BufMut;
 
-use super::{Event, Receipt, Role, Session, State, Timer, Transmit, clock::millis};
 use crate::{
-    Oversized, ReliableChannel,
+    config::Oversized,
+    message::ReliableChannel,
+    session::{
+        Role, Session, State,
+        life::{Timer, millis, response},
+        types::{Event, Receipt, Transmit},
+    },
     wire::{self, NetStatusRequest, RemapConnection, opcode},
 };
 
@@ -82,7 +87,7 @@ impl Session {
         }
     }
 
-    pub(super) fn set_ack_timer(&mut self) {
+    pub(in crate::session) fn set_ack_timer(&mut self) {
         let receivers = self.channels.iter().flatten().map(|reliable| &reliable.receiver);
         let deadline = receivers.filter_map(|receiver| receiver.acks_owed().deadline()).min();
         self.timers.set(Timer::Ack, deadline);
@@ -114,7 +119,7 @@ impl Session {
         // What does not fit it waits until more has come from the peer.
         let credit = self.credit();
         if self.outbox.response_due {
-            let response = super::handshake::response(&self.config, self.session_id, self.crc_seed());
+            let response = response(&self.config, self.session_id, self.crc_seed());
             if response.encoded_len() <= credit {
                 self.outbox.response_due = false;
                 response.encode(out);
@@ -159,7 +164,7 @@ impl Session {
 
     /// The datagrams turned out smaller than this side assumed while it waited for the response: what no longer fits goes
     /// another way.
-    pub(super) fn promote_oversized(&mut self) {
+    pub(in crate::session) fn promote_oversized(&mut self) {
         for (channel, message) in self.outbox.take_unreliable() {
             if wire::escaped_len(&message) <= self.unreliable_limit(channel) {
                 self.outbox.push_unreliable(channel, message);
@@ -196,7 +201,7 @@ impl Session {
         }
     }
 
-    pub(super) fn poll_receipts(&mut self) {
+    pub(in crate::session) fn poll_receipts(&mut self) {
         for reliable in self.channels.iter_mut().flatten() {
             while let Some(id) = reliable.sender.poll_receipt() {
                 let events = &mut self.rare.get_or_insert_default().events;
@@ -205,7 +210,7 @@ impl Session {
         }
     }
 
-    pub(super) fn is_client(&self) -> bool {
+    pub(in crate::session) fn is_client(&self) -> bool {
         self.role == Role::Client
     }
 }

@@ -8,11 +8,11 @@ const MULTI_HEADER: usize = 2;
 const PIECE_LENGTH: usize = 1;
 
 /// What a piece takes beside its bytes.
-pub(super) const PIECE_OVERHEAD: usize = PIECE_LENGTH;
+pub(in crate::session) const PIECE_OVERHEAD: usize = PIECE_LENGTH;
 
 /// A datagram under construction at the end of a buffer: bare while it holds one packet, a Multi from the second on.
 #[derive(Debug)]
-pub(super) struct Bundle<'a> {
+pub(in crate::session) struct Bundle<'a> {
     out: &'a mut Vec<u8>,
     start: usize,
     limit: usize,
@@ -21,12 +21,12 @@ pub(super) struct Bundle<'a> {
 
 impl<'a> Bundle<'a> {
     /// A bundle of at most `limit` bytes behind what `out` holds.
-    pub(super) fn new(out: &'a mut Vec<u8>, limit: usize) -> Self {
+    pub(in crate::session) fn new(out: &'a mut Vec<u8>, limit: usize) -> Self {
         Self { start: out.len(), out, limit, pieces: 0 }
     }
 
     /// The most bytes that the next packet may have; zero if there is no room for one.
-    pub(super) fn room(&self) -> usize {
+    pub(in crate::session) fn room(&self) -> usize {
         let length = self.len();
         let taken = match self.pieces {
             0 => return self.limit,
@@ -38,16 +38,16 @@ impl<'a> Bundle<'a> {
     }
 
     /// Bytes so far.
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::session) fn len(&self) -> usize {
         self.out.len() - self.start
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::session) fn is_empty(&self) -> bool {
         self.pieces == 0
     }
 
     /// Adds the packet that `write` appends, if it appends one; it must respect [`room`](Self::room).
-    pub(super) fn add<T>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> Option<T>) -> Option<T> {
+    pub(in crate::session) fn add<T>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> Option<T>) -> Option<T> {
         let before = self.out.len();
         if self.pieces > 1 {
             self.out.push(0);

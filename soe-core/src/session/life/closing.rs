@@ -5,11 +5,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Event, Problem, Session, State, Timer, Undelivered, bundle::Bundle};
+use super::timer::Timer;
 use crate::{
-    Closed, DisconnectReason, NegotiationError, Origin, ReliableChannel,
     channel::send::Sender,
-    wire::{AcknowledgeAll, Disconnect},
+    error::{Closed, Origin},
+    framing::NegotiationError,
+    message::ReliableChannel,
+    session::{
+        Session, State,
+        problem::Problem,
+        send::Bundle,
+        types::{Event, Undelivered},
+    },
+    wire::{AcknowledgeAll, Disconnect, DisconnectReason},
 };
 
 /// How many times as long after the one before each repetition of the Disconnect leaves, in units of half as much again as a
@@ -29,10 +37,10 @@ pub(crate) const PROOF: usize = 4;
 
 /// What is left of a session that has ended.
 #[derive(Clone, Debug)]
-pub(super) struct Ending {
-    pub(super) closed: Closed,
+pub(in crate::session) struct Ending {
+    pub(in crate::session) closed: Closed,
     /// What had not arrived when it ended.
-    pub(super) undelivered: Undelivered,
+    pub(in crate::session) undelivered: Undelivered,
     /// Whether the peer is told.
     tell: bool,
     /// A Disconnect is to leave now.
@@ -47,7 +55,7 @@ pub(super) struct Ending {
 }
 
 impl Ending {
-    pub(super) fn is_over(&self) -> bool {
+    pub(in crate::session) fn is_over(&self) -> bool {
         self.over && !self.farewell_due
     }
 
@@ -100,7 +108,7 @@ impl Session {
     }
 
     /// Ends a session that is closing once everything has arrived.
-    pub(super) fn finish_closing(&mut self, now: Instant) {
+    pub(in crate::session) fn finish_closing(&mut self, now: Instant) {
         let State::Closing(reason) = self.state else { return };
         let delivered = self.channels.iter().flatten().all(|reliable| reliable.sender.is_idle());
         if delivered && !self.outbox.has_unreliable() {
@@ -109,14 +117,14 @@ impl Session {
     }
 
     /// The deadline of a graceful close is over.
-    pub(super) fn close_deadline(&mut self, now: Instant) {
+    pub(in crate::session) fn close_deadline(&mut self, now: Instant) {
         if let State::Closing(reason) = self.state {
             self.end(now, Closed::new(Origin::Local, reason), true);
         }
     }
 
     /// The peer has said that it leaves. That is not answered.
-    pub(super) fn disconnected(&mut self, now: Instant, reason: DisconnectReason) {
+    pub(in crate::session) fn disconnected(&mut self, now: Instant, reason: DisconnectReason) {
         // A peer that leaves while we do has only been faster.
         let closed = match self.state {
             State::Closing(own) if self.undelivered() == Undelivered::default() => Closed::new(Origin::Local, own),
@@ -126,7 +134,7 @@ impl Session {
     }
 
     /// The server's response asks for something that this side cannot do.
-    pub(super) fn refuse_response(&mut self, now: Instant, error: NegotiationError) {
+    pub(in crate::session) fn refuse_response(&mut self, now: Instant, error: NegotiationError) {
         let mut closed = Closed::new(Origin::Transport, DisconnectReason::ConnectFail);
         closed.negotiation = Some(error);
         self.end(now, closed, false);
@@ -139,7 +147,7 @@ impl Session {
     }
 
     /// Ends the session for a reason of the transport's own; the peer is told.
-    pub(super) fn fail(&mut self, reason: DisconnectReason) {
+    pub(in crate::session) fn fail(&mut self, reason: DisconnectReason) {
         // Input and output carry the time; what the application does at other moments is not much later than those.
         let now = self.last_received.max(self.last_sent).instant();
         self.end(now, Closed::new(Origin::Transport, reason), true);
@@ -148,7 +156,7 @@ impl Session {
     /// A datagram says what no honest peer sends. It is dropped; the session ends once CRCs of [`PROOF`] bytes in all vouch
     /// for it, none of them wrong in between. A peer that means it sends the next one soon; a stranger who hits a short CRC
     /// by chance does not hit it twice in a row. Without a CRC anybody could have sent it, and it is only dropped.
-    pub(super) fn corrupt(&mut self, what: &'static str) {
+    pub(in crate::session) fn corrupt(&mut self, what: &'static str) {
         self.note(Problem::Packet(what));
         self.strikes = self.strikes.saturating_add(1);
         if usize::from(self.strikes) * self.framing.crc_length() < PROOF {
@@ -159,12 +167,12 @@ impl Session {
     }
 
     /// A packet that has been acknowledged turns out to say what no honest peer sends: nothing can fill its place.
-    pub(super) fn broken(&mut self, what: &'static str) {
+    pub(in crate::session) fn broken(&mut self, what: &'static str) {
         self.note(Problem::Stream(what));
         self.fail(DisconnectReason::CorruptPacket);
     }
 
-    pub(super) fn end(&mut self, now: Instant, closed: Closed, tell: bool) {
+    pub(in crate::session) fn end(&mut self, now: Instant, closed: Closed, tell: bool) {
         if matches!(self.state, State::Closed(_)) {
             return;
         }
@@ -203,7 +211,7 @@ impl Session {
 
     /// A session that has ended says no more: its peer has gone on to another one at the same address. Some peers end that one
     /// for a datagram with the CRC of the last.
-    pub(super) fn fall_silent(&mut self) {
+    pub(in crate::session) fn fall_silent(&mut self) {
         if let State::Closed(ending) = &mut self.state {
             (ending.tell, ending.farewell_due) = (false, false);
             self.timers.stop(Timer::Handshake);
@@ -211,7 +219,7 @@ impl Session {
     }
 
     /// The peer has sent something to a session that has ended: it may not have been told.
-    pub(super) fn straggler(&mut self, now: Instant) {
+    pub(in crate::session) fn straggler(&mut self, now: Instant) {
         let State::Closed(ending) = &mut self.state else { return };
         let quiet = ending.last_farewell.is_none_or(|last| now >= last + STRAGGLER_INTERVAL);
         if ending.tell && quiet {
@@ -220,7 +228,7 @@ impl Session {
     }
 
     /// A session that has ended says so again.
-    pub(super) fn repeat_farewell(&mut self, now: Instant) {
+    pub(in crate::session) fn repeat_farewell(&mut self, now: Instant) {
         let State::Closed(ending) = &mut self.state else { return };
         ending.farewell_due = true;
         ending.repetitions += 1;
@@ -229,7 +237,7 @@ impl Session {
     }
 
     /// A session that has ended forgets its peer.
-    pub(super) fn forget(&mut self) {
+    pub(in crate::session) fn forget(&mut self) {
         let State::Closed(ending) = &mut self.state else { return };
         ending.over = true;
         self.timers.stop_all();
@@ -238,7 +246,7 @@ impl Session {
     /// Appends the Disconnect if it is due and `most` bytes hold it. What has arrived goes with it in a Multi, so that the peer
     /// learns both or neither: it would otherwise take for lost what its datagrams have brought. The last repetition goes
     /// alone, for peers that look for it only there.
-    pub(super) fn write_farewell(&mut self, now: Instant, most: usize, out: &mut Vec<u8>) -> bool {
+    pub(in crate::session) fn write_farewell(&mut self, now: Instant, most: usize, out: &mut Vec<u8>) -> bool {
         let State::Closed(ending) = &mut self.state else { return false };
         if !std::mem::take(&mut ending.farewell_due) {
             return false;
@@ -268,7 +276,7 @@ impl Session {
         true
     }
 
-    pub(super) fn farewell_due(&self) -> bool {
+    pub(in crate::session) fn farewell_due(&self) -> bool {
         matches!(&self.state, State::Closed(ending) if ending.farewell_due)
     }
 }

@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Event, Role, Session, State, Timer};
+use super::timer::Timer;
 use crate::{
-    DisconnectReason, NegotiationError, RequestInfo, SessionConfig,
-    config::{SMALLEST_PACKET, UDP_LENGTH},
+    config::{RequestInfo, SMALLEST_PACKET, SessionConfig, UDP_LENGTH},
     dialect::ResponseTrailer,
-    framing::Framing,
-    wire::{SessionRequest, SessionResponse},
+    framing::{Framing, NegotiationError},
+    session::{Role, Session, State, types::Event},
+    wire::{DisconnectReason, SessionRequest, SessionResponse},
 };
 
 /// The first request is repeated after this long,
@@ -27,11 +27,11 @@ const RESPONSE_INTERVAL: Duration = Duration::from_millis(250);
 
 /// A client that waits for the response.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Connecting {
+pub(in crate::session) struct Connecting {
     /// Requests sent.
     attempts: u32,
     last_request: Option<Instant>,
-    pub(super) request_due: bool,
+    pub(in crate::session) request_due: bool,
     /// Why nobody answers, if somebody has asked this side for a session instead.
     met: Option<DisconnectReason>,
 }
@@ -95,7 +95,7 @@ impl Session {
     }
 
     /// Bytes that may leave. What a client says that has yet to prove its address may be said by anybody in its name.
-    pub(super) fn credit(&self) -> usize {
+    pub(in crate::session) fn credit(&self) -> usize {
         if self.confirmed || self.is_client() {
             return usize::MAX;
         }
@@ -104,7 +104,7 @@ impl Session {
     }
 
     /// The request of this session came again. Whoever has seen it can repeat it, so the answers are few.
-    pub(super) fn answer_again(&mut self, now: Instant) {
+    pub(in crate::session) fn answer_again(&mut self, now: Instant) {
         let last = &mut self.rare().answered_at;
         if last.is_some_and(|last| now < last.instant() + RESPONSE_INTERVAL) {
             self.stats.rare().ignored += 1;
@@ -153,7 +153,7 @@ impl Session {
         }
     }
 
-    pub(super) fn asks_net_status(&self) -> bool {
+    pub(in crate::session) fn asks_net_status(&self) -> bool {
         let asks = match self.role {
             Role::Client => self.config.dialect.policies.asks_net_status.client(),
             Role::Server => self.config.dialect.policies.asks_net_status.server(),
@@ -162,7 +162,7 @@ impl Session {
     }
 
     /// The request that is due, if one is.
-    pub(super) fn take_request(&mut self, now: Instant) -> Option<SessionRequest<'_>> {
+    pub(in crate::session) fn take_request(&mut self, now: Instant) -> Option<SessionRequest<'_>> {
         let State::Connecting(connecting) = &mut self.state else { return None };
         if !std::mem::take(&mut connecting.request_due) {
             return None;
@@ -181,7 +181,7 @@ impl Session {
     }
 
     /// The server's answer, or anybody's: it counts once, and only with this session's id.
-    pub(super) fn handle_response(&mut self, now: Instant, response: &SessionResponse) {
+    pub(in crate::session) fn handle_response(&mut self, now: Instant, response: &SessionResponse) {
         let State::Connecting(connecting) = &self.state else {
             self.stats.rare().ignored += 1;
             return;
@@ -217,7 +217,7 @@ impl Session {
 
     /// Sends the server something that it can check: it opens the session on the first valid datagram. Repeated until the
     /// server has answered with something that this side can check.
-    pub(super) fn open(&mut self, now: Instant) {
+    pub(in crate::session) fn open(&mut self, now: Instant) {
         if self.asks_net_status() {
             self.outbox.net_status_due = true;
         } else {
@@ -226,7 +226,7 @@ impl Session {
         self.timers.set(Timer::Handshake, now + REQUEST_INTERVAL);
     }
 
-    pub(super) fn announce(&mut self) {
+    pub(in crate::session) fn announce(&mut self) {
         self.timers.stop(Timer::Connect);
         if !std::mem::replace(&mut self.announced, true) {
             self.push_event(Event::Connected);
@@ -234,7 +234,7 @@ impl Session {
     }
 
     /// Nothing has come within the time to connect, or to be refused.
-    pub(super) fn connect_timer(&mut self, now: Instant) {
+    pub(in crate::session) fn connect_timer(&mut self, now: Instant) {
         match &self.state {
             State::Connecting(connecting) => {
                 let reason = connecting.met.unwrap_or(DisconnectReason::ConnectFail);
@@ -247,7 +247,7 @@ impl Session {
     /// A stranger's request reached this side. A client that negotiates with the same address has met itself, or a peer
     /// that does what it does itself. Either is only believed when nothing else comes: anybody can ask, and whoever has
     /// seen this side's request can send it back.
-    pub(super) fn handle_own_request(&mut self, request: &SessionRequest<'_>) {
+    pub(in crate::session) fn handle_own_request(&mut self, request: &SessionRequest<'_>) {
         let State::Connecting(connecting) = &mut self.state else { return };
         if request.session_id == self.session_id {
             connecting.met = Some(DisconnectReason::ConnectingToSelf);

@@ -4,34 +4,34 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use crate::{Channel, moment::Moment, wire::NetStatusRequest};
+use crate::{message::Channel, moment::Moment, wire::NetStatusRequest};
 
 /// What one queued unreliable message costs beside its bytes.
 const MESSAGE_OVERHEAD: usize = 64;
 
 /// What waits to leave, apart from the reliable channels.
 #[derive(Debug, Default)]
-pub(super) struct Outbox {
+pub(in crate::session) struct Outbox {
     /// Made when first used, and given back when the session rests.
     waiting: Option<Box<Waiting>>,
-    pub(super) net_status_reply: Option<Box<NetStatusRequest>>,
-    pub(super) last_port_alive: Option<Moment>,
+    pub(in crate::session) net_status_reply: Option<Box<NetStatusRequest>>,
+    pub(in crate::session) last_port_alive: Option<Moment>,
     /// The number of the next datagram.
-    pub(super) datagrams: u64,
+    pub(in crate::session) datagrams: u64,
     /// Packets of which the resend timer wants an answer: they go whatever the congestion window says.
-    pub(super) probes: u32,
+    pub(in crate::session) probes: u32,
     /// Something new was acknowledged by the datagram at hand.
-    pub(super) acked: bool,
-    pub(super) acks_due: bool,
-    pub(super) heartbeat_due: bool,
+    pub(in crate::session) acked: bool,
+    pub(in crate::session) acks_due: bool,
+    pub(in crate::session) heartbeat_due: bool,
     /// A heartbeat leaves that is to be answered, whatever else does.
-    pub(super) question_due: bool,
+    pub(in crate::session) question_due: bool,
     /// An acknowledged packet leaves again, to be acknowledged again.
-    pub(super) repeat_due: bool,
-    pub(super) response_due: bool,
-    pub(super) remap_due: bool,
-    pub(super) net_status_due: bool,
-    pub(super) port_alive_due: bool,
+    pub(in crate::session) repeat_due: bool,
+    pub(in crate::session) response_due: bool,
+    pub(in crate::session) remap_due: bool,
+    pub(in crate::session) net_status_due: bool,
+    pub(in crate::session) port_alive_due: bool,
 }
 
 #[derive(Debug, Default)]
@@ -44,13 +44,13 @@ struct Waiting {
 }
 
 impl Outbox {
-    pub(super) fn push_unreliable(&mut self, channel: Channel, message: Bytes) {
+    pub(in crate::session) fn push_unreliable(&mut self, channel: Channel, message: Bytes) {
         let waiting = self.waiting.get_or_insert_default();
         waiting.bytes += message.len() + MESSAGE_OVERHEAD;
         waiting.unreliable.push_back((channel, message));
     }
 
-    pub(super) fn pop_unreliable(&mut self) -> Option<(Channel, Bytes)> {
+    pub(in crate::session) fn pop_unreliable(&mut self) -> Option<(Channel, Bytes)> {
         let waiting = self.waiting.as_mut()?;
         let (channel, message) = waiting.unreliable.pop_front()?;
         waiting.bytes -= message.len() + MESSAGE_OVERHEAD;
@@ -58,54 +58,54 @@ impl Outbox {
     }
 
     /// The unreliable message that leaves next.
-    pub(super) fn first_unreliable(&self) -> Option<&(Channel, Bytes)> {
+    pub(in crate::session) fn first_unreliable(&self) -> Option<&(Channel, Bytes)> {
         self.waiting.as_ref()?.unreliable.front()
     }
 
     /// All unreliable messages that wait.
-    pub(super) fn take_unreliable(&mut self) -> VecDeque<(Channel, Bytes)> {
+    pub(in crate::session) fn take_unreliable(&mut self) -> VecDeque<(Channel, Bytes)> {
         let Some(waiting) = &mut self.waiting else { return VecDeque::new() };
         waiting.bytes = 0;
         std::mem::take(&mut waiting.unreliable)
     }
 
     /// Bytes of unreliable messages, overhead included.
-    pub(super) fn unreliable_bytes(&self) -> usize {
+    pub(in crate::session) fn unreliable_bytes(&self) -> usize {
         self.waiting.as_ref().map_or(0, |waiting| waiting.bytes)
     }
 
-    pub(super) fn has_unreliable(&self) -> bool {
+    pub(in crate::session) fn has_unreliable(&self) -> bool {
         self.first_unreliable().is_some()
     }
 
     /// Keeps a sealed datagram that did not fit the run it was made for.
-    pub(super) fn hold(&mut self, datagram: &[u8]) {
+    pub(in crate::session) fn hold(&mut self, datagram: &[u8]) {
         self.waiting.get_or_insert_default().held = Some(datagram.into());
     }
 
-    pub(super) fn take_held(&mut self) -> Option<Box<[u8]>> {
+    pub(in crate::session) fn take_held(&mut self) -> Option<Box<[u8]>> {
         self.waiting.as_mut()?.held.take()
     }
 
-    pub(super) fn has_held(&self) -> bool {
+    pub(in crate::session) fn has_held(&self) -> bool {
         self.waiting.as_ref().is_some_and(|waiting| waiting.held.is_some())
     }
 
     /// Memory held at this moment.
-    pub(super) fn memory(&self) -> usize {
+    pub(in crate::session) fn memory(&self) -> usize {
         let reply = self.net_status_reply.as_ref().map_or(0, |_| size_of::<NetStatusRequest>());
         reply + self.waiting.as_ref().map_or(0, |waiting| waiting.memory())
     }
 
     /// The most memory that this takes with a send buffer of so many bytes and datagrams of this size.
-    pub(super) const fn memory_ceiling(buffer: usize, datagram: usize) -> usize {
+    pub(in crate::session) const fn memory_ceiling(buffer: usize, datagram: usize) -> usize {
         // A queue that has just grown is half empty.
         let places = 2 * (buffer / (MESSAGE_OVERHEAD + 1) + 2) * size_of::<(Channel, Bytes)>();
         size_of::<Waiting>() + buffer + places + 2 * datagram + size_of::<NetStatusRequest>()
     }
 
     /// Gives back memory that traffic has left behind.
-    pub(super) fn shrink(&mut self) {
+    pub(in crate::session) fn shrink(&mut self) {
         self.waiting.take_if(|waiting| waiting.unreliable.is_empty() && waiting.held.is_none());
         if let Some(waiting) = &mut self.waiting {
             waiting.unreliable.shrink_to_fit();
@@ -113,7 +113,7 @@ impl Outbox {
     }
 
     /// Drops everything that waits; the numbering goes on.
-    pub(super) fn clear(&mut self) {
+    pub(in crate::session) fn clear(&mut self) {
         *self = Self { datagrams: self.datagrams, ..Self::default() };
     }
 }

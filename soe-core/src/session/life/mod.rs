@@ -1,0 +1,17 @@
+//! The life of a session: how it opens, how it is kept alive, how it ends, and the timers that drive this.
+
+mod clock;
+mod closing;
+mod handshake;
+mod remap;
+mod silence;
+mod timeout;
+mod timer;
+
+pub(super) use self::{
+    clock::{ClockSync, millis},
+    closing::Ending,
+    handshake::Connecting,
+    timer::{Timer, Timers},
+};
+pub(crate) use self::{closing::PROOF, handshake::response};
