@@ -6,7 +6,7 @@ use std::path::Path;
 
 use bytes::BytesMut;
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 use soe_core::Dialect;
 use soe_core::wire::opcode;
 
@@ -119,14 +119,7 @@ fn datagrams(command: &Decode, inputs: &[String]) -> io::Result<Exit> {
         let opened = open(datagram, guess.as_ref());
         is_wrong |= opened.is_err();
         if command.json {
-            let value = match &opened {
-                Ok(packet) => json!({ "event": "datagram", "length": datagram.len(), "packet": packet_json(packet),
-                    "crc_length": guess.as_ref().map(|guess| guess.crc_length),
-                    "passes": guess.as_ref().map(|guess| guess.passes),
-                    "dialect": guess.as_ref().map(|guess| guess.dialect.name.as_ref()),
-                    "inferred": guess.as_ref().map(|guess| &guess.notes) }),
-                Err(error) => json!({ "event": "datagram", "length": datagram.len(), "error": error }),
-            };
+            let value = datagram_json(datagram, &opened, guess.as_ref())?;
             writeln!(stdout, "{value}")?;
             continue;
         }
@@ -145,6 +138,23 @@ fn datagrams(command: &Decode, inputs: &[String]) -> io::Result<Exit> {
     }
     stdout.flush()?;
     Ok(if command.check && is_wrong { Exit::Wrong } else { Exit::Done })
+}
+
+fn datagram_json(datagram: &[u8], opened: &Result<Vec<u8>, String>, guess: Option<&Guess>) -> io::Result<Value> {
+    let packet: Value = match opened {
+        Ok(packet) => serde_json::from_str(&packet_json(packet))?,
+        Err(error) => return Ok(json!({ "event": "datagram", "length": datagram.len(), "error": error })),
+    };
+    Ok(json!({
+        "event": "datagram",
+        "length": datagram.len(),
+        "packet": packet,
+        "crc_seed": guess.and_then(|guess| guess.seed),
+        "crc_length": guess.map(|guess| guess.crc_length),
+        "passes": guess.map(|guess| guess.passes),
+        "dialect": guess.map(|guess| guess.dialect.name.as_ref()),
+        "inferred": guess.map(|guess| &guess.notes),
+    }))
 }
 
 fn put_guess(write: &mut impl Write, guess: &Guess) -> io::Result<()> {

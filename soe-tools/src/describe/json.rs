@@ -2,26 +2,28 @@
 
 use std::io::{self, Write};
 
-use serde_json::{Map, Value, json};
+use serde_json::json;
 use soe_core::wire::schema::{FieldValue, PacketSchema, Rest};
 use soe_core::wire::{MAX_NESTING, Packet, Payload, opcode, unescape};
 
+use super::object::{Object, put_hex};
 use crate::analysis::{Carrier, Event, EventKind, Message, Severity, Sink};
 
 /// Writes events as JSON, one object a line.
 pub(crate) struct JsonLines<W> {
     write: W,
+    line: String,
     pub(crate) worst: Option<Severity>,
 }
 
 impl<W: Write> JsonLines<W> {
     pub(crate) fn new(write: W) -> Self {
-        Self { write, worst: None }
+        Self { write, line: String::new(), worst: None }
     }
 
-    pub(crate) fn put(&mut self, value: &Value) -> io::Result<()> {
-        serde_json::to_writer(&mut self.write, value)?;
-        self.write.write_all(b"\n")
+    /// Writes a line that is no event.
+    pub(crate) fn put(&mut self, value: &serde_json::Value) -> io::Result<()> {
+        writeln!(self.write, "{value}")
     }
 
     pub(crate) fn finish(mut self) -> io::Result<W> {
@@ -35,139 +37,155 @@ impl<W: Write> Sink for JsonLines<W> {
         if let EventKind::Finding(finding) = &event.kind {
             self.worst = self.worst.max(Some(finding.severity()));
         }
-        self.put(&event_json(event)?)
+        self.line.clear();
+        put_event(&mut self.line, event);
+        self.line.push('\n');
+        self.write.write_all(self.line.as_bytes())
     }
 }
 
-fn event_json(event: &Event<'_>) -> io::Result<Value> {
-    let (name, mut fields) = match event.kind {
-        EventKind::Opened(info) => ("opened", serde_json::to_value(info)?),
+fn put_event(out: &mut String, event: &Event<'_>) {
+    let mut object = Object::begin(out);
+    object.word("event", name(&event.kind));
+    object.number("time", event.time);
+    object.number("session", event.session.into());
+    object.word("direction", event.direction.name());
+    match event.kind {
+        EventKind::Opened(info) => object.fields(info),
         EventKind::Datagram { length, packet, is_checked } => {
-            ("datagram", json!({ "length": length, "crc_checked": is_checked, "packet": packet_json(packet) }))
+            object.number("length", length as u64);
+            object.flag("crc_checked", is_checked);
+            put_packet(object.name("packet"), packet, 0);
         }
-        EventKind::Reliable { channel, sequence, length, is_fragment, transmission } => (
-            "reliable",
-            json!({ "channel": channel.index(), "sequence": sequence, "length": length, "fragment": is_fragment,
-                "transmission": transmission }),
-        ),
+        EventKind::Reliable { channel, sequence, length, is_fragment, transmission } => {
+            object.number("channel", channel.index() as u64);
+            object.number("sequence", sequence);
+            object.number("length", length as u64);
+            object.flag("fragment", is_fragment);
+            object.value("transmission", &transmission);
+        }
         EventKind::Acknowledged { channel, sequence, is_cumulative } => {
-            ("acknowledged", json!({ "channel": channel.index(), "sequence": sequence, "cumulative": is_cumulative }))
+            object.number("channel", channel.index() as u64);
+            object.number("sequence", sequence);
+            object.flag("cumulative", is_cumulative);
         }
-        EventKind::RoundTrip { time } => ("round-trip", json!({ "nanoseconds": time })),
+        EventKind::RoundTrip { time } => object.number("nanoseconds", time),
         EventKind::InFlight { direction, bytes, packets } => {
-            ("in-flight", json!({ "of": direction, "bytes": bytes, "packets": packets }))
+            object.word("of", direction.name());
+            object.number("bytes", bytes as u64);
+            object.number("packets", packets as u64);
         }
-        EventKind::Message(message) => ("message", message_json(&message)),
+        EventKind::Message(message) => put_message(&mut object, &message),
         EventKind::Finding(finding) => {
-            let mut value = serde_json::to_value(finding)?;
-            if let Value::Object(fields) = &mut value {
-                fields.insert("severity".into(), json!(finding.severity()));
-                fields.insert("text".into(), finding.to_string().into());
-            }
-            ("finding", value)
+            object.fields(finding);
+            object.value("severity", &finding.severity());
+            object.value("text", &finding.to_string());
         }
-        EventKind::Closed(summary) => ("closed", serde_json::to_value(summary)?),
-    };
-    if let Value::Object(fields) = &mut fields {
-        fields.insert("event".into(), name.into());
-        fields.insert("time".into(), event.time.into());
-        fields.insert("session".into(), event.session.into());
-        fields.insert("direction".into(), event.direction.name().into());
+        EventKind::Closed(summary) => object.fields(summary),
     }
-    Ok(fields)
+    object.end();
 }
 
-fn message_json(message: &Message<'_>) -> Value {
-    let mut fields = match message.carrier {
-        Carrier::Reliable(channel, sequence) => {
-            json!({ "carrier": "reliable", "channel": channel.index(), "sequence": sequence, "number": message.number })
-        }
-        Carrier::Unreliable => json!({ "carrier": "unreliable" }),
-        Carrier::Ordered(second, stamp) => {
-            json!({ "carrier": if second { "ordered-2" } else { "ordered" }, "stamp": stamp })
-        }
-    };
-    if let Value::Object(fields) = &mut fields {
-        fields.insert("length".into(), message.payload.len().into());
-        fields.insert("payload".into(), hex(message.payload).into());
-        fields.insert("decrypted".into(), message.is_decrypted.into());
-        fields.insert("packets".into(), message.packets.into());
-        fields.insert("took".into(), message.took.into());
+const fn name(kind: &EventKind<'_>) -> &'static str {
+    match kind {
+        EventKind::Opened(_) => "opened",
+        EventKind::Datagram { .. } => "datagram",
+        EventKind::Reliable { .. } => "reliable",
+        EventKind::Acknowledged { .. } => "acknowledged",
+        EventKind::RoundTrip { .. } => "round-trip",
+        EventKind::InFlight { .. } => "in-flight",
+        EventKind::Message(_) => "message",
+        EventKind::Finding(_) => "finding",
+        EventKind::Closed(_) => "closed",
     }
-    fields
+}
+
+fn put_message(object: &mut Object<'_>, message: &Message<'_>) {
+    match message.carrier {
+        Carrier::Reliable(channel, sequence) => {
+            object.word("carrier", "reliable");
+            object.number("channel", channel.index() as u64);
+            object.number("sequence", sequence);
+            object.number("number", message.number);
+        }
+        Carrier::Unreliable => object.word("carrier", "unreliable"),
+        Carrier::Ordered(second, stamp) => {
+            object.word("carrier", if second { "ordered-2" } else { "ordered" });
+            object.number("stamp", stamp.into());
+        }
+    }
+    object.number("length", message.payload.len() as u64);
+    object.hex("payload", message.payload);
+    object.flag("decrypted", message.is_decrypted);
+    object.number("packets", message.packets.into());
+    object.number("took", message.took);
 }
 
 /// A packet with the fields that the table of `soe-core` names, and what it contains.
-pub(crate) fn packet_json(bytes: &[u8]) -> Value {
-    packet(bytes, 0)
+pub(crate) fn packet_json(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    put_packet(&mut text, bytes, 0);
+    text
 }
 
-fn packet(bytes: &[u8], depth: usize) -> Value {
+fn put_packet(out: &mut String, bytes: &[u8], depth: usize) {
     let decoded = match Packet::decode(bytes) {
         Ok(decoded) => decoded,
-        Err(error) => return json!({ "name": "corrupt", "error": error.to_string(), "bytes": hex(bytes) }),
+        Err(error) => return put_corrupt(out, &error.to_string(), bytes),
     };
+    let mut object = Object::begin(out);
     if let Packet::Data(data) = decoded {
-        return json!({ "name": "data", "payload": hex(data) });
+        object.word("name", "data");
+        object.hex("payload", data);
+        return object.end();
     }
     let code = opcode::of(bytes).unwrap_or_default();
-    let Some(schema) = PacketSchema::of(code) else { return json!({ "name": "reserved", "op": code }) };
-    let mut fields = Map::new();
-    fields.insert("name".into(), schema.name.into());
-    fields.insert("op".into(), code.into());
+    let Some(schema) = PacketSchema::of(code) else {
+        object.word("name", "reserved");
+        object.number("op", code.into());
+        return object.end();
+    };
+    object.word("name", schema.name);
+    object.number("op", code.into());
     if schema.per_channel {
-        fields.insert("channel".into(), (code - schema.opcode).into());
+        object.number("channel", (code - schema.opcode).into());
     }
     let (values, rest) = schema.read(bytes);
     for (field, value) in values {
-        let value = match value {
-            FieldValue::Number(number) => number.into(),
-            FieldValue::Name(name) => String::from_utf8_lossy(name).into(),
-        };
-        fields.insert(field.name.into(), value);
+        match value {
+            FieldValue::Number(number) => object.number(field.name, number),
+            FieldValue::Name(name) => object.value(field.name, &String::from_utf8_lossy(name)),
+        }
     }
     match (schema.rest, decoded) {
-        (Rest::Payload, _) => payload(&mut fields, rest),
-        (Rest::Fragment | Rest::Data, _) if !rest.is_empty() => {
-            fields.insert("payload".into(), hex(rest).into());
-        }
-        (Rest::Pieces, Packet::Multi(multi)) => {
-            let pieces = multi.pieces().map(|piece| match piece {
-                Ok(piece) if depth < MAX_NESTING => packet(piece, depth + 1),
-                Ok(_) => json!({ "name": "corrupt", "error": "nested too deep" }),
-                Err(error) => json!({ "name": "corrupt", "error": error.to_string() }),
-            });
-            fields.insert("pieces".into(), pieces.collect());
-        }
-        (Rest::Elements, _) => payload(&mut fields, bytes),
+        (Rest::Payload, _) => put_payload(&mut object, rest),
+        (Rest::Fragment | Rest::Data, _) if !rest.is_empty() => object.hex("payload", rest),
+        (Rest::Pieces, Packet::Multi(multi)) => object.list("pieces", multi.pieces(), |out, piece| match piece {
+            Ok(piece) if depth < MAX_NESTING => put_packet(out, piece, depth + 1),
+            Ok(piece) => put_corrupt(out, "nested too deep", piece),
+            Err(error) => put_corrupt(out, &error.to_string(), &[]),
+        }),
+        (Rest::Elements, _) => put_payload(&mut object, bytes),
         _ => {}
     }
-    Value::Object(fields)
+    object.end();
+}
+
+fn put_corrupt(out: &mut String, error: &str, bytes: &[u8]) {
+    let mut object = Object::begin(out);
+    object.word("name", "corrupt");
+    object.value("error", &error);
+    object.hex("bytes", bytes);
+    object.end();
 }
 
 /// A message, or the elements of a Group.
-fn payload(fields: &mut Map<String, Value>, bytes: &[u8]) {
+fn put_payload(object: &mut Object<'_>, bytes: &[u8]) {
     match Payload::classify(bytes) {
-        Payload::Message(raw) => {
-            fields.insert("payload".into(), hex(unescape(raw)).into());
-        }
-        Payload::Group(group) => {
-            let elements = group.elements().map(|element| match element {
-                Ok(element) => Value::from(hex(unescape(element))),
-                Err(error) => json!({ "error": error.to_string() }),
-            });
-            fields.insert("elements".into(), elements.collect());
-        }
+        Payload::Message(raw) => object.hex("payload", unescape(raw)),
+        Payload::Group(group) => object.list("elements", group.elements(), |out, element| match element {
+            Ok(element) => put_hex(out, unescape(element)),
+            Err(error) => out.push_str(&json!({ "error": error.to_string() }).to_string()),
+        }),
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble & 15)]);
-    let mut text = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        text.push(digit(byte >> 4));
-        text.push(digit(*byte));
-    }
-    text
 }

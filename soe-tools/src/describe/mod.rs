@@ -1,6 +1,7 @@
 //! Packets and events in words and in JSON.
 
 mod json;
+mod object;
 mod text;
 
 pub(crate) use self::json::{JsonLines, packet_json};
