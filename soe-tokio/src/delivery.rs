@@ -10,7 +10,7 @@ use std::{
 use soe_core::{Message, Receipt};
 
 use crate::{
-    engine::connection::{Peer, state::State},
+    engine::connection::{Connection, state::ConnectionState},
     error::SessionError,
 };
 
@@ -20,15 +20,15 @@ use crate::{
 #[derive(Debug)]
 #[must_use = "delivery is reported to who asks"]
 pub struct Delivery {
-    peer: Arc<Peer>,
+    connection: Arc<Connection>,
     receipt: Receipt,
 }
 
 impl Delivery {
-    pub(crate) async fn send(peer: &Arc<Peer>, message: Message) -> Result<Self, SessionError> {
+    pub(crate) async fn send(connection: &Arc<Connection>, message: Message) -> Result<Self, SessionError> {
         let mut waiting = Some(message);
-        let receipt = poll_fn(|cx| peer.poll_send(&mut waiting, State::send_with_receipt, cx)).await?;
-        Ok(Self { peer: Arc::clone(peer), receipt })
+        let receipt = poll_fn(|cx| connection.poll_send(&mut waiting, ConnectionState::send_with_receipt, cx)).await?;
+        Ok(Self { connection: Arc::clone(connection), receipt })
     }
 }
 
@@ -36,14 +36,14 @@ impl Future for Delivery {
     type Output = Result<(), SessionError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.peer.poll_delivered(self.receipt, cx)
+        self.connection.poll_delivered(self.receipt, cx)
     }
 }
 
 impl Drop for Delivery {
     fn drop(&mut self) {
-        let mut state = self.peer.lock();
-        let waker = state.rare_if_any().and_then(|rare| rare.receipts.remove(&self.receipt));
+        let mut state = self.connection.lock();
+        let waker = state.cold_if_any().and_then(|cold| cold.receipts.remove(&self.receipt));
         drop(state);
         drop(waker);
     }

@@ -20,11 +20,11 @@ use tokio::{
 use crate::{
     config::{BusyPoll, ListenerConfig},
     engine::{
-        connection::{Peer, now},
+        connection::{Connection, now},
         driver::Driver,
         random::Secrets,
-        shared_endpoint::Directory,
-        shared_socket::Shared,
+        shared_endpoint::SharedEndpoint,
+        shared_socket::SharedSocket,
     },
     error::BindError,
     session::SoeSession,
@@ -39,9 +39,9 @@ use crate::{
 /// socket; it is closed after the last of them. [`SoeListener::shutdown`] ends them too.
 #[derive(Debug)]
 pub struct SoeListener {
-    directory: Arc<Directory>,
+    endpoint: Arc<SharedEndpoint>,
     /// One for each socket, at least one.
-    sockets: Vec<Arc<Shared>>,
+    sockets: Vec<Arc<SharedSocket>>,
     local_addr: SocketAddr,
 }
 
@@ -102,9 +102,9 @@ impl SoeListener {
         let busy_poll = config.socket.busy_poll;
         let key = Secrets::new(first.secrets_seed()).endpoint_key().map_err(BindError::Random)?;
         let endpoint = Endpoint::new(now(), config.admission, key);
-        let directory = Arc::new(Directory::new(endpoint, config.memory_limit));
+        let endpoint = Arc::new(SharedEndpoint::new(endpoint, config.memory_limit));
         let share =
-            |(socket, drops)| (Shared::new(Arc::clone(&directory), local_addr, Handle::current(), drops), socket);
+            |(socket, drops)| (SharedSocket::new(Arc::clone(&endpoint), local_addr, Handle::current(), drops), socket);
         // Each socket is known before the first is served: a driver that finds itself alone may have to wake the others.
         let sockets: Vec<_> = sockets.into_iter().map(share).collect();
         let spawn = |(shared, socket)| {
@@ -112,7 +112,7 @@ impl SoeListener {
             shared
         };
         let sockets = sockets.into_iter().map(spawn).collect();
-        Ok(Self { directory, sockets, local_addr })
+        Ok(Self { endpoint, sockets, local_addr })
     }
 
     /// Waits for the next session that a client has opened. `None`: the listener has been shut down.
@@ -124,7 +124,7 @@ impl SoeListener {
     ///
     /// Cancel safe: a session is taken from the queue only when the future is ready.
     pub async fn accept(&self) -> Option<Incoming> {
-        self.directory.accept().await.map(Incoming::new)
+        self.endpoint.accept().await.map(Incoming::new)
     }
 
     /// Where the socket is bound.
@@ -135,11 +135,11 @@ impl SoeListener {
     /// The listener's figures.
     pub fn stats(&self) -> ListenerStats {
         let shards: Vec<_> = self.sockets.iter().map(|socket| SocketStats::of(socket)).collect();
-        let (memory_held, memory_overflows) = (self.directory.budget.held(), self.directory.budget.overflows());
+        let (memory_held, memory_overflows) = (self.endpoint.budget.held(), self.endpoint.budget.overflows());
         ListenerStats {
             socket: SocketStats::total(&shards),
             shards,
-            endpoint: self.directory.stats(),
+            endpoint: self.endpoint.stats(),
             memory_held,
             memory_overflows,
         }
@@ -157,12 +157,12 @@ impl SoeListener {
     /// Puts the limits of `limits` in force for strangers from now on: sessions, strangers remembered, rates. Its session
     /// configurations, filter and other choices are not looked at. What is over a lowered limit already stays.
     pub fn set_limits(&self, limits: &AdmissionConfig) {
-        self.directory.set_limits(limits);
+        self.endpoint.set_limits(limits);
     }
 
     /// Changes [`ListenerConfig::memory_limit`], in bytes, from now on.
     pub fn set_memory_limit(&self, bytes: usize) {
-        self.directory.budget.set_limit(bytes);
+        self.endpoint.budget.set_limit(bytes);
     }
 
     /// Closes every session and the socket, within `deadline` from now.
@@ -177,14 +177,14 @@ impl SoeListener {
     ///
     /// Dropping the future leaves the sessions closing by themselves, as if the listener had been dropped.
     pub async fn shutdown(&self, deadline: Duration) -> ShutdownReport {
-        self.directory.close();
-        shutdown::run(&self.directory, &self.sockets, deadline).await
+        self.endpoint.close();
+        shutdown::run(&self.endpoint, &self.sockets, deadline).await
     }
 }
 
 impl Drop for SoeListener {
     fn drop(&mut self) {
-        self.directory.close();
+        self.endpoint.close();
     }
 }
 
@@ -193,7 +193,7 @@ impl Stream for SoeListener {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Incoming>> {
         let coop = ready!(poll_proceed(cx));
-        let next = ready!(self.directory.poll_accept(cx));
+        let next = ready!(self.endpoint.poll_accept(cx));
         coop.made_progress();
         Poll::Ready(next.map(Incoming::new))
     }
@@ -206,16 +206,16 @@ impl Stream for SoeListener {
 #[derive(Debug)]
 #[must_use = "dropping it refuses the session"]
 pub struct Incoming {
-    peer: Arc<Peer>,
+    connection: Arc<Connection>,
     is_decided: bool,
     address: SocketAddr,
     request: RequestInfo,
 }
 
 impl Incoming {
-    fn new((peer, request): (Arc<Peer>, RequestInfo)) -> Self {
-        let address = peer.lock().address;
-        Self { peer, is_decided: false, address, request }
+    fn new((connection, request): (Arc<Connection>, RequestInfo)) -> Self {
+        let address = connection.lock().address;
+        Self { connection, is_decided: false, address, request }
     }
 
     /// Where the client is.
@@ -226,7 +226,7 @@ impl Incoming {
     /// The local address that the client spoke to. `None` if the listener is bound to a wildcard address and the system does
     /// not say which one it was.
     pub fn local_ip(&self) -> Option<IpAddr> {
-        self.peer.local_ip()
+        self.connection.local_ip()
     }
 
     /// The protocol version that it asked for.
@@ -247,9 +247,9 @@ impl Incoming {
     /// Takes the session.
     pub fn accept(mut self) -> SoeSession {
         self.is_decided = true;
-        let key = self.peer.key;
-        let session = SoeSession::new(Arc::clone(&self.peer));
-        self.peer.shared.directory.call(|endpoint| endpoint.accept(key));
+        let key = self.connection.key;
+        let session = SoeSession::new(Arc::clone(&self.connection));
+        self.connection.shared.endpoint.call(|endpoint| endpoint.accept(key));
         session
     }
 
@@ -265,8 +265,8 @@ impl Incoming {
 
     fn decide(&mut self, decision: impl FnOnce(&mut Endpoint, SessionKey)) {
         if !std::mem::replace(&mut self.is_decided, true) {
-            let key = self.peer.key;
-            self.peer.shared.directory.call(|endpoint| decision(endpoint, key));
+            let key = self.connection.key;
+            self.connection.shared.endpoint.call(|endpoint| decision(endpoint, key));
         }
     }
 }

@@ -20,8 +20,8 @@ use crate::{
     delivery::Delivery,
     engine::{
         connection::{
-            Peer, now,
-            state::{End, State},
+            Connection, now,
+            state::{ConnectionState, End},
         },
         shared_socket::ENDED_HERE,
     },
@@ -68,25 +68,25 @@ pub struct SoeSession {
 /// The hold of a session or of one of its halves. The last one to go closes the session.
 #[derive(Debug)]
 pub(crate) struct SessionHandle {
-    pub(crate) peer: Arc<Peer>,
+    pub(crate) connection: Arc<Connection>,
 }
 
 impl SessionHandle {
-    fn new(peer: Arc<Peer>) -> Self {
-        peer.handles.fetch_add(1, Ordering::Relaxed);
-        Self { peer }
+    fn new(connection: Arc<Connection>) -> Self {
+        connection.handles.fetch_add(1, Ordering::Relaxed);
+        Self { connection }
     }
 
     /// Whether both belong to one session.
     pub(crate) fn is_with(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.peer, &other.peer)
+        Arc::ptr_eq(&self.connection, &other.connection)
     }
 }
 
 impl Drop for SessionHandle {
     fn drop(&mut self) {
-        if self.peer.handles.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.peer.close(ENDED_HERE);
+        if self.connection.handles.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.connection.close(ENDED_HERE);
         }
     }
 }
@@ -111,16 +111,16 @@ impl SoeSession {
         SoeConnector::connect_once(remote, config.into()).await
     }
 
-    pub(crate) fn new(peer: Arc<Peer>) -> Self {
-        Self { handle: SessionHandle::new(peer) }
+    pub(crate) fn new(connection: Arc<Connection>) -> Self {
+        Self { handle: SessionHandle::new(connection) }
     }
 
     pub(crate) fn from_handle(handle: SessionHandle) -> Self {
         Self { handle }
     }
 
-    pub(crate) fn peer(&self) -> &Arc<Peer> {
-        &self.handle.peer
+    pub(crate) fn connection(&self) -> &Arc<Connection> {
+        &self.handle.connection
     }
 
     /// Receives the next message, in the order of its channel. `None`: the session is over.
@@ -133,7 +133,7 @@ impl SoeSession {
     ///
     /// Cancel safe: a message is taken only when the future is ready.
     pub async fn recv(&mut self) -> Option<Result<Message, SessionError>> {
-        poll_fn(|cx| self.peer().poll_recv(cx)).await
+        poll_fn(|cx| self.connection().poll_recv(cx)).await
     }
 
     /// Queues a message, waiting for room in its channel's send buffer, and has it sent at once. Plain bytes travel on
@@ -149,7 +149,7 @@ impl SoeSession {
     /// Dropping the future before it is ready drops the message unsent. Nothing else is lost; who must keep the message
     /// waits with [`SoeSession::ready`] and then calls [`SoeSession::try_send`].
     pub fn send(&mut self, message: impl Into<Message>) -> impl Future<Output = Result<(), SessionError>> {
-        send(self.peer(), message.into())
+        send(self.connection(), message.into())
     }
 
     /// Like [`SoeSession::send`], and gives a future that is ready once the peer has acknowledged the whole message. What is
@@ -165,7 +165,7 @@ impl SoeSession {
     ///
     /// As for [`SoeSession::send`]. Dropping the [`Delivery`] changes nothing.
     pub async fn send_with_receipt(&mut self, message: impl Into<Message>) -> Result<Delivery, SessionError> {
-        Delivery::send(self.peer(), message.into()).await
+        Delivery::send(self.connection(), message.into()).await
     }
 
     /// Queues a message and has it sent at once, if there is room for it now.
@@ -174,7 +174,7 @@ impl SoeSession {
     ///
     /// The message comes back with the reason: [`SendError::Blocked`] if the send buffer is full.
     pub fn try_send(&mut self, message: impl Into<Message>) -> Result<(), SendError> {
-        self.peer().send(message.into(), true)
+        self.connection().send(message.into(), true)
     }
 
     /// Waits until the send buffers of all channels have room. [`SoeSession::try_send`] then takes the next message,
@@ -188,7 +188,7 @@ impl SoeSession {
     ///
     /// Cancel safe.
     pub async fn ready(&mut self) -> Result<(), SessionError> {
-        poll_fn(|cx| self.peer().poll_ready(cx)).await
+        poll_fn(|cx| self.connection().poll_ready(cx)).await
     }
 
     /// Waits until everything queued so far has been handed to the kernel. With a full congestion window that takes the
@@ -202,7 +202,7 @@ impl SoeSession {
     ///
     /// Cancel safe: sending goes on.
     pub async fn flushed(&self) -> Result<(), SessionError> {
-        self.peer().flushed().await
+        self.connection().flushed().await
     }
 
     /// Waits for the next event. `None`: the session is over.
@@ -213,7 +213,7 @@ impl SoeSession {
     ///
     /// Cancel safe: an event is taken only when the future is ready.
     pub async fn next_event(&self) -> Option<SessionEvent> {
-        self.peer().next_event().await
+        self.connection().next_event().await
     }
 
     /// Closes the session: refuses new messages, delivers what is queued within the session's `close_timeout`, tells the peer
@@ -228,12 +228,12 @@ impl SoeSession {
     ///
     /// Closing starts with the first poll and goes on if the future is dropped.
     pub async fn close(&self, reason: DisconnectReason) -> Option<Closed> {
-        close(self.peer(), reason).await
+        close(self.connection(), reason).await
     }
 
     /// Ends the session now. What is queued is lost; the peer is told once, or not at all.
     pub fn abort(&self, reason: DisconnectReason, tell_peer: bool) {
-        self.peer().abort(reason, tell_peer);
+        self.connection().abort(reason, tell_peer);
     }
 
     /// Waits for the end of the session and says how it ended. `None`: it was not served to its end. Its runtime was shut down,
@@ -243,12 +243,12 @@ impl SoeSession {
     ///
     /// Cancel safe.
     pub async fn closed(&self) -> Option<Closed> {
-        closed(self.peer()).await
+        closed(self.connection()).await
     }
 
     /// Splits the session into a half that sends and one that receives, for two tasks.
     pub fn split(self) -> (SendHalf, RecvHalf) {
-        let other = SessionHandle::new(Arc::clone(self.peer()));
+        let other = SessionHandle::new(Arc::clone(self.connection()));
         (SendHalf::new(self.handle), RecvHalf::new(other))
     }
 
@@ -267,7 +267,7 @@ impl SoeSession {
     ///
     /// If RC4 cannot use the key.
     pub fn set_send_key(&mut self, key: Option<&[u8]>) -> Result<(), KeyError> {
-        set_send_key(self.peer(), key)
+        set_send_key(self.connection(), key)
     }
 
     /// Decrypts every reliable message received from here on with RC4 under `key`; `None` stops that. Messages are decrypted
@@ -278,7 +278,7 @@ impl SoeSession {
     ///
     /// If RC4 cannot use the key.
     pub fn set_recv_key(&mut self, key: Option<&[u8]>) -> Result<(), KeyError> {
-        set_recv_key(self.peer(), key)
+        set_recv_key(self.connection(), key)
     }
 
     /// Transforms every message queued on this reliable channel from here on by `hook`; `None` sends them as they are.
@@ -287,51 +287,51 @@ impl SoeSession {
     /// The hook runs in the task that sends, under the session's lock: it must not use the session. If it panics, the panic
     /// goes on in that task and the session is closed.
     pub fn set_send_hook(&mut self, channel: ReliableChannel, hook: Option<Box<dyn MessageHook>>) {
-        self.peer().set_transform(|session| session.set_send_hook(channel, hook));
+        self.connection().set_transform(|session| session.set_send_hook(channel, hook));
     }
 
     /// Transforms every message received on this reliable channel from here on by `hook`, on the terms of
     /// [`SoeSession::set_send_hook`].
     pub fn set_recv_hook(&mut self, channel: ReliableChannel, hook: Option<Box<dyn MessageHook>>) {
-        self.peer().set_transform(|session| session.set_recv_hook(channel, hook));
+        self.connection().set_transform(|session| session.set_recv_hook(channel, hook));
     }
 
     /// The server's clock in milliseconds, modulo 2^32, as the exchanges of statistics have shown it; on the side that asks
     /// for them (section 8 of `docs/protocol.md`).
     pub fn server_clock(&self) -> Option<u32> {
-        self.peer().lock().session.server_clock(now())
+        self.connection().lock().session.server_clock(now())
     }
 
     /// The session's figures.
     pub fn stats(&self) -> SessionStats {
-        stats(self.peer())
+        stats(self.connection())
     }
 
     /// What was queued here and is not known to have arrived.
     pub fn undelivered(&self) -> Undelivered {
-        self.peer().lock().session.undelivered()
+        self.connection().lock().session.undelivered()
     }
 
     /// Where the peer is now. It can move, see [`SessionEvent::Remapped`].
     pub fn peer_addr(&self) -> SocketAddr {
-        self.peer().lock().address
+        self.connection().lock().address
     }
 
     /// Where the socket is bound.
     pub fn local_addr(&self) -> SocketAddr {
-        self.peer().shared.local_addr
+        self.connection().shared.local_addr
     }
 
     /// The local address that the peer speaks to, and that datagrams to it leave from. It changes if the peer's next valid
     /// datagram is sent to another one. `None` if the socket is bound to a wildcard address and the system's routing chooses:
     /// on the client's side, and where the system does not report the address.
     pub fn local_ip(&self) -> Option<IpAddr> {
-        self.peer().local_ip()
+        self.connection().local_ip()
     }
 
     /// The id that the client chose for this session.
     pub fn session_id(&self) -> u32 {
-        self.peer().session_id
+        self.connection().session_id
     }
 }
 
@@ -339,7 +339,7 @@ impl Stream for SoeSession {
     type Item = Result<Message, SessionError>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.peer().poll_recv(cx)
+        self.connection().poll_recv(cx)
     }
 }
 
@@ -347,31 +347,31 @@ impl Sink<Message> for SoeSession {
     type Error = SessionError;
 
     fn poll_ready(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SessionError>> {
-        self.peer().poll_ready(cx)
+        self.connection().poll_ready(cx)
     }
 
     fn start_send(self: Pin<&mut Self>, message: Message) -> Result<(), SessionError> {
-        start_send(self.peer(), message)
+        start_send(self.connection(), message)
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), SessionError>> {
-        Poll::Ready(self.peer().flush())
+        Poll::Ready(self.connection().flush())
     }
 
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SessionError>> {
-        poll_close(self.peer(), cx)
+        poll_close(self.connection(), cx)
     }
 }
 
-pub(crate) fn start_send(peer: &Arc<Peer>, message: Message) -> Result<(), SessionError> {
-    peer.send(message, false).map_err(|error| peer.refusal(error))
+pub(crate) fn start_send(connection: &Arc<Connection>, message: Message) -> Result<(), SessionError> {
+    connection.send(message, false).map_err(|error| connection.refusal(error))
 }
 
-pub(crate) fn poll_close(peer: &Arc<Peer>, cx: &Context<'_>) -> Poll<Result<(), SessionError>> {
-    if !peer.is_closed() {
-        peer.close(ENDED_HERE);
+pub(crate) fn poll_close(connection: &Arc<Connection>, cx: &Context<'_>) -> Poll<Result<(), SessionError>> {
+    if !connection.is_closed() {
+        connection.close(ENDED_HERE);
     }
-    match ready!(peer.poll_closed(cx)) {
+    match ready!(connection.poll_closed(cx)) {
         end if end.is_clean() => Poll::Ready(Ok(())),
         end => Poll::Ready(Err(end.into())),
     }
@@ -379,36 +379,36 @@ pub(crate) fn poll_close(peer: &Arc<Peer>, cx: &Context<'_>) -> Poll<Result<(), 
 
 /// No `async fn`: its future would hold the message three times over, and every task of an application that can send has
 /// room for one.
-pub(crate) fn send(peer: &Arc<Peer>, message: Message) -> impl Future<Output = Result<(), SessionError>> {
+pub(crate) fn send(connection: &Arc<Connection>, message: Message) -> impl Future<Output = Result<(), SessionError>> {
     let mut waiting = Some(message);
-    poll_fn(move |cx| peer.poll_send(&mut waiting, State::send, cx))
+    poll_fn(move |cx| connection.poll_send(&mut waiting, ConnectionState::send, cx))
 }
 
-pub(crate) async fn close(peer: &Arc<Peer>, reason: DisconnectReason) -> Option<Closed> {
-    peer.close(reason);
-    let end = closed(peer).await;
+pub(crate) async fn close(connection: &Arc<Connection>, reason: DisconnectReason) -> Option<Closed> {
+    connection.close(reason);
+    let end = closed(connection).await;
     // Nobody acknowledges a farewell: it is repeated, and the program may end after this.
-    peer.told().await;
+    connection.farewell_sent().await;
     // The last one may still be on its way to the kernel. That the session is over is no error here.
-    let _ = peer.flushed().await;
+    let _ = connection.flushed().await;
     end
 }
 
-pub(crate) async fn closed(peer: &Arc<Peer>) -> Option<Closed> {
-    match peer.closed().await {
+pub(crate) async fn closed(connection: &Arc<Connection>) -> Option<Closed> {
+    match connection.closed().await {
         End::Closed(closed) => Some(closed),
         End::Stopped => None,
     }
 }
 
-pub(crate) fn set_send_key(peer: &Arc<Peer>, key: Option<&[u8]>) -> Result<(), KeyError> {
-    peer.set_transform(|session| session.set_send_key(key))
+pub(crate) fn set_send_key(connection: &Arc<Connection>, key: Option<&[u8]>) -> Result<(), KeyError> {
+    connection.set_transform(|session| session.set_send_key(key))
 }
 
-pub(crate) fn set_recv_key(peer: &Arc<Peer>, key: Option<&[u8]>) -> Result<(), KeyError> {
-    peer.set_transform(|session| session.set_recv_key(key))
+pub(crate) fn set_recv_key(connection: &Arc<Connection>, key: Option<&[u8]>) -> Result<(), KeyError> {
+    connection.set_transform(|session| session.set_recv_key(key))
 }
 
-pub(crate) fn stats(peer: &Arc<Peer>) -> SessionStats {
-    peer.lock().session.stats(now())
+pub(crate) fn stats(connection: &Arc<Connection>) -> SessionStats {
+    connection.lock().session.stats(now())
 }

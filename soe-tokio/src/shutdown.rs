@@ -8,9 +8,9 @@ use tokio::time::{Instant, timeout_at};
 use crate::{
     config::FOREVER,
     engine::{
-        connection::Peer,
-        shared_endpoint::Directory,
-        shared_socket::{ENDED_HERE, Shared},
+        connection::Connection,
+        shared_endpoint::SharedEndpoint,
+        shared_socket::{ENDED_HERE, SharedSocket},
     },
 };
 
@@ -62,50 +62,54 @@ impl ShutdownReport {
 }
 
 /// Closes all sessions of sockets that take no new ones any more, then the sockets.
-pub(crate) async fn run(directory: &Directory, sockets: &[Arc<Shared>], deadline: Duration) -> ShutdownReport {
+pub(crate) async fn run(
+    endpoint: &SharedEndpoint,
+    sockets: &[Arc<SharedSocket>],
+    deadline: Duration,
+) -> ShutdownReport {
     let deadline = deadline.min(FOREVER);
     let now = Instant::now();
     // Farewells are repeated, since nobody acknowledges them: the last part of the time is theirs.
     let (cut_off, end) = (now + deadline - FAREWELL.min(deadline / 4), now + deadline);
-    let mut peers = directory.peers();
-    peers.retain(|peer| !peer.is_closed());
-    for peer in &peers {
-        peer.close(DisconnectReason::Application);
+    let mut connections = endpoint.connections();
+    connections.retain(|connection| !connection.is_closed());
+    for connection in &connections {
+        connection.close(DisconnectReason::Application);
     }
     let mut report = ShutdownReport::default();
-    for peer in &peers {
-        let in_time = timeout_at(cut_off, peer.closed()).await.is_ok();
+    for connection in &connections {
+        let in_time = timeout_at(cut_off, connection.closed()).await.is_ok();
         // Counted before the queue is thrown away.
-        let session = report_of(peer);
+        let session = report_of(connection);
         if !in_time {
-            peer.abort(ENDED_HERE, true);
+            connection.abort(ENDED_HERE, true);
         }
         let is_cut_off = !in_time || session.closed.is_none_or(|closed| !closed.is_clean());
         report.add(session, is_cut_off);
     }
-    for (peer, session) in peers.iter().zip(&mut report.sessions) {
-        session.told = timeout_at(end, peer.told()).await.unwrap_or(false);
+    for (connection, session) in connections.iter().zip(&mut report.sessions) {
+        session.told = timeout_at(end, connection.farewell_sent()).await.unwrap_or(false);
     }
     // What is left are a few datagrams; a socket that is full even then must not keep us.
     let end = end.max(Instant::now()) + LAST_DATAGRAMS;
-    for peer in &peers {
-        let _ = timeout_at(end, peer.flushed()).await;
+    for connection in &connections {
+        let _ = timeout_at(end, connection.flushed()).await;
     }
     for socket in sockets {
         socket.stop();
     }
     for socket in sockets {
         // If the runtime of the sockets does not run, nothing will free them.
-        let _ = timeout_at(end, socket.until_free()).await;
+        let _ = timeout_at(end, socket.closed_by_driver()).await;
     }
     report
 }
 
-fn report_of(peer: &Arc<Peer>) -> SessionReport {
-    let state = peer.lock();
+fn report_of(connection: &Arc<Connection>) -> SessionReport {
+    let state = connection.lock();
     SessionReport {
         peer_addr: state.address,
-        session_id: peer.session_id,
+        session_id: connection.session_id,
         closed: state.session.closed(),
         undelivered: state.session.undelivered(),
         told: false,

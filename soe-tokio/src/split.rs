@@ -53,7 +53,7 @@ impl SendHalf {
     ///
     /// See [`SoeSession::send`].
     pub fn send(&mut self, message: impl Into<Message>) -> impl Future<Output = Result<(), SessionError>> {
-        session::send(&self.handle.peer, message.into())
+        session::send(&self.handle.connection, message.into())
     }
 
     /// Like [`SoeSession::send_with_receipt`], errors and cancel safety included.
@@ -62,7 +62,7 @@ impl SendHalf {
     ///
     /// See [`SoeSession::send`].
     pub async fn send_with_receipt(&mut self, message: impl Into<Message>) -> Result<Delivery, SessionError> {
-        Delivery::send(&self.handle.peer, message.into()).await
+        Delivery::send(&self.handle.connection, message.into()).await
     }
 
     /// Like [`SoeSession::try_send`].
@@ -71,7 +71,7 @@ impl SendHalf {
     ///
     /// See [`SoeSession::try_send`].
     pub fn try_send(&mut self, message: impl Into<Message>) -> Result<(), SendError> {
-        self.handle.peer.send(message.into(), true)
+        self.handle.connection.send(message.into(), true)
     }
 
     /// Like [`SoeSession::ready`]. Cancel safe.
@@ -80,7 +80,7 @@ impl SendHalf {
     ///
     /// See [`SoeSession::ready`].
     pub async fn ready(&mut self) -> Result<(), SessionError> {
-        poll_fn(|cx| self.handle.peer.poll_ready(cx)).await
+        poll_fn(|cx| self.handle.connection.poll_ready(cx)).await
     }
 
     /// Like [`SoeSession::flushed`]. Cancel safe.
@@ -89,7 +89,7 @@ impl SendHalf {
     ///
     /// See [`SoeSession::flushed`].
     pub async fn flushed(&self) -> Result<(), SessionError> {
-        self.handle.peer.flushed().await
+        self.handle.connection.flushed().await
     }
 
     /// Like [`SoeSession::set_send_key`].
@@ -98,12 +98,12 @@ impl SendHalf {
     ///
     /// See [`SoeSession::set_send_key`].
     pub fn set_send_key(&mut self, key: Option<&[u8]>) -> Result<(), KeyError> {
-        session::set_send_key(&self.handle.peer, key)
+        session::set_send_key(&self.handle.connection, key)
     }
 
     /// Like [`SoeSession::set_send_hook`].
     pub fn set_send_hook(&mut self, channel: ReliableChannel, hook: Option<Box<dyn MessageHook>>) {
-        self.handle.peer.set_transform(|session| session.set_send_hook(channel, hook));
+        self.handle.connection.set_transform(|session| session.set_send_hook(channel, hook));
     }
 
     /// Puts the session together again.
@@ -131,7 +131,7 @@ impl RecvHalf {
     ///
     /// See [`SoeSession::recv`].
     pub async fn recv(&mut self) -> Option<Result<Message, SessionError>> {
-        poll_fn(|cx| self.handle.peer.poll_recv(cx)).await
+        poll_fn(|cx| self.handle.connection.poll_recv(cx)).await
     }
 
     /// Like [`SoeSession::set_recv_key`].
@@ -140,12 +140,12 @@ impl RecvHalf {
     ///
     /// See [`SoeSession::set_recv_key`].
     pub fn set_recv_key(&mut self, key: Option<&[u8]>) -> Result<(), KeyError> {
-        session::set_recv_key(&self.handle.peer, key)
+        session::set_recv_key(&self.handle.connection, key)
     }
 
     /// Like [`SoeSession::set_recv_hook`].
     pub fn set_recv_hook(&mut self, channel: ReliableChannel, hook: Option<Box<dyn MessageHook>>) {
-        self.handle.peer.set_transform(|session| session.set_recv_hook(channel, hook));
+        self.handle.connection.set_transform(|session| session.set_recv_hook(channel, hook));
     }
 
     /// Puts the session together again.
@@ -164,42 +164,42 @@ macro_rules! common {
         impl $half {
             /// Closes the whole session, like [`SoeSession::close`]: goes on if the future is dropped.
             pub async fn close(&self, reason: DisconnectReason) -> Option<Closed> {
-                session::close(&self.handle.peer, reason).await
+                session::close(&self.handle.connection, reason).await
             }
 
             /// Ends the whole session now, like [`SoeSession::abort`].
             pub fn abort(&self, reason: DisconnectReason, tell_peer: bool) {
-                self.handle.peer.abort(reason, tell_peer);
+                self.handle.connection.abort(reason, tell_peer);
             }
 
             /// Waits for the end of the session, like [`SoeSession::closed`]. Cancel safe.
             pub async fn closed(&self) -> Option<Closed> {
-                session::closed(&self.handle.peer).await
+                session::closed(&self.handle.connection).await
             }
 
             /// The session's figures, of both directions.
             pub fn stats(&self) -> SessionStats {
-                session::stats(&self.handle.peer)
+                session::stats(&self.handle.connection)
             }
 
             /// Where the peer is now.
             pub fn peer_addr(&self) -> SocketAddr {
-                self.handle.peer.lock().address
+                self.handle.connection.lock().address
             }
 
             /// Where the socket is bound.
             pub fn local_addr(&self) -> SocketAddr {
-                self.handle.peer.shared.local_addr
+                self.handle.connection.shared.local_addr
             }
 
             /// The local address that the peer speaks to, like [`SoeSession::local_ip`].
             pub fn local_ip(&self) -> Option<IpAddr> {
-                self.handle.peer.local_ip()
+                self.handle.connection.local_ip()
             }
 
             /// The id that the client chose for this session.
             pub fn session_id(&self) -> u32 {
-                self.handle.peer.session_id
+                self.handle.connection.session_id
             }
         }
 
@@ -218,7 +218,7 @@ impl Stream for RecvHalf {
     type Item = Result<Message, SessionError>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.handle.peer.poll_recv(cx)
+        self.handle.connection.poll_recv(cx)
     }
 }
 
@@ -226,18 +226,18 @@ impl Sink<Message> for SendHalf {
     type Error = SessionError;
 
     fn poll_ready(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SessionError>> {
-        self.handle.peer.poll_ready(cx)
+        self.handle.connection.poll_ready(cx)
     }
 
     fn start_send(self: Pin<&mut Self>, message: Message) -> Result<(), SessionError> {
-        session::start_send(&self.handle.peer, message)
+        session::start_send(&self.handle.connection, message)
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), SessionError>> {
-        Poll::Ready(self.handle.peer.flush())
+        Poll::Ready(self.handle.connection.flush())
     }
 
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SessionError>> {
-        session::poll_close(&self.handle.peer, cx)
+        session::poll_close(&self.handle.connection, cx)
     }
 }

@@ -19,8 +19,8 @@ use crate::{
         driver::Driver,
         query,
         random::Secrets,
-        shared_endpoint::Directory,
-        shared_socket::Shared,
+        shared_endpoint::SharedEndpoint,
+        shared_socket::SharedSocket,
     },
     error::{BindError, ConnectError, QueryError},
     listener::{bind_first, local_address},
@@ -38,7 +38,7 @@ use crate::{
 /// Dropping it leaves its sessions alone; the socket is closed after the last of them.
 #[derive(Debug)]
 pub struct SoeConnector {
-    shared: Arc<Shared>,
+    shared: Arc<SharedSocket>,
     secrets: Secrets,
 }
 
@@ -82,8 +82,8 @@ impl SoeConnector {
         let address = local_address(&*socket)?;
         let secrets = Secrets::new(socket.secrets_seed());
         let key = secrets.endpoint_key().map_err(BindError::Random)?;
-        let directory = Arc::new(Directory::new(Endpoint::connector(now(), key), usize::MAX));
-        let shared = Shared::new(directory, address, Handle::current(), None);
+        let endpoint = Arc::new(SharedEndpoint::new(Endpoint::connector(now(), key), usize::MAX));
+        let shared = SharedSocket::new(endpoint, address, Handle::current(), None);
         Driver::spawn(Arc::clone(&shared), socket, busy_poll);
         Ok(Self { shared, secrets })
     }
@@ -120,11 +120,11 @@ impl SoeConnector {
         }
         let session_id = self.secrets.session_id().map_err(ConnectError::Random)?;
         let session = Session::connect(now(), config, session_id);
-        let peer =
-            self.shared.directory.register(&self.shared, address, session).ok_or(ConnectError::Occupied(address))?;
+        let connection =
+            self.shared.endpoint.register(&self.shared, address, session).ok_or(ConnectError::Occupied(address))?;
         // Closes the session if this future is dropped.
-        let session = SoeSession::new(peer);
-        match session.peer().connected().await {
+        let session = SoeSession::new(connection);
+        match session.connection().connected().await {
             Ok(()) => Ok(session),
             Err(End::Closed(closed)) => Err(ConnectError::Closed(closed)),
             Err(End::Stopped) => Err(ConnectError::Stopped),
@@ -182,8 +182,8 @@ impl SoeConnector {
     ///
     /// [`SoeListener::shutdown`]: crate::SoeListener::shutdown
     pub async fn shutdown(&self, deadline: Duration) -> ShutdownReport {
-        self.shared.directory.close();
-        shutdown::run(&self.shared.directory, std::slice::from_ref(&self.shared), deadline).await
+        self.shared.endpoint.close();
+        shutdown::run(&self.shared.endpoint, std::slice::from_ref(&self.shared), deadline).await
     }
 
     /// The socket's figures.
@@ -194,6 +194,6 @@ impl SoeConnector {
 
 impl Drop for SoeConnector {
     fn drop(&mut self) {
-        self.shared.directory.close();
+        self.shared.endpoint.close();
     }
 }

@@ -6,28 +6,28 @@ use crate::config::{BusyPoll, FOREVER};
 
 /// When a driver looks, and what came of it.
 #[derive(Debug)]
-pub(crate) struct Looking {
+pub(crate) struct BusyPoller {
     mode: BusyPoll,
     /// Until when to look.
     until: Option<Instant>,
     /// Whether this look has once found nothing: what was there already is no success of looking.
-    is_in_vain: bool,
-    /// Successes less failures, see [`Looking::failed`]; without any there is only a trial now and then.
+    has_found_nothing: bool,
+    /// Successes less failures, see [`BusyPoller::failed`]; without any there is only a trial now and then.
     credit: u8,
     /// When the next trial may be.
-    rests_until: Option<Instant>,
+    paused_until: Option<Instant>,
     /// How long to rest after a trial that fails.
     pause: Duration,
 }
 
-impl Looking {
+impl BusyPoller {
     pub(crate) fn new(mode: BusyPoll) -> Self {
-        Self { mode, until: None, is_in_vain: false, credit: 0, rests_until: None, pause: FIRST_PAUSE }
+        Self { mode, until: None, has_found_nothing: false, credit: 0, paused_until: None, pause: FIRST_PAUSE }
     }
 
     /// A batch has come, and this many sessions share the socket.
     pub(crate) fn received(&mut self, now: Instant, sessions: usize) {
-        if self.until.take().is_some() && self.is_in_vain {
+        if self.until.take().is_some() && self.has_found_nothing {
             self.credit = (self.credit + 1).min(MAX_CREDIT);
             if self.credit == MAX_CREDIT {
                 self.pause = FIRST_PAUSE;
@@ -37,48 +37,48 @@ impl Looking {
             BusyPoll::Never => return,
             BusyPoll::For(time) => time.min(FOREVER),
             BusyPoll::WhileItPays if sessions > FEW_SESSIONS => return,
-            BusyPoll::WhileItPays if self.credit > 0 => LOOK,
-            BusyPoll::WhileItPays if self.rests_until.is_none_or(|until| now >= until) => {
+            BusyPoll::WhileItPays if self.credit > 0 => POLL_TIME,
+            BusyPoll::WhileItPays if self.paused_until.is_none_or(|until| now >= until) => {
                 self.credit = TRIAL;
-                LOOK
+                POLL_TIME
             }
             BusyPoll::WhileItPays => return,
         };
         self.until = Some(now + time);
-        self.is_in_vain = false;
+        self.has_found_nothing = false;
     }
 
     /// Whether to look at all just now; spares asking for the time.
-    pub(crate) fn is_on(&self) -> bool {
+    pub(crate) fn is_polling(&self) -> bool {
         self.until.is_some()
     }
 
     /// Whether to look once more.
-    pub(crate) fn goes_on(&mut self, now: Instant) -> bool {
-        let goes_on = self.until.is_some_and(|until| now < until);
-        if !goes_on && self.until.take().is_some() && self.is_in_vain {
+    pub(crate) fn should_poll(&mut self, now: Instant) -> bool {
+        let should_poll = self.until.is_some_and(|until| now < until);
+        if !should_poll && self.until.take().is_some() && self.has_found_nothing {
             self.failed(now);
         }
-        goes_on
+        should_poll
     }
 
     /// There was nothing.
     pub(crate) fn found_nothing(&mut self) {
-        self.is_in_vain = true;
+        self.has_found_nothing = true;
     }
 
     /// A failure counts as much as four successes, so that looking goes on only while four looks of five find something.
     fn failed(&mut self, now: Instant) {
         self.credit = self.credit.saturating_sub(FAILURE);
         if self.credit == 0 {
-            self.rests_until = Some(now + self.pause);
+            self.paused_until = Some(now + self.pause);
             self.pause = (self.pause * 2).min(LONGEST_PAUSE);
         }
     }
 }
 
 /// How long to look while it pays: somewhat longer than a peer needs that has to be woken up.
-const LOOK: Duration = Duration::from_micros(100);
+const POLL_TIME: Duration = Duration::from_micros(100);
 /// With more sessions than this there is nearly always something to do, or a longer time of nothing.
 const FEW_SESSIONS: usize = 8;
 /// What one look in vain costs.
@@ -98,66 +98,72 @@ mod tests {
     const US: Duration = Duration::from_micros(1);
 
     /// A batch comes every `gap`; says how many of them a look has found, and how long it looked in all.
-    fn watch(looking: &mut Looking, start: Instant, gap: Duration, batches: u32, sessions: usize) -> (u32, Duration) {
+    fn watch(
+        busy_poller: &mut BusyPoller,
+        start: Instant,
+        gap: Duration,
+        batches: u32,
+        sessions: usize,
+    ) -> (u32, Duration) {
         let (mut found, mut looked) = (0, Duration::ZERO);
         for batch in 0..batches {
             let come = start + gap * batch;
-            looking.received(come, sessions);
+            busy_poller.received(come, sessions);
             let mut now = come;
-            while now < come + gap && looking.goes_on(now) {
-                looking.found_nothing();
+            while now < come + gap && busy_poller.should_poll(now) {
+                busy_poller.found_nothing();
                 now += US;
                 looked += US;
             }
-            found += u32::from(looking.is_on());
+            found += u32::from(busy_poller.is_polling());
         }
         (found, looked)
     }
 
     #[test]
     fn it_looks_on_while_datagrams_come_soon() {
-        let mut looking = Looking::new(BusyPoll::WhileItPays);
-        let (found, _) = watch(&mut looking, Instant::now(), 20 * US, 1000, 1);
+        let mut busy_poller = BusyPoller::new(BusyPoll::WhileItPays);
+        let (found, _) = watch(&mut busy_poller, Instant::now(), 20 * US, 1000, 1);
         assert_eq!(found, 1000);
     }
 
     #[test]
     fn it_sleeps_where_datagrams_come_late_but_for_a_trial_now_and_then() {
-        let mut looking = Looking::new(BusyPoll::WhileItPays);
-        let (found, looked) = watch(&mut looking, Instant::now(), 200 * US, 50_000, 1);
+        let mut busy_poller = BusyPoller::new(BusyPoll::WhileItPays);
+        let (found, looked) = watch(&mut busy_poller, Instant::now(), 200 * US, 50_000, 1);
         assert_eq!(found, 0);
-        assert!((LOOK..10 * Duration::from_millis(1)).contains(&looked), "{looked:?} of ten seconds");
+        assert!((POLL_TIME..10 * Duration::from_millis(1)).contains(&looked), "{looked:?} of ten seconds");
     }
 
     #[test]
     fn a_few_late_ones_among_many_are_forgiven_and_a_change_is_noticed() {
-        let (mut looking, start) = (Looking::new(BusyPoll::WhileItPays), Instant::now());
-        watch(&mut looking, start, 20 * US, 100, 1);
-        assert_eq!(watch(&mut looking, start + 5_000 * US, 500 * US, 1, 1).0, 0);
-        assert_eq!(watch(&mut looking, start + 6_000 * US, 20 * US, 100, 1).0, 100);
-        watch(&mut looking, start + 10_000 * US, 500 * US, 1000, 1);
-        let (found, _) = watch(&mut looking, start + Duration::from_secs(2), 20 * US, 100, 1);
+        let (mut busy_poller, start) = (BusyPoller::new(BusyPoll::WhileItPays), Instant::now());
+        watch(&mut busy_poller, start, 20 * US, 100, 1);
+        assert_eq!(watch(&mut busy_poller, start + 5_000 * US, 500 * US, 1, 1).0, 0);
+        assert_eq!(watch(&mut busy_poller, start + 6_000 * US, 20 * US, 100, 1).0, 100);
+        watch(&mut busy_poller, start + 10_000 * US, 500 * US, 1000, 1);
+        let (found, _) = watch(&mut busy_poller, start + Duration::from_secs(2), 20 * US, 100, 1);
         assert_eq!(found, 100);
     }
 
     #[test]
     fn a_socket_of_many_sessions_sleeps() {
-        let mut looking = Looking::new(BusyPoll::WhileItPays);
-        assert_eq!(watch(&mut looking, Instant::now(), 20 * US, 100, 100), (0, Duration::ZERO));
+        let mut busy_poller = BusyPoller::new(BusyPoll::WhileItPays);
+        assert_eq!(watch(&mut busy_poller, Instant::now(), 20 * US, 100, 100), (0, Duration::ZERO));
     }
 
     #[test]
     fn it_can_be_told_to_look_for_ever() {
-        let (mut looking, now) = (Looking::new(BusyPoll::For(Duration::MAX)), Instant::now());
-        looking.received(now, 1);
-        assert!(looking.goes_on(now + Duration::from_secs(365 * 24 * 3600)));
+        let (mut busy_poller, now) = (BusyPoller::new(BusyPoll::For(Duration::MAX)), Instant::now());
+        busy_poller.received(now, 1);
+        assert!(busy_poller.should_poll(now + Duration::from_secs(365 * 24 * 3600)));
     }
 
     #[test]
     fn it_looks_always_or_never_if_told_to() {
         let now = Instant::now();
-        let always = &mut Looking::new(BusyPoll::For(300 * US));
+        let always = &mut BusyPoller::new(BusyPoll::For(300 * US));
         assert_eq!(watch(always, now, 1000 * US, 10, 100), (0, 3000 * US));
-        assert_eq!(watch(&mut Looking::new(BusyPoll::Never), now, 20 * US, 10, 1), (0, Duration::ZERO));
+        assert_eq!(watch(&mut BusyPoller::new(BusyPoll::Never), now, 20 * US, 10, 1), (0, Duration::ZERO));
     }
 }

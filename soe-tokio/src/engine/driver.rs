@@ -22,54 +22,54 @@ use tracing::{debug, trace};
 use crate::{
     config::BusyPoll,
     engine::{
-        busy_poll::Looking,
-        connection::{Peer, Visit, now},
+        busy_poll::BusyPoller,
+        connection::{Connection, Visit, now},
         deferred::{Deferred, Work},
         notices::Notices,
         scratch,
-        shared_socket::{self, Counters, Shared},
+        shared_socket::{self, Counters, SharedSocket},
         timers::Timers,
-        transmit::Flusher,
+        transmit::Transmitter,
     },
     socket::{AsyncUdp, RecvBatch, kernel::is_of_earlier_datagram},
 };
 
 /// Serves one socket until nobody needs it. What several sockets of one listener share is in
-/// [`crate::engine::shared_endpoint::Directory`].
+/// [`crate::engine::shared_endpoint::SharedEndpoint`].
 #[derive(Debug)]
 pub(crate) struct Driver {
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) shared: Arc<SharedSocket>,
     socket: Box<dyn AsyncUdp>,
     turn: Turn,
     timers: Timers,
     received: RecvBatch,
     /// A receive call that has been made while the driver waited, and is to be looked at in turn.
-    early: Option<io::Result<()>>,
-    pub(crate) flusher: Flusher,
+    received_early: Option<io::Result<()>>,
+    pub(crate) transmitter: Transmitter,
     pub(crate) deferred: Deferred,
     pub(crate) notices: Notices,
     endpoint_timer: Option<Pin<Box<Sleep>>>,
     /// Looks at the socket in a row that failed.
     failures: u32,
     is_only_thread: bool,
-    looking: Looking,
+    busy_poller: BusyPoller,
     /// Dropped last.
     _freed: Freed,
 }
 
 /// Reports that the socket is free.
 #[derive(Debug)]
-struct Freed(Arc<Shared>);
+struct Freed(Arc<SharedSocket>);
 
 impl Drop for Freed {
     fn drop(&mut self) {
-        self.0.freed();
+        self.0.socket_closed();
     }
 }
 
 impl Driver {
     /// Starts serving `socket` on the runtime of `shared`.
-    pub(crate) fn spawn(shared: Arc<Shared>, socket: Box<dyn AsyncUdp>, busy_poll: BusyPoll) {
+    pub(crate) fn spawn(shared: Arc<SharedSocket>, socket: Box<dyn AsyncUdp>, busy_poll: BusyPoll) {
         let runtime = shared.runtime.clone();
         let driver = Self {
             _freed: Freed(Arc::clone(&shared)),
@@ -78,14 +78,14 @@ impl Driver {
             socket,
             timers: Timers::default(),
             received: RecvBatch::new(),
-            early: None,
-            flusher: Flusher::default(),
+            received_early: None,
+            transmitter: Transmitter::default(),
             deferred: Deferred::default(),
             notices: Notices::default(),
             endpoint_timer: None,
             failures: 0,
             is_only_thread: runtime.runtime_flavor() == RuntimeFlavor::CurrentThread,
-            looking: Looking::new(busy_poll),
+            busy_poller: BusyPoller::new(busy_poll),
         };
         runtime.spawn(driver.run());
     }
@@ -120,7 +120,7 @@ impl Driver {
     /// Looks into the socket, without waiting.
     async fn receive(&mut self) {
         for _ in 0..MAX_OLD_ERRORS {
-            let received = match self.early.take() {
+            let received = match self.received_early.take() {
                 Some(received) => Poll::Ready(received),
                 // Outside of Tokio's budget, which would make a full socket look empty.
                 None => unconstrained(poll_fn(|cx| Poll::Ready(self.poll_recv(cx)))).await,
@@ -132,7 +132,7 @@ impl Driver {
                 }
                 Poll::Ready(Ok(())) => {
                     self.failures = 0;
-                    self.looking.received(Instant::now(), self.shared.directory.session_count());
+                    self.busy_poller.received(Instant::now(), self.shared.endpoint.session_count());
                     self.dispatch(now());
                     // Tasks that the batch woke answer first, and the acks ride on their replies. Without the pause a flood
                     // would also keep every other task of this thread from running.
@@ -164,7 +164,7 @@ impl Driver {
         self.received.datagrams = scratch::take_datagrams();
         let received = self.socket.poll_recv(cx, &mut self.received);
         if received.is_pending() {
-            scratch::give_datagrams(std::mem::take(&mut self.received.datagrams));
+            scratch::recycle_datagrams(std::mem::take(&mut self.received.datagrams));
         }
         received
     }
@@ -181,47 +181,47 @@ impl Driver {
         if self.shared.queries.any() {
             batch.retain(|(path, datagram)| !self.shared.queries.answer(path.remote, datagram));
         }
-        if !self.shared.directory.is_listener {
+        if !self.shared.endpoint.is_listener {
             // A server answers from the address that it was spoken to; a client follows the system's routing.
             batch.iter_mut().for_each(|(path, _)| *path = path.remote.into());
         }
         host::receive(self, now, batch.drain(..));
-        scratch::give_datagrams(batch);
+        scratch::recycle_datagrams(batch);
         self.take_reports();
         self.settle(now);
         self.notices.wake();
     }
 
     /// Has a peer served whose `dirty` flag was just set.
-    pub(crate) fn serve_soon(&mut self, peer: &Arc<Peer>) {
-        if Arc::ptr_eq(&peer.shared, &self.shared) {
-            self.flusher.add(Arc::clone(peer));
+    pub(crate) fn serve_soon(&mut self, connection: &Arc<Connection>) {
+        if Arc::ptr_eq(&connection.shared, &self.shared) {
+            self.transmitter.add(Arc::clone(connection));
         } else {
             // It has moved, and the kernel hands it to another socket than the one that serves it.
-            peer.shared.push_dirty(Arc::clone(peer));
+            connection.shared.push_dirty(Arc::clone(connection));
         }
     }
 
     /// Does something to a session, or puts it off while the session is busy.
-    pub(crate) fn visit(&mut self, now: Instant, peer: &Arc<Peer>, work: Work) {
-        match catch_unwind(AssertUnwindSafe(|| peer.visit(now, &work, &mut self.notices))) {
-            Ok(Visit::Marked) => self.serve_soon(peer),
+    pub(crate) fn visit(&mut self, now: Instant, connection: &Arc<Connection>, work: Work) {
+        match catch_unwind(AssertUnwindSafe(|| connection.visit(now, &work, &mut self.notices))) {
+            Ok(Visit::Marked) => self.serve_soon(connection),
             Ok(Visit::Quiet) => {}
-            Ok(Visit::Busy) => self.deferred.push(Arc::clone(peer), work),
-            Err(_) => self.notices.panicked(peer, now),
+            Ok(Visit::Busy) => self.deferred.push(Arc::clone(connection), work),
+            Err(_) => self.notices.fail_after_panic(connection, now),
         }
     }
 
     /// Tries again what was put off because a session was busy.
     fn retry_deferred(&mut self, now: Instant) {
         for _ in 0..self.deferred.len() {
-            let Some((peer, work)) = self.deferred.pop() else { break };
+            let Some((connection, work)) = self.deferred.pop() else { break };
             match work {
                 Work::Datagrams(path, datagrams) => {
                     host::receive(self, now, datagrams.into_iter().map(|datagram| (path, datagram)));
                 }
-                Work::Timer => self.expire(now, peer),
-                work => self.visit(now, &peer, work),
+                Work::Timer => self.expire(now, connection),
+                work => self.visit(now, &connection, work),
             }
         }
     }
@@ -234,17 +234,17 @@ impl Driver {
             self.arm_endpoint();
         }
         for _ in 0..MAX_EXPIRED {
-            let Some(peer) = self.timers.pop(due) else { break };
-            self.expire(now, peer);
+            let Some(connection) = self.timers.pop(due) else { break };
+            self.expire(now, connection);
         }
     }
 
-    fn expire(&mut self, now: Instant, peer: Arc<Peer>) {
-        match catch_unwind(AssertUnwindSafe(|| peer.expire(now, &mut self.timers, &mut self.notices))) {
-            Ok(Visit::Marked) => self.flusher.add(peer),
+    fn expire(&mut self, now: Instant, connection: Arc<Connection>) {
+        match catch_unwind(AssertUnwindSafe(|| connection.expire(now, &mut self.timers, &mut self.notices))) {
+            Ok(Visit::Marked) => self.transmitter.add(connection),
             Ok(Visit::Quiet) => {}
-            Ok(Visit::Busy) => self.deferred.push(peer, Work::Timer),
-            Err(_) => self.notices.panicked(&peer, now),
+            Ok(Visit::Busy) => self.deferred.push(connection, Work::Timer),
+            Err(_) => self.notices.fail_after_panic(&connection, now),
         }
     }
 
@@ -252,11 +252,11 @@ impl Driver {
     fn transmit(&mut self) {
         let now = now();
         self.retry_deferred(now);
-        if self.shared.directory.take_actions() {
+        if self.shared.endpoint.take_actions() {
             host::perform(self, now);
         }
         self.settle(now);
-        self.flusher.flush(now, &self.shared, &mut *self.socket, &mut self.timers, &mut self.notices);
+        self.transmitter.flush(now, &self.shared, &mut *self.socket, &mut self.timers, &mut self.notices);
         self.settle(now);
         self.notices.wake();
     }
@@ -281,37 +281,42 @@ impl Driver {
 
     /// Sets the endpoint's timer.
     fn arm_endpoint(&mut self) {
-        let deadline = self.shared.directory.with_endpoint(|endpoint| endpoint.poll_timeout());
+        let deadline = self.shared.endpoint.with_endpoint(|endpoint| endpoint.poll_timeout());
         self.endpoint_timer = deadline.map(|deadline| Box::pin(sleep_until(deadline.into())));
     }
 
     /// The runtime ends, and nobody serves the sessions any more: what they have to send leaves now, and a farewell behind it,
     /// as far as the socket takes it at once. Nothing is repeated.
-    fn leave(&mut self) {
+    fn send_farewells(&mut self) {
         let now = now();
-        self.flusher.unblock();
+        self.transmitter.unblock();
         for say_farewell in [false, true] {
             if say_farewell {
                 let shared = &self.shared;
-                for peer in shared.directory.peers().into_iter().filter(|peer| Arc::ptr_eq(&peer.shared, shared)) {
-                    if peer.cut_off(now) {
-                        self.flusher.add(peer);
+                for connection in shared
+                    .endpoint
+                    .connections()
+                    .into_iter()
+                    .filter(|connection| Arc::ptr_eq(&connection.shared, shared))
+                {
+                    if connection.cut_off(now) {
+                        self.transmitter.add(connection);
                     }
                 }
             }
             for _ in 0..LAST_ROUNDS {
-                self.flusher.flush(now, &self.shared, &mut *self.socket, &mut self.timers, &mut self.notices);
+                self.transmitter.flush(now, &self.shared, &mut *self.socket, &mut self.timers, &mut self.notices);
             }
         }
     }
 
     /// Waits for something to do: awake for a while after a datagram, if that pays, and then asleep.
     async fn wait(&mut self) {
-        while self.looking.is_on() && self.looking.goes_on(Instant::now()) {
+        while self.busy_poller.is_polling() && self.busy_poller.should_poll(Instant::now()) {
             if poll_fn(|cx| Poll::Ready(self.poll_work(cx))).await.is_ready() {
                 return;
             }
-            self.looking.found_nothing();
+            self.busy_poller.found_nothing();
             tokio::task::yield_now().await;
         }
         poll_fn(|cx| self.poll_work(cx)).await;
@@ -320,17 +325,17 @@ impl Driver {
     fn poll_work(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let is_due = self.timers.poll(cx).is_ready()
             || self.endpoint_timer.as_mut().is_some_and(|timer| timer.as_mut().poll(cx).is_ready());
-        if self.flusher.is_blocked() && self.socket.poll_writable(cx).is_ready() {
-            self.flusher.unblock();
+        if self.transmitter.is_blocked() && self.socket.poll_writable(cx).is_ready() {
+            self.transmitter.unblock();
             return Poll::Ready(());
         }
-        let has_work = self.shared.poll_work(cx, !self.flusher.is_blocked()).is_ready();
+        let has_work = self.shared.poll_work(cx, !self.transmitter.is_blocked()).is_ready();
         if is_due || has_work {
             return Poll::Ready(());
         }
         match self.poll_recv(cx) {
             Poll::Ready(received) => {
-                self.early = Some(received);
+                self.received_early = Some(received);
                 Poll::Ready(())
             }
             Poll::Pending => Poll::Pending,
@@ -342,11 +347,11 @@ impl Drop for Driver {
     /// Also when the runtime shuts down or something here panics: nobody may wait for a socket that is not served.
     fn drop(&mut self) {
         if !std::thread::panicking() {
-            self.leave();
+            self.send_farewells();
         }
         self.notices.wake();
-        let known = self.timers.drain().chain(self.flusher.drain()).chain(self.deferred.drain());
-        self.shared.stopped(now(), known);
+        let known = self.timers.drain().chain(self.transmitter.drain()).chain(self.deferred.drain());
+        self.shared.driver_stopped(now(), known);
     }
 }
 

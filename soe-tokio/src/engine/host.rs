@@ -15,89 +15,89 @@ use soe_core::{
 use tracing::debug;
 
 use crate::engine::{
-    connection::{Peer, Visit},
+    connection::{Connection, Visit},
     deferred::Work,
     driver::Driver,
 };
 
 impl Host for Driver {
-    type Session = Arc<Peer>;
+    type Session = Arc<Connection>;
 
     fn with_endpoint<T>(&mut self, work: impl FnOnce(&mut Endpoint) -> T) -> T {
-        self.shared.directory.with_endpoint(work)
+        self.shared.endpoint.with_endpoint(work)
     }
 
-    fn lookup(&mut self, address: SocketAddr) -> Option<Arc<Peer>> {
-        self.shared.directory.hint(address)
+    fn lookup(&mut self, address: SocketAddr) -> Option<Arc<Connection>> {
+        self.shared.endpoint.hint(address)
     }
 
-    fn session(&mut self, key: SessionKey) -> Option<Arc<Peer>> {
-        self.shared.directory.session(key)
+    fn session(&mut self, key: SessionKey) -> Option<Arc<Connection>> {
+        self.shared.endpoint.session(key)
     }
 
     fn feed(
         &mut self,
         now: Instant,
-        peer: &Arc<Peer>,
+        connection: &Arc<Connection>,
         path: Path,
         mut datagrams: &mut dyn Iterator<Item = BytesMut>,
     ) -> Fed {
-        let mut fed = Fed::new(peer.key, now);
-        if !self.deferred.is_empty() && self.deferred.holds_datagrams_of(peer) {
-            self.deferred.keep(peer, path, datagrams);
+        let mut fed = Fed::new(connection.key, now);
+        if !self.deferred.is_empty() && self.deferred.holds_datagrams_of(connection) {
+            self.deferred.keep(connection, path, datagrams);
             return fed;
         }
         let visited =
-            catch_unwind(AssertUnwindSafe(|| peer.feed(now, path, &mut datagrams, &mut fed, &mut self.notices)));
+            catch_unwind(AssertUnwindSafe(|| connection.feed(now, path, &mut datagrams, &mut fed, &mut self.notices)));
         match visited {
-            Ok(Visit::Marked) => self.serve_soon(peer),
+            Ok(Visit::Marked) => self.serve_soon(connection),
             Ok(Visit::Quiet) => {}
-            Ok(Visit::Busy) => self.deferred.keep(peer, path, datagrams),
-            Err(_) => self.notices.panicked(peer, now),
+            Ok(Visit::Busy) => self.deferred.keep(connection, path, datagrams),
+            Err(_) => self.notices.fail_after_panic(connection, now),
         }
         fed
     }
 
     fn send(&mut self, path: Path, datagram: Vec<u8>) {
-        self.flusher.reply(path, &datagram);
+        self.transmitter.reply(path, &datagram);
     }
 
     fn open(&mut self, _: Instant, opened: Opened) {
         let Opened { key, path, session, request, .. } = opened;
         debug!(from = %path.remote, version = request.version, name = %request.protocol_name, "a session opens");
-        let peer = self.shared.directory.open(&self.shared, key, path, session);
-        if peer.mark_dirty() {
-            self.flusher.add(peer);
+        let connection = self.shared.endpoint.open(&self.shared, key, path, session);
+        if connection.mark_dirty() {
+            self.transmitter.add(connection);
         }
     }
 
     fn route(&mut self, address: SocketAddr, key: SessionKey) {
-        self.shared.directory.route(address, key);
+        self.shared.endpoint.route(address, key);
     }
 
     fn unroute(&mut self, address: SocketAddr, key: SessionKey) {
-        self.shared.directory.unroute(address, key);
+        self.shared.endpoint.unroute(address, key);
     }
 
-    fn relocate(&mut self, now: Instant, peer: &Arc<Peer>, from: SocketAddr, to: Path) {
+    fn relocate(&mut self, now: Instant, connection: &Arc<Connection>, from: SocketAddr, to: Path) {
         debug!(%from, to = %to.remote, "the peer has moved");
-        self.visit(now, peer, Work::Move(from, to));
+        self.visit(now, connection, Work::Move(from, to));
     }
 
-    fn probe(&mut self, now: Instant, peer: &Arc<Peer>) {
-        self.visit(now, peer, Work::Probe);
+    fn probe(&mut self, now: Instant, connection: &Arc<Connection>) {
+        self.visit(now, connection, Work::Probe);
     }
 
-    fn unreachable(&mut self, now: Instant, peer: &Arc<Peer>) {
-        self.visit(now, peer, Work::Unreachable);
+    fn unreachable(&mut self, now: Instant, connection: &Arc<Connection>) {
+        self.visit(now, connection, Work::Unreachable);
     }
 
-    fn end(&mut self, now: Instant, peer: &Arc<Peer>, reason: DisconnectReason, tell_peer: bool) {
-        self.visit(now, peer, Work::End(reason, tell_peer));
+    fn end(&mut self, now: Instant, connection: &Arc<Connection>, reason: DisconnectReason, tell_peer: bool) {
+        self.visit(now, connection, Work::End(reason, tell_peer));
     }
 
     fn forget(&mut self, key: SessionKey) {
-        self.shared.directory.forget(key);
+        self.shared.endpoint.forget(key);
     }
 
     fn answer(&mut self, question: Question) -> Option<Answer> {
@@ -106,6 +106,6 @@ impl Host for Driver {
     }
 
     fn acceptable(&mut self) {
-        self.shared.directory.announce_arrival();
+        self.shared.endpoint.announce_arrival();
     }
 }

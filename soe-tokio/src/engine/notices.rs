@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, task::Waker, time::Instant};
 use soe_core::SessionKey;
 use tracing::warn;
 
-use crate::engine::connection::Peer;
+use crate::engine::connection::Connection;
 
 #[derive(Debug, Default)]
 pub(crate) struct Notices {
@@ -22,11 +22,11 @@ pub(crate) struct Notices {
 impl Notices {
     /// A session panicked in the driver's hands, in an application's codec or by a bug of ours: it is over, and nobody else
     /// notices.
-    pub(crate) fn panicked(&mut self, peer: &Arc<Peer>, now: Instant) {
-        warn!(session = peer.session_id, "a session panicked; it is ended");
-        peer.kill(now);
-        self.ended.push((peer.key, true));
-        self.drained.push(peer.key);
+    pub(crate) fn fail_after_panic(&mut self, connection: &Arc<Connection>, now: Instant) {
+        warn!(session = connection.session_id, "a session panicked; it is ended");
+        connection.stop(now);
+        self.ended.push((connection.key, true));
+        self.drained.push(connection.key);
     }
 
     pub(crate) fn wake(&mut self) {

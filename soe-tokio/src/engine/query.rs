@@ -16,7 +16,7 @@ use soe_core::wire::Packet;
 use tokio::time::timeout;
 
 use crate::{
-    engine::shared_socket::{Shared, lock},
+    engine::shared_socket::{SharedSocket, lock},
     error::QueryError,
     socket::SendBatch,
 };
@@ -47,7 +47,7 @@ struct Query {
 }
 
 /// Asks, again and again, until there is an answer.
-pub(crate) async fn ask(shared: &Shared, to: SocketAddr) -> Result<Bytes, QueryError> {
+pub(crate) async fn ask(shared: &SharedSocket, to: SocketAddr) -> Result<Bytes, QueryError> {
     let query = Asking { queries: &shared.queries, id: shared.queries.add(to) };
     loop {
         if shared.is_stopped() {
@@ -121,7 +121,7 @@ impl Queries {
             if std::mem::take(&mut query.is_due) {
                 let start = batch.buffer().len();
                 Packet::ServerStatus(&[0; QUERY_PADDING]).encode(batch.buffer());
-                batch.note_single(query.to.into(), start);
+                batch.push_single(query.to.into(), start);
             }
         }
     }

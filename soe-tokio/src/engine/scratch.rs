@@ -6,57 +6,57 @@ use std::{cell::RefCell, mem, sync::Arc};
 use bytes::BytesMut;
 use soe_core::Path;
 
-use crate::{engine::connection::Peer, socket::SendBatch};
+use crate::{engine::connection::Connection, socket::SendBatch};
 
 /// Empty lists with room in them.
 #[derive(Default)]
-struct Spare {
+struct Scratch {
     batch: SendBatch,
     datagrams: Vec<(Path, BytesMut)>,
-    peers: Vec<Arc<Peer>>,
+    connections: Vec<Arc<Connection>>,
 }
 
 thread_local! {
-    static SPARE: RefCell<Spare> = RefCell::default();
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
 /// A batch to send with.
 pub(crate) fn take_batch() -> SendBatch {
-    take(|spare| mem::take(&mut spare.batch))
+    take(|scratch| mem::take(&mut scratch.batch))
 }
 
 /// Gives a batch back that holds nothing.
-pub(crate) fn give_batch(batch: SendBatch) {
-    give(|spare| spare.batch = batch);
+pub(crate) fn recycle_batch(batch: SendBatch) {
+    give(|scratch| scratch.batch = batch);
 }
 
 /// A list to receive into.
 pub(crate) fn take_datagrams() -> Vec<(Path, BytesMut)> {
-    take(|spare| mem::take(&mut spare.datagrams))
+    take(|scratch| mem::take(&mut scratch.datagrams))
 }
 
 /// Gives a list back, emptied.
-pub(crate) fn give_datagrams(mut datagrams: Vec<(Path, BytesMut)>) {
+pub(crate) fn recycle_datagrams(mut datagrams: Vec<(Path, BytesMut)>) {
     datagrams.clear();
-    give(|spare| spare.datagrams = datagrams);
+    give(|scratch| scratch.datagrams = datagrams);
 }
 
 /// A list of peers to serve.
-pub(crate) fn take_peers() -> Vec<Arc<Peer>> {
-    take(|spare| mem::take(&mut spare.peers))
+pub(crate) fn take_connections() -> Vec<Arc<Connection>> {
+    take(|scratch| mem::take(&mut scratch.connections))
 }
 
 /// Gives a list back, emptied.
-pub(crate) fn give_peers(mut peers: Vec<Arc<Peer>>) {
-    peers.clear();
-    give(|spare| spare.peers = peers);
+pub(crate) fn recycle_connections(mut connections: Vec<Arc<Connection>>) {
+    connections.clear();
+    give(|scratch| scratch.connections = connections);
 }
 
-fn take<T: Default>(from: impl FnOnce(&mut Spare) -> T) -> T {
+fn take<T: Default>(from: impl FnOnce(&mut Scratch) -> T) -> T {
     // At the end of its thread there is nothing spare.
-    SPARE.try_with(|spare| from(&mut spare.borrow_mut())).unwrap_or_default()
+    SCRATCH.try_with(|scratch| from(&mut scratch.borrow_mut())).unwrap_or_default()
 }
 
-fn give(to: impl FnOnce(&mut Spare)) {
-    let _ = SPARE.try_with(|spare| to(&mut spare.borrow_mut()));
+fn give(to: impl FnOnce(&mut Scratch)) {
+    let _ = SCRATCH.try_with(|scratch| to(&mut scratch.borrow_mut()));
 }

@@ -17,10 +17,10 @@ use tracing::trace;
 
 use crate::{
     engine::{
-        connection::{Peer, now},
+        connection::{Connection, now},
         notices::Notices,
         query::Queries,
-        shared_endpoint::Directory,
+        shared_endpoint::SharedEndpoint,
         sync::until,
     },
     socket::{AsyncUdp, kernel::DropCounter},
@@ -28,10 +28,10 @@ use crate::{
 
 /// State shared by a socket's driver, the sessions opened on it and its listener or connector. No two of its locks are ever held at
 /// once, none across an await, and none while foreign code runs.
-pub(crate) struct Shared {
+pub(crate) struct SharedSocket {
     pub(crate) local_addr: SocketAddr,
     pub(crate) runtime: Handle,
-    pub(crate) directory: Arc<Directory>,
+    pub(crate) endpoint: Arc<SharedEndpoint>,
     pub(crate) counters: Counters,
     /// Where the kernel counts what a listener's socket could not keep.
     pub(crate) drops: Option<DropCounter>,
@@ -39,17 +39,17 @@ pub(crate) struct Shared {
     pub(crate) sessions: AtomicUsize,
     /// Questions to servers that wait for an answer.
     pub(crate) queries: Queries,
-    /// Batches whose datagrams the kernel has taken, see [`Peer::is_flushed`].
+    /// Batches whose datagrams the kernel has taken, see [`Connection::is_flushed`].
     pub(crate) sent_batches: AtomicU64,
-    dirty: Mutex<Dirty>,
+    dirty: Mutex<ServiceQueue>,
     /// Tasks that wait until the socket is free.
     free: Notify,
 }
 
 /// The peers that need the driver. Each is in the list at most once: its own flag says whether it is.
 #[derive(Debug, Default)]
-struct Dirty {
-    peers: Vec<Arc<Peer>>,
+struct ServiceQueue {
+    connections: Vec<Arc<Connection>>,
     driver: Option<Waker>,
     stop: bool,
     /// A session that the driver has put off is no longer busy.
@@ -80,9 +80,9 @@ impl Counters {
     }
 }
 
-impl Shared {
+impl SharedSocket {
     pub(crate) fn new(
-        directory: Arc<Directory>,
+        endpoint: Arc<SharedEndpoint>,
         local_addr: SocketAddr,
         runtime: Handle,
         drops: Option<DropCounter>,
@@ -90,7 +90,7 @@ impl Shared {
         let (counters, sent_batches, dirty) = (Counters::default(), AtomicU64::new(0), Mutex::default());
         let (sessions, queries) = (AtomicUsize::new(0), Queries::default());
         let shared = Arc::new(Self {
-            directory,
+            endpoint,
             local_addr,
             runtime,
             counters,
@@ -101,41 +101,43 @@ impl Shared {
             dirty,
             free: Notify::new(),
         });
-        shared.directory.join(&shared);
+        shared.endpoint.join(&shared);
         shared
     }
 
     /// Asks the driver to serve a peer whose `dirty` flag was just set. Without a driver its session ends here.
-    pub(crate) fn push_dirty(&self, peer: Arc<Peer>) {
+    pub(crate) fn push_dirty(&self, connection: Arc<Connection>) {
         let driver = {
             let mut dirty = lock(&self.dirty);
             if dirty.is_stopped {
                 drop(dirty);
-                return peer.bury(now());
+                return connection.stop_and_remove(now());
             }
-            dirty.peers.push(peer);
+            dirty.connections.push(connection);
             dirty.driver.take()
         };
         driver.into_iter().for_each(Waker::wake);
     }
 
-    /// Like [`Shared::push_dirty`] for the driver itself, which needs no waking.
-    pub(crate) fn put_back_dirty(&self, peers: &mut Vec<Arc<Peer>>) {
-        lock(&self.dirty).peers.append(peers);
+    /// Like [`SharedSocket::push_dirty`] for the driver itself, which needs no waking.
+    pub(crate) fn put_back_dirty(&self, connections: &mut Vec<Arc<Connection>>) {
+        lock(&self.dirty).connections.append(connections);
     }
 
     /// Moves the peers that need service into `into`.
-    pub(crate) fn take_dirty(&self, into: &mut Vec<Arc<Peer>>) {
-        into.append(&mut lock(&self.dirty).peers);
+    pub(crate) fn take_dirty(&self, into: &mut Vec<Arc<Connection>>) {
+        into.append(&mut lock(&self.dirty).connections);
     }
 
     /// Waits for something that only the driver can do. With `serve` false, peers in the list are left where they are.
     pub(crate) fn poll_work(&self, cx: &Context<'_>, serve: bool) -> Poll<()> {
         let mut dirty = lock(&self.dirty);
-        if dirty.stop || !self.directory.is_needed() || self.directory.has_actions() {
+        if dirty.stop || !self.endpoint.is_needed() || self.endpoint.has_actions() {
             return Poll::Ready(());
         }
-        if serve && (!dirty.peers.is_empty() || self.queries.are_due() || std::mem::take(&mut dirty.is_called_back)) {
+        if serve
+            && (!dirty.connections.is_empty() || self.queries.are_due() || std::mem::take(&mut dirty.is_called_back))
+        {
             return Poll::Ready(());
         }
         match &mut dirty.driver {
@@ -164,7 +166,7 @@ impl Shared {
 
     /// Whether nobody needs the driver any more.
     pub(crate) fn is_done(&self) -> bool {
-        !self.directory.is_needed() || lock(&self.dirty).stop
+        !self.endpoint.is_needed() || lock(&self.dirty).stop
     }
 
     pub(crate) fn is_stopped(&self) -> bool {
@@ -172,44 +174,44 @@ impl Shared {
     }
 
     /// Waits until the driver has ended and the socket is free.
-    pub(crate) async fn until_free(&self) {
+    pub(crate) async fn closed_by_driver(&self) {
         until(&self.free, || lock(&self.dirty).is_free.then_some(())).await;
     }
 
     /// The driver is gone, by `stop` or with its runtime: ends every session that is left, those included that only the
     /// driver knew.
-    pub(crate) fn stopped(&self, now: Instant, known_to_driver: impl Iterator<Item = Arc<Peer>>) {
+    pub(crate) fn driver_stopped(&self, now: Instant, known_to_driver: impl Iterator<Item = Arc<Connection>>) {
         let dirty = {
             let mut dirty = lock(&self.dirty);
             dirty.is_stopped = true;
-            std::mem::take(&mut dirty.peers)
+            std::mem::take(&mut dirty.connections)
         };
-        self.directory.close();
+        self.endpoint.close();
         // Who comes after this finds out by itself, see `push_dirty`.
-        let served_here = |peer: &Arc<Peer>| std::ptr::eq(&*peer.shared, self);
-        let peers = self.directory.peers().into_iter().filter(served_here);
-        for peer in peers.chain(dirty).chain(known_to_driver) {
-            peer.bury(now);
+        let served_here = |connection: &Arc<Connection>| std::ptr::eq(&*connection.shared, self);
+        let connections = self.endpoint.connections().into_iter().filter(served_here);
+        for connection in connections.chain(dirty).chain(known_to_driver) {
+            connection.stop_and_remove(now);
         }
     }
 
     /// The driver has dropped its socket.
-    pub(crate) fn freed(&self) {
+    pub(crate) fn socket_closed(&self) {
         lock(&self.dirty).is_free = true;
         self.free.notify_waiters();
     }
 }
 
-impl fmt::Debug for Shared {
+impl fmt::Debug for SharedSocket {
     /// Without the peers, which show what they belong to.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let sessions = self.directory.session_count();
+        let sessions = self.endpoint.session_count();
         f.debug_struct("Socket").field("address", &self.local_addr).field("sessions", &sessions).finish_non_exhaustive()
     }
 }
 
 /// Takes the socket's reports of unreachable addresses, a bounded number at once, and says how many there were.
-pub(crate) fn take_reports(shared: &Shared, socket: &mut dyn AsyncUdp, notices: &mut Notices) -> usize {
+pub(crate) fn take_reports(shared: &SharedSocket, socket: &mut dyn AsyncUdp, notices: &mut Notices) -> usize {
     let mut reports = 0;
     while reports < MAX_REPORTS
         && let Some(address) = socket.next_unreachable()

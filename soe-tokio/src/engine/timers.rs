@@ -11,12 +11,12 @@ use std::{
 use soe_core::SessionKey;
 use tokio::time::{Sleep, sleep_until};
 
-use crate::engine::connection::{Peer, now};
+use crate::engine::connection::{Connection, now};
 
 /// When which session wants to be woken: one entry for each session that has a timer, one sleep for all of them.
 ///
 /// A deadline that moves to later costs nothing: its entry stays and is looked at again when it expires. So in every
-/// session the entry, which [`crate::engine::connection::state::State::armed`] repeats, is never later than the session's own deadline once the
+/// session the entry, which [`crate::engine::connection::state::ConnectionState::armed`] repeats, is never later than the session's own deadline once the
 /// driver has served it.
 #[derive(Debug, Default)]
 pub(crate) struct Timers {
@@ -29,21 +29,27 @@ pub(crate) struct Timers {
 }
 
 /// By time, and by session, which tells entries of one instant apart.
-type Entries = BTreeMap<(Instant, SessionKey), Arc<Peer>>;
+type Entries = BTreeMap<(Instant, SessionKey), Arc<Connection>>;
 
 impl Timers {
     /// Moves a session's entry. `from` is where it is, if it is anywhere.
-    pub(crate) fn set(&mut self, now: Instant, peer: &Arc<Peer>, from: Option<Instant>, to: Option<Instant>) {
-        let known = from.map(|from| (from, peer.key));
+    pub(crate) fn set(
+        &mut self,
+        now: Instant,
+        connection: &Arc<Connection>,
+        from: Option<Instant>,
+        to: Option<Instant>,
+    ) {
+        let known = from.map(|from| (from, connection.key));
         let known = known.and_then(|key| self.near.remove(&key).or_else(|| self.far.remove(&key)));
         if let Some(to) = to {
             let entries = if to.saturating_duration_since(now) >= FAR { &mut self.far } else { &mut self.near };
-            entries.insert((to, peer.key), known.unwrap_or_else(|| Arc::clone(peer)));
+            entries.insert((to, connection.key), known.unwrap_or_else(|| Arc::clone(connection)));
         }
     }
 
     /// Takes an entry that has expired, if one has: of each kind the first one first.
-    pub(crate) fn pop(&mut self, now: Instant) -> Option<Arc<Peer>> {
+    pub(crate) fn pop(&mut self, now: Instant) -> Option<Arc<Connection>> {
         let expired = |entries: &mut Entries| {
             let first = entries.first_entry()?;
             (first.key().0 <= now).then(|| first.remove())
@@ -74,7 +80,7 @@ impl Timers {
     }
 
     /// Everybody who has a timer.
-    pub(crate) fn drain(&mut self) -> impl Iterator<Item = Arc<Peer>> {
+    pub(crate) fn drain(&mut self) -> impl Iterator<Item = Arc<Connection>> {
         let entries = [&mut self.near, &mut self.far].map(std::mem::take);
         entries.into_iter().flat_map(Entries::into_values)
     }

@@ -12,10 +12,10 @@ use tracing::{debug, trace};
 
 use crate::{
     engine::{
-        connection::{Peer, Served},
+        connection::{Connection, Served},
         notices::Notices,
         scratch,
-        shared_socket::{Counters, Shared, take_reports},
+        shared_socket::{Counters, SharedSocket, take_reports},
         timers::Timers,
     },
     socket::{AsyncUdp, SendBatch},
@@ -23,15 +23,15 @@ use crate::{
 
 /// The sending half of the driver.
 #[derive(Debug)]
-pub(crate) struct Flusher {
+pub(crate) struct Transmitter {
     /// What is on its way out. Between two flushes there is none, unless the socket is full.
     batch: SendBatch,
     /// The number of the batch that is being filled or sent; batches below it have left.
     number: u64,
     /// Peers that the driver itself found in need of service.
-    found: Vec<Arc<Peer>>,
+    found: Vec<Arc<Connection>>,
     /// Peers whose lock the application held when they were to be served.
-    busy: Vec<Arc<Peer>>,
+    busy: Vec<Arc<Connection>>,
     /// The socket is full: nothing is taken from sessions until it is writable.
     is_blocked: bool,
     /// The first pending entry has failed once.
@@ -47,7 +47,7 @@ const MAX_OLD_ERRORS: u32 = 4096;
 /// The same for errors that may be about the entry itself, with no report to explain them.
 const FEW_OLD_ERRORS: u32 = 3;
 
-impl Default for Flusher {
+impl Default for Transmitter {
     fn default() -> Self {
         let batch = SendBatch::new();
         Self {
@@ -63,10 +63,10 @@ impl Default for Flusher {
     }
 }
 
-impl Flusher {
+impl Transmitter {
     /// Serves a peer in the next flush, its `dirty` flag being set.
-    pub(crate) fn add(&mut self, peer: Arc<Peer>) {
-        self.found.push(peer);
+    pub(crate) fn add(&mut self, connection: Arc<Connection>) {
+        self.found.push(connection);
     }
 
     /// Takes a datagram of no session. While the socket is full it is lost: strangers repeat themselves.
@@ -79,11 +79,11 @@ impl Flusher {
         }
         let start = self.batch.buffer().len();
         self.batch.buffer().extend_from_slice(datagram);
-        self.batch.note_single(to, start);
+        self.batch.push_single(to, start);
     }
 
     /// Peers that wait for a flush.
-    pub(crate) fn drain(&mut self) -> impl Iterator<Item = Arc<Peer>> {
+    pub(crate) fn drain(&mut self) -> impl Iterator<Item = Arc<Connection>> {
         self.found.drain(..).chain(self.busy.drain(..))
     }
 
@@ -100,7 +100,7 @@ impl Flusher {
     pub(crate) fn flush(
         &mut self,
         now: Instant,
-        shared: &Shared,
+        shared: &SharedSocket,
         socket: &mut dyn AsyncUdp,
         timers: &mut Timers,
         notices: &mut Notices,
@@ -109,7 +109,7 @@ impl Flusher {
             shared.put_back_dirty(&mut self.found);
             return;
         }
-        let mut round = scratch::take_peers();
+        let mut round = scratch::take_connections();
         round.append(&mut self.found);
         round.append(&mut self.busy);
         shared.take_dirty(&mut round);
@@ -119,35 +119,36 @@ impl Flusher {
         self.max_segments = socket.max_segments();
         shared.queries.write(&mut self.batch);
         let mut again = std::mem::take(&mut self.found);
-        let mut peers = round.drain(..);
-        for peer in peers.by_ref() {
+        let mut connections = round.drain(..);
+        for connection in connections.by_ref() {
             let (number, segments, batch) = (self.number, self.max_segments, &mut self.batch);
-            let served = catch_unwind(AssertUnwindSafe(|| peer.serve(now, number, segments, batch, timers, notices)));
+            let served =
+                catch_unwind(AssertUnwindSafe(|| connection.serve(now, number, segments, batch, timers, notices)));
             match served {
                 Ok(Served::All) => {}
-                Ok(Served::Part) => again.push(peer),
-                Ok(Served::Over) => notices.drained.push(peer.key),
-                Ok(Served::Busy) => self.busy.push(peer),
-                Err(_) => notices.panicked(&peer, now),
+                Ok(Served::Part) => again.push(connection),
+                Ok(Served::Over) => notices.drained.push(connection.key),
+                Ok(Served::Busy) => self.busy.push(connection),
+                Err(_) => notices.fail_after_panic(&connection, now),
             }
             if self.batch.is_full() && !self.send(shared, socket, notices) {
                 break;
             }
         }
-        again.extend(peers);
+        again.extend(connections);
         if !self.is_blocked {
             self.send(shared, socket, notices);
         }
         shared.put_back_dirty(&mut again);
         self.found = again;
-        scratch::give_peers(round);
+        scratch::recycle_connections(round);
         if self.batch.is_done() {
-            scratch::give_batch(std::mem::take(&mut self.batch));
+            scratch::recycle_batch(std::mem::take(&mut self.batch));
         }
     }
 
     /// Hands the batch to the socket; false if the socket is full.
-    fn send(&mut self, shared: &Shared, socket: &mut dyn AsyncUdp, notices: &mut Notices) -> bool {
+    fn send(&mut self, shared: &SharedSocket, socket: &mut dyn AsyncUdp, notices: &mut Notices) -> bool {
         while !self.is_blocked && !self.batch.is_done() {
             Counters::add(&shared.counters.send_calls, 1);
             match socket.try_send(&self.batch) {
@@ -165,9 +166,9 @@ impl Flusher {
         }
         shared.sent_batches.store(self.number, Ordering::SeqCst);
         self.number += 1;
-        for peer in self.batch.finish() {
-            if !peer.batch_sent() {
-                self.busy.push(peer);
+        for connection in self.batch.finish() {
+            if !connection.batch_sent() {
+                self.busy.push(connection);
             }
         }
         true
@@ -176,7 +177,13 @@ impl Flusher {
     /// An error of a send may be an old one of the socket's, an ICMP report about some other peer: the reports are taken, and
     /// the entry is tried again. What is about the entry itself is tried once more, then cut into single datagrams, then left
     /// to the system's choice of a local address, and then given up. UDP may lose anything, the sessions send it again.
-    fn send_failed(&mut self, shared: &Shared, socket: &mut dyn AsyncUdp, error: &io::Error, notices: &mut Notices) {
+    fn send_failed(
+        &mut self,
+        shared: &SharedSocket,
+        socket: &mut dyn AsyncUdp,
+        error: &io::Error,
+        notices: &mut Notices,
+    ) {
         trace!(%error, "send error");
         let is_explained =
             take_reports(shared, socket, notices) > 0 || crate::socket::kernel::is_never_of_this_datagram(error);
@@ -190,8 +197,10 @@ impl Flusher {
                 return;
             }
             // The address that the peer spoke to may be gone, or one that nobody can send from (broadcast).
-            if self.batch.unpin() {
-                if let Some(mut state) = self.batch.first_peer().as_ref().and_then(|peer| peer.try_lock()) {
+            if self.batch.clear_local_ip() {
+                if let Some(mut state) =
+                    self.batch.first_connection().as_ref().and_then(|connection| connection.try_lock())
+                {
                     state.local_ip = None;
                 }
                 return;
@@ -207,7 +216,7 @@ impl Flusher {
         (self.retried, self.failures) = (false, 0);
     }
 
-    fn count(&self, shared: &Shared, entries: usize) {
+    fn count(&self, shared: &SharedSocket, entries: usize) {
         let sent = self.batch.pending().take(entries);
         let (datagrams, bytes) = sent
             .fold((0, 0), |(datagrams, bytes), sent| (datagrams + sent.segments().len(), bytes + sent.contents.len()));

@@ -378,7 +378,7 @@ mod tests {
         for (sizes, fill) in sizes.into_iter().zip(1..) {
             for receiver in &receivers {
                 batch.buffer().extend(std::iter::repeat_n(fill, sizes.0));
-                batch.note(
+                batch.push(
                     receiver.local_addr().unwrap().into(),
                     &transmit(sizes.0, sizes.1),
                     socket.max_segments(),
@@ -412,7 +412,7 @@ mod tests {
                 for sizes in [(1024, 512), (40, 40)] {
                     batch.buffer().extend(std::iter::repeat_n(fill, sizes.0));
                     let path = Path::new(receiver.local_addr().unwrap(), local_ip);
-                    batch.note(path, &transmit(sizes.0, sizes.1), socket.max_segments(), None);
+                    batch.push(path, &transmit(sizes.0, sizes.1), socket.max_segments(), None);
                 }
             }
         }
@@ -438,7 +438,7 @@ mod tests {
         batch.buffer().extend([1; 2]);
         let mut short_lived = transmit(2, 2);
         short_lived.time_to_live = Some(3);
-        batch.note(receiver.local_addr().unwrap().into(), &short_lived, 1, None);
+        batch.push(receiver.local_addr().unwrap().into(), &short_lived, 1, None);
         send_all(&mut socket, &mut batch).await;
         assert_eq!(receiver.recv(&mut [0; 8]).unwrap(), 2);
         assert_eq!(socket.hops().unwrap(), normal);

@@ -18,7 +18,7 @@ use std::{
 use bytes::BytesMut;
 use soe_core::{Path, Transmit};
 
-use crate::engine::connection::Peer;
+use crate::engine::connection::Connection;
 
 /// A non-blocking datagram socket that sends and receives in batches.
 ///
@@ -171,7 +171,7 @@ struct Entry {
     end: usize,
     segment_size: usize,
     time_to_live: Option<u8>,
-    peer: Option<Arc<Peer>>,
+    connection: Option<Arc<Connection>>,
 }
 
 impl SendBatch {
@@ -197,7 +197,13 @@ impl SendBatch {
     }
 
     /// Describes what was just appended to the buffer, cut into entries of at most `max_segments` datagrams.
-    pub(crate) fn note(&mut self, path: Path, transmit: &Transmit, max_segments: usize, peer: Option<&Arc<Peer>>) {
+    pub(crate) fn push(
+        &mut self,
+        path: Path,
+        transmit: &Transmit,
+        max_segments: usize,
+        connection: Option<&Arc<Connection>>,
+    ) {
         let segment_size = transmit.segment_size.max(1);
         // The kernel cuts no run into datagrams that it would have to fragment.
         let max_segments = if segment_size > MAX_SEGMENT_BYTES { 1 } else { max_segments };
@@ -205,17 +211,17 @@ impl SendBatch {
         let mut start = self.buffer.len() - transmit.size;
         while start < self.buffer.len() {
             let end = self.buffer.len().min(start + run);
-            let (time_to_live, peer) = (transmit.time_to_live, peer.cloned());
-            self.entries.push(Entry { path, start, end, segment_size, time_to_live, peer });
+            let (time_to_live, connection) = (transmit.time_to_live, connection.cloned());
+            self.entries.push(Entry { path, start, end, segment_size, time_to_live, connection });
             start = end;
         }
     }
 
     /// Describes one datagram of no session that was just appended to the buffer, `start` being where it begins.
-    pub(crate) fn note_single(&mut self, path: Path, start: usize) {
+    pub(crate) fn push_single(&mut self, path: Path, start: usize) {
         let end = self.buffer.len();
         let segment_size = (end - start).max(1);
-        self.entries.push(Entry { path, start, end, segment_size, time_to_live: None, peer: None });
+        self.entries.push(Entry { path, start, end, segment_size, time_to_live: None, connection: None });
     }
 
     /// Whether it has no memory of its own.
@@ -239,13 +245,13 @@ impl SendBatch {
     }
 
     /// The peer that the first pending entry belongs to.
-    pub(crate) fn first_peer(&self) -> Option<Arc<Peer>> {
-        self.entries.get(self.done).and_then(|entry| entry.peer.clone())
+    pub(crate) fn first_connection(&self) -> Option<Arc<Connection>> {
+        self.entries.get(self.done).and_then(|entry| entry.connection.clone())
     }
 
     /// Leaves the choice of a local address to the system, for all pending entries that share the first one's path. False if
     /// the first one leaves it already.
-    pub(crate) fn unpin(&mut self) -> bool {
+    pub(crate) fn clear_local_ip(&mut self) -> bool {
         let Some(path) = self.entries.get(self.done).map(|first| first.path) else { return false };
         if path.local.is_none() {
             return false;
@@ -263,24 +269,24 @@ impl SendBatch {
         if self.entries.get(self.done).is_none_or(|first| first.end - first.start <= first.segment_size) {
             return false;
         }
-        let Entry { path, start, end, segment_size, time_to_live, peer } = self.entries.remove(self.done);
+        let Entry { path, start, end, segment_size, time_to_live, connection } = self.entries.remove(self.done);
         let singles = (start..end).step_by(segment_size).map(|start| {
-            let (end, peer) = (end.min(start + segment_size), peer.clone());
-            Entry { path, start, end, segment_size, time_to_live, peer }
+            let (end, connection) = (end.min(start + segment_size), connection.clone());
+            Entry { path, start, end, segment_size, time_to_live, connection }
         });
         self.entries.splice(self.done..self.done, singles);
         true
     }
 
     /// Forgets everything, and gives the peers whose datagrams have left, in order, each run of the same one once.
-    pub(crate) fn finish(&mut self) -> impl Iterator<Item = Arc<Peer>> {
+    pub(crate) fn finish(&mut self) -> impl Iterator<Item = Arc<Connection>> {
         self.buffer.clear();
         self.done = 0;
         let mut last = std::ptr::null();
         self.entries
             .drain(..)
-            .filter_map(|entry| entry.peer)
-            .filter(move |peer| std::mem::replace(&mut last, Arc::as_ptr(peer)) != Arc::as_ptr(peer))
+            .filter_map(|entry| entry.connection)
+            .filter(move |connection| std::mem::replace(&mut last, Arc::as_ptr(connection)) != Arc::as_ptr(connection))
     }
 }
 

@@ -15,8 +15,8 @@ use tokio::task::coop::poll_proceed;
 use crate::{
     engine::{
         connection::{
-            Peer, now,
-            state::{End, State},
+            Connection, now,
+            state::{ConnectionState, End},
         },
         sync::{set_waker, until},
     },
@@ -24,7 +24,7 @@ use crate::{
     session::SessionEvent,
 };
 
-impl Peer {
+impl Connection {
     pub(crate) fn poll_recv(self: &Arc<Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Message, SessionError>>> {
         let coop = ready!(poll_proceed(cx));
         let mut replaced = None;
@@ -83,7 +83,7 @@ impl Peer {
     pub(crate) fn poll_send<T>(
         self: &Arc<Self>,
         message: &mut Option<Message>,
-        queue: impl FnOnce(&mut State, Message) -> Result<T, SendError>,
+        queue: impl FnOnce(&mut ConnectionState, Message) -> Result<T, SendError>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<T, SessionError>> {
         let coop = ready!(poll_proceed(cx));
@@ -127,7 +127,7 @@ impl Peer {
     pub(crate) fn poll_delivered(&self, receipt: Receipt, cx: &Context<'_>) -> Poll<Result<(), SessionError>> {
         let mut state = self.lock();
         let end = state.end().filter(|_| state.is_over || state.is_stopped);
-        let replaced = match (state.rare().receipts.get_mut(&receipt), end) {
+        let replaced = match (state.cold().receipts.get_mut(&receipt), end) {
             (None, _) => return Poll::Ready(Ok(())),
             (Some(_), Some(end)) => return Poll::Ready(Err(end.into())),
             (Some(waker), None) => set_waker(waker, cx.waker()),
@@ -163,7 +163,7 @@ impl Peer {
 
     /// Waits until everything queued so far has been handed to the kernel.
     pub(crate) async fn flushed(self: &Arc<Self>) -> Result<(), SessionError> {
-        let waiting = Waiting::new(&self.await_flush);
+        let waiting = Waiting::new(&self.flush_waiters);
         let flushed = until(&self.waiters().flush, || {
             self.act(|state| {
                 if state.is_stopped {
@@ -184,7 +184,7 @@ impl Peer {
         flushed
     }
 
-    pub(crate) fn is_flushed(&self, state: &State) -> bool {
+    pub(crate) fn is_flushed(&self, state: &ConnectionState) -> bool {
         let (session, now) = (&state.session, now());
         let waits = session.has_transmit(now) || session.stats(now).pending_bytes > 0;
         !waits && state.batch <= self.shared.sent_batches.load(Ordering::SeqCst)
@@ -204,7 +204,7 @@ impl Peer {
     }
 
     pub(crate) async fn connected(&self) -> Result<(), End> {
-        until(&self.waiters().news, || {
+        until(&self.waiters().changes, || {
             let state = self.lock();
             match state.end() {
                 Some(end) => Some(Err(end)),
@@ -215,12 +215,12 @@ impl Peer {
     }
 
     pub(crate) async fn closed(&self) -> End {
-        until(&self.waiters().news, || self.lock().end()).await
+        until(&self.waiters().changes, || self.lock().end()).await
     }
 
     /// Waits until the session has told its peer that it is over. False: nobody serves it any more.
-    pub(crate) async fn told(&self) -> bool {
-        until(&self.waiters().news, || {
+    pub(crate) async fn farewell_sent(&self) -> bool {
+        until(&self.waiters().changes, || {
             let state = self.lock();
             let has_told = state.session.has_told_peer();
             (has_told || state.is_stopped).then_some(has_told)
@@ -228,23 +228,23 @@ impl Peer {
         .await
     }
 
-    /// Like [`Peer::closed`] and [`Peer::told`], for the one task that closes the session as a sink.
+    /// Like [`Connection::closed`] and [`Connection::told`], for the one task that closes the session as a sink.
     pub(crate) fn poll_closed(&self, cx: &Context<'_>) -> Poll<End> {
         let mut state = self.lock();
         let is_told = state.is_stopped || state.session.has_told_peer();
         if let Some(end) = state.end().filter(|_| is_told) {
             return Poll::Ready(end);
         }
-        let replaced = set_waker(&mut state.rare().closer, cx.waker());
+        let replaced = set_waker(&mut state.cold().closer, cx.waker());
         drop(state);
         drop(replaced);
         Poll::Pending
     }
 
     pub(crate) async fn next_event(&self) -> Option<SessionEvent> {
-        until(&self.waiters().news, || {
+        until(&self.waiters().changes, || {
             let mut state = self.lock();
-            match state.rare_if_any().and_then(|rare| rare.events.pop_front()) {
+            match state.cold_if_any().and_then(|cold| cold.events.pop_front()) {
                 None if state.end().is_none() => None,
                 event => Some(event),
             }

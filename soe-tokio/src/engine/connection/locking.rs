@@ -14,7 +14,7 @@ use std::{
 };
 
 use crate::engine::{
-    connection::{Peer, now, state::State},
+    connection::{Connection, now, state::ConnectionState},
     shared_socket::ENDED_HERE,
 };
 
@@ -30,13 +30,13 @@ pub(crate) struct Contention {
 /// The locked state of a session.
 pub(crate) struct Locked<'a> {
     // In this order: the driver is called after the lock is free.
-    state: MutexGuard<'a, State>,
+    state: MutexGuard<'a, ConnectionState>,
     _release: Release<'a>,
 }
 
-struct Release<'a>(&'a Peer);
+struct Release<'a>(&'a Connection);
 
-impl Peer {
+impl Connection {
     /// Locks the state, however long that takes. If somebody panicked under the lock (a message hook, in its own task), the
     /// session ends here.
     pub(crate) fn lock(&self) -> Locked<'_> {
@@ -66,7 +66,10 @@ impl Peer {
         Some(Locked { state, _release: Release(self) })
     }
 
-    fn end_after_panic<'a>(&self, poisoned: PoisonError<MutexGuard<'a, State>>) -> MutexGuard<'a, State> {
+    fn end_after_panic<'a>(
+        &self,
+        poisoned: PoisonError<MutexGuard<'a, ConnectionState>>,
+    ) -> MutexGuard<'a, ConnectionState> {
         self.state.clear_poison();
         let mut state = poisoned.into_inner();
         let now = now();
@@ -94,15 +97,15 @@ impl Drop for Release<'_> {
 }
 
 impl Deref for Locked<'_> {
-    type Target = State;
+    type Target = ConnectionState;
 
-    fn deref(&self) -> &State {
+    fn deref(&self) -> &ConnectionState {
         &self.state
     }
 }
 
 impl DerefMut for Locked<'_> {
-    fn deref_mut(&mut self) -> &mut State {
+    fn deref_mut(&mut self) -> &mut ConnectionState {
         &mut self.state
     }
 }

@@ -24,24 +24,24 @@ use crate::{
     engine::{
         connection::{
             locking::Contention,
-            state::{News, State},
+            state::{Changes, ConnectionState},
         },
         deferred::Work,
         notices::Notices,
-        shared_socket::{ENDED_HERE, Shared},
+        shared_socket::{ENDED_HERE, SharedSocket},
         timers::Timers,
     },
     socket::SendBatch,
 };
 
 /// One session as all tasks see it.
-pub(crate) struct Peer {
-    pub(crate) shared: Arc<Shared>,
+pub(crate) struct Connection {
+    pub(crate) shared: Arc<SharedSocket>,
     pub(crate) session_id: u32,
     /// Its name at the endpoint.
     pub(crate) key: SessionKey,
     /// How many tasks wait for the datagrams to leave: spares the driver a lock where none does.
-    pub(crate) await_flush: AtomicU32,
+    pub(crate) flush_waiters: AtomicU32,
     /// How many hold it for the application: a session is one, its halves are two.
     pub(crate) handles: AtomicU8,
     /// `None` if nobody listens to it.
@@ -49,14 +49,14 @@ pub(crate) struct Peer {
     /// Made when first needed: thousands of sessions do without.
     waiters: OnceLock<Box<Waiters>>,
     pub(crate) contention: Contention,
-    pub(crate) state: Mutex<State>,
+    pub(crate) state: Mutex<ConnectionState>,
 }
 
 /// Tasks that wait for something other than messages and room.
 #[derive(Debug, Default)]
 pub(crate) struct Waiters {
     /// For the session to connect, to end, or to report an event.
-    pub(crate) news: Notify,
+    pub(crate) changes: Notify,
     /// For the datagrams to leave.
     pub(crate) flush: Notify,
 }
@@ -85,20 +85,20 @@ pub(crate) enum Served {
     Busy,
 }
 
-impl Peer {
-    pub(crate) fn new(shared: Arc<Shared>, key: SessionKey, path: Path, session: Session) -> Arc<Self> {
+impl Connection {
+    pub(crate) fn new(shared: Arc<SharedSocket>, key: SessionKey, path: Path, session: Session) -> Arc<Self> {
         let address = path.remote;
         let session_id = session.session_id();
         let span = debug_span!(parent: None, "session", peer = %address, id = format_args!("{session_id:08x}"));
         let span = (!span.is_disabled()).then(|| Box::new(span));
-        let state = State::new(session, path, shared.directory.budget.open());
-        let (await_flush, handles) = Default::default();
+        let state = ConnectionState::new(session, path, shared.endpoint.budget.open());
+        let (flush_waiters, handles) = Default::default();
         let (waiters, contention) = Default::default();
         Arc::new(Self {
             shared,
             session_id,
             key,
-            await_flush,
+            flush_waiters,
             handles,
             span,
             waiters,
@@ -107,8 +107,8 @@ impl Peer {
         })
     }
 
-    /// Does something to the session for the application. `work` says through [`State::mark`] whether the driver is needed.
-    pub(crate) fn act<T>(self: &Arc<Self>, work: impl FnOnce(&mut State) -> T) -> T {
+    /// Does something to the session for the application. `work` says through [`ConnectionState::mark`] whether the driver is needed.
+    pub(crate) fn act<T>(self: &Arc<Self>, work: impl FnOnce(&mut ConnectionState) -> T) -> T {
         let _entered = self.span.as_ref().map(|span| span.enter());
         let done = catch_unwind(AssertUnwindSafe(|| {
             let mut state = self.lock();
@@ -144,7 +144,7 @@ impl Peer {
         notices: &mut Notices,
     ) -> Visit {
         let _entered = self.span.as_ref().map(|span| span.enter());
-        let (marked, is_over_share, news) = {
+        let (marked, is_over_share, changes) = {
             let Some(mut guard) = self.try_lock() else { return Visit::Busy };
             let state = &mut *guard;
             fed.heard = state.session.last_heard();
@@ -159,13 +159,13 @@ impl Peer {
                 state.local_ip = path.local;
             }
             let is_over_share = state.account(now);
-            let news = state.take_events(&mut notices.wakers);
+            let changes = state.take_events(&mut notices.wakers);
             state.collect_wakers(&mut notices.wakers);
             // Most datagrams call for nothing but the application, whose answer then asks for service.
             let needs_service = state.needs_service(now);
-            (needs_service && !std::mem::replace(&mut state.dirty, true), is_over_share, news)
+            (needs_service && !std::mem::replace(&mut state.dirty, true), is_over_share, changes)
         };
-        self.announce(&news, notices);
+        self.announce(&changes, notices);
         if is_over_share {
             debug!("all sessions together hold too much, and this one more than its share");
         }
@@ -183,28 +183,28 @@ impl Peer {
         notices: &mut Notices,
     ) -> Served {
         let _entered = self.span.as_ref().map(|span| span.enter());
-        let (served, news) = {
+        let (served, changes) = {
             let Some(mut state) = self.try_lock() else { return Served::Busy };
             self.serve_locked(&mut state, now, number, max_segments, batch, timers, &mut notices.wakers)
         };
-        self.announce(&news, notices);
+        self.announce(&changes, notices);
         served
     }
 
     #[expect(clippy::too_many_arguments, reason = "the driver's parts are lent for one call")]
     fn serve_locked(
         self: &Arc<Self>,
-        state: &mut State,
+        state: &mut ConnectionState,
         now: Instant,
         number: u64,
         max_segments: usize,
         batch: &mut SendBatch,
         timers: &mut Timers,
         wakers: &mut Vec<Waker>,
-    ) -> (Served, News) {
+    ) -> (Served, Changes) {
         state.dirty = false;
         if state.is_stopped {
-            return (Served::All, News::default());
+            return (Served::All, Changes::default());
         }
         state.account(now);
         let mut taken = 0;
@@ -213,16 +213,16 @@ impl Peer {
         {
             taken += transmit.size;
             state.batch = number;
-            batch.note(state.path(), &transmit, max_segments, Some(self));
+            batch.push(state.path(), &transmit, max_segments, Some(self));
         }
-        let mut news = state.take_events(wakers);
+        let mut changes = state.take_events(wakers);
         state.collect_wakers(wakers);
-        news.flushed = state.is_flush_awaited(self);
+        changes.flushed = state.is_flush_awaited(self);
         // Each farewell may be the last one that somebody waits for.
-        news.any |= state.is_over && taken > 0;
+        changes.any |= state.is_over && taken > 0;
         if state.session.is_drained() {
             timers.set(now, self, state.armed.take(), None);
-            return (Served::Over, news);
+            return (Served::Over, changes);
         }
         if state.is_late() {
             let next = state.session.poll_timeout();
@@ -230,9 +230,9 @@ impl Peer {
         }
         if taken >= BYTES_PER_ROUND {
             state.dirty = true;
-            return (Served::Part, news);
+            return (Served::Part, changes);
         }
-        (Served::All, news)
+        (Served::All, changes)
     }
 
     /// The session's entry among the timers has expired.
@@ -244,11 +244,11 @@ impl Peer {
         if state.is_stopped {
             return Visit::Quiet;
         }
-        let mut news = News::default();
+        let mut changes = Changes::default();
         let is_due = state.session.poll_timeout().is_some_and(|deadline| deadline <= now);
         if is_due {
             state.session.handle_timeout(now);
-            news = state.take_events(&mut notices.wakers);
+            changes = state.take_events(&mut notices.wakers);
             state.collect_wakers(&mut notices.wakers);
         }
         // Now, and not only after the flush: time passes while the socket is full, too.
@@ -258,13 +258,13 @@ impl Peer {
         }
         let is_marked = is_due && !std::mem::replace(&mut state.dirty, true);
         drop(guard);
-        self.announce(&news, notices);
+        self.announce(&changes, notices);
         if is_marked { Visit::Marked } else { Visit::Quiet }
     }
 
     /// Does what the endpoint wants done to the session.
     pub(crate) fn visit(self: &Arc<Self>, now: Instant, work: &Work, notices: &mut Notices) -> Visit {
-        let (is_marked, news) = {
+        let (is_marked, changes) = {
             let Some(mut guard) = self.try_lock() else {
                 // A busy session is spared the doubts about its peer: its application is at work on what the peer has sent.
                 return if matches!(work, Work::Probe | Work::Unreachable) { Visit::Quiet } else { Visit::Busy };
@@ -281,12 +281,12 @@ impl Peer {
                 Work::End(reason, tell_peer) => state.session.abort(now, reason, tell_peer),
                 Work::Datagrams(..) | Work::Timer => {}
             }
-            let news = state.take_events(&mut notices.wakers);
+            let changes = state.take_events(&mut notices.wakers);
             state.collect_wakers(&mut notices.wakers);
-            (!std::mem::replace(&mut state.dirty, true), news)
+            (!std::mem::replace(&mut state.dirty, true), changes)
         };
         let has_moved = matches!(work, Work::Move(..));
-        self.announce(&News { any: news.any || has_moved, ..news }, notices);
+        self.announce(&Changes { any: changes.any || has_moved, ..changes }, notices);
         if is_marked { Visit::Marked } else { Visit::Quiet }
     }
 
@@ -297,23 +297,23 @@ impl Peer {
 
     /// Tells the log, the driver and the waiting tasks what the session has reported. Code of the application's may run in
     /// it, which may use the session: no lock is held.
-    fn announce(&self, news: &News, notices: &mut Notices) {
-        if let Some(problem) = &news.problem {
+    fn announce(&self, changes: &Changes, notices: &mut Notices) {
+        if let Some(problem) = &changes.problem {
             debug!(%problem, "the peer has sent something wrong");
         }
-        if let Some(closed) = news.closed {
+        if let Some(closed) = changes.closed {
             debug!(%closed, "the session is closed");
-            notices.ended.push((self.key, news.is_readable));
+            notices.ended.push((self.key, changes.is_readable));
         }
-        self.notify(news);
+        self.notify(changes);
     }
 
-    fn notify(&self, news: &News) {
+    fn notify(&self, changes: &Changes) {
         let Some(waiters) = self.waiters.get() else { return };
-        if news.any {
-            waiters.news.notify_waiters();
+        if changes.any {
+            waiters.changes.notify_waiters();
         }
-        if news.flushed {
+        if changes.flushed {
             waiters.flush.notify_waiters();
         }
     }
@@ -325,13 +325,13 @@ impl Peer {
 
     /// The driver has handed over a batch with datagrams of this peer. False: the session is busy, ask again.
     pub(crate) fn batch_sent(self: &Arc<Self>) -> bool {
-        if self.await_flush.load(Ordering::SeqCst) == 0 {
+        if self.flush_waiters.load(Ordering::SeqCst) == 0 {
             return true;
         }
         let Some(state) = self.try_lock() else { return false };
-        let news = News { flushed: state.is_flush_awaited(self), ..News::default() };
+        let changes = Changes { flushed: state.is_flush_awaited(self), ..Changes::default() };
         drop(state);
-        self.notify(&news);
+        self.notify(&changes);
         true
     }
 
@@ -347,7 +347,7 @@ impl Peer {
     }
 
     /// Ends the session without a word to the peer: the driver is gone, or the session panicked within it.
-    pub(crate) fn kill(self: &Arc<Self>, now: Instant) {
+    pub(crate) fn stop(self: &Arc<Self>, now: Instant) {
         let wakers = {
             let mut state = self.lock();
             state.is_stopped = true;
@@ -359,13 +359,13 @@ impl Peer {
             state.all_wakers()
         };
         wakers.into_iter().for_each(Waker::wake);
-        self.notify(&News { any: true, flushed: true, ..News::default() });
+        self.notify(&Changes { any: true, flushed: true, ..Changes::default() });
     }
 
-    /// [`Peer::kill`], and the endpoint forgets the session: nobody drives it any more.
-    pub(crate) fn bury(self: &Arc<Self>, now: Instant) {
-        self.kill(now);
-        self.shared.directory.bury(now, self.key);
+    /// [`Connection::stop`], and the endpoint forgets the session: nobody drives it any more.
+    pub(crate) fn stop_and_remove(self: &Arc<Self>, now: Instant) {
+        self.stop(now);
+        self.shared.endpoint.stop_and_remove(now, self.key);
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -398,7 +398,7 @@ impl Peer {
             state.all_wakers()
         };
         wakers.into_iter().for_each(Waker::wake);
-        self.notify(&News { any: true, ..News::default() });
+        self.notify(&Changes { any: true, ..Changes::default() });
     }
 }
 
@@ -407,7 +407,7 @@ pub(crate) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
-impl fmt::Debug for Peer {
+impl fmt::Debug for Connection {
     /// Without the state, whose lock somebody may hold, and without what all peers share.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Peer").field("session_id", &format_args!("{:08x}", self.session_id)).finish_non_exhaustive()

@@ -13,14 +13,14 @@ use soe_core::{
 };
 
 use crate::{
-    engine::{connection::Peer, sync::set_waker},
+    engine::{connection::Connection, sync::set_waker},
     error::SessionError,
     session::SessionEvent,
 };
 
 /// What the lock of a peer guards.
 #[derive(Debug)]
-pub(crate) struct State {
+pub(crate) struct ConnectionState {
     pub(crate) session: Session,
     /// Where its datagrams go.
     pub(crate) address: SocketAddr,
@@ -36,7 +36,7 @@ pub(crate) struct State {
     /// What the session held when the driver last looked.
     account: MemoryAccount,
     /// Made when first needed: thousands of sessions do without.
-    rare: Option<Box<Rare>>,
+    cold: Option<Box<Cold>>,
     /// The session's last event has been seen: nothing more will be reported as delivered.
     pub(crate) is_over: bool,
     /// Whether the reader has been told about the abnormal end.
@@ -51,7 +51,7 @@ pub(crate) struct State {
 
 /// What few sessions need at any moment.
 #[derive(Debug, Default)]
-pub(crate) struct Rare {
+pub(crate) struct Cold {
     /// The task that waits for room to send, on one channel or on all.
     writer: (Option<Channel>, Option<Waker>),
     /// The task that closes the session as a sink.
@@ -61,7 +61,7 @@ pub(crate) struct Rare {
     pub(crate) receipts: BTreeMap<Receipt, Option<Waker>>,
 }
 
-impl Rare {
+impl Cold {
     /// Keeps an event for the application, in place of the oldest if it takes none.
     fn report(&mut self, event: SessionEvent) {
         if self.events.len() == MAX_EVENTS {
@@ -71,7 +71,7 @@ impl Rare {
     }
 }
 
-impl State {
+impl ConnectionState {
     pub(crate) fn new(session: Session, path: Path, account: MemoryAccount) -> Self {
         Self {
             session,
@@ -82,7 +82,7 @@ impl State {
             reader: None,
             batch: 0,
             account,
-            rare: None,
+            cold: None,
             is_over: false,
             end_reported: false,
             is_stopped: false,
@@ -92,13 +92,13 @@ impl State {
     }
 
     /// For who has something to put there.
-    pub(crate) fn rare(&mut self) -> &mut Rare {
-        self.rare.get_or_insert_default()
+    pub(crate) fn cold(&mut self) -> &mut Cold {
+        self.cold.get_or_insert_default()
     }
 
     /// For who only looks.
-    pub(crate) fn rare_if_any(&mut self) -> Option<&mut Rare> {
-        self.rare.as_deref_mut()
+    pub(crate) fn cold_if_any(&mut self) -> Option<&mut Cold> {
+        self.cold.as_deref_mut()
     }
 
     pub(crate) fn path(&self) -> Path {
@@ -119,31 +119,31 @@ impl State {
             return Err(SendError::Closed(message));
         }
         let receipt = self.session.send_with_receipt(message)?;
-        self.rare().receipts.insert(receipt, None);
+        self.cold().receipts.insert(receipt, None);
         Ok(receipt)
     }
 
     /// Passes on what has happened to the session.
-    pub(crate) fn take_events(&mut self, wakers: &mut Vec<Waker>) -> News {
-        let mut news = News { problem: self.session.take_problem(), ..News::default() };
+    pub(crate) fn take_events(&mut self, wakers: &mut Vec<Waker>) -> Changes {
+        let mut changes = Changes { problem: self.session.take_problem(), ..Changes::default() };
         while let Some(event) = self.session.poll_event() {
-            news.any = true;
+            changes.any = true;
             if let Event::Closed(closed) = event {
-                news.closed = Some(closed);
-                news.is_readable = self.session.is_readable();
+                changes.closed = Some(closed);
+                changes.is_readable = self.session.is_readable();
                 self.is_over = true;
             }
             if let Event::LargeDatagramsLost { smallest_lost, largest_delivered } = event {
-                self.rare().report(SessionEvent::LargeDatagramsLost { smallest_lost, largest_delivered });
+                self.cold().report(SessionEvent::LargeDatagramsLost { smallest_lost, largest_delivered });
             }
-            let Some(rare) = self.rare.as_deref_mut() else { continue };
+            let Some(cold) = self.cold.as_deref_mut() else { continue };
             match event {
-                Event::Delivered(receipt) => wakers.extend(rare.receipts.remove(&receipt).flatten()),
-                Event::Closed(_) => wakers.extend(rare.receipts.values_mut().filter_map(Option::take)),
+                Event::Delivered(receipt) => wakers.extend(cold.receipts.remove(&receipt).flatten()),
+                Event::Closed(_) => wakers.extend(cold.receipts.values_mut().filter_map(Option::take)),
                 _ => {}
             }
         }
-        news
+        changes
     }
 
     /// Gives the next message to the application, as long as the session can be trusted to.
@@ -155,7 +155,7 @@ impl State {
     /// dropped once no lock is held.
     pub(crate) fn await_room(&mut self, channel: Option<Channel>, waker: &Waker) -> Option<Waker> {
         self.mark();
-        let (waits_for, slot) = &mut self.rare().writer;
+        let (waits_for, slot) = &mut self.cold().writer;
         *waits_for = channel;
         set_waker(slot, waker)
     }
@@ -203,7 +203,7 @@ impl State {
     pub(crate) fn move_to(&mut self, now: Instant, from: SocketAddr, to: Path) {
         (self.address, self.local_ip) = (to.remote, to.local);
         self.session.handle_remap(now);
-        self.rare().report(SessionEvent::Remapped { from, to: to.remote });
+        self.cold().report(SessionEvent::Remapped { from, to: to.remote });
     }
 
     pub(crate) fn collect_wakers(&mut self, wakers: &mut Vec<Waker>) {
@@ -214,24 +214,24 @@ impl State {
         if self.reader.is_some() && self.session.is_readable() {
             wakers.extend(self.reader.take());
         }
-        let waits_for = self.rare.as_ref().filter(|rare| rare.writer.1.is_some()).map(|rare| rare.writer.0);
+        let waits_for = self.cold.as_ref().filter(|cold| cold.writer.1.is_some()).map(|cold| cold.writer.0);
         if waits_for.is_some_and(|channel| self.has_room(channel)) {
-            wakers.extend(self.rare().writer.1.take());
+            wakers.extend(self.cold().writer.1.take());
         }
     }
 
     /// Whether tasks wait for the datagrams to leave, and they have left.
-    pub(crate) fn is_flush_awaited(&self, peer: &Peer) -> bool {
-        peer.await_flush.load(Ordering::SeqCst) > 0 && (self.is_stopped || peer.is_flushed(self))
+    pub(crate) fn is_flush_awaited(&self, connection: &Connection) -> bool {
+        connection.flush_waiters.load(Ordering::SeqCst) > 0 && (self.is_stopped || connection.is_flushed(self))
     }
 
     pub(crate) fn all_wakers(&mut self) -> Vec<Waker> {
         let mut wakers: Vec<_> = self.reader.take().into_iter().collect();
-        let Some(rare) = self.rare.as_deref_mut() else { return wakers };
-        wakers.extend(rare.writer.1.take());
-        wakers.extend(rare.closer.take());
+        let Some(cold) = self.cold.as_deref_mut() else { return wakers };
+        wakers.extend(cold.writer.1.take());
+        wakers.extend(cold.closer.take());
         if self.is_stopped {
-            wakers.extend(rare.receipts.values_mut().filter_map(Option::take));
+            wakers.extend(cold.receipts.values_mut().filter_map(Option::take));
         }
         wakers
     }
@@ -262,7 +262,7 @@ impl From<End> for SessionError {
 
 /// What a session has reported, for the tasks that wait and for the log, once no lock is held.
 #[derive(Debug, Default)]
-pub(crate) struct News {
+pub(crate) struct Changes {
     /// Whether there is any.
     pub(crate) any: bool,
     /// It has ended, just now.

@@ -16,9 +16,9 @@ use soe_core::{AdmissionConfig, Endpoint, EndpointStats, MemoryBudget, Path, Req
 use tokio::sync::Notify;
 
 use crate::engine::{
-    connection::{Peer, now, state::State},
+    connection::{Connection, now, state::ConnectionState},
     shared_endpoint::undriven::Undriven,
-    shared_socket::{Shared, lock},
+    shared_socket::{SharedSocket, lock},
     sync::{set_waker, until},
 };
 
@@ -28,11 +28,11 @@ use crate::engine::{
 ///
 /// Every decision is the [`Endpoint`]'s. What is here beside it makes lookups fast.
 #[derive(Debug)]
-pub(crate) struct Directory {
+pub(crate) struct SharedEndpoint {
     /// Locked for strangers, moves and endings alone: the datagrams of a session find it by `hints`.
     table: Mutex<Table>,
     /// The sessions by address: a copy of what the endpoint has decided, and never asked for a decision.
-    hints: DashMap<SocketAddr, Arc<Peer>>,
+    hints: DashMap<SocketAddr, Arc<Connection>>,
     pub(crate) budget: Arc<MemoryBudget>,
     pub(crate) is_listener: bool,
     /// Sessions that are not forgotten.
@@ -45,36 +45,36 @@ pub(crate) struct Directory {
     arrivals: Notify,
     /// The task that polls the listener as a stream.
     stream: Mutex<Option<Waker>>,
-    sockets: Mutex<Vec<Weak<Shared>>>,
+    sockets: Mutex<Vec<Weak<SharedSocket>>>,
 }
 
 #[derive(Debug)]
 struct Table {
     endpoint: Endpoint,
     /// Under the index of their keys.
-    sessions: Vec<Option<(SessionKey, Arc<Peer>)>>,
+    sessions: Vec<Option<(SessionKey, Arc<Connection>)>>,
 }
 
 impl Table {
-    fn get(&self, key: SessionKey) -> Option<&Arc<Peer>> {
-        let (other, peer) = self.sessions.get(key.index())?.as_ref()?;
-        (*other == key).then_some(peer)
+    fn get(&self, key: SessionKey) -> Option<&Arc<Connection>> {
+        let (other, connection) = self.sessions.get(key.index())?.as_ref()?;
+        (*other == key).then_some(connection)
     }
 
-    fn put(&mut self, key: SessionKey, peer: Arc<Peer>) {
+    fn put(&mut self, key: SessionKey, connection: Arc<Connection>) {
         if self.sessions.len() <= key.index() {
             self.sessions.resize(key.index() + 1, None);
         }
-        self.sessions[key.index()] = Some((key, peer));
+        self.sessions[key.index()] = Some((key, connection));
     }
 
-    fn take(&mut self, key: SessionKey) -> Option<Arc<Peer>> {
-        let (_, peer) = self.sessions.get_mut(key.index())?.take_if(|(other, _)| *other == key)?;
-        Some(peer)
+    fn take(&mut self, key: SessionKey) -> Option<Arc<Connection>> {
+        let (_, connection) = self.sessions.get_mut(key.index())?.take_if(|(other, _)| *other == key)?;
+        Some(connection)
     }
 }
 
-impl Directory {
+impl SharedEndpoint {
     pub(crate) fn new(endpoint: Endpoint, memory_limit: usize) -> Self {
         let is_listener = endpoint.config().is_some();
         // A connector has one session; a map with a part for each processor would take more than that.
@@ -94,7 +94,7 @@ impl Directory {
     }
 
     /// Adds a socket, to be woken when no session is left.
-    pub(crate) fn join(&self, socket: &Arc<Shared>) {
+    pub(crate) fn join(&self, socket: &Arc<SharedSocket>) {
         lock(&self.sockets).push(Arc::downgrade(socket));
     }
 
@@ -130,17 +130,17 @@ impl Directory {
     }
 
     /// The session at an address, as far as the endpoint has told.
-    pub(crate) fn hint(&self, address: SocketAddr) -> Option<Arc<Peer>> {
+    pub(crate) fn hint(&self, address: SocketAddr) -> Option<Arc<Connection>> {
         self.hints.get(&address).map(|entry| Arc::clone(entry.value()))
     }
 
-    pub(crate) fn session(&self, key: SessionKey) -> Option<Arc<Peer>> {
+    pub(crate) fn session(&self, key: SessionKey) -> Option<Arc<Connection>> {
         lock(&self.table).get(key).cloned()
     }
 
     /// Every session that is not forgotten.
-    pub(crate) fn peers(&self) -> Vec<Arc<Peer>> {
-        lock(&self.table).sessions.iter().flatten().map(|(_, peer)| Arc::clone(peer)).collect()
+    pub(crate) fn connections(&self) -> Vec<Arc<Connection>> {
+        lock(&self.table).sessions.iter().flatten().map(|(_, connection)| Arc::clone(connection)).collect()
     }
 
     pub(crate) fn session_count(&self) -> usize {
@@ -148,42 +148,53 @@ impl Directory {
     }
 
     /// Takes a session that the endpoint has let in by `socket`.
-    pub(crate) fn open(&self, socket: &Arc<Shared>, key: SessionKey, path: Path, session: Session) -> Arc<Peer> {
-        let peer = Peer::new(Arc::clone(socket), key, path, session);
+    pub(crate) fn open(
+        &self,
+        socket: &Arc<SharedSocket>,
+        key: SessionKey,
+        path: Path,
+        session: Session,
+    ) -> Arc<Connection> {
+        let connection = Connection::new(Arc::clone(socket), key, path, session);
         self.count(socket);
-        lock(&self.table).put(key, Arc::clone(&peer));
-        peer
+        lock(&self.table).put(key, Arc::clone(&connection));
+        connection
     }
 
-    fn count(&self, socket: &Shared) {
+    fn count(&self, socket: &SharedSocket) {
         self.sessions.fetch_add(1, Ordering::Relaxed);
         socket.sessions.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Registers a session that starts here. `None`: a session that lives has the address.
-    pub(crate) fn register(&self, socket: &Arc<Shared>, address: SocketAddr, session: Session) -> Option<Arc<Peer>> {
+    pub(crate) fn register(
+        &self,
+        socket: &Arc<SharedSocket>,
+        address: SocketAddr,
+        session: Session,
+    ) -> Option<Arc<Connection>> {
         // The application may have seen the end of a session before its driver has reported it.
         let ended = self.hint(address).filter(|there| there.is_closed()).map(|there| there.key);
-        let peer = {
+        let connection = {
             let mut table = lock(&self.table);
             if let Some(ended) = ended {
                 table.endpoint.handle_session_ended(now(), ended, false);
             }
             let key = table.endpoint.connect(address, session.session_id())?;
-            let peer = Peer::new(Arc::clone(socket), key, address.into(), session);
-            table.put(key, Arc::clone(&peer));
-            peer
+            let connection = Connection::new(Arc::clone(socket), key, address.into(), session);
+            table.put(key, Arc::clone(&connection));
+            connection
         };
         self.count(socket);
         self.hand_over_actions();
-        peer.act(State::mark);
-        Some(peer)
+        connection.act(ConnectionState::mark);
+        Some(connection)
     }
 
     /// Datagrams from this address belong to this session from here on.
     pub(crate) fn route(&self, address: SocketAddr, key: SessionKey) {
-        if let Some(peer) = self.session(key) {
-            self.hints.insert(address, peer);
+        if let Some(connection) = self.session(key) {
+            self.hints.insert(address, connection);
         }
     }
 
@@ -193,16 +204,16 @@ impl Directory {
 
     /// Drops a session. Its handles keep what has arrived.
     pub(crate) fn forget(&self, key: SessionKey) {
-        let Some(peer) = lock(&self.table).take(key) else { return };
+        let Some(connection) = lock(&self.table).take(key) else { return };
         self.sessions.fetch_sub(1, Ordering::Relaxed);
-        peer.shared.sessions.fetch_sub(1, Ordering::Relaxed);
+        connection.shared.sessions.fetch_sub(1, Ordering::Relaxed);
         if !self.is_needed() {
             self.wake_drivers();
         }
     }
 
     /// Reports that a session is over, nobody being there who drives it.
-    pub(crate) fn bury(&self, now: std::time::Instant, key: SessionKey) {
+    pub(crate) fn stop_and_remove(&self, now: std::time::Instant, key: SessionKey) {
         self.call(|endpoint| {
             endpoint.handle_session_ended(now, key, true);
             endpoint.handle_session_drained(now, key);
@@ -247,23 +258,23 @@ impl Directory {
     }
 
     /// The next session in the accept queue, or `Some(None)` after the last one.
-    fn next_arrival(&self) -> Option<Option<(Arc<Peer>, RequestInfo)>> {
+    fn next_arrival(&self) -> Option<Option<(Arc<Connection>, RequestInfo)>> {
         loop {
             let (next, is_closed) = self.call(|endpoint| (endpoint.poll_accept(now()), endpoint.is_closed()));
             let Some((key, request)) = next else { return is_closed.then_some(None) };
-            if let Some(peer) = self.session(key) {
-                return Some(Some((peer, request)));
+            if let Some(connection) = self.session(key) {
+                return Some(Some((connection, request)));
             }
         }
     }
 
     /// Waits for the next session in the accept queue. `None`: no new sessions are wanted any more.
-    pub(crate) async fn accept(&self) -> Option<(Arc<Peer>, RequestInfo)> {
+    pub(crate) async fn accept(&self) -> Option<(Arc<Connection>, RequestInfo)> {
         until(&self.arrivals, || self.next_arrival()).await
     }
 
-    /// Like [`Directory::accept`], for the one task that polls the listener as a stream.
-    pub(crate) fn poll_accept(&self, cx: &Context<'_>) -> Poll<Option<(Arc<Peer>, RequestInfo)>> {
+    /// Like [`SharedEndpoint::accept`], for the one task that polls the listener as a stream.
+    pub(crate) fn poll_accept(&self, cx: &Context<'_>) -> Poll<Option<(Arc<Connection>, RequestInfo)>> {
         if let Some(next) = self.next_arrival() {
             return Poll::Ready(next);
         }

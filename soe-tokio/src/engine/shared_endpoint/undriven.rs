@@ -9,13 +9,13 @@ use soe_core::{
 };
 
 use crate::engine::{
-    connection::{Peer, now},
-    shared_endpoint::Directory,
+    connection::{Connection, now},
+    shared_endpoint::SharedEndpoint,
 };
 
 /// Performs what the endpoint wants done as far as that needs no socket. Sessions end, nobody is told.
 #[derive(Debug)]
-pub(crate) struct Undriven<'a>(pub(crate) &'a Directory);
+pub(crate) struct Undriven<'a>(pub(crate) &'a SharedEndpoint);
 
 impl Undriven<'_> {
     pub(crate) fn settle(&mut self) {
@@ -26,22 +26,28 @@ impl Undriven<'_> {
 }
 
 impl Host for Undriven<'_> {
-    type Session = Arc<Peer>;
+    type Session = Arc<Connection>;
 
     fn with_endpoint<T>(&mut self, work: impl FnOnce(&mut Endpoint) -> T) -> T {
         self.0.with_endpoint(work)
     }
 
-    fn lookup(&mut self, _: SocketAddr) -> Option<Arc<Peer>> {
+    fn lookup(&mut self, _: SocketAddr) -> Option<Arc<Connection>> {
         None
     }
 
-    fn session(&mut self, key: SessionKey) -> Option<Arc<Peer>> {
+    fn session(&mut self, key: SessionKey) -> Option<Arc<Connection>> {
         self.0.session(key)
     }
 
-    fn feed(&mut self, now: Instant, peer: &Arc<Peer>, _: Path, _: &mut dyn Iterator<Item = BytesMut>) -> Fed {
-        Fed::new(peer.key, now)
+    fn feed(
+        &mut self,
+        now: Instant,
+        connection: &Arc<Connection>,
+        _: Path,
+        _: &mut dyn Iterator<Item = BytesMut>,
+    ) -> Fed {
+        Fed::new(connection.key, now)
     }
 
     fn send(&mut self, _: Path, _: Vec<u8>) {}
@@ -56,14 +62,14 @@ impl Host for Undriven<'_> {
         self.0.unroute(address, key);
     }
 
-    fn relocate(&mut self, _: Instant, _: &Arc<Peer>, _: SocketAddr, _: Path) {}
+    fn relocate(&mut self, _: Instant, _: &Arc<Connection>, _: SocketAddr, _: Path) {}
 
-    fn probe(&mut self, _: Instant, _: &Arc<Peer>) {}
+    fn probe(&mut self, _: Instant, _: &Arc<Connection>) {}
 
-    fn unreachable(&mut self, _: Instant, _: &Arc<Peer>) {}
+    fn unreachable(&mut self, _: Instant, _: &Arc<Connection>) {}
 
-    fn end(&mut self, now: Instant, peer: &Arc<Peer>, _: DisconnectReason, _: bool) {
-        peer.kill(now);
+    fn end(&mut self, now: Instant, connection: &Arc<Connection>, _: DisconnectReason, _: bool) {
+        connection.stop(now);
     }
 
     fn forget(&mut self, key: SessionKey) {
