@@ -10,7 +10,7 @@ use std::{
 use soe_tokio::{SessionConfig, SoeListener, SoeSession};
 use soe_tools::{
     capture::{CaptureReader, Extracted, Item},
-    link::{Impairment, Profile, Spec},
+    link::Profile,
     proxy::{Event, Observer, ProxyConfig, ProxyHandle, ProxyServer, ProxyStatus, serve_control},
 };
 use tokio::{
@@ -26,9 +26,7 @@ const LOCAL: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Add
 
 fn config(up: &str, down: &str) -> ProxyConfig {
     let mut config = ProxyConfig::default();
-    let apply = |text: &str, impairment: &mut Impairment| text.parse::<Spec>().unwrap().apply(impairment);
-    apply(up, &mut config.up);
-    apply(down, &mut config.down);
+    (config.up, config.down) = (up.parse().unwrap(), down.parse().unwrap());
     config
 }
 
@@ -401,7 +399,7 @@ fn the_program_says_how_it_ended_by_its_exit_code() {
     let taken = server.local_addr().unwrap().to_string();
     let failed = run(&["--listen", &taken, "--to", "127.0.0.1:9"]);
     assert_eq!(failed.status.code(), Some(1), "{failed:?}");
-    for wrong in [["--link", "loss=5"], ["--profile", "nope"], ["--idle", "1"]] {
+    for wrong in [["--link", "loss=5"], ["--profile", "nope"], ["--idle", "1"], ["--rebind-every", "0"]] {
         let failed = run(&["--listen", "127.0.0.1:0", "--to", "127.0.0.1:9", wrong[0], wrong[1]]);
         assert_eq!(failed.status.code(), Some(2), "{failed:?}");
     }

@@ -132,7 +132,12 @@ async fn serve(command: &Proxy) -> io::Result<Exit> {
         .await?
         .next()
         .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("{} has no address", command.to)))?;
-    let server = ProxyServer::bind(command.listen, to, config(command)).await?;
+    let config = config(command);
+    if let Err(error) = config.validate() {
+        eprintln!("soe: {error}");
+        return Ok(Exit::Usage);
+    }
+    let server = ProxyServer::bind(command.listen, to, config).await?;
     let is_live = !command.json && !command.decode && io::stdout().is_terminal();
     let screen = Screen::new(command.json, is_live);
     screen.say(&format!("listening on {}", server.local_addr()?))?;
@@ -154,7 +159,7 @@ async fn serve(command: &Proxy) -> io::Result<Exit> {
         .transpose()?;
     let lines = command.decode.then(|| DatagramLines::new(screen.clone()));
     let mut shown = Shown { screen, is_quiet: command.json || command.decode, capture, lines };
-    let period = command.every.unwrap_or(if is_live { LIVE } else { PLAIN }).max(MIN_PERIOD);
+    let period = command.every.unwrap_or(if is_live { LIVE } else { PLAIN });
     let status = {
         let run = server.run(&mut shown, period);
         tokio::pin!(run);
@@ -332,6 +337,5 @@ impl Observer for Shown {
 const LIVE: Duration = Duration::from_millis(500);
 /// How often a line is printed.
 const PLAIN: Duration = Duration::from_secs(5);
-const MIN_PERIOD: Duration = Duration::from_millis(10);
 /// Clients in the live table.
 const ROWS: usize = 12;

@@ -6,93 +6,91 @@ use crate::units::{self, UnitError};
 
 /// How one direction treats datagrams. The default passes everything on at once.
 ///
-/// Shares are between 0 and 1. [`Spec`] is the form that a command line has.
+/// It is read from text, such as `loss=5%,delay=40ms`, and printed as such: see [`Spec`] for what there is.
+///
+/// ```
+/// use soe_tools::link::Impairment;
+///
+/// let impairment: Impairment = "loss=5%,delay=40ms".parse()?;
+/// assert_eq!(impairment.to_string(), "loss=5%,delay=40ms");
+/// # Ok::<(), soe_tools::link::SpecError>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-#[non_exhaustive]
 pub struct Impairment {
     /// The share that is lost, each datagram independently of the others.
-    pub loss: f64,
+    pub(crate) loss: f64,
     /// Losses that come in bursts, on top of `loss`.
-    pub burst: Option<GilbertElliott>,
+    pub(crate) burst: Option<GilbertElliott>,
     /// How long each datagram is under way at least.
-    pub delay: Duration,
+    pub(crate) delay: Duration,
     /// Up to this much more, drawn for each datagram. Datagrams stay in order: one that is late makes those behind it late.
-    pub jitter: Duration,
+    pub(crate) jitter: Duration,
     /// Datagrams that are held back while those behind them overtake.
-    pub reorder: Option<Reorder>,
+    pub(crate) reorder: Option<Reorder>,
     /// The share that arrives twice, each copy with a jitter of its own.
-    pub duplicate: f64,
+    pub(crate) duplicate: f64,
     /// The share in which one to four bits are flipped.
-    pub corrupt: f64,
+    pub(crate) corrupt: f64,
     /// A bottleneck.
-    pub rate: Option<Rate>,
+    pub(crate) rate: Option<Rate>,
     /// Times in which nothing passes.
-    pub blackout: Option<Blackout>,
+    pub(crate) blackout: Option<Blackout>,
     /// Datagrams with more bytes than this are lost.
-    pub mtu: Option<usize>,
+    pub(crate) mtu: Option<usize>,
 }
 
 /// The loss model of Gilbert and Elliott: a good and a bad state, changed between before each datagram.
 #[derive(Clone, Copy, Debug, PartialEq)]
-#[non_exhaustive]
-pub struct GilbertElliott {
+pub(crate) struct GilbertElliott {
     /// The probability of going from good to bad.
-    pub enter: f64,
+    pub(crate) enter: f64,
     /// The probability of going from bad to good.
-    pub leave: f64,
+    pub(crate) leave: f64,
     /// The share lost in the good state.
-    pub good: f64,
+    pub(crate) good: f64,
     /// The share lost in the bad state.
-    pub bad: f64,
+    pub(crate) bad: f64,
 }
 
 impl GilbertElliott {
-    /// Loses a `share` of the datagrams (0 to 1) in bursts of `length` datagrams on average (at least 1).
-    pub fn bursts(share: f64, length: f64) -> Self {
+    /// Loses a `share` of the datagrams (0 to 1) in bursts of `length` datagrams on average (at least 1). `None` if bursts of
+    /// that length cannot lose so much, even with a single datagram between two of them.
+    fn bursts(share: f64, length: f64) -> Option<Self> {
         if share >= 1.0 {
-            return Self { enter: 1.0, leave: 0.0, good: 0.0, bad: 1.0 };
+            return Some(Self { enter: 1.0, leave: 0.0, good: 0.0, bad: 1.0 });
         }
-        let leave = 1.0 / length.max(1.0);
+        let leave = 1.0 / length;
         // In balance as many datagrams enter the bad state as leave it.
-        Self { enter: (leave * share / (1.0 - share)).min(1.0), leave, good: 0.0, bad: 1.0 }
-    }
-
-    /// The share lost in the long run, 0 to 1.
-    pub fn share(&self) -> f64 {
-        let changes = self.enter + self.leave;
-        let bad = if changes > 0.0 { self.enter / changes } else { 0.0 };
-        self.good * (1.0 - bad) + self.bad * bad
+        let enter = leave * share / (1.0 - share);
+        (enter <= 1.0).then_some(Self { enter, leave, good: 0.0, bad: 1.0 })
     }
 }
 
 /// See [`Impairment::reorder`].
 #[derive(Clone, Copy, Debug, PartialEq)]
-#[non_exhaustive]
-pub struct Reorder {
+pub(crate) struct Reorder {
     /// The share that is held back.
-    pub share: f64,
+    pub(crate) share: f64,
     /// For how long at most; a quarter of it at least.
-    pub by: Duration,
+    pub(crate) by: Duration,
 }
 
 /// See [`Impairment::rate`].
 #[derive(Clone, Copy, Debug, PartialEq)]
-#[non_exhaustive]
-pub struct Rate {
+pub(crate) struct Rate {
     /// Bits that pass in a second, 28 bytes of IP and UDP header for each datagram included.
-    pub bits_per_second: u64,
+    pub(crate) bits_per_second: u64,
     /// Bytes that may wait. What comes on top is lost.
-    pub queue: u64,
+    pub(crate) queue: u64,
 }
 
 /// See [`Impairment::blackout`].
 #[derive(Clone, Copy, Debug, PartialEq)]
-#[non_exhaustive]
-pub struct Blackout {
+pub(crate) struct Blackout {
     /// How long nothing passes,
-    pub length: Duration,
+    pub(crate) length: Duration,
     /// once in each period of this length, at a moment of the period that the seed chooses.
-    pub every: Duration,
+    pub(crate) every: Duration,
 }
 
 /// A list of changes to an [`Impairment`], such as `loss=5%,delay=40ms`.
@@ -172,6 +170,17 @@ pub enum SpecError {
     },
 }
 
+impl FromStr for Impairment {
+    type Err = SpecError;
+
+    /// A [`Spec`] on top of a link that passes everything on at once.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut impairment = Self::default();
+        text.parse::<Spec>()?.apply(&mut impairment);
+        Ok(impairment)
+    }
+}
+
 impl FromStr for Spec {
     type Err = SpecError;
 
@@ -211,7 +220,9 @@ fn parse_setting(name: &str, value: &str) -> Result<Setting, UnitError> {
         ("burst", [share, length]) => {
             let mean = length.parse::<f64>().ok().filter(|length| length.is_finite() && *length >= 1.0);
             let mean = mean.ok_or_else(|| UnitError::new(length, "not a length of a burst, 1 or more datagrams"))?;
-            Setting::Burst(Some(GilbertElliott::bursts(units::share(share)?, mean)))
+            let burst = GilbertElliott::bursts(units::share(share)?, mean);
+            let too_short = || UnitError::new(value, "more than bursts of this length can lose: make them longer");
+            Setting::Burst(Some(burst.ok_or_else(too_short)?))
         }
         ("gilbert", [enter, leave, good, bad]) => Setting::Burst(Some(GilbertElliott {
             enter: units::share(enter)?,
@@ -295,9 +306,7 @@ mod tests {
     use super::*;
 
     fn applied(text: &str) -> Impairment {
-        let mut impairment = Impairment::default();
-        text.parse::<Spec>().unwrap().apply(&mut impairment);
-        impairment
+        text.parse().unwrap()
     }
 
     #[test]
@@ -313,7 +322,10 @@ mod tests {
         assert_eq!(all.blackout, Some(Blackout { length: Duration::from_secs(1), every: Duration::from_secs(10) }));
         assert_eq!(all.mtu, Some(512));
         let burst = all.burst.unwrap();
-        assert!((burst.share() - 0.1).abs() < 1e-9 && (burst.leave - 0.25).abs() < 1e-9, "{burst:?}");
+        assert!(
+            (burst.enter / (burst.enter + burst.leave) - 0.1).abs() < 1e-9 && (burst.leave - 0.25).abs() < 1e-9,
+            "{burst:?}"
+        );
         assert_eq!(applied("gilbert=1%/20%/0/80%").burst.unwrap().bad, 0.8);
     }
 
@@ -352,6 +364,7 @@ mod tests {
             ("rate=1mbit", "rate: '1mbit'"),
             ("rate=1bit/1kB", "rate: '1bit'"),
             ("burst=5%/0.5", "burst: '0.5'"),
+            ("burst=70%/2", "burst: '70%/2' is more than bursts"),
             ("blackout=2s/1s", "blackout: '2s/1s'"),
             ("", "'' is not one of"),
         ] {

@@ -11,7 +11,8 @@ use std::{
 
 use serde::Serialize;
 
-pub use self::impairment::{Blackout, GilbertElliott, Impairment, Rate, Reorder, Spec, SpecError};
+use self::impairment::{Blackout, Rate, Reorder};
+pub use self::impairment::{Impairment, Spec, SpecError};
 pub use self::profile::{Profile, UnknownProfile};
 use self::words::{Purpose, Words};
 
@@ -206,9 +207,9 @@ impl Link {
         self.impairment = impairment;
     }
 
-    /// Lets nothing pass for a time.
+    /// Lets nothing pass for a time of up to a day.
     pub fn black_out(&mut self, now: Instant, length: Duration) {
-        self.blackout_until = now + length;
+        self.blackout_until = now + length.min(MAX_BLACKOUT);
     }
 
     /// What it has done so far.
@@ -299,6 +300,8 @@ impl Link {
     }
 }
 
+/// The longest blackout by command.
+const MAX_BLACKOUT: Duration = Duration::from_secs(86_400);
 /// Bytes of IPv4 and UDP header, which take their time in a bottleneck too.
 const HEADERS: u64 = 28;
 

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use super::{Impairment, Spec};
+use super::Impairment;
 
 /// A named link: what happens on the way up to the server and down to the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,10 +71,8 @@ impl Profile {
 }
 
 fn read(text: &str) -> Impairment {
-    let mut impairment = Impairment::default();
     // The texts are constants, and a test reads each.
-    text.parse::<Spec>().unwrap_or_default().apply(&mut impairment);
-    impairment
+    text.parse().unwrap_or_default()
 }
 
 /// Not the name of a [`Profile`].
@@ -100,7 +98,7 @@ mod tests {
         for profile in Profile::ALL {
             assert_eq!(profile.name().parse(), Ok(profile));
             assert!(complaint.contains(profile.name()), "{complaint}");
-            assert!(profile.up.parse::<Spec>().is_ok() && profile.down.parse::<Spec>().is_ok());
+            assert!(profile.up.parse::<Impairment>().is_ok() && profile.down.parse::<Impairment>().is_ok());
             let calm = profile.up() == Impairment::default() && profile.down() == Impairment::default();
             assert_eq!(calm, profile.name() == "clean");
         }

@@ -1,9 +1,7 @@
 use super::*;
 
 fn impairment(text: &str) -> Impairment {
-    let mut impairment = Impairment::default();
-    text.parse::<Spec>().unwrap().apply(&mut impairment);
-    impairment
+    text.parse().unwrap()
 }
 
 /// The fates of datagrams of 100 bytes, one each millisecond, with the link that has decided.
@@ -28,6 +26,8 @@ fn the_achieved_loss_is_within_half_a_point_of_the_target_over_100_000_datagrams
             ("loss=37.5%", 0.375),
             ("loss=100%", 1.0),
             ("burst=5%/4", 0.05),
+            ("burst=66%/2", 0.66),
+            ("burst=100%/3", 1.0),
             ("gilbert=2%/20%/1%/70%", 0.02 / 0.22 * 0.70 + 0.20 / 0.22 * 0.01),
         ] {
             let (_, link, _) = fates(text, seed, 100_000);

@@ -18,7 +18,7 @@ pub struct LoadConfig {
     pub session: SessionConfig,
     /// How many clients. \[100\]
     pub clients: usize,
-    /// Messages that each client sends in a second; 0: it only holds its session. \[10\]
+    /// Messages that each client sends in a second, 0.001 to 10,000; 0: it only holds its session. \[10\]
     pub rate: f64,
     /// Bytes of the messages, taken in turn, 16 or more each. \[64\]
     pub sizes: Vec<usize>,
@@ -70,8 +70,11 @@ impl LoadConfig {
         if self.threads == 0 || self.threads > MAX_THREADS {
             return refuse(format!("{} threads, not 1 to {MAX_THREADS}", self.threads));
         }
-        if !self.rate.is_finite() || !(0.0..=MAX_RATE).contains(&self.rate) {
-            return refuse(format!("{} messages per second and client, not 0 to {MAX_RATE}", self.rate));
+        if self.rate != 0.0 && !(MIN_RATE..=MAX_RATE).contains(&self.rate) {
+            return refuse(format!("{} messages per second and client, not 0 or {MIN_RATE} to {MAX_RATE}", self.rate));
+        }
+        if let Some(time) = [self.ramp_up, self.duration, self.drain].into_iter().find(|time| *time > MAX_TIME) {
+            return refuse(format!("a time of {time:?} is over a week"));
         }
         let wanted = self.rate * self.clients as f64;
         if !self.rate_cap.is_finite() || wanted > self.rate_cap {
@@ -136,7 +139,9 @@ fn hint(error: &std::io::Error) -> &'static str {
 /// A local address has fewer ports.
 const MAX_CLIENTS: usize = 60_000;
 const MAX_THREADS: usize = 64;
+const MAX_TIME: Duration = Duration::from_secs(7 * 86_400);
 /// Per client and second.
+const MIN_RATE: f64 = 0.001;
 const MAX_RATE: f64 = 10_000.0;
 /// Handshakes per second, on average over the ramp-up.
 const MAX_CONNECTS: f64 = 2_000.0;
@@ -166,6 +171,7 @@ mod tests {
     fn rates_and_handshakes_over_the_caps_are_refused() {
         assert!(refused(|config| config.rate = 201.0).contains("20100 messages per second in all are over the cap"));
         assert!(refused(|config| config.rate = f64::NAN).starts_with("NaN messages"));
+        assert!(refused(|config| config.rate = 1e-300).contains("not 0 or 0.001 to"));
         assert!(refused(|config| config.rate_cap = f64::INFINITY).contains("over the cap of inf"));
         assert!(refused(|config| (config.clients, config.rate) = (4_000, 1.0)).contains("handshakes per second"));
     }
@@ -174,6 +180,7 @@ mod tests {
     fn senseless_loads_are_refused() {
         assert!(refused(|config| config.clients = 0).starts_with("0 clients"));
         assert!(refused(|config| config.threads = 0).starts_with("0 threads"));
+        assert!(refused(|config| config.drain = Duration::MAX).ends_with("is over a week"));
         assert!(refused(|config| config.sizes = vec![64, 15]).starts_with("messages of 15 bytes, not 16 to"));
         assert!(refused(|config| config.channels.clear()).starts_with("no sizes or no channels"));
     }

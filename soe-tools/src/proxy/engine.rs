@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    ClientId, Direction, Event, Handled, ProxyConfig, Transmit,
+    ClientId, Direction, Event, Handled, ProxyConfig, ProxyConfigError, Transmit,
     command::{Command, CommandError, Side, Target},
     status::{ClientStatus, ProxyStatus},
 };
@@ -61,8 +61,12 @@ struct Held {
 
 impl Proxy {
     /// A proxy without clients.
-    pub fn new(now: Instant, config: ProxyConfig) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// If the configuration could not work.
+    pub fn new(now: Instant, config: ProxyConfig) -> Result<Self, ProxyConfigError> {
+        config.validate()?;
+        Ok(Self {
             config,
             started: now,
             clients: BTreeMap::new(),
@@ -76,7 +80,7 @@ impl Proxy {
             past: Default::default(),
             ignored: 0,
             no_room: 0,
-        }
+        })
     }
 
     /// A datagram has come from a client.

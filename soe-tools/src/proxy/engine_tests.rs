@@ -1,16 +1,10 @@
 use super::*;
 use std::time::Duration;
 
-use crate::link::{Cause, Impairment, Spec};
-
-fn impairment(text: &str) -> Impairment {
-    let mut impairment = Impairment::default();
-    text.parse::<Spec>().unwrap().apply(&mut impairment);
-    impairment
-}
+use crate::link::Cause;
 
 fn config(up: &str, down: &str) -> ProxyConfig {
-    ProxyConfig { up: impairment(up), down: impairment(down), seed: 7, ..ProxyConfig::default() }
+    ProxyConfig { up: up.parse().unwrap(), down: down.parse().unwrap(), seed: 7, ..ProxyConfig::default() }
 }
 
 fn address(port: u16) -> SocketAddr {
@@ -26,7 +20,7 @@ struct World {
 impl World {
     fn new(config: ProxyConfig) -> Self {
         let now = Instant::now();
-        Self { now, proxy: Proxy::new(now, config) }
+        Self { now, proxy: Proxy::new(now, config).unwrap() }
     }
 
     fn up(&mut self, port: u16, datagram: &[u8]) -> Handled {
@@ -196,14 +190,14 @@ fn idle_clients_are_forgotten_and_their_counts_are_not() {
 
 #[test]
 fn there_are_no_more_clients_and_no_more_bytes_than_may_be() {
-    let limits = ProxyConfig { max_clients: 2, max_held: 10_000, ..config("delay=1s,duplicate=100%", "none") };
+    let limits = ProxyConfig { max_clients: 2, max_held: 100_000, ..config("delay=1s,duplicate=100%", "none") };
     let mut world = World::new(limits);
     let _ = (world.up(1, b"a"), world.up(2, b"b"));
     assert_eq!(world.up(3, b"c"), Handled::Ignored);
     while let Handled::Decided(..) = world.up(1, &[0; 500]) {}
     assert_eq!(world.up(1, &[0; 500]), Handled::NoRoom(ClientId(1)));
     let status = world.proxy.status(world.now);
-    assert!(status.held_bytes <= 10_000 && status.held_bytes > 8_000, "{}", status.held_bytes);
+    assert!(status.held_bytes <= 100_000 && status.held_bytes > 98_000, "{}", status.held_bytes);
     assert_eq!((status.ignored, status.no_room), (1, 2));
     world.pass(Duration::from_secs(2));
     assert_eq!(world.proxy.status(world.now).held_bytes, 0);
@@ -221,4 +215,18 @@ fn a_client_without_a_socket_is_forgotten_and_may_come_back() {
     assert_eq!(world.pass(Duration::from_secs(1)).len(), 1);
     assert!(matches!(world.up(2, b"again"), Handled::Decided(ClientId(3), _)));
     assert_eq!(world.proxy.status(world.now).up.counters.offered, 3);
+}
+
+#[test]
+fn a_configuration_that_cannot_work_is_refused() {
+    let refused = |change: fn(&mut ProxyConfig)| {
+        let mut config = ProxyConfig::default();
+        change(&mut config);
+        Proxy::new(Instant::now(), config).unwrap_err().to_string()
+    };
+    assert!(refused(|config| config.max_clients = 0).starts_with("max_clients is 0"));
+    assert!(refused(|config| config.idle_timeout = Duration::ZERO).starts_with("idle_timeout is 0ns"));
+    assert!(refused(|config| config.idle_timeout = Duration::MAX).starts_with("idle_timeout is "));
+    assert!(refused(|config| config.rebind_every = Some(Duration::ZERO)).starts_with("rebind_every is 0ns"));
+    assert!(refused(|config| config.max_held = 100).starts_with("max_held is 100"));
 }

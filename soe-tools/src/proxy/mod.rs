@@ -18,4 +18,4 @@ pub use self::lines::DatagramLines;
 pub use self::record::CaptureFile;
 pub use self::server::{Observer, ProxyHandle, ProxyServer, Seen};
 pub use self::status::{ClientStatus, DirectionStatus, ProxyStatus, summary_line, table};
-pub use self::types::{ClientId, Direction, Event, Handled, ProxyConfig, Transmit};
+pub use self::types::{ClientId, Direction, Event, Handled, ProxyConfig, ProxyConfigError, Transmit};

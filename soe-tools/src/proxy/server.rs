@@ -127,8 +127,9 @@ impl ProxyServer {
     /// Listens on `listen` for clients of the server at `to`.
     ///
     /// # Errors
-    /// Those of the socket.
+    /// Those of the socket, and [`ErrorKind::InvalidInput`] for a configuration that could not work.
     pub async fn bind(listen: SocketAddr, to: SocketAddr, config: ProxyConfig) -> io::Result<Self> {
+        config.validate().map_err(|error| io::Error::new(ErrorKind::InvalidInput, error))?;
         let listen = Arc::new(UdpSocket::bind(listen).await?);
         Ok(Self { listen, to, config, requests: mpsc::channel(16) })
     }
@@ -146,7 +147,7 @@ impl ProxyServer {
         ProxyHandle(self.requests.0.clone())
     }
 
-    /// Runs until the command `quit`. The observer sees the state once in each `period`.
+    /// Runs until the command `quit`. The observer sees the state once in each `period`, of 10 ms or more.
     ///
     /// # Errors
     /// If a socket fails, or the observer.
@@ -158,10 +159,10 @@ impl ProxyServer {
         // Kept open: without handles the proxy runs on.
         let (_keep, mut requests) = self.requests;
         let (arrivals, mut from_server) = mpsc::channel(QUEUE);
-        let proxy = Proxy::new(Instant::now(), self.config);
+        let proxy = Proxy::new(Instant::now(), self.config).map_err(io::Error::other)?;
         let mut running =
             Running { listen: self.listen, local, to: self.to, proxy, upstream: HashMap::new(), arrivals, observer };
-        let mut ticks = interval(period);
+        let mut ticks = interval(period.max(MIN_PERIOD));
         let mut buf = vec![0; MAX_DATAGRAM];
         loop {
             let timeout = running.proxy.poll_timeout();
@@ -379,6 +380,8 @@ impl Seen<'_> {
 
 /// The largest datagram that UDP has.
 const MAX_DATAGRAM: usize = 65_535;
+/// The shortest period of the observer's looks at the state.
+const MIN_PERIOD: Duration = Duration::from_millis(10);
 /// Datagrams that are taken before anything else is looked at.
 const BATCH: usize = 32;
 /// Datagrams from the server that wait for the loop.

@@ -17,14 +17,48 @@ pub struct ProxyConfig {
     pub down: Impairment,
     /// Decides all chances, together with the order in which clients appear. \[0\]
     pub seed: u64,
-    /// Clients at a time; the datagrams of others are ignored. \[1,024\]
+    /// Clients at a time, 1 to 60,000; the datagrams of others are ignored. \[1,024\]
     pub max_clients: usize,
-    /// A client is forgotten when nothing has come from either side for so long. \[2 minutes\]
+    /// A client is forgotten when nothing has come from either side for so long, 10 ms to a week. \[2 minutes\]
     pub idle_timeout: Duration,
-    /// Each client appears to the server under a new port this often. \[never\]
+    /// Each client appears to the server under a new port this often, 10 ms to a week. \[never\]
     pub rebind_every: Option<Duration>,
-    /// Bytes of datagrams that wait, over all clients; what comes on top is lost. \[256 MB\]
+    /// Bytes of datagrams that wait, over all clients; what comes on top is lost; 66,000 or more. \[256 MB\]
     pub max_held: usize,
+}
+
+/// A [`ProxyConfig`] that could not work.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field} is {value}, not {rule}")]
+#[non_exhaustive]
+pub struct ProxyConfigError {
+    /// The knob.
+    pub field: &'static str,
+    /// What it was set to.
+    pub value: String,
+    /// What it must be.
+    pub rule: &'static str,
+}
+
+impl ProxyConfig {
+    /// Whether it could work; a [`Proxy`](super::Proxy) asks as well.
+    ///
+    /// # Errors
+    /// If a knob is out of its range.
+    pub fn validate(&self) -> Result<(), ProxyConfigError> {
+        let check = |is_right: bool, field, value: String, rule| {
+            if is_right { Ok(()) } else { Err(ProxyConfigError { field, value, rule }) }
+        };
+        let clients = 1..=60_000;
+        check(clients.contains(&self.max_clients), "max_clients", self.max_clients.to_string(), "1 to 60,000")?;
+        let times = Duration::from_millis(10)..=Duration::from_secs(7 * 86_400);
+        let rule = "10 ms to a week";
+        check(times.contains(&self.idle_timeout), "idle_timeout", format!("{:?}", self.idle_timeout), rule)?;
+        let every = self.rebind_every.unwrap_or(self.idle_timeout);
+        check(times.contains(&every), "rebind_every", format!("{every:?}"), rule)?;
+        // Or the largest datagram would never pass.
+        check(self.max_held >= 66_000, "max_held", self.max_held.to_string(), "66,000 bytes or more")
+    }
 }
 
 impl Default for ProxyConfig {
