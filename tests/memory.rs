@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use bytes::{BufMut, BytesMut};
 use peak_alloc::PeakAlloc;
 use soe_core::{
-    Action, Channel, Endpoint, Framing, Message, Path, ReliableChannel, Session, SessionConfig, SessionConfigBuilder,
-    Verdict,
+    Action, Channel, DatagramOutcome, Endpoint, Framing, Message, Path, ReliableChannel, Session, SessionConfig,
+    SessionConfigBuilder,
 };
 
 #[global_allocator]
@@ -59,7 +59,7 @@ impl Peer {
         let mut datagram = packet.to_vec();
         self.framing.seal(&mut datagram, 0);
         let datagram = BytesMut::from(&datagram[..]);
-        assert_eq!(self.server.handle_datagram(self.now, datagram), Verdict::Authentic);
+        assert_eq!(self.server.handle_datagram(self.now, datagram), DatagramOutcome::Authentic);
         self.flush();
     }
 

@@ -55,8 +55,8 @@ mod endpoint;
 mod error;
 pub mod framing;
 mod message;
-mod moment;
 mod session;
+mod timestamp;
 pub mod wire;
 
 pub use cipher::{HookError, KeyError, MessageHook, Rc4};
@@ -66,11 +66,11 @@ pub use config::{
 };
 pub use dialect::Dialect;
 pub use endpoint::{
-    Action, AdmissionStats, Answer, CapacityStats, Endpoint, EndpointStats, MemoryAccount, MemoryBudget, Opened, Path,
-    Question, SessionKey, Step, Turn, host,
+    Action, AdmissionStats, Answer, CapacityStats, Endpoint, EndpointStats, IoLoop, MemoryAccount, MemoryBudget,
+    Opened, Path, Question, SessionKey, Step, host,
 };
 pub use error::{Closed, ConfigError, Origin, SendError};
 pub use framing::{Framing, NegotiationError, Pass};
 pub use message::{Channel, Message, ReliableChannel};
-pub use session::{Event, Problem, Receipt, Session, SessionStats, Transmit, Undelivered, Verdict};
+pub use session::{DatagramOutcome, Event, Problem, Receipt, Session, SessionStats, Transmit, Undelivered};
 pub use wire::DisconnectReason;

@@ -10,7 +10,7 @@ use std::{
 
 use bytes::BytesMut;
 use soe_core::{
-    AdmissionConfig, DisconnectReason, Endpoint, Opened, Path, Session, SessionKey, Step, Turn, Verdict,
+    AdmissionConfig, DatagramOutcome, DisconnectReason, Endpoint, IoLoop, Opened, Path, Session, SessionKey, Step,
     host::{self, Fed, Host},
 };
 
@@ -84,7 +84,7 @@ pub(crate) struct Server<R> {
     pub(crate) peers: Vec<Option<Peer<R>>>,
     hint: HashMap<SocketAddr, SessionKey>,
     seat: Seat<R>,
-    turn: Turn,
+    turn: IoLoop,
     /// What waits in the socket's buffer.
     socket: VecDeque<(Path, BytesMut)>,
     socket_bytes: usize,
@@ -120,7 +120,7 @@ impl<R: Resident> Server<R> {
             peers: Vec::new(),
             hint: HashMap::new(),
             seat,
-            turn: Turn::new(buffer),
+            turn: IoLoop::new(buffer),
             socket: VecDeque::new(),
             socket_bytes: 0,
             buffer,
@@ -138,7 +138,7 @@ impl<R: Resident> Server<R> {
 
     /// With a socket whose buffer holds so many bytes.
     pub(crate) fn with_buffer(mut self, bytes: usize) -> Self {
-        (self.buffer, self.turn) = (bytes, Turn::new(bytes));
+        (self.buffer, self.turn) = (bytes, IoLoop::new(bytes));
         self
     }
 
@@ -319,8 +319,10 @@ impl<R: Resident> Host for Server<R> {
         let session = peer.resident.session_mut();
         for datagram in datagrams {
             match session.handle_datagram(now, datagram) {
-                Verdict::Authentic => fed.is_authentic = true,
-                Verdict::Rejected(datagram) | Verdict::Stranger(datagram) => fed.returned.push(datagram),
+                DatagramOutcome::Authentic => fed.is_authentic = true,
+                DatagramOutcome::Rejected(datagram) | DatagramOutcome::ForEndpoint(datagram) => {
+                    fed.returned.push(datagram)
+                }
                 _ => {}
             }
         }

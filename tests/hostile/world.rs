@@ -8,8 +8,8 @@ use std::{
 };
 
 use soe_core::{
-    AdmissionConfig, Channel, Closed, DisconnectReason, Event, Framing, Message, ReliableChannel, Session,
-    SessionConfig, SessionStats, Verdict, wire::opcode,
+    AdmissionConfig, Channel, Closed, DatagramOutcome, DisconnectReason, Event, Framing, Message, ReliableChannel,
+    Session, SessionConfig, SessionStats, wire::opcode,
 };
 
 use crate::{
@@ -242,7 +242,7 @@ impl World {
     pub(crate) fn inject(&mut self, side: Side, from: SocketAddr, datagram: &[u8]) -> bool {
         let now = self.now;
         if side == Side::Client {
-            return self.client.handle_datagram(now, datagram.into()) == Verdict::Authentic;
+            return self.client.handle_datagram(now, datagram.into()) == DatagramOutcome::Authentic;
         }
         let authentic = self.session().map(|session| session.stats(now).datagrams_authentic);
         let (live, silent) = (self.session().is_some_and(|session| session.closed().is_none()), self.is_silent());
@@ -264,7 +264,7 @@ impl World {
                 // the same one again: then it may well learn that. The answers to strangers have seeds of their own, and so
                 // the chances of a guess.
                 _ if live && !crate::is_valid(self.framing().as_ref(), &reply) => {
-                    assert_ne!(self.client.handle_datagram(now, reply[..].into()), Verdict::Authentic);
+                    assert_ne!(self.client.handle_datagram(now, reply[..].into()), DatagramOutcome::Authentic);
                 }
                 _ => {}
             }

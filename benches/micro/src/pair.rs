@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::BytesMut;
-use soe_core::{Action, Endpoint, Message, Session, SessionConfig, Verdict};
+use soe_core::{Action, Endpoint, Message, Session, SessionConfig, DatagramOutcome};
 
 /// How long a datagram is under way.
 const HOP: Duration = Duration::from_micros(50);
@@ -87,7 +87,7 @@ impl Pair {
                 }
                 self.slab.extend_from_slice(datagram);
                 let verdict = to.handle_datagram(self.now, self.slab.split());
-                assert!(matches!(verdict, Verdict::Authentic), "a datagram of the peer is valid");
+                assert!(matches!(verdict, DatagramOutcome::Authentic), "a datagram of the peer is valid");
             }
         }
     }

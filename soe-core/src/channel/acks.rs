@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::moment::Moment;
+use crate::timestamp::Timestamp;
 
 /// Repeated acknowledgements of packets ahead of a gap that are remembered at once; more of them say nothing new.
 const MAX_REPEATS: usize = 64;
@@ -41,7 +41,7 @@ pub(crate) struct AckQueue {
     /// Packets in order since the last acknowledgement.
     waiting: u32,
     /// When to send without data to ride with; `None`: nothing is owed, or it is due at once.
-    deadline: Option<Moment>,
+    deadline: Option<Timestamp>,
     /// Made at the first gap.
     ahead: Option<Box<Ahead>>,
 }
@@ -182,7 +182,7 @@ impl AckQueue {
 
     /// When waiting acknowledgements fall due. `None` if none wait, or if they are due already.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        if self.due { None } else { self.deadline.map(Moment::instant) }
+        if self.due { None } else { self.deadline.map(Timestamp::instant) }
     }
 }
 

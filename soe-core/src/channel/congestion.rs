@@ -11,7 +11,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::moment::{Moment, Span};
+use crate::timestamp::{Micros, Timestamp};
 
 /// The window of a new session: enough for a burst of ordinary messages, below what a slow link's queue holds.
 const INITIAL_WINDOW: usize = 64 * 512;
@@ -54,11 +54,11 @@ pub(crate) struct Congestion {
     /// Rounds in a row that gave no reason not to grow.
     calm: u8,
     /// The lowest round trip of late,
-    base: Option<Span>,
+    base: Option<Micros>,
     /// and when it was seen.
-    base_seen: Option<Moment>,
+    base_seen: Option<Timestamp>,
     /// How far round trips rise above the lowest in light use, of late.
-    noise: Span,
+    noise: Micros,
     /// The best delivery rate seen of late, in bytes per second.
     best_rate: f32,
 }
@@ -66,12 +66,12 @@ pub(crate) struct Congestion {
 /// What one round trip has shown.
 #[derive(Clone, Debug, Default)]
 struct Round {
-    started: Option<Moment>,
+    started: Option<Timestamp>,
     /// The round ends with the acknowledgement of this datagram.
     last_datagram: u64,
     delivered: u32,
     lost: u32,
-    lowest: Option<Span>,
+    lowest: Option<Micros>,
     /// The most bytes under way at any time in this round.
     most: u32,
 }
@@ -91,7 +91,7 @@ impl Congestion {
             calm: 0,
             base: None,
             base_seen: None,
-            noise: Span::ZERO,
+            noise: Micros::ZERO,
             best_rate: 0.0,
         }
     }
@@ -158,7 +158,7 @@ impl Congestion {
             self.grow(bytes);
         }
         // A burst of acknowledgements makes no round: its rate would be the burst's.
-        let base = self.base.map_or(Duration::ZERO, Span::duration);
+        let base = self.base.map_or(Duration::ZERO, Micros::duration);
         let lasted = self.round.started.is_none_or(|started| now.saturating_duration_since(started.instant()) >= base);
         if newest >= self.round.last_datagram && lasted {
             self.end_round(now);
@@ -168,7 +168,7 @@ impl Congestion {
     }
 
     /// A round trip, and how long the oldest packet waited that was acknowledged with it.
-    fn sample(&mut self, now: Instant, newest: Span, oldest: Span) {
+    fn sample(&mut self, now: Instant, newest: Micros, oldest: Micros) {
         self.round.lowest = Some(self.round.lowest.map_or(newest, |lowest| lowest.min(newest)));
         let expired = self.base_seen.is_none_or(|seen| now > seen.instant() + BASE_LIFETIME);
         let base = self.base.filter(|&base| base < newest && !expired).unwrap_or(newest);
@@ -197,7 +197,7 @@ impl Congestion {
     }
 
     fn end_round(&mut self, now: Instant) {
-        let Some(base) = self.base.map(Span::duration) else { return };
+        let Some(base) = self.base.map(Micros::duration) else { return };
         let Some(started) = self.round.started else { return };
         let started = started.instant();
         let (window, ceiling, used) = (self.window(), self.ceiling as usize, self.is_used());

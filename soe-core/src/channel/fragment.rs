@@ -1,8 +1,8 @@
-//! A train of fragments and the message it carries (section 7 of `docs/protocol.md`).
+//! A series of fragments and the message it carries (section 7 of `docs/protocol.md`).
 
 use bytes::Bytes;
 
-/// The four bytes of total length that lead the first fragment of a train.
+/// The four bytes of total length that lead the first fragment of a series.
 pub(crate) const TOTAL_LENGTH: usize = 4;
 /// What is reserved for a message on the word of its first fragment alone.
 const FIRST_RESERVE: usize = 16 * 1024;
@@ -11,17 +11,17 @@ const FIRST_RESERVE: usize = 16 * 1024;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Corrupt(pub(crate) &'static str);
 
-/// An open train: the bytes that have arrived of a message of known length.
+/// An open series: the bytes that have arrived of a message of known length.
 ///
 /// The announced length reserves nothing; memory follows the bytes that have arrived, at most twice over.
 #[derive(Debug)]
-pub(crate) struct Train {
+pub(crate) struct FragmentSeries {
     total: usize,
     buffer: Vec<u8>,
 }
 
-impl Train {
-    /// Opens a train with its first fragment, total length included.
+impl FragmentSeries {
+    /// Opens a series with its first fragment, total length included.
     pub(crate) fn open(body: &[u8], limit: usize) -> Result<Self, Corrupt> {
         let Some((total, data)) = body.split_first_chunk::<TOTAL_LENGTH>() else {
             return Err(Corrupt("first fragment without a total length"));
@@ -33,9 +33,9 @@ impl Train {
         if total > limit {
             return Err(Corrupt("fragments of a message over the limit"));
         }
-        let mut train = Self { total, buffer: Vec::with_capacity(total.min(FIRST_RESERVE)) };
-        train.add(data)?;
-        Ok(train)
+        let mut series = Self { total, buffer: Vec::with_capacity(total.min(FIRST_RESERVE)) };
+        series.add(data)?;
+        Ok(series)
     }
 
     /// Adds the data of one fragment.
@@ -77,36 +77,36 @@ mod tests {
 
     #[test]
     fn a_message_is_joined_from_its_fragments() {
-        let mut train = Train::open(&first(9, &[0, 1, 2, 3, 4]), 100).unwrap();
-        assert!(!train.is_complete());
-        train.add(&[1, 2, 3, 4]).unwrap();
-        assert!(train.is_complete());
-        assert_eq!(train.into_message()[..], [0, 1, 2, 3, 4, 1, 2, 3, 4]);
+        let mut series = FragmentSeries::open(&first(9, &[0, 1, 2, 3, 4]), 100).unwrap();
+        assert!(!series.is_complete());
+        series.add(&[1, 2, 3, 4]).unwrap();
+        assert!(series.is_complete());
+        assert_eq!(series.into_message()[..], [0, 1, 2, 3, 4, 1, 2, 3, 4]);
     }
 
     #[test]
     fn impossible_lengths_are_corrupt() {
-        assert!(Train::open(&first(0, &[]), 100).is_err());
-        assert!(Train::open(&first(101, &[1]), 100).is_err());
-        assert!(Train::open(&first(u32::MAX, &[1]), 100).is_err());
-        assert!(Train::open(&first(2, &[1, 2, 3]), 100).is_err());
-        assert!(Train::open(&[0, 0, 1], 100).is_err());
-        let mut train = Train::open(&first(2, &[1]), 100).unwrap();
-        assert!(train.add(&[2, 3]).is_err());
+        assert!(FragmentSeries::open(&first(0, &[]), 100).is_err());
+        assert!(FragmentSeries::open(&first(101, &[1]), 100).is_err());
+        assert!(FragmentSeries::open(&first(u32::MAX, &[1]), 100).is_err());
+        assert!(FragmentSeries::open(&first(2, &[1, 2, 3]), 100).is_err());
+        assert!(FragmentSeries::open(&[0, 0, 1], 100).is_err());
+        let mut series = FragmentSeries::open(&first(2, &[1]), 100).unwrap();
+        assert!(series.add(&[2, 3]).is_err());
     }
 
     #[test]
     fn an_announced_length_alone_reserves_little() {
-        let train = Train::open(&first(10_000_000, &[1; 500]), 10_000_000).unwrap();
-        assert!(train.bytes() <= FIRST_RESERVE);
+        let series = FragmentSeries::open(&first(10_000_000, &[1; 500]), 10_000_000).unwrap();
+        assert!(series.bytes() <= FIRST_RESERVE);
     }
 
     #[test]
     fn memory_follows_what_has_arrived() {
-        let mut train = Train::open(&first(1_000_000, &[0; 500]), 1_000_000).unwrap();
+        let mut series = FragmentSeries::open(&first(1_000_000, &[0; 500]), 1_000_000).unwrap();
         for _ in 0..400 {
-            train.add(&[0; 500]).unwrap();
-            assert!(train.bytes() <= (2 * train.buffer.len()).max(FIRST_RESERVE) + 500);
+            series.add(&[0; 500]).unwrap();
+            assert!(series.bytes() <= (2 * series.buffer.len()).max(FIRST_RESERVE) + 500);
         }
     }
 }

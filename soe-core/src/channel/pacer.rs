@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::moment::Moment;
+use crate::timestamp::Timestamp;
 
 /// What a timer cannot do finer: bursts of this much of the rate are allowed.
 const QUANTUM: Duration = Duration::from_millis(2);
@@ -12,7 +12,7 @@ const QUANTUM: Duration = Duration::from_millis(2);
 pub(crate) struct Pacer {
     /// What may leave, in bytes; below zero after a datagram larger than what was left.
     tokens: f64,
-    filled: Option<Moment>,
+    filled: Option<Timestamp>,
 }
 
 impl Pacer {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::{
     acks::{AckPolicy, AckQueue},
-    fragment::{Corrupt, Train},
+    fragment::{Corrupt, FragmentSeries},
     inbox::Inbox,
     sequence::widen_received,
 };
@@ -67,7 +67,7 @@ pub(crate) struct Receiver {
     ring: VecDeque<Slot>,
     /// Bytes of the packets in `ring`.
     held: usize,
-    train: Option<Train>,
+    series: Option<FragmentSeries>,
     acks: AckQueue,
     /// A packet that was acknowledged has turned out corrupt.
     broken: bool,
@@ -77,7 +77,7 @@ impl Receiver {
     /// A receiver whose next packet has this sequence.
     pub(crate) fn starting_at(channel: ReliableChannel, expected: u64) -> Self {
         let (ring, acks) = (VecDeque::new(), AckQueue::default());
-        Self { channel, expected, ring, held: 0, train: None, acks, broken: false }
+        Self { channel, expected, ring, held: 0, series: None, acks, broken: false }
     }
 
     /// Takes one packet and delivers whatever has become deliverable.
@@ -163,10 +163,10 @@ impl Receiver {
         self.broken
     }
 
-    /// Memory held for later: packets ahead of a gap and the open train.
+    /// Memory held for later: packets ahead of a gap and the open series.
     pub(crate) fn memory(&self) -> usize {
-        let train = self.train.as_ref().map_or(0, Train::bytes);
-        self.held + self.ring.capacity() * size_of::<Slot>() + train + self.acks.memory()
+        let series = self.series.as_ref().map_or(0, FragmentSeries::bytes);
+        self.held + self.ring.capacity() * size_of::<Slot>() + series + self.acks.memory()
     }
 
     /// The most memory that this takes with packets of this size at most.
@@ -176,7 +176,7 @@ impl Receiver {
     }
 
     pub(crate) fn is_idle(&self) -> bool {
-        self.ring.is_empty() && self.train.is_none() && self.acks.is_empty()
+        self.ring.is_empty() && self.series.is_none() && self.acks.is_empty()
     }
 
     pub(crate) fn expected(&self) -> u64 {
@@ -215,14 +215,14 @@ impl Receiver {
     }
 
     fn deliver(&mut self, kind: Kind, body: Bytes, limits: &RecvLimits, inbox: &mut Inbox) -> Result<(), Corrupt> {
-        match (kind, &mut self.train) {
+        match (kind, &mut self.series) {
             (Kind::Data, None) => return self.deliver_data(body, limits, inbox),
-            (Kind::Data, Some(_)) => return Err(Corrupt("plain data inside a train of fragments")),
-            (Kind::Fragment, Some(train)) => train.add(&body)?,
-            (Kind::Fragment, train @ None) => *train = Some(Train::open(&body, limits.message)?),
+            (Kind::Data, Some(_)) => return Err(Corrupt("plain data inside a series of fragments")),
+            (Kind::Fragment, Some(series)) => series.add(&body)?,
+            (Kind::Fragment, series @ None) => *series = Some(FragmentSeries::open(&body, limits.message)?),
         }
-        match self.train.take_if(|train| train.is_complete()) {
-            Some(train) => self.deliver_data(train.into_message(), limits, inbox),
+        match self.series.take_if(|series| series.is_complete()) {
+            Some(series) => self.deliver_data(series.into_message(), limits, inbox),
             None => Ok(()),
         }
     }

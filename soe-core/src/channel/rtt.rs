@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::moment::{Moment, Span};
+use crate::timestamp::{Micros, Timestamp};
 
 /// Before the first sample: the delay of the slowest acknowledger known (500 ms) and some network.
 const INITIAL_TIMEOUT: Duration = Duration::from_millis(1_000);
@@ -26,29 +26,29 @@ const EVENT: Duration = Duration::from_millis(1);
 /// Samples come only from packets sent once (Karn's rule).
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RttEstimator {
-    smoothed: Option<Span>,
-    variance: Span,
-    minimum: Option<Span>,
-    latest: Span,
+    smoothed: Option<Micros>,
+    variance: Micros,
+    minimum: Option<Micros>,
+    latest: Micros,
     /// How much longer than the newest the oldest packet of one event has waited, of late.
-    ack_delay: Span,
+    ack_delay: Micros,
     /// The event going on: when it began, and the ages of the newest and the oldest packet that it has acknowledged.
-    event: Option<(Moment, Span, Span)>,
+    event: Option<(Timestamp, Micros, Micros)>,
     /// The handshake's round trip: no sample, since handshakes are answered without delay.
-    handshake: Option<Span>,
+    handshake: Option<Micros>,
 }
 
 impl RttEstimator {
     /// The round trip of the handshake: a first idea, replaced by the first real sample.
     pub(crate) fn seed(&mut self, round_trip: Duration) {
-        let round_trip = Span::from(round_trip);
+        let round_trip = Micros::from(round_trip);
         self.handshake = Some(round_trip);
         self.minimum = Some(self.minimum.map_or(round_trip, |minimum| minimum.min(round_trip)));
     }
 
     /// An acknowledgement came `newest` after the newest packet that it covers was sent and `oldest` after the oldest.
     pub(crate) fn sample(&mut self, now: Instant, newest: Duration, oldest: Duration) {
-        let (newest, oldest) = (Span::from(newest), Span::from(oldest));
+        let (newest, oldest) = (Micros::from(newest), Micros::from(oldest));
         self.latest = newest;
         self.minimum = Some(self.minimum.map_or(newest, |minimum| minimum.min(newest)));
         self.event = match self.event {
@@ -70,7 +70,7 @@ impl RttEstimator {
 
     /// An event is over.
     fn learn(&mut self, newest: Duration, oldest: Duration) {
-        let smoothed = self.smoothed.map_or(newest, Span::duration);
+        let smoothed = self.smoothed.map_or(newest, Micros::duration);
         self.variance = ((self.variance.duration() * 3 + smoothed.abs_diff(newest)) / 4).into();
         self.smoothed = Some(((smoothed * 7 + newest) / 8).into());
         let delay = oldest.saturating_sub(newest).min(MAX_ACK_DELAY);
@@ -90,7 +90,7 @@ impl RttEstimator {
     /// A packet was sent again `age` after the first time, and the acknowledgement of the first came then: the timer was too
     /// short, or an earlier acknowledgement was lost. Once says little, often says that the link has become slower.
     pub(crate) fn late(&mut self, age: Duration) {
-        match self.smoothed.map(Span::duration) {
+        match self.smoothed.map(Micros::duration) {
             Some(smoothed) => self.variance = (self.variance.duration() + age.saturating_sub(smoothed) / 16).into(),
             // On a link that is slower than the first guess every packet is sent again before its acknowledgement comes, so
             // none would ever be a sample. `age` is no less than the round trip: with it the next packets are sent once.
@@ -100,7 +100,7 @@ impl RttEstimator {
 
     /// After this long without an acknowledgement a packet is worth a second try.
     pub(crate) fn timeout(&self) -> Duration {
-        let Some(smoothed) = self.smoothed.map(Span::duration) else {
+        let Some(smoothed) = self.smoothed.map(Micros::duration) else {
             return self.handshake.map_or(INITIAL_TIMEOUT, |round_trip| round_trip.duration() + UNSEEN_ACK_DELAY);
         };
         // What the event at hand shows counts already: the next may be as far away.
@@ -115,13 +115,13 @@ impl RttEstimator {
 
     /// A packet older than this is lost once a later one has been acknowledged (RFC 9002, section 6.1.2).
     pub(crate) fn loss_delay(&self) -> Duration {
-        let round_trip = self.smoothed.map_or(INITIAL_TIMEOUT, Span::duration).max(self.latest.duration());
+        let round_trip = self.smoothed.map_or(INITIAL_TIMEOUT, Micros::duration).max(self.latest.duration());
         (round_trip + round_trip / 8).max(Duration::from_millis(1))
     }
 
     /// The smoothed round trip, or the handshake's before there is one.
     pub(crate) fn smoothed(&self) -> Option<Duration> {
-        self.smoothed.or(self.handshake).map(Span::duration)
+        self.smoothed.or(self.handshake).map(Micros::duration)
     }
 
     /// An acknowledgement that comes sooner than this after a packet was sent again is for the time before: nothing has come
@@ -131,7 +131,7 @@ impl RttEstimator {
     }
 
     pub(crate) fn minimum(&self) -> Option<Duration> {
-        self.minimum.map(Span::duration)
+        self.minimum.map(Micros::duration)
     }
 
     pub(crate) fn latest(&self) -> Option<Duration> {

@@ -26,7 +26,7 @@ pub(crate) fn widen_acked(wire: u16, next: u64) -> Option<u64> {
 
 /// A sequence in 32 bits, for a channel on which nothing is under way: after billions of packets another one that the wire and
 /// everything here cannot tell from it.
-pub(crate) fn folded(sequence: u64) -> u32 {
+pub(crate) fn compact(sequence: u64) -> u32 {
     const ROUND: u64 = 1 << 16;
     u32::try_from(sequence).unwrap_or((ROUND + sequence % ROUND) as u32)
 }
@@ -61,16 +61,16 @@ mod tests {
     #[test]
     fn a_folded_sequence_widens_what_comes_as_the_sequence_itself_does() {
         for sequence in [0, 1, 70_000, (1 << 32) - 1, 1 << 32, (1 << 32) + 5, u64::MAX - 70_000] {
-            let folded = u64::from(folded(sequence));
+            let compact = u64::from(compact(sequence));
             for wire in (0..=u16::MAX).step_by(97) {
                 let from = |base: u64, widened: Option<u64>| widened.map(|widened| widened.wrapping_sub(base) as i64);
                 assert_eq!(
-                    from(folded, widen_received(wire, folded)),
+                    from(compact, widen_received(wire, compact)),
                     from(sequence, widen_received(wire, sequence)),
                     "{wire} received at {sequence}"
                 );
                 assert_eq!(
-                    from(folded, widen_acked(wire, folded)),
+                    from(compact, widen_acked(wire, compact)),
                     from(sequence, widen_acked(wire, sequence)),
                     "{wire} acknowledged at {sequence}"
                 );

@@ -10,10 +10,10 @@ use super::{
     capacity::Room,
     cookie::Cookies,
     limiter::{self, Limited, Limiter, Rate},
-    pending::{MAX_FAILURES, Name, PendingHandshakes, Stranger, prefix},
+    pending::{MAX_FAILURES, Name, PendingHandshake, PendingHandshakes, prefix},
     question::{About, Question},
     refusal::{MISMATCHED, OVER_CAPACITY},
-    types::{AdmissionStats, Newcomer},
+    types::{AdmissionStats, NewSession},
 };
 use crate::{
     AdmissionConfig, Framing, RequestInfo, Session,
@@ -37,7 +37,7 @@ pub(super) enum Outcome {
     /// It was answered, or dropped and counted.
     Done,
     /// It opened a session.
-    Open(Box<Newcomer>),
+    Open(Box<NewSession>),
     /// It would open one if the accept queue had a place.
     Park(BytesMut),
     /// The application has to say something first.
@@ -77,7 +77,7 @@ impl Asked {
 
 /// A session that a stranger has been offered and has yet to open.
 struct Offer {
-    stranger: Stranger,
+    pending: PendingHandshake,
     seed: u32,
     framing: Framing,
 }
@@ -174,8 +174,8 @@ impl Handshakes {
         let places = limits.max_strangers;
         if places != self.config.max_strangers {
             let old = std::mem::replace(&mut self.pending, PendingHandshakes::new(self.epoch, places));
-            for stranger in old.iter(now) {
-                self.remember(now, &stranger);
+            for pending in old.iter(now) {
+                self.remember(now, &pending);
             }
         }
         self.config = self.config.with_limits_of(limits);
@@ -190,9 +190,9 @@ impl Handshakes {
         self.pending.all(now, self.cookies.place(from.ip(), from.port()), from).next().is_some()
     }
 
-    pub(super) fn remember(&mut self, now: Instant, stranger: &Stranger) {
+    pub(super) fn remember(&mut self, now: Instant, pending: &PendingHandshake) {
         let place_of = |from: SocketAddr| self.cookies.place(from.ip(), from.port());
-        self.stats.evicted += u64::from(self.pending.put(now, stranger, place_of));
+        self.stats.evicted += u64::from(self.pending.put(now, pending, place_of));
     }
 
     pub(super) fn ignored(&mut self) -> Outcome {
@@ -241,7 +241,7 @@ impl Handshakes {
         // The same request gets the same seed as long as the key of that time is known: the client may have the first answer.
         let known_tag = known.as_ref().map(|known| known.period_tag);
         let period_tag = known_tag.filter(|&tag| self.cookies.seed(from, request.session_id, tag).is_some());
-        let stranger = Stranger {
+        let pending = PendingHandshake {
             from,
             session_id: request.session_id,
             udp_length: request.udp_length.min(*UDP_LENGTH.end()) as u16,
@@ -252,7 +252,7 @@ impl Handshakes {
             config: index,
             name: request.name,
         };
-        let Some(seed) = self.cookies.seed(from, request.session_id, stranger.period_tag) else {
+        let Some(seed) = self.cookies.seed(from, request.session_id, pending.period_tag) else {
             return self.ignored();
         };
         let config = self.session_config(index).clone();
@@ -267,7 +267,7 @@ impl Handshakes {
                 Err(_) => self.ignored(),
             };
         }
-        self.remember(now, &stranger);
+        self.remember(now, &pending);
         self.reply(|out| response(&config, request.session_id, seed).encode(out));
         Outcome::Done
     }
@@ -283,10 +283,10 @@ impl Handshakes {
             self.unknown_sender(now, from, &datagram);
             return Outcome::Done;
         }
-        let mut offers = self.pending.all(now, place, from).filter_map(|stranger| self.offer(stranger));
+        let mut offers = self.pending.all(now, place, from).filter_map(|pending| self.offer(pending));
         let offer = offers.find(|offer| offer.framing.verify(&datagram));
         drop(offers);
-        let Some(Offer { mut stranger, seed, framing }) = offer else {
+        let Some(Offer { mut pending, seed, framing }) = offer else {
             self.stats.crc_rejects += 1;
             let failures = self.pending.fail(now, place, from, standing.live);
             if standing.live {
@@ -299,16 +299,16 @@ impl Handshakes {
             }
             return Outcome::Done;
         };
-        let config = self.session_config(stranger.config).clone();
-        let refused = match (stranger.config, standing.room) {
+        let config = self.session_config(pending.config).clone();
+        let refused = match (pending.config, standing.room) {
             (MISMATCHED, _) => Some(MISMATCHED),
             (OVER_CAPACITY, _) | (_, Room::Closed) => Some(OVER_CAPACITY),
             (_, Room::Full) if self.config.refuse_over_capacity => Some(OVER_CAPACITY),
             _ => None,
         };
         if let Some(refused) = refused {
-            self.stats.over_capacity += u64::from(stranger.config < OVER_CAPACITY);
-            let farewell = super::refusal::refusal(&config, &framing, stranger.session_id, refused);
+            self.stats.over_capacity += u64::from(pending.config < OVER_CAPACITY);
+            let farewell = super::refusal::refusal(&config, &framing, pending.session_id, refused);
             self.replies.push_back(farewell);
             return Outcome::Done;
         }
@@ -316,15 +316,15 @@ impl Handshakes {
             self.stats.over_capacity += 1;
             return Outcome::Done;
         }
-        stranger.proofs += 1;
-        let proved = usize::from(stranger.proofs);
+        pending.proofs += 1;
+        let proved = usize::from(pending.proofs);
         let is_proved = match standing.live {
             // Anybody can ask in the name of this address, and hit a short CRC once; the client there repeats itself.
             true => proved * framing.crc_length() >= PROOF,
             // A seed that is being guessed wants a second hit. Misses do not undo the first: they would keep the client out.
-            false => proved >= if stranger.failures >= MAX_FAILURES { 2 } else { 1 },
+            false => proved >= if pending.failures >= MAX_FAILURES { 2 } else { 1 },
         };
-        self.pending.prove(now, place, from, stranger.session_id);
+        self.pending.prove(now, place, from, pending.session_id);
         if !is_proved {
             self.stats.more_proof_wanted += 1;
             return Outcome::Done;
@@ -333,10 +333,10 @@ impl Handshakes {
             return Outcome::Park(datagram);
         }
         let info = RequestInfo {
-            version: stranger.version,
-            session_id: stranger.session_id,
-            udp_length: u32::from(stranger.udp_length),
-            protocol_name: String::from_utf8_lossy(stranger.name.as_bytes()).into_owned(),
+            version: pending.version,
+            session_id: pending.session_id,
+            udp_length: u32::from(pending.udp_length),
+            protocol_name: String::from_utf8_lossy(pending.name.as_bytes()).into_owned(),
         };
         let Ok(mut session) = Session::accept(now, self.epoch, config, &info, seed) else { return self.ignored() };
         self.pending.remove(now, place, from);
@@ -345,17 +345,17 @@ impl Handshakes {
     }
 
     /// What a stranger has been offered.
-    fn offer(&self, stranger: Stranger) -> Option<Offer> {
-        let config = self.session_config(stranger.config);
-        let seed = self.cookies.seed(stranger.from, stranger.session_id, stranger.period_tag)?;
+    fn offer(&self, pending: PendingHandshake) -> Option<Offer> {
+        let config = self.session_config(pending.config);
+        let seed = self.cookies.seed(pending.from, pending.session_id, pending.period_tag)?;
         let passes = config.passes.map(u8::from);
         let framing = Framing::new(seed, config.crc_length, passes, &config.dialect.codecs).ok()?;
-        Some(Offer { stranger, seed, framing })
+        Some(Offer { pending, seed, framing })
     }
 
     fn opened(&mut self, request: RequestInfo, session: Session) -> Outcome {
         self.stats.opened += 1;
-        Outcome::Open(Box::new(Newcomer { request, session }))
+        Outcome::Open(Box::new(NewSession { request, session }))
     }
 
     /// Tells the sender of a datagram that it is unknown, within the limits.

@@ -78,12 +78,12 @@ pub trait Host {
 pub struct Fed {
     /// The session's name.
     pub key: SessionKey,
-    /// One at least was [`Verdict::Authentic`](crate::Verdict::Authentic).
+    /// One at least was [`DatagramOutcome::Authentic`](crate::DatagramOutcome::Authentic).
     pub is_authentic: bool,
     /// When the session heard last from its peer: [`Session::last_heard`](crate::Session::last_heard).
     pub heard: Instant,
-    /// What it gave back, [`Verdict::Rejected`](crate::Verdict::Rejected) or
-    /// [`Verdict::Stranger`](crate::Verdict::Stranger).
+    /// What it gave back, [`DatagramOutcome::Rejected`](crate::DatagramOutcome::Rejected) or
+    /// [`DatagramOutcome::ForEndpoint`](crate::DatagramOutcome::ForEndpoint).
     pub returned: Vec<BytesMut>,
 }
 

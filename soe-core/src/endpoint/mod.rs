@@ -9,6 +9,7 @@ mod cookie;
 mod handshakes;
 pub mod host;
 mod index;
+mod io_loop;
 mod limiter;
 mod opening;
 mod pending;
@@ -17,7 +18,6 @@ mod refusal;
 mod routes;
 mod selection;
 mod suspicion;
-mod turn;
 mod types;
 
 use std::{collections::VecDeque, fmt, net::SocketAddr, time::Instant};
@@ -29,9 +29,9 @@ pub use self::{
     address::Path,
     budget::{MemoryAccount, MemoryBudget},
     capacity::CapacityStats,
+    io_loop::{IoLoop, Step},
     question::{Answer, Question},
     routes::SessionKey,
-    turn::{Step, Turn},
     types::{AdmissionStats, EndpointStats},
 };
 
@@ -52,7 +52,7 @@ use crate::{AdmissionConfig, DisconnectReason, wire::RemapConnection};
 /// [`host`] call everything in the right order, for a server over sockets as for a simulated one:
 ///
 /// 1. A datagram from an address without a session: [`handle_datagram`](Self::handle_datagram). What a session gave back, as
-///    [`Verdict::Rejected`](crate::Verdict::Rejected) or [`Verdict::Stranger`](crate::Verdict::Stranger):
+///    [`DatagramOutcome::Rejected`](crate::DatagramOutcome::Rejected) or [`DatagramOutcome::ForEndpoint`](crate::DatagramOutcome::ForEndpoint):
 ///    [`handle_returned`](Self::handle_returned).
 /// 2. Then [`poll_action`](Self::poll_action) until `None`, and perform what it gives, in order, without any lock.
 /// 3. [`handle_session_ended`](Self::handle_session_ended) when a session has ended for whatever reason, and
@@ -347,7 +347,7 @@ impl Endpoint {
             }
         }
         match outcome {
-            Outcome::Open(newcomer) => self.open(path, *newcomer),
+            Outcome::Open(new_session) => self.open(path, *new_session),
             Outcome::Park(datagram) => self.capacity.park(path, datagram),
             Outcome::Ask(question) => self.actions.push_back(Action::Ask(question)),
             Outcome::Remap(remap) => self.claim(now, path, remap),

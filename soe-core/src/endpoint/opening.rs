@@ -6,13 +6,13 @@ use super::{
     Action, Endpoint, Opened, Path, SessionKey,
     capacity::Room,
     routes::{Slot, Stage},
-    types::Newcomer,
+    types::NewSession,
 };
 use crate::{DisconnectReason, RequestInfo};
 
 impl Endpoint {
-    pub(super) fn open(&mut self, path: Path, newcomer: Newcomer) {
-        let Newcomer { request, session } = newcomer;
+    pub(super) fn open(&mut self, path: Path, new_session: NewSession) {
+        let NewSession { request, session } = new_session;
         let before = self.routes.resident(path.remote);
         // Whoever was about to move here has been proved wrong by somebody who is here.
         self.routes.drop_candidate(path.remote);

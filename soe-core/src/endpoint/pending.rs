@@ -28,7 +28,7 @@ pub(super) const MAX_FAILURES: u8 = 15;
 
 /// A stranger's request, as much of it as a session needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Stranger {
+pub(super) struct PendingHandshake {
     pub(super) from: SocketAddr,
     pub(super) session_id: u32,
     pub(super) udp_length: u16,
@@ -98,7 +98,7 @@ pub(super) struct PendingHandshakes {
     places: usize,
     ways: usize,
     /// Where the search for the oldest begins: among equals nobody's place is the one that always goes.
-    turn: usize,
+    next_way: usize,
     swept: Instant,
 }
 
@@ -107,7 +107,7 @@ impl PendingHandshakes {
     pub(super) fn new(epoch: Instant, places: usize) -> Self {
         let ways = WAYS.min(places.max(1));
         let places = places.max(1) / ways * ways;
-        Self { epoch, bytes: vec![0; first_places(places, ways) * ENTRY], places, ways, turn: 0, swept: epoch }
+        Self { epoch, bytes: vec![0; first_places(places, ways) * ENTRY], places, ways, next_way: 0, swept: epoch }
     }
 
     /// The memory that the table takes at most, in bytes: all its places, and the first while it grows.
@@ -118,46 +118,51 @@ impl PendingHandshakes {
 
     /// The strangers at this address: a client that has started again, or whoever writes its address, may have asked under
     /// several ids. The newest comes first. `place` is the keyed hash of the address.
-    pub(super) fn all(&self, now: Instant, place: u64, from: SocketAddr) -> impl Iterator<Item = Stranger> {
+    pub(super) fn all(&self, now: Instant, place: u64, from: SocketAddr) -> impl Iterator<Item = PendingHandshake> {
         let mut indices: Vec<usize> = self.at(now, place, from).collect();
         indices.sort_by_key(|&index| self.age(now, &self.entries()[index]));
         indices.into_iter().map(move |index| read(&self.entries()[index], from))
     }
 
     /// The stranger at this address with this session id.
-    pub(super) fn get(&self, now: Instant, place: u64, from: SocketAddr, session_id: u32) -> Option<Stranger> {
-        self.all(now, place, from).find(|stranger| stranger.session_id == session_id)
+    pub(super) fn get(&self, now: Instant, place: u64, from: SocketAddr, session_id: u32) -> Option<PendingHandshake> {
+        self.all(now, place, from).find(|pending| pending.session_id == session_id)
     }
 
     /// Remembers a stranger, in place of its own request of before if there was one, or of the newest at its address if that
     /// has asked under too many ids: who asked first is not driven out by others who write the same address. `place_of` is the
     /// keyed hash of an address. Returns whether another one had to go.
-    pub(super) fn put(&mut self, now: Instant, stranger: &Stranger, place_of: impl Fn(SocketAddr) -> u64) -> bool {
-        let place = place_of(stranger.from);
+    pub(super) fn put(
+        &mut self,
+        now: Instant,
+        pending: &PendingHandshake,
+        place_of: impl Fn(SocketAddr) -> u64,
+    ) -> bool {
+        let place = place_of(pending.from);
         let ways = self.ways(place);
-        let own = self.find(now, place, stranger.from, stranger.session_id);
-        let crowded = self.at(now, place, stranger.from).count() >= MAX_PER_ADDRESS;
+        let own = self.find(now, place, pending.from, pending.session_id);
+        let crowded = self.at(now, place, pending.from).count() >= MAX_PER_ADDRESS;
         let newest = || {
             let age = |index: &usize| self.age(now, &self.entries()[*index]);
-            self.at(now, place, stranger.from).min_by_key(age).filter(|_| crowded)
+            self.at(now, place, pending.from).min_by_key(age).filter(|_| crowded)
         };
         let (index, evicted) = match own.or_else(newest) {
             Some(index) => (index, false),
             None => {
-                self.turn = self.turn.wrapping_add(1);
+                self.next_way = self.next_way.wrapping_add(1);
                 let age = |index: &usize| self.age(now, &self.entries()[*index]).unwrap_or(Duration::MAX);
-                let turned = (0..self.ways).map(|way| ways.start + (way + self.turn) % self.ways);
-                let oldest = turned.max_by_key(age).unwrap_or(0);
+                let rotated = (0..self.ways).map(|way| ways.start + (way + self.next_way) % self.ways);
+                let oldest = rotated.max_by_key(age).unwrap_or(0);
                 let evicts = age(&oldest) <= LIFETIME;
                 if evicts && self.entries().len() < self.places {
                     self.grow(now, &place_of);
-                    return self.put(now, stranger, place_of);
+                    return self.put(now, pending, place_of);
                 }
                 (oldest, evicts)
             }
         };
         let tick = self.tick(now);
-        write(&mut self.entries_mut()[index], stranger, tick);
+        write(&mut self.entries_mut()[index], pending, tick);
         evicted
     }
 
@@ -183,7 +188,7 @@ impl PendingHandshakes {
     }
 
     /// All that are remembered.
-    pub(super) fn iter(&self, now: Instant) -> impl Iterator<Item = Stranger> {
+    pub(super) fn iter(&self, now: Instant) -> impl Iterator<Item = PendingHandshake> {
         let known = self.entries().iter().filter(move |entry| self.is_known(now, entry));
         known.map(|entry| read(entry, address(entry)))
     }
@@ -192,8 +197,8 @@ impl PendingHandshakes {
     pub(super) fn prove(&mut self, now: Instant, place: u64, from: SocketAddr, session_id: u32) {
         let Some(index) = self.find(now, place, from, session_id) else { return };
         let entry = &mut self.entries_mut()[index];
-        let stranger = read(entry, from);
-        set_length(entry, stranger.udp_length, stranger.proofs.saturating_add(1));
+        let pending = read(entry, from);
+        set_length(entry, pending.udp_length, pending.proofs.saturating_add(1));
     }
 
     /// Counts a datagram whose CRC is wrong for all at this address. At the address of a live session, valid ones before it
@@ -279,10 +284,10 @@ fn first_places(places: usize, ways: usize) -> usize {
     (places / FIRST_SHARE / ways * ways).max(ways)
 }
 
-fn read(entry: &Entry, from: SocketAddr) -> Stranger {
+fn read(entry: &Entry, from: SocketAddr) -> PendingHandshake {
     let word = |at: usize| u32::from_be_bytes([entry[at], entry[at + 1], entry[at + 2], entry[at + 3]]);
     let length = u16::from_be_bytes([entry[UDP_LENGTH], entry[UDP_LENGTH + 1]]);
-    Stranger {
+    PendingHandshake {
         from,
         session_id: word(SESSION_ID),
         udp_length: length & LENGTH_MASK,
@@ -295,19 +300,18 @@ fn read(entry: &Entry, from: SocketAddr) -> Stranger {
     }
 }
 
-fn write(entry: &mut Entry, stranger: &Stranger, tick: u16) {
-    let same =
-        entry[..PORT] == octets(stranger.from.ip()) && read(entry, stranger.from).session_id == stranger.session_id;
+fn write(entry: &mut Entry, pending: &PendingHandshake, tick: u16) {
+    let same = entry[..PORT] == octets(pending.from.ip()) && read(entry, pending.from).session_id == pending.session_id;
     let failures = if same { entry[CONFIG] & 0x0F } else { 0 };
-    entry[..PORT].copy_from_slice(&octets(stranger.from.ip()));
-    entry[PORT..SESSION_ID].copy_from_slice(&stranger.from.port().to_be_bytes());
-    entry[SESSION_ID..UDP_LENGTH].copy_from_slice(&stranger.session_id.to_be_bytes());
-    set_length(entry, stranger.udp_length, stranger.proofs);
+    entry[..PORT].copy_from_slice(&octets(pending.from.ip()));
+    entry[PORT..SESSION_ID].copy_from_slice(&pending.from.port().to_be_bytes());
+    entry[SESSION_ID..UDP_LENGTH].copy_from_slice(&pending.session_id.to_be_bytes());
+    set_length(entry, pending.udp_length, pending.proofs);
     entry[TICKED..NAME_LENGTH].copy_from_slice(&tick.to_be_bytes());
-    entry[NAME_LENGTH] = stranger.name.length << 2 | stranger.period_tag & 0b11;
-    entry[CONFIG] = stranger.config << 4 | failures;
-    entry[VERSION..NAME].copy_from_slice(&stranger.version.to_be_bytes());
-    entry[NAME..].copy_from_slice(&stranger.name.bytes);
+    entry[NAME_LENGTH] = pending.name.length << 2 | pending.period_tag & 0b11;
+    entry[CONFIG] = pending.config << 4 | failures;
+    entry[VERSION..NAME].copy_from_slice(&pending.version.to_be_bytes());
+    entry[NAME..].copy_from_slice(&pending.name.bytes);
 }
 
 fn set_length(entry: &mut Entry, udp_length: u16, proofs: u8) {
@@ -337,8 +341,8 @@ pub(super) fn prefix(ip: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
 
-    fn stranger(n: u32) -> Stranger {
-        Stranger {
+    fn pending(n: u32) -> PendingHandshake {
+        PendingHandshake {
             from: SocketAddr::from((Ipv6Addr::from_bits(u128::from(n) + 1), 7)),
             session_id: n,
             udp_length: 512,
@@ -355,7 +359,7 @@ mod tests {
     fn a_stranger_is_found_again_as_it_was() {
         let now = Instant::now();
         let mut table = PendingHandshakes::new(now, 64);
-        let one = stranger(1);
+        let one = pending(1);
         assert!(!table.put(now, &one, |_| 9));
         assert_eq!(table.get(now, 9, one.from, 1), Some(one.clone()));
         table.remove(now, 9, one.from);
@@ -366,7 +370,7 @@ mod tests {
     fn a_stranger_is_forgotten_in_time() {
         let now = Instant::now();
         let mut table = PendingHandshakes::new(now, 64);
-        let one = stranger(1);
+        let one = pending(1);
         table.put(now, &one, |_| 9);
         assert!(table.get(now + LIFETIME, 9, one.from, 1).is_some());
         assert!(table.get(now + LIFETIME + 2 * TICK, 9, one.from, 1).is_none());
@@ -377,29 +381,29 @@ mod tests {
         let now = Instant::now();
         let mut table = PendingHandshakes::new(now, WAYS);
         for n in 0..WAYS as u32 {
-            assert!(!table.put(now + TICK * (n + 1), &stranger(n), |_| 0));
+            assert!(!table.put(now + TICK * (n + 1), &pending(n), |_| 0));
         }
         let later = now + TICK * 20;
-        assert!(table.put(later, &stranger(99), |_| 0));
-        assert_eq!(table.get(later, 0, stranger(0).from, 0), None);
-        assert!(table.get(later, 0, stranger(1).from, 1).is_some());
-        assert!(table.get(later, 0, stranger(99).from, 99).is_some());
+        assert!(table.put(later, &pending(99), |_| 0));
+        assert_eq!(table.get(later, 0, pending(0).from, 0), None);
+        assert!(table.get(later, 0, pending(1).from, 1).is_some());
+        assert!(table.get(later, 0, pending(99).from, 99).is_some());
     }
 
     #[test]
     fn who_asked_first_is_not_driven_out_by_others_with_its_address() {
         let now = Instant::now();
         let mut table = PendingHandshakes::new(now, WAYS);
-        let first = stranger(1);
+        let first = pending(1);
         table.put(now, &first, |_| 0);
         for n in 2..100 {
-            let other = Stranger { session_id: n, ..first.clone() };
+            let other = PendingHandshake { session_id: n, ..first.clone() };
             table.put(now + TICK * n, &other, |_| 0);
             assert_eq!(table.get(now + TICK * n, 0, first.from, n), Some(other), "the newest is there");
         }
         let later = now + TICK * 100;
         assert_eq!(table.get(later, 0, first.from, 1), Some(first.clone()));
-        let newest_first: Vec<_> = table.all(later, 0, first.from).map(|stranger| stranger.session_id).collect();
+        let newest_first: Vec<_> = table.all(later, 0, first.from).map(|pending| pending.session_id).collect();
         assert_eq!(newest_first, [99, 3, 2, 1]);
         table.remove(later, 0, first.from);
         assert_eq!(table.all(later, 0, first.from).count(), 0);
@@ -409,32 +413,32 @@ mod tests {
     fn failures_are_counted_and_nobody_is_forgotten_for_them() {
         let now = Instant::now();
         let mut table = PendingHandshakes::new(now, WAYS);
-        table.put(now, &stranger(1), |_| 0);
+        table.put(now, &pending(1), |_| 0);
         for n in 1..=100u8 {
-            assert_eq!(table.fail(now, 0, stranger(1).from, false), n.min(MAX_FAILURES));
-            let found = table.get(now, 0, stranger(1).from, 1).unwrap();
+            assert_eq!(table.fail(now, 0, pending(1).from, false), n.min(MAX_FAILURES));
+            let found = table.get(now, 0, pending(1).from, 1).unwrap();
             assert_eq!((found.failures, found.proofs), (n.min(MAX_FAILURES), 1));
-            assert_eq!(Stranger { failures: 0, ..found }, stranger(1));
+            assert_eq!(PendingHandshake { failures: 0, ..found }, pending(1));
         }
-        table.fail(now, 0, stranger(1).from, true);
-        assert_eq!(table.get(now, 0, stranger(1).from, 1).map(|found| found.proofs), Some(0));
+        table.fail(now, 0, pending(1).from, true);
+        assert_eq!(table.get(now, 0, pending(1).from, 1).map(|found| found.proofs), Some(0));
     }
 
     #[test]
     fn a_stranger_is_not_known_again_after_hours() {
         let now = Instant::now();
         let mut table = PendingHandshakes::new(now, WAYS);
-        table.put(now, &stranger(1), |_| 0);
+        table.put(now, &pending(1), |_| 0);
         for minute in 1..600 {
             let later = now + Duration::from_secs(60) * minute;
             table.sweep(later);
-            assert_eq!(table.all(later, 0, stranger(1).from).count(), 0, "after {minute} minutes");
+            assert_eq!(table.all(later, 0, pending(1).from).count(), 0, "after {minute} minutes");
         }
         let now = now + Duration::from_secs(36_000);
-        table.put(now, &stranger(1), |_| 0);
+        table.put(now, &pending(1), |_| 0);
         let later = now + TICK * 65_536 * 3;
         table.sweep(later);
-        assert_eq!(table.all(later, 0, stranger(1).from).count(), 0);
+        assert_eq!(table.all(later, 0, pending(1).from).count(), 0);
     }
 
     #[test]
@@ -449,16 +453,16 @@ mod tests {
         let mut table = PendingHandshakes::new(now, 1_024);
         let place_of = |from: SocketAddr| u64::from(octets(from.ip())[PORT - 1]);
         assert_eq!(table.entries().len(), 1_024 / FIRST_SHARE);
-        table.put(now, &stranger(0), place_of);
-        table.fail(now, place_of(stranger(0).from), stranger(0).from, false);
-        let before = table.get(now, place_of(stranger(0).from), stranger(0).from, 0);
+        table.put(now, &pending(0), place_of);
+        table.fail(now, place_of(pending(0).from), pending(0).from, false);
+        let before = table.get(now, place_of(pending(0).from), pending(0).from, 0);
         for n in 1..200 {
-            assert!(!table.put(now, &stranger(n), place_of), "stranger {n}");
+            assert!(!table.put(now, &pending(n), place_of), "pending {n}");
         }
         assert_eq!(table.entries().len(), 1_024);
-        let get = |n: u32| table.get(now, place_of(stranger(n).from), stranger(n).from, n);
+        let get = |n: u32| table.get(now, place_of(pending(n).from), pending(n).from, n);
         assert_eq!(get(0), before);
-        assert!((1..200).all(|n| get(n) == Some(stranger(n))));
+        assert!((1..200).all(|n| get(n) == Some(pending(n))));
         let failed = table.entries().iter().filter(|entry| entry[CONFIG] & 0x0F == 1).count();
         assert_eq!(failed, 1, "what is held against somebody moves along");
     }

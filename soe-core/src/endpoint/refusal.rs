@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Instant};
 
 use super::{
     handshakes::{Asked, Handshakes, Outcome},
-    pending::{Name, Stranger},
+    pending::{Name, PendingHandshake},
 };
 use crate::{DisconnectReason, Framing, SessionConfig, session::response, wire::Disconnect};
 
@@ -35,8 +35,9 @@ impl Handshakes {
         // Remembered in either case: if the Disconnect is lost, the client's next datagram fetches another one.
         let (version, config, name) = (request.version, refused, Name::default());
         let (udp_length, proofs, failures) = (0, 0, 0);
-        let stranger = Stranger { from, session_id, udp_length, version, period_tag, proofs, failures, config, name };
-        self.remember(now, &stranger);
+        let pending =
+            PendingHandshake { from, session_id, udp_length, version, period_tag, proofs, failures, config, name };
+        self.remember(now, &pending);
         Outcome::Done
     }
 }

@@ -5,7 +5,7 @@ use crate::{RequestInfo, Session};
 
 /// A session that a stranger has opened.
 #[derive(Debug)]
-pub(super) struct Newcomer {
+pub(super) struct NewSession {
     /// What it asked for.
     pub(super) request: RequestInfo,
     /// The session. It has already been given the datagram that opened it.

@@ -8,10 +8,10 @@ use crate::{
         flight::Acked,
         recv::Receiver,
         send::Sender,
-        sequence::{folded, widen_acked},
+        sequence::{compact, widen_acked},
     },
     message::ReliableChannel,
-    moment::Moment,
+    timestamp::Timestamp,
 };
 
 /// Both directions of a reliable channel, made when something is to travel on it.
@@ -20,9 +20,9 @@ pub(super) struct Reliable {
     pub(super) sender: Sender,
     pub(super) receiver: Receiver,
     /// Since when the channel has had something to send and got no turn.
-    pub(super) waiting_since: Option<Moment>,
+    pub(super) waiting_since: Option<Timestamp>,
     /// When the peer last acknowledged anything here, also what it had acknowledged before.
-    pub(super) answered: Option<Moment>,
+    pub(super) answered: Option<Timestamp>,
     /// It has been reported that the peer does not read.
     pub(super) is_unread: bool,
 }
@@ -35,16 +35,16 @@ impl Reliable {
 
 /// Where a channel goes on that has rested, or begins: all that its next packets depend on.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Rested {
+pub(super) struct IdleChannel {
     /// The next sequence to send.
     next: u32,
     /// The next sequence to arrive.
     expected: u32,
 }
 
-impl Rested {
+impl IdleChannel {
     fn of(reliable: &Reliable) -> Self {
-        Self { next: folded(reliable.sender.next_sequence()), expected: folded(reliable.receiver.expected()) }
+        Self { next: compact(reliable.sender.next_sequence()), expected: compact(reliable.receiver.expected()) }
     }
 
     /// The sequence of the last packet sent, if there was one; only its lower 16 bits count.
@@ -60,7 +60,7 @@ impl Rested {
 
 impl Session {
     pub(super) fn reliable(&mut self, channel: ReliableChannel) -> &mut Reliable {
-        let Rested { next, expected } = self.rested[channel.index()];
+        let IdleChannel { next, expected } = self.idle_channels[channel.index()];
         self.channels[channel.index()].get_or_insert_with(|| {
             let sender = Sender::starting_at(channel, u64::from(next));
             let receiver = Receiver::starting_at(channel, u64::from(expected));
@@ -70,12 +70,12 @@ impl Session {
 
     /// Gives back memory that traffic has left behind, and the channels on which nothing is under way.
     pub(super) fn shrink(&mut self, now: Instant) {
-        for (reliable, rested) in self.channels.iter_mut().zip(&mut self.rested) {
+        for (reliable, idle_channel) in self.channels.iter_mut().zip(&mut self.idle_channels) {
             if let Some(idle) = reliable.take_if(|reliable| reliable.is_idle()) {
-                *rested = Rested::of(&idle);
+                *idle_channel = IdleChannel::of(&idle);
             }
         }
-        self.shrink_rare(now);
+        self.shrink_cold(now);
         self.timers.shrink();
         self.inbox.shrink();
         self.outbox.shrink();

@@ -3,8 +3,8 @@
 use super::{
     Session, TRANSFORM_OVERHEAD,
     channels::Reliable,
+    cold::Cold,
     life::{ClockSync, Timers},
-    rare::Rare,
     send::Outbox,
     stats::Counters,
     types::Event,
@@ -30,7 +30,7 @@ impl Session {
         let reliable: usize = channels
             .map(|reliable| size_of::<Reliable>() + reliable.sender.memory() + reliable.receiver.memory())
             .sum();
-        let events = self.rare.as_ref().map_or(0, |rare| rare.events.capacity() * size_of::<Event>());
+        let events = self.cold.as_ref().map_or(0, |cold| cold.events.capacity() * size_of::<Event>());
         size_of::<Self>() + BOXES + reliable + self.inbox.memory() + self.outbox.memory() + events
     }
 }
@@ -88,7 +88,7 @@ impl SessionConfig {
 }
 
 /// What is made when first needed, and has one size.
-const BOXES: usize = size_of::<Rare>() + Timers::BOXED + Counters::BOXED + ClockSync::BOXED + Framing::BOXED;
+const BOXES: usize = size_of::<Cold>() + Timers::BOXED + Counters::BOXED + ClockSync::BOXED + Framing::BOXED;
 
 /// Events that no receipt has caused: connected, closed, and moves that follow each other before anybody looks.
 const EVENTS: usize = 16;

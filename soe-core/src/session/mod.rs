@@ -1,11 +1,11 @@
 //! One session as a value: input goes in, datagrams and messages come out.
 
 mod channels;
+mod cold;
 mod keys;
 mod life;
 mod memory;
 mod problem;
-mod rare;
 mod receive;
 mod send;
 mod stats;
@@ -20,15 +20,15 @@ pub(crate) use self::life::{PROOF, response};
 pub use self::{
     problem::Problem,
     stats::SessionStats,
-    types::{Event, Receipt, Transmit, Undelivered, Verdict},
+    types::{DatagramOutcome, Event, Receipt, Transmit, Undelivered},
 };
 
 use self::{
-    channels::{Reliable, Rested},
+    channels::{IdleChannel, Reliable},
+    cold::Cold,
     keys::Hooks,
     life::{ClockSync, Connecting, Ending, Timers, millis},
-    rare::Rare,
-    send::{Cadence, Outbox, Pacing},
+    send::{Outbox, Pacing, SendInterval},
     stats::Counters,
 };
 use crate::{
@@ -42,7 +42,7 @@ use crate::{
     error::Closed,
     framing::Framing,
     message::ReliableChannel,
-    moment::Moment,
+    timestamp::Timestamp,
     wire::DisconnectReason,
 };
 
@@ -101,16 +101,16 @@ pub struct Session {
     udp_length: u16,
     framing: Framing,
     /// Where the clock that the wire speaks of starts.
-    epoch: Moment,
-    last_received: Moment,
-    last_sent: Moment,
+    epoch: Timestamp,
+    last_received: Timestamp,
+    last_sent: Timestamp,
     /// A client has reported itself connected; always true for a server.
     announced: bool,
     /// A valid datagram has come from the peer.
     confirmed: bool,
     /// The channels in use, and where those that are not go on.
     channels: [Option<Box<Reliable>>; ReliableChannel::COUNT],
-    rested: [Rested; ReliableChannel::COUNT],
+    idle_channels: [IdleChannel; ReliableChannel::COUNT],
     inbox: Inbox,
     /// A reliable channel waits for the application to make room.
     stalled: bool,
@@ -121,18 +121,18 @@ pub struct Session {
     congestion: Congestion,
     pacing: Pacing,
     /// The channel that goes first among equals.
-    turn: u8,
-    cadence: Cadence,
+    first_channel: u8,
+    send_interval: SendInterval,
     /// Resend timers that have fired since the last acknowledgement of something new.
     backoff: u8,
     send_hooks: Option<Box<Hooks>>,
     recv_hooks: Option<Box<Hooks>>,
     clock: ClockSync,
     timers: Timers,
-    rare: Option<Box<Rare>>,
+    cold: Option<Box<Cold>>,
     receipts: u64,
     /// Corrupt datagrams since the last wrong CRC: see [`corrupt`](Self::corrupt).
-    strikes: u8,
+    corrupt_since_reject: u8,
     stats: Counters,
 }
 
@@ -152,7 +152,7 @@ impl Session {
             announced: false,
             confirmed: false,
             channels: [const { None }; ReliableChannel::COUNT],
-            rested: [Rested::default(); ReliableChannel::COUNT],
+            idle_channels: [IdleChannel::default(); ReliableChannel::COUNT],
             inbox: Inbox::default(),
             stalled: false,
             outbox: Outbox::default(),
@@ -160,16 +160,16 @@ impl Session {
             rtt: RttEstimator::default(),
             congestion,
             pacing: Pacing::default(),
-            turn: 0,
-            cadence: Cadence::default(),
+            first_channel: 0,
+            send_interval: SendInterval::default(),
             backoff: 0,
             send_hooks: None,
             recv_hooks: None,
             clock: ClockSync::default(),
             timers: Timers::default(),
-            rare: None,
+            cold: None,
             receipts: 0,
-            strikes: 0,
+            corrupt_since_reject: 0,
             stats: Counters::default(),
             config,
         }
@@ -177,7 +177,7 @@ impl Session {
 
     /// What happened, oldest first. [`Event::Closed`] is the last.
     pub fn poll_event(&mut self) -> Option<Event> {
-        self.rare.as_mut()?.events.pop_front()
+        self.cold.as_mut()?.events.pop_front()
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do. `None`: never.

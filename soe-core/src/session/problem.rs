@@ -33,10 +33,10 @@ impl Session {
     /// Takes the first thing that was wrong with what the peer has sent since the last call. The session logs nothing of this
     /// itself: it may be locked, and a log may ask the session.
     pub fn take_problem(&mut self) -> Option<Problem> {
-        self.rare.as_mut()?.problem.take()
+        self.cold.as_mut()?.problem.take()
     }
 
     pub(super) fn note(&mut self, problem: Problem) {
-        self.rare().problem.get_or_insert(problem);
+        self.cold().problem.get_or_insert(problem);
     }
 }

@@ -86,26 +86,26 @@ pub struct SessionStats {
 
 /// Makes the structs of what is counted, and their way into a snapshot: a snapshot's gauges would weigh on every session.
 macro_rules! counters {
-    (common: $($name:ident),*; rare: $($rare:ident),* $(,)?) => {
+    (common: $($name:ident),*; cold: $($cold:ident),* $(,)?) => {
         /// What a session counts as it goes; [`SessionStats`] says what each means.
         #[derive(Clone, Debug, Default)]
         pub(super) struct Counters {
             $(pub(super) $name: u64,)*
             /// Made when one of them is first counted.
-            rare: Option<Box<RareCounters>>,
+            cold: Option<Box<ColdCounters>>,
         }
 
         /// What many sessions never count.
         #[derive(Clone, Debug, Default)]
-        pub(super) struct RareCounters {
-            $(pub(super) $rare: u64,)*
+        pub(super) struct ColdCounters {
+            $(pub(super) $cold: u64,)*
         }
 
         impl Counters {
             pub(super) fn snapshot(&self) -> SessionStats {
                 let mut stats = SessionStats { $($name: self.$name,)* ..SessionStats::default() };
-                if let Some(rare) = &self.rare {
-                    $(stats.$rare = rare.$rare;)*
+                if let Some(cold) = &self.cold {
+                    $(stats.$cold = cold.$cold;)*
                 }
                 stats
             }
@@ -115,10 +115,10 @@ macro_rules! counters {
 
 impl Counters {
     /// What may be allocated beside it.
-    pub(super) const BOXED: usize = size_of::<RareCounters>();
+    pub(super) const BOXED: usize = size_of::<ColdCounters>();
 
-    pub(super) fn rare(&mut self) -> &mut RareCounters {
-        self.rare.get_or_insert_default()
+    pub(super) fn cold(&mut self) -> &mut ColdCounters {
+        self.cold.get_or_insert_default()
     }
 }
 
@@ -134,7 +134,7 @@ counters!(
         message_bytes_sent,
         message_bytes_received,
         reliable_sent;
-    rare:
+    cold:
         crc_rejects,
         malformed,
         ignored,

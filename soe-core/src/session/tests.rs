@@ -96,7 +96,7 @@ impl Link {
             let path = Self::address().into();
             match (&mut self.server, self.endpoint.at(Self::address())) {
                 (Some(server), Some(key)) => match server.handle_datagram(now, datagram[..].into()) {
-                    Verdict::Rejected(datagram) | Verdict::Stranger(datagram) => {
+                    DatagramOutcome::Rejected(datagram) | DatagramOutcome::ForEndpoint(datagram) => {
                         self.endpoint.handle_returned(now, path, key, server.last_heard(), datagram);
                     }
                     _ => {}
@@ -488,8 +488,8 @@ fn a_port_is_kept_alive_by_datagrams_that_die_on_the_way() {
     let transmit = link.client.poll_transmit(now, &mut buf).unwrap();
     assert_eq!((transmit.time_to_live, &buf[..]), (Some(3), &[0, 0x1C][..]));
     let received = link.server().stats(now).since_received;
-    let verdict = link.server().handle_datagram(now, BytesMut::from(&buf[..]));
-    assert_eq!(verdict, Verdict::Unproven);
+    let outcome = link.server().handle_datagram(now, BytesMut::from(&buf[..]));
+    assert_eq!(outcome, DatagramOutcome::Unproven);
     assert_eq!(link.server().stats(now).since_received, received, "it refreshes no timer");
 }
 
@@ -547,8 +547,8 @@ fn a_wrong_checksum_changes_nothing() {
     let now = link.now;
     let before = link.server().poll_timeout();
     for n in 0..=255u8 {
-        let verdict = link.server().handle_datagram(now, BytesMut::from(&[0, n % 0x19, 0, 0, 1, 2, 3, n][..]));
-        assert!(!matches!(verdict, Verdict::Authentic), "{n}");
+        let outcome = link.server().handle_datagram(now, BytesMut::from(&[0, n % 0x19, 0, 0, 1, 2, 3, n][..]));
+        assert!(!matches!(outcome, DatagramOutcome::Authentic), "{n}");
     }
     assert_eq!(link.server().poll_timeout(), before);
     assert!(link.server().closed().is_none());

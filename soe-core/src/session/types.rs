@@ -10,7 +10,7 @@ use crate::{error::Closed, message::ReliableChannel};
 #[derive(Debug, PartialEq, Eq)]
 #[must_use]
 #[non_exhaustive]
-pub enum Verdict {
+pub enum DatagramOutcome {
     /// Its CRC was right: the sender knows the seed, as far as the CRC's length proves it.
     Authentic,
     /// It was handled, or ignored, and proves nothing about its sender.
@@ -20,7 +20,7 @@ pub enum Verdict {
     Rejected(BytesMut),
     /// A session request with another id than this session's, or a question to the server. It comes back, for
     /// [`Endpoint`](crate::Endpoint).
-    Stranger(BytesMut),
+    ForEndpoint(BytesMut),
 }
 
 /// One datagram, or a run of equal ones, appended to the caller's buffer.

@@ -43,7 +43,7 @@ impl<'a> ReliableData<'a> {
     }
 }
 
-/// A reliable packet that is part of a train: the pieces of one message too long for a datagram.
+/// A reliable packet that is part of a series: the pieces of one message too long for a datagram.
 ///
 /// ```text
 ///  0     2            4                 8
@@ -54,7 +54,7 @@ impl<'a> ReliableData<'a> {
 ///                    |<-        body          ->|
 /// ```
 ///
-/// Nothing in the packet tells a first fragment from a later one. It is the first when no train is open on its channel,
+/// Nothing in the packet tells a first fragment from a later one. It is the first when no series is open on its channel,
 /// so the channel, not the decoder, reads the total length. Source: sections 1 and 7 of `docs/protocol.md`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ReliableFragment<'a> {

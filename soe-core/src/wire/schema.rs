@@ -49,7 +49,7 @@ pub enum Rest {
     Nothing,
     /// A message or a Group: see [`Payload`](super::Payload).
     Payload,
-    /// A piece of a message; in the first of a train a u32 with the total length stands before it.
+    /// A piece of a message; in the first of a series a u32 with the total length stands before it.
     Fragment,
     /// Packets with their lengths: see [`Multi`](super::Multi).
     Pieces,

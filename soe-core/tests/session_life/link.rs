@@ -8,8 +8,8 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use soe_core::{
-    Action, AdmissionConfig, Answer, Dialect, Endpoint, Event, Framing, Message, Path, Session, SessionConfig,
-    SessionConfigBuilder, Verdict,
+    Action, AdmissionConfig, Answer, DatagramOutcome, Dialect, Endpoint, Event, Framing, Message, Path, Session,
+    SessionConfig, SessionConfigBuilder,
 };
 
 pub(crate) const MS: Duration = Duration::from_millis(1);
@@ -190,7 +190,7 @@ impl Link {
     fn arrive_at_server(&mut self, datagram: &[u8]) {
         let now = self.now;
         if let Some(server) = &mut self.server {
-            let _: Verdict = server.handle_datagram(now, datagram.into());
+            let _: DatagramOutcome = server.handle_datagram(now, datagram.into());
             return;
         }
         let (session, replies) = knock(&mut self.endpoint, now, datagram);

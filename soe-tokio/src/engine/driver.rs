@@ -1,4 +1,4 @@
-//! The one task that touches a socket, in the order that [`Turn`] gives: everything that has arrived, then timers, then
+//! The one task that touches a socket, in the order that [`IoLoop`] gives: everything that has arrived, then timers, then
 //! everything that waits to be sent.
 
 use std::{
@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use soe_core::{Step, Turn, host};
+use soe_core::{IoLoop, Step, host};
 use tokio::{
     runtime::RuntimeFlavor,
     task::{consume_budget, unconstrained},
@@ -40,7 +40,7 @@ use crate::{
 pub(crate) struct Driver {
     pub(crate) shared: Arc<SharedSocket>,
     socket: Box<dyn AsyncUdp>,
-    turn: Turn,
+    turn: IoLoop,
     timers: Timers,
     received: RecvBatch,
     /// A receive call that has been made while the driver waited, and is to be looked at in turn.
@@ -73,7 +73,7 @@ impl Driver {
         let runtime = shared.runtime.clone();
         let driver = Self {
             _freed: Freed(Arc::clone(&shared)),
-            turn: Turn::new(socket.recv_buffer()),
+            turn: IoLoop::new(socket.recv_buffer()),
             shared,
             socket,
             timers: Timers::default(),

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Instant};
 
 use bytes::BytesMut;
 use soe_core::{
-    AdmissionConfig, DisconnectReason, Endpoint, Opened, Path, Session, SessionKey, Verdict,
+    AdmissionConfig, DatagramOutcome, DisconnectReason, Endpoint, Opened, Path, Session, SessionKey,
     host::{self, Fed, Host},
     wire,
 };
@@ -39,8 +39,10 @@ impl Host for Server {
         let (_, session) = self.sessions.get_mut(key).expect("a routed session is there");
         for datagram in datagrams {
             match session.handle_datagram(now, datagram) {
-                Verdict::Authentic => fed.is_authentic = true,
-                Verdict::Rejected(datagram) | Verdict::Stranger(datagram) => fed.returned.push(datagram),
+                DatagramOutcome::Authentic => fed.is_authentic = true,
+                DatagramOutcome::Rejected(datagram) | DatagramOutcome::ForEndpoint(datagram) => {
+                    fed.returned.push(datagram)
+                }
                 _ => {}
             }
         }

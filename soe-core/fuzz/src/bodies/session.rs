@@ -4,8 +4,8 @@ use std::{net::SocketAddr, time::Instant};
 
 use bytes::BytesMut;
 use soe_core::{
-    Action, AdmissionConfig, Channel, DisconnectReason, Endpoint, Framing, Message, ReliableChannel, Session,
-    SessionConfig, Verdict, wire,
+    Action, AdmissionConfig, Channel, DatagramOutcome, DisconnectReason, Endpoint, Framing, Message, ReliableChannel,
+    Session, SessionConfig, wire,
 };
 
 use super::input::{Input, MS, start};
@@ -76,7 +76,7 @@ impl Target {
         }
         let mut datagram = packet.to_vec();
         self.framing.seal(&mut datagram, 0);
-        assert_eq!(self.session.handle_datagram(self.now, datagram[..].into()), Verdict::Authentic);
+        assert_eq!(self.session.handle_datagram(self.now, datagram[..].into()), DatagramOutcome::Authentic);
         self.check();
     }
 
@@ -86,7 +86,7 @@ impl Target {
         let verdict = self.session.handle_datagram(self.now, BytesMut::from(datagram));
         let exempt = wire::opcode::of(datagram).is_some_and(wire::opcode::is_exempt);
         if !exempt && !self.framing.verify(datagram) {
-            assert_ne!(verdict, Verdict::Authentic);
+            assert_ne!(verdict, DatagramOutcome::Authentic);
             assert_eq!(before, (self.session.poll_timeout(), self.session.closed(), self.session.memory()));
         }
         self.check();

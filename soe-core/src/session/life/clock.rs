@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::{
-    moment::Moment,
+    timestamp::Timestamp,
     wire::{NetStatusRequest, NetStatusResponse},
 };
 
@@ -165,7 +165,7 @@ impl ClockSync {
 }
 
 /// Milliseconds since the session's epoch, as the wire counts them.
-pub(crate) fn millis(epoch: Moment, now: Instant) -> u32 {
+pub(crate) fn millis(epoch: Timestamp, now: Instant) -> u32 {
     now.saturating_duration_since(epoch.instant()).as_millis() as u32
 }
 

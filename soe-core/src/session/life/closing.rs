@@ -14,7 +14,7 @@ use crate::{
     session::{
         Session, State,
         problem::Problem,
-        send::Bundle,
+        send::DatagramBuilder,
         types::{Event, Undelivered},
     },
     wire::{AcknowledgeAll, Disconnect, DisconnectReason},
@@ -158,9 +158,9 @@ impl Session {
     /// by chance does not hit it twice in a row. Without a CRC anybody could have sent it, and it is only dropped.
     pub(in crate::session) fn corrupt(&mut self, what: &'static str) {
         self.note(Problem::Packet(what));
-        self.strikes = self.strikes.saturating_add(1);
-        if usize::from(self.strikes) * self.framing.crc_length() < PROOF {
-            self.stats.rare().malformed += 1;
+        self.corrupt_since_reject = self.corrupt_since_reject.saturating_add(1);
+        if usize::from(self.corrupt_since_reject) * self.framing.crc_length() < PROOF {
+            self.stats.cold().malformed += 1;
         } else {
             self.fail(DisconnectReason::CorruptPacket);
         }
@@ -258,18 +258,18 @@ impl Session {
         }
         ending.last_farewell = Some(now);
         let goes_alone = usize::from(ending.repetitions) == FAREWELLS.len();
-        let mut bundle = Bundle::new(out, self.packet_limit().min(most));
+        let mut builder = DatagramBuilder::new(out, self.packet_limit().min(most));
         for (channel, reliable) in ReliableChannel::ALL.into_iter().zip(&self.channels) {
             let expected = reliable.as_ref().map_or(0, |reliable| reliable.receiver.expected());
-            if expected > 0 && !goes_alone && bundle.room() >= FAREWELL_ROOM {
+            if expected > 0 && !goes_alone && builder.room() >= FAREWELL_ROOM {
                 let sequence = (expected - 1) as u16;
-                bundle.add(|out| {
+                builder.add(|out| {
                     AcknowledgeAll { channel, sequence }.encode(out);
                     Some(())
                 });
             }
         }
-        bundle.add(|out| {
+        builder.add(|out| {
             disconnect.encode(out);
             Some(())
         });

@@ -105,9 +105,9 @@ impl Session {
 
     /// The request of this session came again. Whoever has seen it can repeat it, so the answers are few.
     pub(in crate::session) fn answer_again(&mut self, now: Instant) {
-        let last = &mut self.rare().answered_at;
+        let last = &mut self.cold().answered_at;
         if last.is_some_and(|last| now < last.instant() + RESPONSE_INTERVAL) {
-            self.stats.rare().ignored += 1;
+            self.stats.cold().ignored += 1;
         } else {
             *last = Some(now.into());
             self.outbox.response_due = true;
@@ -183,11 +183,11 @@ impl Session {
     /// The server's answer, or anybody's: it counts once, and only with this session's id.
     pub(in crate::session) fn handle_response(&mut self, now: Instant, response: &SessionResponse) {
         let State::Connecting(connecting) = &self.state else {
-            self.stats.rare().ignored += 1;
+            self.stats.cold().ignored += 1;
             return;
         };
         if response.session_id != self.session_id {
-            self.stats.rare().ignored += 1;
+            self.stats.cold().ignored += 1;
             return;
         }
         let mut round_trip = Duration::ZERO;

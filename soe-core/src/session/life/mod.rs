@@ -3,8 +3,8 @@
 mod clock;
 mod closing;
 mod handshake;
+mod keep_alive;
 mod remap;
-mod silence;
 mod timeout;
 mod timer;
 

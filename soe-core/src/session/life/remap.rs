@@ -17,7 +17,7 @@ const REMAP_INTERVAL: Duration = Duration::from_millis(250);
 
 impl Session {
     /// The peer goes on from another address: whoever routes datagrams has moved the path, after one that was
-    /// [`Authentic`](crate::Verdict::Authentic) came from there. The application is told with
+    /// [`Authentic`](crate::DatagramOutcome::Authentic) came from there. The application is told with
     /// [`Event::Remapped`](crate::Event::Remapped).
     pub fn handle_remap(&mut self, now: Instant) {
         if matches!(self.state, State::Open | State::Closing(_)) {
@@ -29,7 +29,7 @@ impl Session {
     /// UnknownSender came. Anybody can send it, so it only makes a client ask: to be remapped, and for a sign of life. A client
     /// that has never heard anything valid asks again for the answer that opens its session.
     pub(in crate::session) fn unknown_sender(&mut self, now: Instant) {
-        self.stats.rare().unknown_sender += 1;
+        self.stats.cold().unknown_sender += 1;
         if !matches!(self.state, State::Open | State::Closing(_)) || !self.is_client() {
             return;
         }
@@ -37,15 +37,15 @@ impl Session {
         self.timers.stop(Timer::Icmp);
         let timeout = self.config.remap_timeout;
         let until = now + if self.confirmed { timeout } else { timeout.min(UNKNOWN_SENDER_FRESH) };
-        let rare = self.rare();
-        rare.remap_until.get_or_insert_with(|| until.into());
-        rare.unknown_sender_at = Some(now.into());
+        let cold = self.cold();
+        cold.remap_until.get_or_insert_with(|| until.into());
+        cold.unknown_sender_at = Some(now.into());
         if !self.confirmed {
             // Not reported as connected until it is known what this means.
             self.timers.stop(Timer::Connect);
         }
         // However often the server answers in between: whoever keeps sending these must not keep both sides busy.
-        let asked = self.rare().remap_asked_at;
+        let asked = self.cold().remap_asked_at;
         if asked.is_some_and(|last| now < last.instant() + REMAP_INTERVAL) {
             return;
         }
@@ -54,16 +54,16 @@ impl Session {
 
     /// Whether somebody at the peer's address has said of late that it does not know the session, and nobody has contradicted.
     pub(in crate::session) fn is_disowned(&self, now: Instant) -> bool {
-        let last = self.rare.as_ref().and_then(|rare| rare.unknown_sender_at);
+        let last = self.cold.as_ref().and_then(|cold| cold.unknown_sender_at);
         last.is_some_and(|last| now < last.instant() + UNKNOWN_SENDER_FRESH)
     }
 
     fn ask_for_remap(&mut self, now: Instant) {
-        let rare = self.rare();
-        rare.remap_asked_at = Some(now.into());
+        let cold = self.cold();
+        cold.remap_asked_at = Some(now.into());
         // Either of the two, or the answer, may be lost.
         let again = now + REMAP_RETRY;
-        let again = rare.remap_until.map_or(again, |until| until.instant().min(again));
+        let again = cold.remap_until.map_or(again, |until| until.instant().min(again));
         self.timers.set(Timer::Remap, again);
         if self.confirmed {
             self.outbox.remap_due = true;
@@ -75,12 +75,12 @@ impl Session {
 
     /// The server has sent nothing valid since it was asked for a remap: once more, until the time for that is over.
     pub(in crate::session) fn remap_timer(&mut self, now: Instant) {
-        let rare = self.rare();
-        if rare.remap_until.is_some_and(|until| now < until.instant()) {
+        let cold = self.cold();
+        if cold.remap_until.is_some_and(|until| now < until.instant()) {
             self.ask_for_remap(now);
             return;
         }
-        rare.remap_until = None;
+        cold.remap_until = None;
         let is_disowned = self.is_disowned(now);
         match self.confirmed {
             true if is_disowned => self.unanswered(now, DisconnectReason::UnreachableConnection),

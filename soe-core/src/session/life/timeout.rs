@@ -19,7 +19,7 @@ impl Session {
     pub fn handle_timeout(&mut self, now: Instant) {
         let late = self.timers.next().map_or(Duration::ZERO, |due| now.saturating_duration_since(due));
         if !late.is_zero() {
-            self.overslept(now, late);
+            self.called_late(now, late);
         }
         while let Some(timer) = self.timers.expire(now) {
             match timer {

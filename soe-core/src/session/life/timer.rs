@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::moment::Moment;
+use crate::timestamp::Timestamp;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
@@ -37,7 +37,7 @@ impl Timer {
     /// Those that any session may have set: the first ones.
     const COMMON: usize = Self::Quiet as usize + 1;
     /// Those that most sessions of a server never set while they last.
-    const RARE: usize = Self::COUNT - Self::COMMON;
+    const COLD: usize = Self::COUNT - Self::COMMON;
     const ALL: [Self; Self::COUNT] = [
         Self::Ack,
         Self::Resend,
@@ -58,20 +58,20 @@ impl Timer {
 /// One deadline a timer; `None` means never.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Timers {
-    common: [Option<Moment>; Timer::COMMON],
+    common: [Option<Timestamp>; Timer::COMMON],
     /// Made when one of them is first set.
-    rare: Option<Box<[Option<Moment>; Timer::RARE]>>,
+    cold: Option<Box<[Option<Timestamp>; Timer::COLD]>>,
 }
 
 impl Timers {
     /// What may be allocated beside it.
-    pub(crate) const BOXED: usize = Timer::RARE * size_of::<Option<Moment>>();
+    pub(crate) const BOXED: usize = Timer::COLD * size_of::<Option<Timestamp>>();
 
     pub(crate) fn set(&mut self, timer: Timer, deadline: impl Into<Option<Instant>>) {
-        let deadline = deadline.into().map(Moment::from);
+        let deadline = deadline.into().map(Timestamp::from);
         match (timer as usize).checked_sub(Timer::COMMON) {
             None => self.common[timer as usize] = deadline,
-            Some(rare) if deadline.is_some() => self.rare.get_or_insert_default()[rare] = deadline,
+            Some(cold) if deadline.is_some() => self.cold.get_or_insert_default()[cold] = deadline,
             Some(_) => self.stop(timer),
         }
     }
@@ -79,9 +79,9 @@ impl Timers {
     pub(crate) fn stop(&mut self, timer: Timer) {
         match (timer as usize).checked_sub(Timer::COMMON) {
             None => self.common[timer as usize] = None,
-            Some(rare) => {
-                if let Some(deadlines) = &mut self.rare {
-                    deadlines[rare] = None;
+            Some(cold) => {
+                if let Some(deadlines) = &mut self.cold {
+                    deadlines[cold] = None;
                 }
             }
         }
@@ -92,19 +92,19 @@ impl Timers {
     }
 
     pub(crate) fn is_set(&self, timer: Timer) -> bool {
-        self.moment(timer).is_some()
+        self.timestamp(timer).is_some()
     }
 
     /// The earliest deadline.
     pub(crate) fn next(&self) -> Option<Instant> {
-        let rare = self.rare.as_deref().map_or(&[][..], |rare| rare);
-        self.common.iter().chain(rare).flatten().min().map(|deadline| deadline.instant())
+        let cold = self.cold.as_deref().map_or(&[][..], |cold| cold);
+        self.common.iter().chain(cold).flatten().min().map(|deadline| deadline.instant())
     }
 
     /// Takes a timer that has expired; call until `None`.
     pub(crate) fn expire(&mut self, now: Instant) -> Option<Timer> {
-        let now = Moment::from(now);
-        let expired = |timer: &Timer| self.moment(*timer).is_some_and(|deadline| deadline <= now);
+        let now = Timestamp::from(now);
+        let expired = |timer: &Timer| self.timestamp(*timer).is_some_and(|deadline| deadline <= now);
         let timer = Timer::ALL.into_iter().find(expired)?;
         self.stop(timer);
         Some(timer)
@@ -112,17 +112,17 @@ impl Timers {
 
     /// Gives back memory that is not needed any more.
     pub(crate) fn shrink(&mut self) {
-        self.rare.take_if(|rare| rare.iter().all(Option::is_none));
+        self.cold.take_if(|cold| cold.iter().all(Option::is_none));
     }
 
     pub(crate) fn deadline(&self, timer: Timer) -> Option<Instant> {
-        self.moment(timer).map(Moment::instant)
+        self.timestamp(timer).map(Timestamp::instant)
     }
 
-    fn moment(&self, timer: Timer) -> Option<Moment> {
+    fn timestamp(&self, timer: Timer) -> Option<Timestamp> {
         match (timer as usize).checked_sub(Timer::COMMON) {
             None => self.common[timer as usize],
-            Some(rare) => self.rare.as_ref().and_then(|deadlines| deadlines[rare]),
+            Some(cold) => self.cold.as_ref().and_then(|deadlines| deadlines[cold]),
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::{
         Role, Session, State,
         life::{Timer, millis},
         problem::Problem,
-        types::Verdict,
+        types::DatagramOutcome,
     },
     wire::{DecodeError, MAX_NESTING, MultiPieces, OrderedData, OrderedStream, Packet, opcode},
 };
@@ -32,19 +32,19 @@ impl Session {
     ///
     /// The buffer is kept as long as a message in it waits. Whatever the bytes are, this does not panic, and nothing that
     /// fails the CRC has any effect beyond a counter.
-    pub fn handle_datagram(&mut self, now: Instant, datagram: BytesMut) -> Verdict {
+    pub fn handle_datagram(&mut self, now: Instant, datagram: BytesMut) -> DatagramOutcome {
         self.stats.datagrams_received += 1;
         self.stats.bytes_received += datagram.len() as u64;
         if opcode::of(&datagram).is_some_and(opcode::is_exempt) {
             return self.handle_exempt(now, datagram);
         }
         if !self.negotiated || datagram.is_empty() {
-            self.stats.rare().ignored += 1;
-            return Verdict::Unproven;
+            self.stats.cold().ignored += 1;
+            return DatagramOutcome::Unproven;
         }
         if datagram[..] == BARE_HEARTBEAT && self.framing.crc_length() > 0 {
-            self.stats.rare().ignored += 1;
-            return Verdict::Unproven;
+            self.stats.cold().ignored += 1;
+            return DatagramOutcome::Unproven;
         }
         match self.framing.open(datagram) {
             Ok(packet) => {
@@ -55,37 +55,37 @@ impl Session {
                     self.handle_packets(now, &packet);
                     self.after_input(now);
                 }
-                Verdict::Authentic
+                DatagramOutcome::Authentic
             }
             Err(OpenError::Checksum(datagram) | OpenError::TooShort(datagram)) => {
-                self.stats.rare().crc_rejects += 1;
-                self.strikes = 0;
-                Verdict::Rejected(datagram)
+                self.stats.cold().crc_rejects += 1;
+                self.corrupt_since_reject = 0;
+                DatagramOutcome::Rejected(datagram)
             }
             Err(OpenError::Corrupt(error)) => {
                 self.note(Problem::Pass(error));
                 self.heard(now);
                 self.corrupt("a pass cannot be undone");
-                Verdict::Authentic
+                DatagramOutcome::Authentic
             }
         }
     }
 
     /// Packets without a CRC: from anybody.
-    fn handle_exempt(&mut self, now: Instant, datagram: BytesMut) -> Verdict {
+    fn handle_exempt(&mut self, now: Instant, datagram: BytesMut) -> DatagramOutcome {
         match Packet::decode(&datagram) {
             Ok(Packet::SessionRequest(request)) => {
                 if matches!(self.state, State::Connecting(_)) {
                     self.handle_own_request(&request);
                 } else if self.role == Role::Client {
-                    self.stats.rare().ignored += 1;
+                    self.stats.cold().ignored += 1;
                 } else if request.session_id != self.session_id || matches!(self.state, State::Closed(_)) {
                     // A client that asks for another session needs no farewell of this one. A repetition of the request that
                     // opened this one proves nothing of the kind.
                     if request.session_id != self.session_id {
                         self.fall_silent();
                     }
-                    return Verdict::Stranger(datagram);
+                    return DatagramOutcome::ForEndpoint(datagram);
                 } else {
                     self.answer_again(now);
                 }
@@ -93,12 +93,14 @@ impl Session {
             Ok(Packet::SessionResponse(response)) if self.role == Role::Client => self.handle_response(now, &response),
             Ok(Packet::UnknownSender) => self.unknown_sender(now),
             // A question to the server, not to this session.
-            Ok(Packet::ServerStatus(_)) if self.role == Role::Server => return Verdict::Stranger(datagram),
+            Ok(Packet::ServerStatus(_)) if self.role == Role::Server => return DatagramOutcome::ForEndpoint(datagram),
             // Of a client that has been given this address: its session is another one, or this one from before.
-            Ok(Packet::RemapConnection(_)) if self.role == Role::Server => return Verdict::Stranger(datagram),
-            _ => self.stats.rare().ignored += 1,
+            Ok(Packet::RemapConnection(_)) if self.role == Role::Server => {
+                return DatagramOutcome::ForEndpoint(datagram);
+            }
+            _ => self.stats.cold().ignored += 1,
         }
-        Verdict::Unproven
+        DatagramOutcome::Unproven
     }
 
     /// A valid datagram: the peer is alive and knows us.
@@ -111,9 +113,9 @@ impl Session {
         }
         self.timers.stop(Timer::Icmp);
         self.timers.stop(Timer::Remap);
-        if let Some(rare) = &mut self.rare {
-            (rare.unknown_sender_at, rare.remap_until) = (None, None);
-            (rare.patience, rare.naps) = (None, 0);
+        if let Some(cold) = &mut self.cold {
+            (cold.unknown_sender_at, cold.remap_until) = (None, None);
+            (cold.grace_until, cold.late_calls) = (None, 0);
         }
     }
 
@@ -141,7 +143,7 @@ impl Session {
                 }
                 Ok(Some(Packet::Multi(_))) => return self.corrupt("packets nested too deep"),
                 Ok(Some(decoded)) => self.handle_packet(now, packet, decoded),
-                Ok(None) => self.stats.rare().malformed += 1,
+                Ok(None) => self.stats.cold().malformed += 1,
                 Err(error) => {
                     self.note(Problem::Malformed(error));
                     return self.corrupt("malformed packet");
@@ -176,7 +178,7 @@ impl Session {
                 let soonest = self.rtt.soonest();
                 let acked = match &mut self.channels[ack.channel.index()] {
                     Some(reliable) => reliable.sender.acknowledge_all(now, ack.sequence, soonest),
-                    None => self.rested[ack.channel.index()].acknowledge(ack.sequence),
+                    None => self.idle_channels[ack.channel.index()].acknowledge(ack.sequence),
                 };
                 self.handle_acked(now, ack.channel, acked);
             }
@@ -184,7 +186,7 @@ impl Session {
                 let soonest = self.rtt.soonest();
                 let acked = match &mut self.channels[ack.channel.index()] {
                     Some(reliable) => reliable.sender.acknowledge(now, ack.sequence, soonest),
-                    None => self.rested[ack.channel.index()].acknowledge(ack.sequence),
+                    None => self.idle_channels[ack.channel.index()].acknowledge(ack.sequence),
                 };
                 self.handle_acked(now, ack.channel, acked);
             }
@@ -206,7 +208,7 @@ impl Session {
                 self.clock.answered(clock, &response, self.stats.datagrams_authentic);
                 self.small_passed();
             }
-            _ => self.stats.rare().ignored += 1,
+            _ => self.stats.cold().ignored += 1,
         }
     }
 
@@ -217,9 +219,9 @@ impl Session {
         let Some(reliable) = self.channels[channel.index()].as_deref_mut() else { return };
         match reliable.receiver.receive(now, sequence, kind, body, &limits, &mut self.inbox) {
             Ok(Received::InOrder) => {}
-            Ok(Received::Ahead) => self.stats.rare().out_of_order += 1,
-            Ok(Received::Duplicate) => self.stats.rare().duplicates += 1,
-            Ok(Received::BeyondWindow) => self.stats.rare().beyond_window += 1,
+            Ok(Received::Ahead) => self.stats.cold().out_of_order += 1,
+            Ok(Received::Duplicate) => self.stats.cold().duplicates += 1,
+            Ok(Received::BeyondWindow) => self.stats.cold().beyond_window += 1,
             Err(corrupt) if reliable.receiver.is_broken() => return self.broken(corrupt.0),
             Err(corrupt) => return self.corrupt(corrupt.0),
         }
@@ -228,7 +230,7 @@ impl Session {
 
     fn handle_acked(&mut self, now: Instant, channel: ReliableChannel, acked: Option<Acked>) {
         let Some(acked) = acked else {
-            self.stats.rare().bogus_acks += 1;
+            self.stats.cold().bogus_acks += 1;
             return;
         };
         let Some(reliable) = self.channels[channel.index()].as_deref_mut() else { return };
@@ -276,19 +278,19 @@ impl Session {
             *last = ordered.stamp;
             self.deliver_unreliable(channel, datagram.slice_ref(ordered.payload));
         } else {
-            self.stats.rare().overtaken += 1;
+            self.stats.cold().overtaken += 1;
         }
     }
 
     fn deliver_unreliable(&mut self, channel: Channel, message: Bytes) {
         if message.is_empty() {
-            self.stats.rare().ignored += 1;
+            self.stats.cold().ignored += 1;
         } else if message.len() > self.config.max_message_size {
-            self.stats.rare().oversized_dropped += 1;
+            self.stats.cold().oversized_dropped += 1;
         } else if self.inbox.has_room(self.config.recv_buffer) {
             self.inbox.push(channel, message);
         } else {
-            self.stats.rare().unread_dropped += 1;
+            self.stats.cold().unread_dropped += 1;
         }
     }
 

@@ -96,7 +96,7 @@ impl Session {
 
     pub(in crate::session) fn recv_limits(&self, now: Instant, channel: ReliableChannel) -> RecvLimits {
         let settings = &*self.config;
-        let ride = self.cadence.wait(now, settings.ack_ride_limit);
+        let ride = self.send_interval.wait(now, settings.ack_ride_limit);
         RecvLimits {
             window: settings.recv_window,
             message: settings.max_message_size + TRANSFORM_OVERHEAD,

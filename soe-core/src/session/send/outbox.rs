@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use crate::{message::Channel, moment::Moment, wire::NetStatusRequest};
+use crate::{message::Channel, timestamp::Timestamp, wire::NetStatusRequest};
 
 /// What one queued unreliable message costs beside its bytes.
 const MESSAGE_OVERHEAD: usize = 64;
@@ -15,7 +15,7 @@ pub(in crate::session) struct Outbox {
     /// Made when first used, and given back when the session rests.
     waiting: Option<Box<Waiting>>,
     pub(in crate::session) net_status_reply: Option<Box<NetStatusRequest>>,
-    pub(in crate::session) last_port_alive: Option<Moment>,
+    pub(in crate::session) last_port_alive: Option<Timestamp>,
     /// The number of the next datagram.
     pub(in crate::session) datagrams: u64,
     /// Packets of which the resend timer wants an answer: they go whatever the congestion window says.

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use crate::{
     channel::pacer::Pacer,
     message::ReliableChannel,
-    moment::Moment,
     session::{Session, life::Timer},
+    timestamp::Timestamp,
 };
 
 /// Below this round trip a link is local: what leaves at once arrives at once, and timers are too coarse to pace.
@@ -78,14 +78,14 @@ impl Session {
     /// has waited for its acknowledgement too long, or that has waited for its turn too long, goes before all others: it would
     /// otherwise wait behind new data for as long as there is any.
     pub(in crate::session) fn send_order(&mut self, now: Instant) -> [ReliableChannel; ReliableChannel::COUNT] {
-        let turn = usize::from(self.turn);
-        self.turn = self.turn.wrapping_add(1);
+        let first = usize::from(self.first_channel);
+        self.first_channel = self.first_channel.wrapping_add(1);
         let mut order = ReliableChannel::ALL;
-        order.rotate_left(turn % ReliableChannel::COUNT);
+        order.rotate_left(first % ReliableChannel::COUNT);
         order.sort_by_key(|channel| {
             let reliable = self.channels[channel.index()].as_ref();
             let oldest = reliable.and_then(|reliable| reliable.sender.oldest_first_sent());
-            let waiting = reliable.and_then(|reliable| reliable.waiting_since).map(Moment::instant);
+            let waiting = reliable.and_then(|reliable| reliable.waiting_since).map(Timestamp::instant);
             let is_starved =
                 oldest.into_iter().chain(waiting).any(|since| now.saturating_duration_since(since) >= STARVED);
             (!is_starved, self.config.channels[channel.index()].priority)

@@ -39,17 +39,17 @@ impl Session {
         // More each time that it fires without an answer: of a long tail all may be lost, and one packet at a time takes long.
         let most = PROBES << self.backoff.min(MAX_PROBE_SHIFT);
         let mut probes = 0;
-        let rare = &mut self.rare;
+        let cold = &mut self.cold;
         for reliable in self.channels.iter_mut().flatten() {
             if let Some(deadline) = now.checked_sub(interval) {
                 probes += reliable.sender.flight().probe(now, deadline, most, |bytes| {
-                    rare.get_or_insert_default().sizes.get_or_insert_default().timed_out(bytes);
+                    cold.get_or_insert_default().sizes.get_or_insert_default().timed_out(bytes);
                 });
             }
         }
         if probes > 0 {
             self.backoff = self.backoff.saturating_add(1);
-            self.stats.rare().resend_timeouts += 1;
+            self.stats.cold().resend_timeouts += 1;
             self.outbox.probes = u32::try_from(probes).unwrap_or(u32::MAX);
             if self.backoff == PERSISTENT {
                 self.congestion.persistent();
@@ -57,7 +57,7 @@ impl Session {
             // Small, and answered by everybody: it tells a path that takes nothing from one that takes nothing large.
             self.outbox.net_status_due |= self.backoff >= PERSISTENT;
         }
-        if let Some(sizes) = self.rare.as_mut().and_then(|rare| rare.sizes.as_mut())
+        if let Some(sizes) = self.cold.as_mut().and_then(|cold| cold.sizes.as_mut())
             && sizes.probe_at.is_some_and(|at| at <= now)
         {
             sizes.probe_at = Some(now + LARGE_PROBE_INTERVAL);
@@ -69,7 +69,7 @@ impl Session {
     /// Why reliable packets that the peer does not take end the session now, if they do. A peer that acknowledges, if only
     /// what it had acknowledged before, is there; it is its application that takes nothing.
     fn given_up(&self, now: Instant) -> Option<DisconnectReason> {
-        if self.is_patient(now) {
+        if self.is_in_grace(now) {
             return None;
         }
         let (unanswered, unread) = (self.config.unacknowledged_timeout, self.config.unread_timeout);
@@ -106,7 +106,7 @@ impl Session {
 
     /// Whether large datagrams are lost one after another.
     fn is_narrow(&self) -> bool {
-        self.rare.as_ref().and_then(|rare| rare.sizes.as_ref()?.limit()).is_some()
+        self.cold.as_ref().and_then(|cold| cold.sizes.as_ref()?.limit()).is_some()
     }
 
     fn resend_interval(&self) -> Duration {
@@ -127,10 +127,10 @@ impl Session {
         let loss_delay = self.rtt.loss_delay();
         let interval = self.resend_interval();
         let mut deadline: Option<Instant> = None;
-        let (congestion, rare) = (&mut self.congestion, &mut self.rare);
+        let (congestion, cold) = (&mut self.congestion, &mut self.cold);
         for reliable in self.channels.iter_mut().flatten() {
             let next = reliable.sender.flight().detect_losses(now, loss_delay, |bytes| {
-                let sizes = rare.get_or_insert_default().sizes.get_or_insert_default();
+                let sizes = cold.get_or_insert_default().sizes.get_or_insert_default();
                 // A path that is too narrow is no congestion.
                 if sizes.limit().is_none_or(|limit| bytes < limit) {
                     congestion.lost(bytes);
@@ -150,7 +150,7 @@ impl Session {
 
     /// When the next large datagram leaves, if large ones are lost and something waits.
     fn large_probe(&mut self, now: Instant) -> Option<Instant> {
-        let sizes = self.rare.as_mut()?.sizes.as_mut()?;
+        let sizes = self.cold.as_mut()?.sizes.as_mut()?;
         let Some(smallest_lost) = sizes.limit() else {
             sizes.probe_at = None;
             return None;
@@ -161,12 +161,12 @@ impl Session {
             self.push_event(event);
         }
         let idle = self.channels.iter().flatten().map(|reliable| &reliable.sender).all(Sender::is_idle);
-        self.rare.as_ref()?.sizes.as_ref()?.probe_at.filter(|_| !idle)
+        self.cold.as_ref()?.sizes.as_ref()?.probe_at.filter(|_| !idle)
     }
 
     /// A packet of this many bytes has arrived.
     pub(in crate::session) fn passed(&mut self, bytes: usize) {
-        if let Some(sizes) = self.rare.as_mut().and_then(|rare| rare.sizes.as_mut()) {
+        if let Some(sizes) = self.cold.as_mut().and_then(|cold| cold.sizes.as_mut()) {
             sizes.arrived(bytes);
         }
     }
@@ -182,14 +182,14 @@ impl Session {
             });
             let smallest = unanswered.filter_map(|reliable| reliable.sender.oldest_size()).min();
             if let Some(smallest) = smallest {
-                self.rare().sizes.get_or_insert_default().answered(smallest);
+                self.cold().sizes.get_or_insert_default().answered(smallest);
             }
         }
     }
 
     /// Bytes that a datagram may have for the time being, if not as many as were agreed on.
     pub(in crate::session) fn narrowed(&self) -> Option<usize> {
-        let sizes = self.rare.as_ref()?.sizes.as_ref()?;
+        let sizes = self.cold.as_ref()?.sizes.as_ref()?;
         let limit = sizes.limit().filter(|_| !sizes.probe_due)?;
         Some(limit.saturating_sub(MULTI_OVERHEAD).max(sizes.passed()))
     }
@@ -197,14 +197,14 @@ impl Session {
     /// The largest packet that messages may be gathered in. What has been gathered once cannot be taken apart: if the path may
     /// take nothing large, several small messages would wait for it together.
     pub(in crate::session) fn gathers(&self) -> usize {
-        let open = self.rare.as_ref().and_then(|rare| rare.sizes.as_ref()).is_some_and(Sizes::is_open);
+        let open = self.cold.as_ref().and_then(|cold| cold.sizes.as_ref()).is_some_and(Sizes::is_open);
         let is_known = self.rtt.latest().is_some() && !open;
         self.packet_limit().min(if is_known { usize::MAX } else { SAFE_PACKET })
     }
 
     /// A datagram has been filled: if a large one was due, this was it.
     pub(in crate::session) fn probed(&mut self) {
-        if let Some(sizes) = self.rare.as_mut().and_then(|rare| rare.sizes.as_mut()) {
+        if let Some(sizes) = self.cold.as_mut().and_then(|cold| cold.sizes.as_mut()) {
             sizes.probe_due = false;
         }
     }

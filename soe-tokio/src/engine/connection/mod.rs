@@ -16,7 +16,7 @@ use std::{
 };
 
 use bytes::BytesMut;
-use soe_core::{DisconnectReason, Path, Session, SessionKey, Verdict, host::Fed};
+use soe_core::{DatagramOutcome, DisconnectReason, Path, Session, SessionKey, host::Fed};
 use tokio::sync::Notify;
 use tracing::{Span, debug, debug_span};
 
@@ -150,8 +150,10 @@ impl Connection {
             fed.heard = state.session.last_heard();
             for datagram in datagrams {
                 match state.session.handle_datagram(now, datagram) {
-                    Verdict::Authentic => fed.is_authentic = true,
-                    Verdict::Rejected(datagram) | Verdict::Stranger(datagram) => fed.returned.push(datagram),
+                    DatagramOutcome::Authentic => fed.is_authentic = true,
+                    DatagramOutcome::Rejected(datagram) | DatagramOutcome::ForEndpoint(datagram) => {
+                        fed.returned.push(datagram)
+                    }
                     _ => {}
                 }
             }

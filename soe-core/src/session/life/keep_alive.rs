@@ -18,9 +18,9 @@ const URGENT_INTERVAL: Duration = Duration::from_millis(250);
 const LATE_SHARE: u32 = 16;
 const LATE: Duration = Duration::from_secs(1);
 /// The part of a time-out that is granted then.
-const PATIENCE_SHARE: u32 = 4;
+const GRACE_SHARE: u32 = 4;
 /// How often in one silence. A driver that is always late must not keep a dead session for ever.
-const MAX_PATIENCE: u8 = 8;
+const MAX_LATE_CALLS: u8 = 8;
 
 impl Session {
     /// How long the peer may be silent before it is asked. The client asks first, so that one question does for both. A server
@@ -63,7 +63,7 @@ impl Session {
         let timeout = self.config.inactivity_timeout;
         let last = self.last_received.instant();
         let deadline =
-            (!timeout.is_zero()).then(|| self.patience().map_or(last + timeout, |until| until.max(last + timeout)));
+            (!timeout.is_zero()).then(|| self.grace_until().map_or(last + timeout, |until| until.max(last + timeout)));
         if deadline.is_some_and(|deadline| deadline <= now) {
             self.end(now, Closed::new(Origin::Transport, DisconnectReason::Timeout), true);
             return;
@@ -85,7 +85,7 @@ impl Session {
         let timeout = self.config.inactivity_timeout;
         let silence = now.saturating_duration_since(self.last_received.instant());
         let is_doubted = self.timers.is_set(Timer::Icmp);
-        let is_urgent = is_doubted || self.patience().is_some() || silence >= timeout - timeout / 8;
+        let is_urgent = is_doubted || self.grace_until().is_some() || silence >= timeout - timeout / 8;
         let interval = if is_urgent { URGENT_INTERVAL.min(timeout / 64) } else { timeout / 16 };
         let interval = if timeout.is_zero() { URGENT_INTERVAL } else { interval.max(LEAST_INTERVAL) };
         let is_first = !is_urgent && silence < self.first_silence() + interval;
@@ -103,7 +103,7 @@ impl Session {
             // What is under way is sent again until it is acknowledged.
             Some(reliable) if !reliable.sender.is_idle() => None,
             Some(reliable) => reliable.sender.next_sequence().checked_sub(1),
-            None => self.rested[channel.index()].last_sent(),
+            None => self.idle_channels[channel.index()].last_sent(),
         };
         let Some((channel, sequence)) =
             ReliableChannel::ALL.into_iter().find_map(|channel| Some((channel, last_sent(channel)?)))
@@ -129,18 +129,18 @@ impl Session {
     }
 
     /// Until when nothing is given up, whatever the time-outs say.
-    fn patience(&self) -> Option<Instant> {
-        self.rare.as_ref()?.patience.map(|until| until.instant())
+    fn grace_until(&self) -> Option<Instant> {
+        self.cold.as_ref()?.grace_until.map(|until| until.instant())
     }
 
     /// Whether reliable packets are not given up yet, since nobody has driven the session for a while.
-    pub(in crate::session) fn is_patient(&self, now: Instant) -> bool {
-        self.patience().is_some_and(|until| now < until)
+    pub(in crate::session) fn is_in_grace(&self, now: Instant) -> bool {
+        self.grace_until().is_some_and(|until| now < until)
     }
 
     /// Nobody has driven the session for so long: that the peer was not heard in this time says nothing about it. Whatever
     /// would end the session gets a part of its time-out anew, in which the peer is asked.
-    pub(in crate::session) fn overslept(&mut self, now: Instant, late: Duration) {
+    pub(in crate::session) fn called_late(&mut self, now: Instant, late: Duration) {
         if late < LEAST_INTERVAL {
             return;
         }
@@ -159,20 +159,20 @@ impl Session {
             return;
         }
         let last = self.last_received.instant();
-        let rare = self.rare();
-        if rare.naps >= MAX_PATIENCE {
+        let cold = self.cold();
+        if cold.late_calls >= MAX_LATE_CALLS {
             return;
         }
-        rare.naps += 1;
-        let granted = |timeout: Duration| now + timeout / PATIENCE_SHARE;
+        cold.late_calls += 1;
+        let granted = |timeout: Duration| now + timeout / GRACE_SHARE;
         let timeout = settings.inactivity_timeout;
         if timeout.is_zero() && is_late(longest) {
-            rare.patience = Some(granted(settings.unacknowledged_timeout).into());
+            cold.grace_until = Some(granted(settings.unacknowledged_timeout).into());
         } else if is_late(timeout) {
             // Small delays together must not add up to more than a third of the time-out; a long one is a pause of its own.
             let until = granted(timeout);
-            let until = if late < timeout / PATIENCE_SHARE { until.min(last + timeout + timeout / 3) } else { until };
-            rare.patience = rare.patience.max(Some(until.into()));
+            let until = if late < timeout / GRACE_SHARE { until.min(last + timeout + timeout / 3) } else { until };
+            cold.grace_until = cold.grace_until.max(Some(until.into()));
         }
         for (timer, timeout) in timeouts {
             if let Some(deadline) = self.timers.deadline(timer).filter(|_| is_late(timeout)) {

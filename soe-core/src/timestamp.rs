@@ -14,9 +14,9 @@ const ANCHOR_COUNT: u64 = 1 << 62;
 
 /// An instant in 8 bytes, with or without an `Option`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Moment(NonZeroU64);
+pub(crate) struct Timestamp(NonZeroU64);
 
-impl Moment {
+impl Timestamp {
     pub(crate) fn instant(self) -> Instant {
         let anchor = *ANCHOR.get().expect("a moment exists, so the first one has set the anchor");
         let count = self.0.get();
@@ -29,7 +29,7 @@ impl Moment {
     }
 }
 
-impl From<Instant> for Moment {
+impl From<Instant> for Timestamp {
     fn from(instant: Instant) -> Self {
         let anchor = *ANCHOR.get_or_init(|| instant);
         let count = match instant.checked_duration_since(anchor) {
@@ -40,7 +40,7 @@ impl From<Instant> for Moment {
     }
 }
 
-impl fmt::Debug for Moment {
+impl fmt::Debug for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.instant().fmt(f)
     }
@@ -52,9 +52,9 @@ fn nanos(duration: Duration) -> u64 {
 
 /// A duration in whole microseconds, in 4 bytes with or without an `Option`: up to an hour, which is enough for round trips.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Span(NonZeroU32);
+pub(crate) struct Micros(NonZeroU32);
 
-impl Span {
+impl Micros {
     pub(crate) const ZERO: Self = Self(NonZeroU32::MIN);
 
     pub(crate) fn duration(self) -> Duration {
@@ -62,19 +62,19 @@ impl Span {
     }
 }
 
-impl From<Duration> for Span {
+impl From<Duration> for Micros {
     fn from(duration: Duration) -> Self {
         Self(NonZeroU32::MIN.saturating_add(u32::try_from(duration.as_micros()).unwrap_or(u32::MAX)))
     }
 }
 
-impl Default for Span {
+impl Default for Micros {
     fn default() -> Self {
         Self::ZERO
     }
 }
 
-impl fmt::Debug for Span {
+impl fmt::Debug for Micros {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.duration().fmt(f)
     }
@@ -85,20 +85,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_moment_is_the_instant_it_was_made_of_before_and_after_the_anchor() {
+    fn a_timestamp_is_the_instant_it_was_made_of_before_and_after_the_anchor() {
         let now = Instant::now();
-        let _ = Moment::from(now);
+        let _ = Timestamp::from(now);
         for seconds in [0, 1, 3_600, 1_000_000] {
             let (later, earlier) = (now + Duration::new(seconds, 7), now - Duration::new(seconds.min(60), 7));
-            assert_eq!(Moment::from(later).instant(), later);
-            assert_eq!(Moment::from(earlier).instant(), earlier);
-            assert!(Moment::from(earlier) < Moment::from(now) && Moment::from(now) < Moment::from(later));
+            assert_eq!(Timestamp::from(later).instant(), later);
+            assert_eq!(Timestamp::from(earlier).instant(), earlier);
+            assert!(Timestamp::from(earlier) < Timestamp::from(now) && Timestamp::from(now) < Timestamp::from(later));
         }
     }
 
     #[test]
-    fn a_span_keeps_microseconds_and_never_wraps() {
-        let span = |duration| Span::from(duration).duration();
+    fn micros_keep_microseconds_and_never_wrap() {
+        let span = |duration| Micros::from(duration).duration();
         assert_eq!(span(Duration::ZERO), Duration::ZERO);
         assert_eq!(span(Duration::from_nanos(50_123_999)), Duration::from_micros(50_123));
         assert!(span(Duration::from_secs(1 << 40)) > Duration::from_secs(4_000));
@@ -106,6 +106,6 @@ mod tests {
 
     #[test]
     fn an_option_takes_no_more() {
-        assert_eq!((size_of::<Option<Moment>>(), size_of::<Option<Span>>()), (8, 4));
+        assert_eq!((size_of::<Option<Timestamp>>(), size_of::<Option<Micros>>()), (8, 4));
     }
 }

@@ -12,15 +12,15 @@ pub(in crate::session) const PIECE_OVERHEAD: usize = PIECE_LENGTH;
 
 /// A datagram under construction at the end of a buffer: bare while it holds one packet, a Multi from the second on.
 #[derive(Debug)]
-pub(in crate::session) struct Bundle<'a> {
+pub(in crate::session) struct DatagramBuilder<'a> {
     out: &'a mut Vec<u8>,
     start: usize,
     limit: usize,
     pieces: usize,
 }
 
-impl<'a> Bundle<'a> {
-    /// A bundle of at most `limit` bytes behind what `out` holds.
+impl<'a> DatagramBuilder<'a> {
+    /// A builder of at most `limit` bytes behind what `out` holds.
     pub(in crate::session) fn new(out: &'a mut Vec<u8>, limit: usize) -> Self {
         Self { start: out.len(), out, limit, pieces: 0 }
     }
@@ -89,9 +89,9 @@ mod tests {
     use super::*;
     use crate::wire::Packet;
 
-    fn add(bundle: &mut Bundle<'_>, bytes: &[u8]) {
-        assert!(bytes.len() <= bundle.room());
-        let written = bundle.add(|out| {
+    fn add(builder: &mut DatagramBuilder<'_>, bytes: &[u8]) {
+        assert!(bytes.len() <= builder.room());
+        let written = builder.add(|out| {
             out.extend_from_slice(bytes);
             Some(())
         });
@@ -101,16 +101,16 @@ mod tests {
     #[test]
     fn one_packet_stays_bare() {
         let mut out = b"before".to_vec();
-        add(&mut Bundle::new(&mut out, 100), b"abc");
+        add(&mut DatagramBuilder::new(&mut out, 100), b"abc");
         assert_eq!(out, b"beforeabc");
     }
 
     #[test]
     fn several_packets_become_a_multi() {
         let mut out = b"before".to_vec();
-        let mut bundle = Bundle::new(&mut out, 100);
+        let mut builder = DatagramBuilder::new(&mut out, 100);
         for piece in [&b"abc"[..], b"de", b"f"] {
-            add(&mut bundle, piece);
+            add(&mut builder, piece);
         }
         let Ok(Packet::Multi(multi)) = Packet::decode(&out[6..]) else { panic!("not a Multi: {out:x?}") };
         let pieces: Vec<_> = multi.pieces().map(Result::unwrap).collect();
@@ -121,11 +121,11 @@ mod tests {
     fn room_leads_to_the_limit_and_not_beyond() {
         for first in 1..=254 {
             let mut out = Vec::new();
-            let mut bundle = Bundle::new(&mut out, 506);
-            add(&mut bundle, &vec![1; first]);
-            while bundle.room() > 0 {
-                let room = bundle.room();
-                add(&mut bundle, &vec![2; room]);
+            let mut builder = DatagramBuilder::new(&mut out, 506);
+            add(&mut builder, &vec![1; first]);
+            while builder.room() > 0 {
+                let room = builder.room();
+                add(&mut builder, &vec![2; room]);
             }
             assert!((505..=506).contains(&out.len()), "{first}: {}", out.len());
         }
@@ -134,18 +134,18 @@ mod tests {
     #[test]
     fn nothing_joins_a_packet_that_is_no_piece() {
         let mut out = Vec::new();
-        let mut bundle = Bundle::new(&mut out, 506);
-        add(&mut bundle, &[1; 255]);
-        assert_eq!(bundle.room(), 0);
+        let mut builder = DatagramBuilder::new(&mut out, 506);
+        add(&mut builder, &[1; 255]);
+        assert_eq!(builder.room(), 0);
     }
 
     #[test]
     fn a_packet_that_is_not_written_leaves_no_trace() {
         let mut out = Vec::new();
-        let mut bundle = Bundle::new(&mut out, 506);
-        add(&mut bundle, b"a");
-        add(&mut bundle, b"b");
-        assert_eq!(bundle.add(|_| None::<()>), None);
+        let mut builder = DatagramBuilder::new(&mut out, 506);
+        add(&mut builder, b"a");
+        add(&mut builder, b"b");
+        assert_eq!(builder.add(|_| None::<()>), None);
         assert_eq!(out.len(), 2 + 2 + 2);
     }
 }

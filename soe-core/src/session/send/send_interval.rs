@@ -2,20 +2,20 @@
 
 use std::time::{Duration, Instant};
 
-use crate::moment::{Moment, Span};
+use crate::timestamp::{Micros, Timestamp};
 
 /// Datagrams closer together than this belong to one burst.
 const BURST: Duration = Duration::from_millis(1);
 
 /// The rhythm in which an application sends, as far as it has one.
 #[derive(Clone, Debug, Default)]
-pub(in crate::session) struct Cadence {
-    last: Option<Moment>,
+pub(in crate::session) struct SendInterval {
+    last: Option<Timestamp>,
     /// The average time between bursts.
-    gap: Option<Span>,
+    gap: Option<Micros>,
 }
 
-impl Cadence {
+impl SendInterval {
     /// A datagram with messages has left.
     pub(in crate::session) fn sent(&mut self, now: Instant) {
         if let Some(last) = self.last {
@@ -46,25 +46,25 @@ mod tests {
     #[test]
     fn a_steady_sender_is_waited_for() {
         let start = Instant::now();
-        let mut cadence = Cadence::default();
-        assert_eq!(cadence.wait(start, 60 * MS), None);
+        let mut send_interval = SendInterval::default();
+        assert_eq!(send_interval.wait(start, 60 * MS), None);
         for n in 0..20 {
-            cadence.sent(start + 50 * MS * n);
-            cadence.sent(start + 50 * MS * n + MS / 2);
+            send_interval.sent(start + 50 * MS * n);
+            send_interval.sent(start + 50 * MS * n + MS / 2);
         }
         let last = start + 50 * MS * 19;
-        let wait = cadence.wait(last + 20 * MS, 60 * MS).unwrap();
+        let wait = send_interval.wait(last + 20 * MS, 60 * MS).unwrap();
         assert!((30 * MS..=45 * MS).contains(&wait), "{wait:?}");
     }
 
     #[test]
     fn one_that_has_stopped_or_seldom_sends_is_not() {
         let start = Instant::now();
-        let mut cadence = Cadence::default();
+        let mut send_interval = SendInterval::default();
         for n in 0..20 {
-            cadence.sent(start + 50 * MS * n);
+            send_interval.sent(start + 50 * MS * n);
         }
-        assert_eq!(cadence.wait(start + 50 * MS * 19 + 70 * MS, 60 * MS), None);
-        assert_eq!(cadence.wait(start + 50 * MS * 19, 40 * MS), None);
+        assert_eq!(send_interval.wait(start + 50 * MS * 19 + 70 * MS, 60 * MS), None);
+        assert_eq!(send_interval.wait(start + 50 * MS * 19, 40 * MS), None);
     }
 }

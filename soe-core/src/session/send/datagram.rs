@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::{
-    bundle::{Bundle, PIECE_OVERHEAD},
+    builder::{DatagramBuilder, PIECE_OVERHEAD},
     messages::ORDERED_HEADER,
 };
 use crate::{
@@ -37,10 +37,10 @@ struct Room {
 
 impl Room {
     /// Bytes that the next packet may have.
-    fn left(self, bundle: &Bundle<'_>) -> usize {
-        let shared = if bundle.is_empty() { usize::MAX } else { self.shared };
+    fn left(self, builder: &DatagramBuilder<'_>) -> usize {
+        let shared = if builder.is_empty() { usize::MAX } else { self.shared };
         let datagram = self.narrowed.map_or(shared, |limit| limit.min(shared));
-        bundle.room().min(self.largest).min(datagram.saturating_sub(bundle.len()))
+        builder.room().min(self.largest).min(datagram.saturating_sub(builder.len()))
     }
 }
 
@@ -54,36 +54,36 @@ struct Filled {
 
 impl Session {
     /// Puts acknowledgements, reliable packets and unreliable messages into one datagram, of no more than `most` bytes.
-    pub(in crate::session) fn write_bundle(&mut self, now: Instant, most: usize, out: &mut Vec<u8>) -> bool {
+    pub(in crate::session) fn fill_datagram(&mut self, now: Instant, most: usize, out: &mut Vec<u8>) -> bool {
         let limit = self.packet_limit().min(most);
-        let mut bundle = Bundle::new(out, limit);
+        let mut builder = DatagramBuilder::new(out, limit);
         let data = self.has_data();
         if !data && !self.acks_due(now) {
             return false;
         }
         if data && self.goes_alone() {
             let length = self.outbox.first_unreliable().map_or(0, |(_, message)| wire::escaped_len(message));
-            return ORDERED_HEADER + length <= most && self.write_ordered(&mut bundle);
+            return ORDERED_HEADER + length <= most && self.write_ordered(&mut builder);
         }
         // Small things share a datagram as pieces. Where there is more than fits one, full packets go first, by themselves,
         // and what is small shares the last.
         let pieces = !data || self.fits_pieces(limit);
         if pieces {
-            self.write_acks(&mut bundle);
+            self.write_acks(&mut builder);
         }
         if data {
-            self.cadence.sent(now);
+            self.send_interval.sent(now);
         }
         let largest = if pieces { MAX_MULTI_PIECE } else { limit };
         let room = Room { largest, shared: self.gathers(), narrowed: self.narrowed() };
-        self.write_reliable(now, &mut bundle, room);
+        self.write_reliable(now, &mut builder, room);
         if data {
             self.probed();
         }
-        self.write_unreliable(&mut bundle, room);
-        self.write_acks(&mut bundle);
-        self.write_copies(now, &mut bundle);
-        let written = !bundle.is_empty();
+        self.write_unreliable(&mut builder, room);
+        self.write_acks(&mut builder);
+        self.write_copies(now, &mut builder);
+        let written = !builder.is_empty();
         if written {
             // What waited for data to ride with, and found no room in it, follows in the same run: waiting for more of the
             // same data would be in vain.
@@ -139,18 +139,18 @@ impl Session {
         sources > 1 && total <= limit
     }
 
-    fn write_acks(&mut self, bundle: &mut Bundle<'_>) {
+    fn write_acks(&mut self, builder: &mut DatagramBuilder<'_>) {
         let datagram = self.outbox.datagrams;
         for channel in ReliableChannel::ALL {
             let Some(reliable) = self.channels[channel.index()].as_deref_mut() else { continue };
             let expected = reliable.receiver.expected();
             let acks = reliable.receiver.acks();
-            while bundle.room() >= ACK_PIECE && !acks.is_empty() {
-                bundle.add(|out| acks.take(expected, datagram).map(|ack| put_ack(channel, ack, out)));
+            while builder.room() >= ACK_PIECE && !acks.is_empty() {
+                builder.add(|out| acks.take(expected, datagram).map(|ack| put_ack(channel, ack, out)));
             }
-            while bundle.room() >= ACK_PIECE && !bundle.is_empty() {
+            while builder.room() >= ACK_PIECE && !builder.is_empty() {
                 let second = acks.take_second(expected, datagram);
-                if bundle.add(|out| second.map(|ack| put_ack(channel, ack, out))).is_none() {
+                if builder.add(|out| second.map(|ack| put_ack(channel, ack, out))).is_none() {
                     break;
                 }
             }
@@ -159,17 +159,18 @@ impl Session {
     }
 
     /// Writes reliable packets while there is room.
-    fn write_reliable(&mut self, now: Instant, bundle: &mut Bundle<'_>, room: Room) {
+    fn write_reliable(&mut self, now: Instant, builder: &mut DatagramBuilder<'_>, room: Room) {
         let limits = self.send_limits();
         let mut full = false;
         for channel in self.send_order(now) {
-            let filled = if full { Filled::default() } else { self.write_channel(now, channel, bundle, room, &limits) };
+            let filled =
+                if full { Filled::default() } else { self.write_channel(now, channel, builder, room, &limits) };
             if filled.blocked {
                 // It waits for the congestion window, not for the next datagram. If others put something under way before it,
                 // it might wait for as long as they have something: it goes first when there is room.
                 full = true;
                 self.congestion.blocked();
-                self.turn = channel.index() as u8;
+                self.first_channel = channel.index() as u8;
             }
             if let Some(reliable) = self.channels[channel.index()].as_deref_mut() {
                 let waits = !filled.wrote && reliable.sender.has_work(&limits);
@@ -183,24 +184,24 @@ impl Session {
         &mut self,
         now: Instant,
         channel: ReliableChannel,
-        bundle: &mut Bundle<'_>,
+        builder: &mut DatagramBuilder<'_>,
         room: Room,
         limits: &SendLimits,
     ) -> Filled {
         let mut filled = Filled::default();
         while self.may_send(channel) {
-            let slot = Slot { now, datagram: self.outbox.datagrams, room: room.left(bundle), budget: self.budget() };
+            let slot = Slot { now, datagram: self.outbox.datagrams, room: room.left(builder), budget: self.budget() };
             let Some(reliable) = self.channels[channel.index()].as_deref_mut() else { break };
             if !reliable.sender.has_work(limits) {
                 break;
             }
-            let before = bundle.len();
-            let Some(written) = bundle.add(|out| reliable.sender.write(slot, limits, out)) else {
+            let before = builder.len();
+            let Some(written) = builder.add(|out| reliable.sender.write(slot, limits, out)) else {
                 filled.blocked = slot.budget < slot.room;
                 break;
             };
             filled.wrote = true;
-            self.paced(channel, bundle.len() - before, written.resend.is_some());
+            self.paced(channel, builder.len() - before, written.resend.is_some());
             self.count(written);
             self.congestion.sent(self.in_flight());
         }
@@ -208,22 +209,22 @@ impl Session {
     }
 
     /// Lets packets of redundant channels ride along.
-    fn write_copies(&mut self, now: Instant, bundle: &mut Bundle<'_>) {
+    fn write_copies(&mut self, now: Instant, builder: &mut DatagramBuilder<'_>) {
         for channel in ReliableChannel::ALL {
             let redundant = self.config.channels[channel.index()].redundant;
             let Some(reliable) = self.channels[channel.index()].as_deref_mut().filter(|_| redundant) else { continue };
-            let slot = |bundle: &Bundle<'_>| Slot {
+            let slot = |builder: &DatagramBuilder<'_>| Slot {
                 now,
                 datagram: self.outbox.datagrams,
-                room: bundle.room(),
+                room: builder.room(),
                 budget: MAX_COPY,
             };
-            while !bundle.is_empty() {
-                let slot = slot(bundle);
-                if bundle.add(|out| reliable.sender.write_copy(slot, out)).is_none() {
+            while !builder.is_empty() {
+                let slot = slot(builder);
+                if builder.add(|out| reliable.sender.write_copy(slot, out)).is_none() {
                     break;
                 }
-                self.stats.rare().redundant_copies += 1;
+                self.stats.cold().redundant_copies += 1;
             }
         }
     }
@@ -231,20 +232,20 @@ impl Session {
     fn count(&mut self, written: Written) {
         match written.resend {
             None => self.stats.reliable_sent += 1,
-            Some(Cause::Overtaken) => self.stats.rare().resent_lost += 1,
-            Some(Cause::Timeout) => self.stats.rare().resent_timeout += 1,
+            Some(Cause::Overtaken) => self.stats.cold().resent_lost += 1,
+            Some(Cause::Timeout) => self.stats.cold().resent_timeout += 1,
         }
         // Whatever was resent provokes the answer that the probe is for.
         self.outbox.probes -= u32::from(written.resend.is_some() && self.outbox.probes > 0);
     }
 
-    fn write_unreliable(&mut self, bundle: &mut Bundle<'_>, room: Room) {
+    fn write_unreliable(&mut self, builder: &mut DatagramBuilder<'_>, room: Room) {
         while let Some((channel, message)) = self.outbox.first_unreliable() {
             let head = if *channel == Channel::Unreliable { 0 } else { ORDERED_HEADER };
             let length = head + wire::escaped_len(message);
             // What is too large for the path takes nothing else with it.
-            let narrowed = !bundle.is_empty() && room.narrowed.is_some_and(|limit| bundle.len() + length > limit);
-            if self.goes_alone() || narrowed || length > bundle.room() || !self.write_ordered(bundle) {
+            let narrowed = !builder.is_empty() && room.narrowed.is_some_and(|limit| builder.len() + length > limit);
+            if self.goes_alone() || narrowed || length > builder.room() || !self.write_ordered(builder) {
                 break;
             }
         }
@@ -257,13 +258,13 @@ impl Session {
     }
 
     /// Writes the first unreliable message, ordered or not.
-    fn write_ordered(&mut self, bundle: &mut Bundle<'_>) -> bool {
+    fn write_ordered(&mut self, builder: &mut DatagramBuilder<'_>) -> bool {
         let Some((channel, message)) = self.outbox.pop_unreliable() else { return false };
         let stream = match channel {
             Channel::Ordered => OrderedStream::One,
             Channel::Ordered2 => OrderedStream::Two,
             Channel::Unreliable | Channel::Reliable(_) => {
-                bundle.add(|out| {
+                builder.add(|out| {
                     wire::put_escaped(out, &message);
                     Some(())
                 });
@@ -275,7 +276,7 @@ impl Session {
         *sent = sent.wrapping_add(1);
         let stamp = *sent;
         let escape = self.config.escape_ordered && wire::needs_escape(&message);
-        bundle.add(|out| {
+        builder.add(|out| {
             OrderedData { stream, stamp, payload: &[] }.encode(out);
             out.extend_from_slice(if escape { &[0] } else { &[] });
             out.extend_from_slice(&message);

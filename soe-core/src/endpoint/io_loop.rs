@@ -2,19 +2,19 @@
 
 use std::time::Instant;
 
-/// What is to be done next, see [`Turn`].
+/// What is to be done next, see [`IoLoop`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 #[non_exhaustive]
 pub enum Step {
-    /// Look into the socket, without waiting, and report [`Turn::received`] or [`Turn::found_empty`].
+    /// Poll the socket without waiting, and report [`IoLoop::received`] or [`IoLoop::found_empty`].
     Receive,
     /// Fire timers that are due at this moment, as many as is good at once.
     Fire(Instant),
     /// Send what is to be sent.
     Transmit,
     /// Wait until this moment, or until the socket has something or an application asks for service, then
-    /// [`Turn::wake`]. `None`: no timer is set.
+    /// [`IoLoop::wake`]. `None`: no timer is set.
     Sleep(Option<Instant>),
 }
 
@@ -28,69 +28,69 @@ pub enum Step {
 ///
 /// ```
 /// use std::time::{Duration, Instant};
-/// use soe_core::{Step, Turn};
+/// use soe_core::{Step, IoLoop};
 ///
-/// let (start, mut turn) = (Instant::now(), Turn::new(65_536));
+/// let (start, mut io) = (Instant::now(), IoLoop::new(65_536));
 /// let due = Some(start + Duration::from_secs(1));
-/// assert_eq!(turn.next(start, due), Step::Receive);
-/// turn.found_empty();
-/// assert_eq!(turn.next(start, due), Step::Transmit);
-/// assert_eq!(turn.next(start, due), Step::Sleep(due));
+/// assert_eq!(io.next(start, due), Step::Receive);
+/// io.found_empty();
+/// assert_eq!(io.next(start, due), Step::Transmit);
+/// assert_eq!(io.next(start, due), Step::Sleep(due));
 /// // The process is stopped. The timer is long due, but first comes what has arrived in the meantime.
 /// let late = start + Duration::from_secs(60);
-/// turn.wake();
-/// assert_eq!(turn.next(late, due), Step::Receive);
-/// turn.received(10, 1_000);
-/// assert_eq!(turn.next(late, due), Step::Transmit);
-/// assert_eq!(turn.next(late, due), Step::Receive);
-/// turn.found_empty();
-/// assert_eq!(turn.next(late, due), Step::Fire(late));
+/// io.wake();
+/// assert_eq!(io.next(late, due), Step::Receive);
+/// io.received(10, 1_000);
+/// assert_eq!(io.next(late, due), Step::Transmit);
+/// assert_eq!(io.next(late, due), Step::Receive);
+/// io.found_empty();
+/// assert_eq!(io.next(late, due), Step::Fire(late));
 /// ```
 #[derive(Clone, Debug)]
-pub struct Turn {
+pub struct IoLoop {
     stage: Stage,
     /// What the socket's buffer can hold, in bytes with what a datagram takes beside its payload.
     capacity: usize,
     /// Everything that had arrived by this moment has been received.
     seen_until: Option<Instant>,
-    /// When the socket was last looked into: before the look, not after.
-    looked: Option<Instant>,
+    /// When the socket was last polled: read before the poll, not after it.
+    polled_at: Option<Instant>,
     /// A moment that timers wait for, and what has been received since.
     waiting: Option<(Instant, usize)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    Look,
+    Poll,
     /// A batch has come; another look is due after the transmit.
     Received,
     /// The socket was empty.
     Empty,
     Fired,
-    Rest,
+    Idle,
 }
 
 /// What a datagram takes of a socket's buffer beside its payload, in bytes, at least: all systems count their own headers.
 const OVERHEAD: usize = 128;
 
-impl Turn {
+impl IoLoop {
     /// An order for a socket whose receive buffer holds this many bytes (`SO_RCVBUF`).
     pub fn new(receive_buffer: usize) -> Self {
-        Self { stage: Stage::Look, capacity: receive_buffer, seen_until: None, looked: None, waiting: None }
+        Self { stage: Stage::Poll, capacity: receive_buffer, seen_until: None, polled_at: None, waiting: None }
     }
 
     /// Something may have happened: the socket may have something, an application wants service, or a timer is due.
     pub fn wake(&mut self) {
-        if self.stage == Stage::Rest {
-            self.stage = Stage::Look;
+        if self.stage == Stage::Idle {
+            self.stage = Stage::Poll;
         }
     }
 
     /// What is to be done next. `now` is read for this call, `due` is when the first timer expires.
     pub fn next(&mut self, now: Instant, due: Option<Instant>) -> Step {
         match self.stage {
-            Stage::Look => {
-                self.looked = Some(now);
+            Stage::Poll => {
+                self.polled_at = Some(now);
                 if self.waiting.is_none() && due.is_some_and(|due| due <= now && !self.has_seen(due)) {
                     self.waiting = Some((now, 0));
                 }
@@ -102,14 +102,14 @@ impl Turn {
                 Step::Fire(self.seen_until.map_or(now, |seen| seen.min(now)))
             }
             Stage::Received | Stage::Fired => {
-                self.stage = Stage::Look;
+                self.stage = Stage::Poll;
                 Step::Transmit
             }
             Stage::Empty => {
-                self.stage = Stage::Rest;
+                self.stage = Stage::Idle;
                 Step::Transmit
             }
-            Stage::Rest => Step::Sleep(due),
+            Stage::Idle => Step::Sleep(due),
         }
     }
 
@@ -129,11 +129,11 @@ impl Turn {
     /// The socket had nothing.
     pub fn found_empty(&mut self) {
         self.stage = Stage::Empty;
-        self.seen_until = self.seen_until.max(self.looked);
+        self.seen_until = self.seen_until.max(self.polled_at);
         self.waiting = None;
     }
 
-    /// By which moment everything that had arrived has been received; `None` if nobody has looked yet.
+    /// By which moment everything that had arrived has been received; `None` before the first poll.
     pub fn seen_until(&self) -> Option<Instant> {
         self.seen_until
     }
@@ -154,37 +154,37 @@ mod tests {
     #[test]
     fn a_timer_waits_until_what_had_arrived_before_it_was_due_is_received() {
         let start = Instant::now();
-        let mut turn = Turn::new(10_000);
+        let mut io = IoLoop::new(10_000);
         let due = Some(start + 10 * MS);
         let now = start + 500 * MS;
         for _ in 0..5 {
-            assert_eq!(turn.next(now, due), Step::Receive);
-            turn.received(10, 500);
-            assert_eq!(turn.next(now, due), Step::Transmit);
+            assert_eq!(io.next(now, due), Step::Receive);
+            io.received(10, 500);
+            assert_eq!(io.next(now, due), Step::Transmit);
         }
-        assert_eq!(turn.next(now, due), Step::Receive);
-        turn.found_empty();
-        assert_eq!(turn.next(now, due), Step::Fire(now));
-        assert_eq!(turn.next(now, None), Step::Transmit);
-        assert_eq!(turn.next(now, None), Step::Receive);
-        turn.found_empty();
-        assert_eq!(turn.next(now, None), Step::Transmit);
-        assert_eq!(turn.next(now, None), Step::Sleep(None));
+        assert_eq!(io.next(now, due), Step::Receive);
+        io.found_empty();
+        assert_eq!(io.next(now, due), Step::Fire(now));
+        assert_eq!(io.next(now, None), Step::Transmit);
+        assert_eq!(io.next(now, None), Step::Receive);
+        io.found_empty();
+        assert_eq!(io.next(now, None), Step::Transmit);
+        assert_eq!(io.next(now, None), Step::Sleep(None));
     }
 
     #[test]
     fn a_flood_does_not_hold_timers_back_for_longer_than_the_buffer_holds() {
         let start = Instant::now();
-        let mut turn = Turn::new(100_000);
+        let mut io = IoLoop::new(100_000);
         let due = Some(start);
         let mut now = start;
         let mut received = 0;
         let fired = loop {
             now += MS;
-            match turn.next(now, due) {
+            match io.next(now, due) {
                 Step::Receive => {
                     received += 64 * (100 + OVERHEAD);
-                    turn.received(64, 6_400);
+                    io.received(64, 6_400);
                 }
                 Step::Fire(at) => break at,
                 _ => assert!(received < 200_000, "the flood holds the timers back"),
@@ -195,32 +195,32 @@ mod tests {
     }
 
     #[test]
-    fn a_timer_that_became_due_during_the_look_waits_for_another_one() {
+    fn a_timer_that_became_due_during_the_poll_waits_for_another_one() {
         let start = Instant::now();
-        let mut turn = Turn::new(10_000);
-        assert_eq!(turn.next(start, None), Step::Receive);
-        turn.found_empty();
+        let mut io = IoLoop::new(10_000);
+        assert_eq!(io.next(start, None), Step::Receive);
+        io.found_empty();
         // The process is stopped between the look and this call.
         let late = start + 60_000 * MS;
-        assert_eq!(turn.next(late, Some(start + MS)), Step::Transmit);
-        assert_eq!(turn.next(late, Some(start + MS)), Step::Sleep(Some(start + MS)));
-        turn.wake();
-        assert_eq!(turn.next(late, Some(start + MS)), Step::Receive);
+        assert_eq!(io.next(late, Some(start + MS)), Step::Transmit);
+        assert_eq!(io.next(late, Some(start + MS)), Step::Sleep(Some(start + MS)));
+        io.wake();
+        assert_eq!(io.next(late, Some(start + MS)), Step::Receive);
     }
 
     #[test]
     fn more_timers_than_fire_at_once_go_on_without_waiting_for_the_socket() {
         let start = Instant::now();
-        let mut turn = Turn::new(10_000);
+        let mut io = IoLoop::new(10_000);
         let due = Some(start);
         let now = start + MS;
-        assert_eq!(turn.next(now, due), Step::Receive);
-        turn.found_empty();
+        assert_eq!(io.next(now, due), Step::Receive);
+        io.found_empty();
         for _ in 0..3 {
-            assert_eq!(turn.next(now, due), Step::Fire(now));
-            assert_eq!(turn.next(now, due), Step::Transmit);
-            assert_eq!(turn.next(now, due), Step::Receive);
-            turn.received(1, 100);
+            assert_eq!(io.next(now, due), Step::Fire(now));
+            assert_eq!(io.next(now, due), Step::Transmit);
+            assert_eq!(io.next(now, due), Step::Receive);
+            io.received(1, 100);
         }
     }
 }

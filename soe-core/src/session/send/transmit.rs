@@ -18,7 +18,7 @@ use crate::{
 /// The most datagrams in one run: what Linux segments in one call.
 const MAX_SEGMENTS: usize = 64;
 /// The most bytes in one run: what one UDP payload can have, with room to spare.
-const MAX_RUN: usize = 60_000;
+const MAX_SEGMENT_RUN: usize = 60_000;
 
 const HEARTBEAT: [u8; 2] = [0, opcode::HEARTBEAT];
 
@@ -43,14 +43,14 @@ impl Session {
         }
         self.fill_pacers(now);
         let Some(segment) = self.next_datagram(now, buf) else {
-            self.settle(now);
+            self.update_timers(now);
             return None;
         };
         let mut transmit = Transmit::single(segment);
         // Only full datagrams come in runs; looking further behind a small one would find it larger.
         while segment * 2 >= self.udp_length()
             && transmit.datagrams() < MAX_SEGMENTS
-            && transmit.size + segment <= MAX_RUN
+            && transmit.size + segment <= MAX_SEGMENT_RUN
         {
             let before = buf.len();
             let Some(size) = self.next_datagram(now, buf) else { break };
@@ -78,7 +78,7 @@ impl Session {
     }
 
     /// Sets the timers by what has left.
-    fn settle(&mut self, now: Instant) {
+    fn update_timers(&mut self, now: Instant) {
         if !matches!(self.state, State::Closed(_)) {
             self.set_ack_timer();
             self.detect_losses(now);
@@ -151,7 +151,7 @@ impl Session {
             out.put_slice(&HEARTBEAT);
             return Some(Seal::Sealed);
         }
-        if self.write_bundle(now, credit, out) {
+        if self.fill_datagram(now, credit, out) {
             return Some(Seal::Sealed);
         }
         if self.outbox.heartbeat_due && HEARTBEAT.len() <= credit {
@@ -171,7 +171,7 @@ impl Session {
             } else if self.config.oversized_unreliable == Oversized::Promote {
                 self.push_reliable(ReliableChannel::ZERO, message, None);
             } else {
-                self.stats.rare().oversized_dropped += 1;
+                self.stats.cold().oversized_dropped += 1;
             }
         }
     }
@@ -204,7 +204,7 @@ impl Session {
     pub(in crate::session) fn poll_receipts(&mut self) {
         for reliable in self.channels.iter_mut().flatten() {
             while let Some(id) = reliable.sender.poll_receipt() {
-                let events = &mut self.rare.get_or_insert_default().events;
+                let events = &mut self.cold.get_or_insert_default().events;
                 events.push_back(Event::Delivered(Receipt(id)));
             }
         }
