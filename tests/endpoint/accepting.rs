@@ -87,6 +87,30 @@ fn a_client_that_crashed_takes_its_own_place_on_a_full_server() {
 }
 
 #[test]
+fn whoever_is_replaced_has_no_place_from_that_moment_on() {
+    let admission = AdmissionConfig::builder(config()).max_sessions(1).build().unwrap();
+    let mut net = Net::new(admission, 10 * MS);
+    for id in [7, 8] {
+        let framing = ask(&mut net, player(0), id);
+        let hit = sealed(&framing, &HEARTBEAT);
+        for _ in 0..2 {
+            // Nothing is performed: the host knows of nothing yet.
+            let endpoint = &mut net.server.endpoint;
+            match endpoint.at(player(0)) {
+                Some(key) => endpoint.handle_returned(net.now, player(0).into(), key, net.now, hit[..].into()),
+                None => endpoint.handle_datagram(net.now, player(0).into(), hit[..].into()),
+            }
+            assert_eq!(endpoint.sessions(), usize::from(id == 8 || endpoint.has_actions()));
+            if id == 7 {
+                break;
+            }
+        }
+        net.poll_server();
+    }
+    assert_eq!((net.server.endpoint.sessions(), net.server.endpoint.stats().replaced), (1, 1));
+}
+
+#[test]
 fn a_place_is_free_as_soon_as_its_player_has_left() {
     let admission = AdmissionConfig::builder(config()).max_sessions(1).build().unwrap();
     let mut net = Net::new(admission, 10 * MS);

@@ -26,6 +26,10 @@ fn a_closed_endpoint_refuses_whoever_waits_and_whoever_knocks_and_keeps_whoever_
     let now = net.now;
     net.server.close(now);
     net.join(player(10), &config(), 10);
+    net.run(100 * MS);
+    for n in 1..=8 {
+        assert!(reason(&mut net, n).is_some(), "player {n}, who waited, learns it by repeating itself only");
+    }
     net.run(5 * SECOND);
     for n in 1..=10 {
         assert_eq!(reason(&mut net, n), Some(DisconnectReason::ConnectionRefused), "player {n}");

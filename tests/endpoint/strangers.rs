@@ -99,6 +99,21 @@ fn forged_datagrams_between_request_and_first_datagram_keep_nobody_out() {
 }
 
 #[test]
+fn where_somebody_seems_to_be_guessing_one_hit_opens_nothing() {
+    for (misses, opens) in [(14, true), (15, false), (1_000u32, false)] {
+        let mut net = Net::new(config(), 20 * MS);
+        let framing = ask(&mut net, player(0), 7);
+        for n in 0..misses {
+            net.server.handle(net.now, player(0), &[&[0, 9][..], &n.to_be_bytes()].concat());
+        }
+        net.server.handle(net.now, player(0), &sealed(&framing, &HEARTBEAT));
+        assert_eq!(net.server.endpoint.sessions() == 1, opens, "after {misses} misses");
+        net.server.handle(net.now, player(0), &sealed(&framing, &HEARTBEAT));
+        assert_eq!(net.server.endpoint.sessions(), 1);
+    }
+}
+
+#[test]
 fn a_request_in_a_live_clients_name_opens_no_session_where_the_server_speaks_first() {
     let everquest2 = SessionConfig::with_dialect(Dialect::everquest2()).build().unwrap();
     let mut net = Net::new(everquest2.clone(), 20 * MS);
