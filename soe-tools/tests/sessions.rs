@@ -169,6 +169,17 @@ fn a_session_is_followed_to_another_port() {
 }
 
 #[test]
+fn what_is_found_reads_as_a_sentence() {
+    let resend = |cause, after| Finding::Resend { channel: 0, sequence: 7, cause, after, copies: 2 }.to_string();
+    assert_eq!(
+        resend(Transmission::ResendAfterTimeout, 1_500_000),
+        "channel 0 #7 resent by timer, 1.500 ms after the last, seen 2 times"
+    );
+    assert_eq!(resend(Transmission::Late, 1000), "channel 0 #7 first seen behind newer packets, 0.001 ms after them");
+    assert_eq!(resend(Transmission::ResendNeedless, 0), "channel 0 #7 resent although it was acknowledged");
+}
+
+#[test]
 fn a_stall_and_what_ended_it_are_reported() {
     let (capture, _) = simulated(&plan("version3"));
     let mut datagrams = datagrams(&capture);

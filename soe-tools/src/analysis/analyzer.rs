@@ -344,7 +344,11 @@ impl Analyzer {
 
     pub(super) fn close(&mut self, cx: &mut Context<'_>, session: Box<Session>) -> io::Result<()> {
         if let (Some(id), Some(seed)) = (session.info.session_id, session.info.crc_seed) {
-            self.homes.remove(&(id, seed));
+            let home = FlowKey::new(session.info.client, session.info.server);
+            // A proxy shows the same session twice: the other one stays where it is.
+            if self.homes.get(&(id, seed)) == Some(&home) {
+                self.homes.remove(&(id, seed));
+            }
         }
         session.finish(cx).map(drop)
     }

@@ -199,7 +199,13 @@ impl fmt::Display for Finding {
             Self::CutByCapture { length } => write!(f, "the capture kept only {length} bytes of the datagram"),
             Self::Resend { channel, sequence, cause, after, copies } => {
                 let (what, ago) = (resend(*cause), Millis(*after));
-                write!(f, "channel {channel} #{sequence} {what}, {ago} after the last, seen {copies} times")
+                write!(f, "channel {channel} #{sequence} {what}")?;
+                match cause {
+                    super::Transmission::Late => write!(f, ", {ago} after them"),
+                    // When it was sent is forgotten with its acknowledgement.
+                    _ if *after == 0 => Ok(()),
+                    _ => write!(f, ", {ago} after the last, seen {copies} times"),
+                }
             }
             Self::MissingFromCapture { channel, from, to, count } => {
                 write!(f, "channel {channel}: {count} of #{from} to #{to} were acknowledged and are not in the capture")
