@@ -26,7 +26,7 @@ impl fmt::Display for Origin {
     }
 }
 
-/// How a session ended.
+/// How a session ended. As text it says by whom and why: "session closed by the peer: ended by the application".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("session closed by {origin}: {reason}")]
 #[non_exhaustive]
@@ -35,13 +35,29 @@ pub struct Closed {
     pub reason: DisconnectReason,
     /// By whom.
     pub origin: Origin,
-    /// What was wrong with the server's response, if that is why.
+    /// What was wrong with the server's response, if that is why. Also the error's source.
+    #[source]
     pub negotiation: Option<NegotiationError>,
 }
 
 impl Closed {
     pub(crate) fn new(origin: Origin, reason: DisconnectReason) -> Self {
         Self { reason, origin, negotiation: None }
+    }
+
+    /// Whether the peer could not be reached or did not answer in time: another attempt may succeed. A refusal is not one.
+    pub fn is_timeout(&self) -> bool {
+        use DisconnectReason as Reason;
+        let silent = matches!(self.reason, Reason::Timeout | Reason::ConnectFail | Reason::UnacknowledgedTimeout)
+            || matches!(self.reason, Reason::IcmpError | Reason::UnreachableConnection);
+        self.origin == Origin::Transport && self.negotiation.is_none() && silent
+    }
+
+    /// Whether the peer wants no session with this side: it is full, speaks another protocol or version, or offers something
+    /// that this side cannot do.
+    pub fn is_refused(&self) -> bool {
+        use DisconnectReason as Reason;
+        self.negotiation.is_some() || matches!(self.reason, Reason::ConnectionRefused | Reason::ProtocolMismatch)
     }
 
     /// Whether an application on either side asked for it: nothing went wrong.
@@ -100,4 +116,28 @@ pub struct ConfigError {
     pub value: String,
     /// What it must be.
     pub rule: &'static str,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error;
+
+    use super::*;
+
+    #[test]
+    fn an_ending_says_whether_to_try_again() {
+        let silent = Closed::new(Origin::Transport, DisconnectReason::Timeout);
+        let full = Closed::new(Origin::Peer, DisconnectReason::ConnectionRefused);
+        let polite = Closed::new(Origin::Peer, DisconnectReason::Application);
+        let verdicts = [silent, full, polite].map(|end| (end.is_timeout(), end.is_refused(), end.is_clean()));
+        assert_eq!(verdicts, [(true, false, false), (false, true, false), (false, false, true)]);
+    }
+
+    #[test]
+    fn a_response_that_cannot_be_spoken_is_the_source_of_the_end() {
+        let mut closed = Closed::new(Origin::Transport, DisconnectReason::ConnectFail);
+        closed.negotiation = Some(NegotiationError::UnsupportedPass(3));
+        assert!(closed.is_refused() && !closed.is_timeout());
+        assert_eq!(closed.source().map(ToString::to_string).as_deref(), Some("pass 3 is not supported"));
+    }
 }

@@ -71,6 +71,6 @@ pub use endpoint::{
 };
 pub use error::{Closed, ConfigError, Origin, SendError};
 pub use framing::{Framing, NegotiationError, Pass};
-pub use message::{Channel, Message, ReliableChannel};
+pub use message::{Channel, Message, NoSuchChannel, ReliableChannel};
 pub use session::{DatagramOutcome, Event, Problem, Receipt, Session, SessionStats, Transmit, Undelivered};
 pub use wire::DisconnectReason;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 /// One of the four reliable channels of a session, 0 to 3.
 ///
@@ -36,6 +36,21 @@ impl ReliableChannel {
     }
 }
 
+impl TryFrom<u8> for ReliableChannel {
+    type Error = NoSuchChannel;
+
+    /// The channel with this number, 0 to 3.
+    fn try_from(number: u8) -> Result<Self, NoSuchChannel> {
+        Self::new(number).ok_or(NoSuchChannel(number))
+    }
+}
+
+/// A session has no reliable channel with this number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there is no reliable channel {0}: a session has the channels 0 to 3")]
+#[expect(clippy::exhaustive_structs, reason = "the number is all there is to say")]
+pub struct NoSuchChannel(pub u8);
+
 impl fmt::Display for ReliableChannel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)
@@ -43,6 +58,18 @@ impl fmt::Display for ReliableChannel {
 }
 
 /// How a message travels.
+///
+/// A reliable channel is named by a constant, or made from a number that may be wrong:
+///
+/// ```
+/// use soe_core::{Channel, ReliableChannel};
+///
+/// let chat = Channel::Reliable(ReliableChannel::TWO);
+/// assert_eq!(Channel::try_from(2)?, chat);
+/// assert_eq!(Channel::try_from(4).unwrap_err().to_string(),
+///     "there is no reliable channel 4: a session has the channels 0 to 3");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(clippy::exhaustive_enums, reason = "the wire has these kinds and no room for another")]
 pub enum Channel {
@@ -72,6 +99,15 @@ impl Default for Channel {
 impl From<ReliableChannel> for Channel {
     fn from(channel: ReliableChannel) -> Self {
         Self::Reliable(channel)
+    }
+}
+
+impl TryFrom<u8> for Channel {
+    type Error = NoSuchChannel;
+
+    /// The reliable channel with this number, 0 to 3.
+    fn try_from(number: u8) -> Result<Self, NoSuchChannel> {
+        ReliableChannel::try_from(number).map(Self::Reliable)
     }
 }
 
@@ -113,10 +149,45 @@ impl Message {
     }
 }
 
-impl<T: Into<Bytes>> From<T> for Message {
-    /// Plain bytes travel on reliable channel 0.
-    fn from(payload: T) -> Self {
-        Self::reliable(payload)
+/// Makes a message of plain bytes: they travel on reliable channel 0.
+macro_rules! from_owned {
+    ($($payload:ty),*) => {
+        $(impl From<$payload> for Message {
+            /// A message on reliable channel 0, without a copy.
+            fn from(payload: $payload) -> Self {
+                Self::reliable(payload)
+            }
+        })*
+    };
+}
+
+from_owned!(Bytes, BytesMut, Vec<u8>, Box<[u8]>, String);
+
+impl From<&[u8]> for Message {
+    /// A message on reliable channel 0. The bytes are copied; [`Bytes::from_static`] spares that for constants.
+    fn from(payload: &[u8]) -> Self {
+        Self::reliable(Bytes::copy_from_slice(payload))
+    }
+}
+
+impl<const N: usize> From<&[u8; N]> for Message {
+    /// A message on reliable channel 0. The bytes are copied; [`Bytes::from_static`] spares that for constants.
+    fn from(payload: &[u8; N]) -> Self {
+        payload[..].into()
+    }
+}
+
+impl<const N: usize> From<[u8; N]> for Message {
+    /// A message on reliable channel 0. The bytes are copied.
+    fn from(payload: [u8; N]) -> Self {
+        payload[..].into()
+    }
+}
+
+impl From<&str> for Message {
+    /// A message on reliable channel 0: the text's bytes, copied.
+    fn from(payload: &str) -> Self {
+        payload.as_bytes().into()
     }
 }
 
@@ -132,6 +203,24 @@ mod tests {
 
     #[test]
     fn plain_bytes_travel_on_reliable_channel_zero() {
-        assert_eq!(Message::from(&b"hi"[..]).channel, Channel::Reliable(ReliableChannel::ZERO));
+        let borrowed = vec![b'h', b'i'];
+        let messages = [
+            Message::from(b"hi"),
+            Message::from(*b"hi"),
+            Message::from(&borrowed[..]),
+            Message::from("hi"),
+            Message::from(String::from("hi")),
+            Message::from(borrowed.clone()),
+            Message::from(Bytes::from_static(b"hi")),
+        ];
+        for message in messages {
+            assert_eq!(message, Message::new(ReliableChannel::ZERO, &b"hi"[..]));
+        }
+    }
+
+    #[test]
+    fn a_channel_that_does_not_exist_is_refused_by_its_number() {
+        assert_eq!(Channel::try_from(3), Ok(Channel::Reliable(ReliableChannel::THREE)));
+        assert_eq!(Channel::try_from(4), Err(NoSuchChannel(4)));
     }
 }

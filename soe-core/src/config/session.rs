@@ -155,7 +155,8 @@ pub struct Settings {
     /// How long a closed session remembers its peer. In this time the Disconnect is repeated, up to six times in all, and
     /// stragglers get it again. Zero sends it once. \[2 s\]
     pub linger: Duration,
-    /// How often a side that asks for clock and statistics does so; zero disables it. \[45 s\]
+    /// How often a side that asks for clock and statistics does so: each time the [`ping`](crate::SessionStats::ping) is measured.
+    /// Zero disables it. \[45 s\]
     pub net_status_interval: Duration,
     /// ICMP errors are tolerated for so long after the first, while the peer is asked for a sign of life; any valid datagram
     /// clears them. \[5 s\]

@@ -46,14 +46,31 @@ impl Dialect {
         Self::version3().with_name("planetside2")
     }
 
-    /// H1Z1, with zlib.
+    /// H1Z1, with zlib. Not for the servers and clients of the public emulator, see [`Dialect::h1emu`].
     ///
     /// Source: a public server and its test data, from captures. Which passes the retail servers offered is inferred.
     pub fn h1z1() -> Self {
         Self::version3().with_name("h1z1").with_passes([Pass::UserCodec, Pass::None])
     }
 
-    /// Free Realms, with zlib.
+    /// H1Z1's public emulator and its clients: like [`Dialect::h1z1`] without passes.
+    ///
+    /// The emulator offers no compression, and what was written for it was never tested with any: of what was tried under
+    /// the passes of [`Dialect::h1z1`], one program stalls and another stops at the first compressed NetStatusRequest.
+    ///
+    /// Source: the public emulator's configuration.
+    pub fn h1emu() -> Self {
+        Self::h1z1().with_name("h1emu").with_passes([Pass::None, Pass::None])
+    }
+
+    /// The public emulator of Free Realms and its clients: like [`Dialect::free_realms`] without passes.
+    ///
+    /// Source: the public emulator. What holds for [`Dialect::h1emu`] holds here.
+    pub fn sanctuary() -> Self {
+        Self::free_realms().with_name("sanctuary").with_passes([Pass::None, Pass::None])
+    }
+
+    /// Free Realms, with zlib. Not for the servers and clients of the public emulator, see [`Dialect::sanctuary`].
     ///
     /// Source: a public port of the original library. Which passes the retail servers offered is inferred.
     pub fn free_realms() -> Self {
@@ -165,11 +182,13 @@ const fn names() -> [&'static str; PRESETS.len()] {
 type Preset = fn() -> Dialect;
 
 /// Every preset under its name, in the order of the games' families.
-const PRESETS: [(&str, Preset); 10] = [
+const PRESETS: [(&str, Preset); 12] = [
     ("version3", Dialect::version3),
     ("planetside2", Dialect::planetside2),
     ("h1z1", Dialect::h1z1),
+    ("h1emu", Dialect::h1emu),
     ("free-realms", Dialect::free_realms),
+    ("sanctuary", Dialect::sanctuary),
     ("landmark", Dialect::landmark),
     ("everquest-login", Dialect::everquest_login),
     ("everquest-zone", Dialect::everquest_zone),
@@ -199,6 +218,13 @@ mod tests {
             let Dialect { offer, .. } = preset();
             let passes = offer.passes.map(u8::from);
             assert!(preset().framing(1, offer.crc_length, passes).is_ok(), "{name}");
+        }
+    }
+
+    #[test]
+    fn emulators_are_offered_no_compression() {
+        for emulator in [Dialect::h1emu(), Dialect::sanctuary()] {
+            assert_eq!(emulator.offer.passes, [Pass::None, Pass::None], "{}", emulator.name);
         }
     }
 

@@ -261,10 +261,13 @@ impl Session {
     pub fn stats(&self, now: Instant) -> SessionStats {
         let senders = || self.channels.iter().flatten().map(|reliable| &reliable.sender);
         let loss = self.clock.loss();
+        let (ping, ping_min) = self.clock.ping();
         SessionStats {
             rtt: self.rtt.smoothed(),
             rtt_min: self.rtt.minimum(),
             rtt_last: self.rtt.latest(),
+            ping,
+            ping_min,
             loss_sent: loss.map(|(sent, _)| sent),
             loss_received: loss.map(|(_, received)| received),
             clock_offset: self.clock.offset(),
