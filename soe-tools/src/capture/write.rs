@@ -123,31 +123,42 @@ const MAX_PAYLOAD: usize = 65_535 - 28;
 
 fn put_packet(out: &mut Vec<u8>, datagram: &Datagram<'_>) {
     let length = 8 + datagram.payload.len() as u16;
-    match (datagram.from.ip(), datagram.to.ip()) {
+    let start = out.len();
+    // What the checksum of UDP covers beside the datagram itself: addresses, protocol, length.
+    let pseudo = u64::from(UDP) + u64::from(length);
+    let pseudo = match (datagram.from.ip(), datagram.to.ip()) {
         (IpAddr::V4(from), IpAddr::V4(to)) => {
-            let start = out.len();
             out.extend_from_slice(&[0x45, 0]);
             out.extend_from_slice(&(20 + length).to_be_bytes());
             out.extend_from_slice(&[0, 0, 0x40, 0, HOPS, UDP, 0, 0]);
             out.extend_from_slice(&from.octets());
             out.extend_from_slice(&to.octets());
-            let sum = checksum(&out[start..]);
-            out[start + 10..start + 12].copy_from_slice(&sum.to_be_bytes());
+            let checksum = checksum(sum(&out[start..]));
+            out[start + 10..start + 12].copy_from_slice(&checksum.to_be_bytes());
+            pseudo + sum(&from.octets()) + sum(&to.octets())
         }
         (from, to) => {
+            let (from, to) = (wide(from).octets(), wide(to).octets());
             out.extend_from_slice(&[0x60, 0, 0, 0]);
             out.extend_from_slice(&length.to_be_bytes());
             out.extend_from_slice(&[UDP, HOPS]);
-            out.extend_from_slice(&wide(from).octets());
-            out.extend_from_slice(&wide(to).octets());
+            out.extend_from_slice(&from);
+            out.extend_from_slice(&to);
+            pseudo + sum(&from) + sum(&to)
         }
-    }
+    };
+    let udp = out.len();
     out.extend_from_slice(&datagram.from.port().to_be_bytes());
     out.extend_from_slice(&datagram.to.port().to_be_bytes());
     out.extend_from_slice(&length.to_be_bytes());
-    // No checksum: legal over IPv4, and tools do not look at it elsewhere unless told to.
     out.extend_from_slice(&[0, 0]);
     out.extend_from_slice(datagram.payload);
+    // Zero says that there is none, which IPv6 does not allow: a sum of zero is written as its other form.
+    let checksum = match checksum(pseudo + sum(&out[udp..])) {
+        0 => u16::MAX,
+        checksum => checksum,
+    };
+    out[udp + 6..udp + 8].copy_from_slice(&checksum.to_be_bytes());
 }
 
 const fn wide(address: IpAddr) -> Ipv6Addr {
@@ -157,10 +168,42 @@ const fn wide(address: IpAddr) -> Ipv6Addr {
     }
 }
 
-fn checksum(header: &[u8]) -> u16 {
-    let mut sum: u32 = header.chunks_exact(2).map(|half| u32::from(u16::from_be_bytes([half[0], half[1]]))).sum();
+/// The sum of the 16-bit words; an odd byte at the end is the upper half of one.
+fn sum(bytes: &[u8]) -> u64 {
+    let words = bytes.chunks_exact(2);
+    let odd = words.remainder().first().map_or(0, |byte| u64::from(*byte) << 8);
+    words.map(|word| u64::from(u16::from_be_bytes([word[0], word[1]]))).sum::<u64>() + odd
+}
+
+fn checksum(mut sum: u64) -> u16 {
     while sum > 0xFFFF {
         sum = (sum & 0xFFFF) + (sum >> 16);
     }
     !(sum as u16)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::*;
+
+    fn packet(from: &str, to: &str, payload: &[u8]) -> Vec<u8> {
+        let [from, to]: [SocketAddr; 2] = [from, to].map(|address| address.parse().unwrap());
+        let mut packet = Vec::new();
+        put_packet(&mut packet, &Datagram::new(0, from, to, payload));
+        packet
+    }
+
+    #[test]
+    fn checksums_are_those_that_a_receiver_computes() {
+        // Values from tshark, which calls them good.
+        let v4 = packet("192.0.2.1:20060", "192.0.2.2:50000", b"odd");
+        assert_eq!((&v4[10..12], &v4[26..28]), (&[0xb6, 0xca][..], &[0x96, 0xc2][..]), "{v4:02x?}");
+        let v6 = packet("[::1]:20060", "[::1]:50000", b"even");
+        assert_eq!(v6[46..48], [0x23, 0x43], "{v6:02x?}");
+        // All words of this one add up to FFFF, which makes a checksum of zero.
+        let v6 = packet("[::]:0", "[::]:0", &[0xFF, 0xFF - 17 - 20]);
+        assert_eq!(v6[46..48], [0xFF, 0xFF]);
+    }
 }
