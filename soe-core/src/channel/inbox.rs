@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::push_back;
 use crate::{
-    Channel, ReliableChannel,
+    message::{Channel, ReliableChannel},
     wire::{Group, Payload},
 };
 

@@ -11,7 +11,7 @@ use super::{
     sequence::widen_received,
 };
 use crate::{
-    Channel, ReliableChannel,
+    message::{Channel, ReliableChannel},
     wire::{MAX_NESTING, Payload, group::GroupElements},
 };
 

@@ -15,7 +15,7 @@ use super::{
     sequence::widen_acked,
 };
 use crate::{
-    ReliableChannel,
+    message::ReliableChannel,
     wire::{group, opcode},
 };
 

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use bytes::BytesMut;
 
 use super::{address::Path, question::Question, routes::SessionKey};
-use crate::{DisconnectReason, RequestInfo, Session};
+use crate::{config::RequestInfo, session::Session, wire::DisconnectReason};
 
 /// What an endpoint wants done by its host, in the order given. The host performs it mechanically, while it does not hold
 /// the endpoint's lock; [`perform`](crate::host::perform) does it by a host's methods.

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use bytes::BytesMut;
 
 use super::{address::Path, routes::SessionKey};
-use crate::RequestInfo;
+use crate::config::RequestInfo;
 
 /// Whether one more session may open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

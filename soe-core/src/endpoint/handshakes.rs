@@ -16,10 +16,10 @@ use super::{
     types::{AdmissionStats, NewSession},
 };
 use crate::{
-    AdmissionConfig, Framing, RequestInfo, Session,
-    config::UDP_LENGTH,
+    config::{AdmissionConfig, RequestInfo, UDP_LENGTH},
     dialect::OpensOn,
-    session::{PROOF, response},
+    framing::Framing,
+    session::{PROOF, Session, response},
     wire::{Packet, RemapConnection, SessionRequest, opcode},
 };
 

@@ -5,7 +5,7 @@ use std::{collections::VecDeque, net::SocketAddr, time::Instant};
 use bytes::BytesMut;
 
 use super::{Action, Answer, Endpoint, Opened, Path, Question, SessionKey};
-use crate::DisconnectReason;
+use crate::wire::DisconnectReason;
 
 /// What the functions of this module need of whoever runs an [`Endpoint`]: the endpoint itself, the sessions that it has let
 /// in, a lookup that is only a hint, and a socket.

@@ -42,7 +42,10 @@ use self::{
     routes::{Routes, Stage},
     suspicion::Suspicion,
 };
-use crate::{AdmissionConfig, DisconnectReason, wire::RemapConnection};
+use crate::{
+    config::AdmissionConfig,
+    wire::{DisconnectReason, RemapConnection},
+};
 
 /// Everything that a socket decides, as a value: whose a datagram is, who may open a session, who waits to be accepted, who
 /// may move to another address, who has to go.

@@ -8,7 +8,7 @@ use super::{
     routes::{Slot, Stage},
     types::NewSession,
 };
-use crate::{DisconnectReason, RequestInfo};
+use crate::{config::RequestInfo, wire::DisconnectReason};
 
 impl Endpoint {
     pub(super) fn open(&mut self, path: Path, new_session: NewSession) {

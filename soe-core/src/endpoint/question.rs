@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use bytes::Bytes;
 
 use super::{address::Path, handshakes::Asked};
-use crate::{RequestInfo, StatusReply};
+use crate::config::{RequestInfo, StatusReply};
 
 /// Runs code of the application: a request filter, or what makes a status reply.
 ///

@@ -6,7 +6,12 @@ use super::{
     handshakes::{Asked, Handshakes, Outcome},
     pending::{Name, PendingHandshake},
 };
-use crate::{DisconnectReason, Framing, SessionConfig, session::response, wire::Disconnect};
+use crate::{
+    config::SessionConfig,
+    framing::Framing,
+    session::response,
+    wire::{Disconnect, DisconnectReason},
+};
 
 /// In place of a configuration: strangers that are to be refused once they have proved their address.
 pub(super) const OVER_CAPACITY: u8 = 14;

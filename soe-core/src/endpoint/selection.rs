@@ -10,7 +10,7 @@ use super::{
     handshakes::{Asked, Handshakes},
     question::{About, Question},
 };
-use crate::{RemapPolicy, RequestFilter, RequestInfo, SessionConfig};
+use crate::config::{RemapPolicy, RequestFilter, RequestInfo, SessionConfig};
 
 impl Handshakes {
     pub(super) fn session_config(&self, index: u8) -> &SessionConfig {

@@ -1,7 +1,7 @@
 //! What an endpoint hands out: newcomers, counts.
 
 use super::capacity::CapacityStats;
-use crate::{RequestInfo, Session};
+use crate::{config::RequestInfo, session::Session};
 
 /// A session that a stranger has opened.
 #[derive(Debug)]

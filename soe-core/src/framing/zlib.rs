@@ -10,8 +10,7 @@ use std::cell::RefCell;
 use bytes::{Buf, BytesMut};
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 
-use super::codec::with_scratch;
-use super::{CodecError, MAX_INFLATED};
+use super::{CodecError, MAX_INFLATED, codec::with_scratch};
 
 /// Zlib (RFC 1950) per datagram, with a flag byte that says whether the body is compressed.
 ///
