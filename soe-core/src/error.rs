@@ -1,18 +1,18 @@
-//! What can go wrong, one type per operation, and who ended a session.
+//! Errors, one type per operation, and the reasons why sessions end.
 
 use std::fmt;
 
 use crate::{framing::NegotiationError, message::Message, wire::DisconnectReason};
 
-/// Who ended a session.
+/// Which side ended a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Origin {
     /// The application on this side.
     Local,
-    /// The peer, with a Disconnect.
+    /// The peer, with a Disconnect packet.
     Peer,
-    /// The transport on this side: a time-out, an unreachable peer, content that no honest peer sends.
+    /// The transport on this side: a time-out, an unreachable peer, or invalid data from the peer.
     Transport,
 }
 
@@ -31,11 +31,11 @@ impl fmt::Display for Origin {
 #[error("session closed by {origin}: {reason}")]
 #[non_exhaustive]
 pub struct Closed {
-    /// Why.
+    /// The reason.
     pub reason: DisconnectReason,
-    /// By whom.
+    /// Which side ended it.
     pub origin: Origin,
-    /// What was wrong with the server's response, if that is why. Also the error's source.
+    /// What was wrong with the server's response, if the handshake failed for that reason. Also the error's source.
     #[source]
     pub negotiation: Option<NegotiationError>,
 }
@@ -60,7 +60,7 @@ impl Closed {
         self.negotiation.is_some() || matches!(self.reason, Reason::ConnectionRefused | Reason::ProtocolMismatch)
     }
 
-    /// Whether an application on either side asked for it: nothing went wrong.
+    /// Whether an application on either side closed the session. False after an error or a time-out.
     pub fn is_clean(&self) -> bool {
         use DisconnectReason as Reason;
         let asked = matches!(self.reason, Reason::None | Reason::Application | Reason::OtherSideTerminated)
@@ -69,25 +69,27 @@ impl Closed {
     }
 }
 
-/// A message was not taken. It comes back inside.
+/// The error of [`Session::send`](crate::Session::send). It returns the message.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SendError {
-    /// The send buffer is full: wait until the peer has acknowledged some of it.
+    /// The send buffer is full. It has room again when the peer has acknowledged some of it.
     #[error("the send buffer is full")]
     Blocked(Message),
-    /// The transport cannot carry a message of no bytes (section 7 of `docs/protocol.md`).
+    /// The message is empty, which the wire format cannot express (section 7 of `docs/protocol.md`).
     #[error("a message cannot be empty")]
     Empty(Message),
-    /// Larger than a message may be, or than a datagram carries if it may not be promoted to a reliable channel.
+    /// The message is larger than `max_message_size`, or larger than a datagram where it may not be promoted to a
+    /// reliable channel.
     #[error("a message of {} bytes is over the limit of {limit} bytes", message.payload.len())]
     TooLarge {
         /// The message.
         message: Message,
-        /// The most that would have been taken, in bytes.
+        /// The limit in bytes.
         limit: u32,
     },
-    /// A receipt was asked for an unreliable message: nothing acknowledges it, so its receipt could never be resolved.
+    /// A receipt was requested for an unreliable message. The peer does not acknowledge those, so the receipt could
+    /// never resolve.
     #[error("an unreliable message has no receipt")]
     NoReceipt(Message),
     /// The session has ended or is closing.
@@ -96,7 +98,7 @@ pub enum SendError {
 }
 
 impl SendError {
-    /// The message that was not taken.
+    /// Returns the message.
     pub fn into_message(self) -> Message {
         match self {
             Self::Blocked(message) | Self::Empty(message) | Self::NoReceipt(message) => message,
@@ -105,16 +107,16 @@ impl SendError {
     }
 }
 
-/// A configuration that could not work.
+/// A setting is out of its range.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field} is {value}, {rule}")]
 #[non_exhaustive]
 pub struct ConfigError {
-    /// The knob.
+    /// The name of the setting.
     pub field: &'static str,
-    /// What it was set to.
+    /// Its value.
     pub value: String,
-    /// What it must be.
+    /// The rule that it violates.
     pub rule: &'static str,
 }
 

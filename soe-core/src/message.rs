@@ -1,4 +1,4 @@
-//! What an application gives and takes: a message and the channel it travels on.
+//! Messages and the channels they are sent on.
 
 use std::fmt;
 
@@ -6,15 +6,15 @@ use bytes::{Bytes, BytesMut};
 
 /// One of the four reliable channels of a session, 0 to 3.
 ///
-/// Each channel is a sequence space of its own: messages of one channel arrive once and in order, messages of different
-/// channels overtake each other freely.
+/// Each channel has its own sequence numbers. Messages of one channel arrive once and in order. Messages of different
+/// channels may overtake each other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ReliableChannel(u8);
 
 impl ReliableChannel {
     /// How many reliable channels a session has.
     pub const COUNT: usize = 4;
-    /// Channel 0: the one that every known game uses.
+    /// Channel 0, which every known game uses.
     pub const ZERO: Self = Self(0);
     /// Channel 1.
     pub const ONE: Self = Self(1);
@@ -22,10 +22,10 @@ impl ReliableChannel {
     pub const TWO: Self = Self(2);
     /// Channel 3.
     pub const THREE: Self = Self(3);
-    /// All four, in order.
+    /// All four channels, in order.
     pub const ALL: [Self; Self::COUNT] = [Self::ZERO, Self::ONE, Self::TWO, Self::THREE];
 
-    /// The channel with this number; `None` above 3.
+    /// Returns the channel with this number, or `None` above 3.
     pub const fn new(number: u8) -> Option<Self> {
         if number < Self::COUNT as u8 { Some(Self(number)) } else { None }
     }
@@ -45,7 +45,7 @@ impl TryFrom<u8> for ReliableChannel {
     }
 }
 
-/// A session has no reliable channel with this number.
+/// The error for a reliable channel number above 3.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("there is no reliable channel {0}: a session has the channels 0 to 3")]
 #[expect(clippy::exhaustive_structs, reason = "the number is all there is to say")]
@@ -57,29 +57,17 @@ impl fmt::Display for ReliableChannel {
     }
 }
 
-/// How a message travels.
-///
-/// A reliable channel is named by a constant, or made from a number that may be wrong:
-///
-/// ```
-/// use soe_core::{Channel, ReliableChannel};
-///
-/// let chat = Channel::Reliable(ReliableChannel::TWO);
-/// assert_eq!(Channel::try_from(2)?, chat);
-/// assert_eq!(Channel::try_from(4).unwrap_err().to_string(),
-///     "there is no reliable channel 4: a session has the channels 0 to 3");
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
+/// How a message is delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(clippy::exhaustive_enums, reason = "the wire has these kinds and no room for another")]
 pub enum Channel {
-    /// Once and in order within its channel; any size up to the message limit.
+    /// Once and in order within its channel. Any size up to the message limit.
     Reliable(ReliableChannel),
-    /// In any order, perhaps not at all, and twice if the network repeats a datagram; one datagram at most.
+    /// In any order, possibly not at all, and twice if the network duplicates a datagram. At most one datagram.
     Unreliable,
-    /// At most once; what a newer message has overtaken is dropped (op code 1A).
+    /// At most once. A message that arrives after a newer one is dropped (op code 1A).
     Ordered,
-    /// Like [`Channel::Ordered`] with a counter of its own, and never in a Multi (op code 1B).
+    /// Like [`Channel::Ordered`], with a counter of its own, and never in a Multi (op code 1B).
     Ordered2,
 }
 
@@ -122,28 +110,28 @@ impl fmt::Display for Channel {
     }
 }
 
-/// One application message. Never empty on the wire: the transport cannot carry a message of no bytes.
+/// One application message. It must not be empty: the wire format has no empty message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Message {
-    /// How it travels, or travelled.
+    /// The channel that it is or was sent on.
     pub channel: Channel,
-    /// What it says. The transport attaches no meaning to it.
+    /// The bytes of the message. The transport does not interpret them.
     pub payload: Bytes,
 }
 
 impl Message {
-    /// A message on the given channel.
+    /// Returns a message for this channel.
     pub fn new(channel: impl Into<Channel>, payload: impl Into<Bytes>) -> Self {
         Self { channel: channel.into(), payload: payload.into() }
     }
 
-    /// A message on reliable channel 0.
+    /// Returns a message for reliable channel 0.
     pub fn reliable(payload: impl Into<Bytes>) -> Self {
         Self::new(Channel::default(), payload)
     }
 
-    /// A message that may be lost.
+    /// Returns a message for the unreliable channel.
     pub fn unreliable(payload: impl Into<Bytes>) -> Self {
         Self::new(Channel::Unreliable, payload)
     }

@@ -1,4 +1,4 @@
-//! Times in half the bytes and less, for what every session keeps: thousands of them are idle.
+//! Compact times for state that every session keeps.
 
 use std::{
     fmt,
@@ -7,12 +7,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The first instant that was made a moment: what moments are counted from. Which one it is makes no difference.
+/// The first instant that was converted. All timestamps count from it; which instant it is does not matter.
 static ANCHOR: OnceLock<Instant> = OnceLock::new();
-/// The count at the anchor, so that there is room before it: more than a hundred years.
+/// The count at the anchor. It leaves room for more than a hundred years before it.
 const ANCHOR_COUNT: u64 = 1 << 62;
 
-/// An instant in 8 bytes, with or without an `Option`.
+/// An instant in 8 bytes. `Option<Timestamp>` also has 8 bytes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Timestamp(NonZeroU64);
 
@@ -24,7 +24,7 @@ impl Timestamp {
             Some(after) => anchor.checked_add(Duration::from_nanos(after)),
             None => anchor.checked_sub(Duration::from_nanos(ANCHOR_COUNT - count)),
         };
-        // It was an instant before: only one beyond those hundred years is none any more.
+        // Unreachable for instants within a hundred years of the anchor.
         moved.unwrap_or(anchor)
     }
 }
@@ -50,7 +50,7 @@ fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// A duration in whole microseconds, in 4 bytes with or without an `Option`: up to an hour, which is enough for round trips.
+/// A duration in whole microseconds, up to an hour, in 4 bytes. `Option<Micros>` also has 4 bytes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Micros(NonZeroU32);
 

@@ -5,30 +5,30 @@ use bytes::Bytes;
 use super::{SessionConfig, check, setters};
 use crate::error::ConfigError;
 
-/// What a stranger asks for.
+/// The fields of a session request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RequestInfo {
-    /// The transport version of its dialect.
+    /// The transport version of the client's dialect.
     pub version: u32,
-    /// The session id that it has chosen.
+    /// The session id that the client chose.
     pub session_id: u32,
-    /// The largest datagram that it takes, in bytes.
+    /// The largest datagram that the client accepts, in bytes.
     pub udp_length: u32,
-    /// The application protocol, empty if it named none. Bytes that are not UTF-8 are replaced.
+    /// The application protocol name; empty if the request has none. Bytes that are not UTF-8 are replaced.
     pub protocol_name: String,
 }
 
-/// Which requests are answered with a session.
+/// Which session requests are accepted.
 #[derive(Clone, Default)]
 #[non_exhaustive]
 pub enum RequestFilter {
-    /// Those with the protocol name of the session configuration.
+    /// Requests with the protocol name of the session configuration.
     #[default]
     Exact,
-    /// Those with one of these names.
+    /// Requests with one of these names.
     AnyOf(BTreeSet<String>),
-    /// Those that this function approves of.
+    /// Requests for which this function returns true.
     Predicate(Arc<dyn Fn(&RequestInfo) -> bool + Send + Sync>),
 }
 
@@ -42,12 +42,12 @@ impl fmt::Debug for RequestFilter {
     }
 }
 
-/// What a server says of itself to anybody who asks with a ServerStatus packet; `None` is silence.
+/// Answers ServerStatus queries, which anybody may send.
 #[derive(Clone)]
 pub struct StatusReply(Arc<dyn Fn(SocketAddr) -> Option<Bytes> + Send + Sync>);
 
 impl StatusReply {
-    /// A reply made by this function from the address that asks. At most 512 bytes are sent.
+    /// Calls `reply` with the address of the query. `None` sends nothing. At most 512 bytes are sent.
     pub fn new(reply: impl Fn(SocketAddr) -> Option<Bytes> + Send + Sync + 'static) -> Self {
         Self(Arc::new(reply))
     }
@@ -57,7 +57,7 @@ impl StatusReply {
     }
 }
 
-/// The most that a status reply says, in bytes: the query has two, and whoever it is sent to may not have asked.
+/// The largest status reply in bytes. A query has two bytes and its source address may be forged.
 const MAX_STATUS: usize = 512;
 
 impl fmt::Debug for StatusReply {
@@ -66,35 +66,36 @@ impl fmt::Debug for StatusReply {
     }
 }
 
-/// From where a session may be moved to another address (section 9 of `docs/protocol.md`).
+/// From which addresses a session may move to a new one (section 9 of `docs/protocol.md`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RemapPolicy {
     /// Never.
     Refuse,
-    /// From the same IP address: its network gave it another port.
+    /// From another port of the same IP address, as after a change of the NAT mapping.
     #[default]
     SamePeerAddress,
     /// From any address.
     AnyAddress,
 }
 
-/// The configuration of a server towards strangers; a cheap clone. [`AdmissionSettings`] has the knobs.
+/// The configuration of a server: which sessions it accepts and how many. Cloning it is cheap. [`AdmissionSettings`]
+/// documents each setting.
 #[derive(Clone)]
 pub struct AdmissionConfig(Arc<AdmissionSettings>);
 
 impl AdmissionConfig {
-    /// A builder around the configuration of the sessions that come about.
+    /// Returns a builder for a server whose sessions use this configuration.
     pub fn builder(session: SessionConfig) -> AdmissionConfigBuilder {
         AdmissionConfigBuilder { settings: AdmissionSettings::new(session) }
     }
 
-    /// A builder that starts from this configuration.
+    /// Returns a builder that starts from this configuration.
     pub fn to_builder(&self) -> AdmissionConfigBuilder {
         AdmissionConfigBuilder { settings: AdmissionSettings::clone(&self.0) }
     }
 
-    /// This configuration with the limits of another.
+    /// Returns this configuration with the limits of another one.
     pub(crate) fn with_limits_of(&self, limits: &Self) -> Self {
         Self(Arc::new(AdmissionSettings {
             session: self.session.clone(),
@@ -125,57 +126,57 @@ impl fmt::Debug for AdmissionConfig {
     }
 }
 
-/// The knobs of a server towards strangers. In brackets in each description: the default.
+/// The settings of a server. The default stands in brackets at the end of each description.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct AdmissionSettings {
-    /// How the sessions are set up.
+    /// The configuration of new sessions.
     pub session: SessionConfig,
-    /// Other ways to set sessions up, for several dialects or protocols on one port: the first whose version and name suit a
-    /// request serves it, after [`session`](Self::session). At most 13. \[none\]
+    /// More session configurations, for several dialects or protocols on one port, at most 13. A request gets the first
+    /// configuration whose version and name match, beginning with [`session`](Self::session). \[none\]
     pub others: Vec<SessionConfig>,
-    /// Which protocol names are welcome. Dialects whose requests carry no name are not asked for one. \[exactly the
-    /// session's\]
+    /// Which protocol names are accepted. Not applied to dialects whose requests carry no name. \[the name of the
+    /// session configuration\]
     pub filter: RequestFilter,
-    /// Sessions at a time, 1 to 16,777,216: those that are open, and those that wait to be accepted. Ended ones that linger to tell
-    /// stragglers do not count; there may be as many of them again. \[65,536\]
+    /// The most sessions at a time, 1 to 16,777,216: open ones and those that wait to be accepted. Ended sessions that
+    /// still answer late datagrams do not count; their number has the same limit. \[65,536\]
     pub max_sessions: usize,
-    /// Sessions that may wait to be accepted, 1 or more. First datagrams beyond it wait as well, up to 256 of them in up to
-    /// 128 KiB, and open their sessions as soon as there is a place. \[1,024: a server that restarts meets all its players
-    /// within seconds\]
+    /// The most sessions that may wait to be accepted, 1 or more. Beyond it, up to 256 first datagrams wait as well, in
+    /// up to 128 KiB, and open their sessions when there is room. \[1,024: after a restart all players connect within
+    /// seconds\]
     pub accept_backlog: usize,
-    /// Strangers that are remembered between their request and their first valid datagram, 1 to 16,777,216. Each takes 64
-    /// bytes at most; the table begins with a sixteenth of this and never grows beyond it. \[65,536\]
+    /// The most handshakes that may be pending: clients that have sent a request and no valid datagram yet. 1 to
+    /// 16,777,216, at 64 bytes each. The table begins with 1/16 of its places and never exceeds this number. \[65,536\]
     pub max_strangers: usize,
-    /// Whether requests over capacity are told so, or met with silence. \[told\]
+    /// Whether a request beyond `max_sessions` is answered with a refusal, or not at all. \[answered\]
     pub refuse_over_capacity: bool,
-    /// Answers to session requests a second, over all addresses, 1 or more; as many may come at once. \[100,000\]
+    /// The most responses to session requests per second, over all addresses, 1 or more. Also the size of a burst.
+    /// \[100,000\]
     pub response_rate: u32,
-    /// Answers to session requests a second to one IPv4 address or IPv6 /64, 1 or more. An answer is at most one and a half
-    /// times its request, so a high rate makes nobody a target. Servers behind a proxy, which sees all players under one
-    /// address, set it as high as `response_rate`. \[2,000\]
+    /// The most responses to session requests per second to one IPv4 address or IPv6 /64, 1 or more. A response is at
+    /// most 1.5 times as long as its request, so a high rate gives little to a reflection attack. Servers behind a
+    /// proxy, which see all players under one address, set it to `response_rate`. \[2,000\]
     pub response_rate_per_prefix: u32,
-    /// Answers to session requests to one IPv4 address or IPv6 /64 that may come at once, 1 or more. \[10,000: an internet
-    /// cafe, a carrier's shared address, or a proxy, when a server comes up: 5,000 logins at once from one address all
-    /// succeed, with the repetitions of those whose answer was late\]
+    /// The size of a burst of responses to one IPv4 address or IPv6 /64, 1 or more. \[10,000: 5,000 logins at once from
+    /// one address (an internet cafe, carrier-grade NAT, a proxy) all succeed, including repeated requests\]
     pub response_burst_per_prefix: u32,
-    /// Sessions a second that may open with the response, before their clients have proved anything, in dialects whose
-    /// servers speak first; ten times as many at once. The others wait for a first valid datagram. Strangers can have them
-    /// for the asking, and each counts as a session until it times out. \[100\]
+    /// The most sessions per second that open with the response, before the client has sent a valid datagram, in
+    /// dialects whose servers speak first. A burst is ten times as large. Other sessions open with the first valid
+    /// datagram. A forged request can open such a session, which then counts until it times out. \[100\]
     pub unproven_rate: u32,
-    /// Whether packets from strangers are answered with UnknownSender. \[yes\]
+    /// Whether a packet from an address without a session is answered with UnknownSender. \[yes\]
     pub unknown_sender_replies: bool,
-    /// UnknownSender replies a second, over all addresses; as many may come at once. A reply has 2 bytes, and what it answers
-    /// at least as many: it reflects, and amplifies nothing. \[10,000\]
+    /// The most UnknownSender replies per second, over all addresses. Also the size of a burst. A reply has 2 bytes,
+    /// and the datagram it answers at least as many, so replies do not amplify. \[10,000\]
     pub unknown_sender_rate: u32,
-    /// UnknownSender replies a second to one IPv4 address or IPv6 /64; as many may come at once. After a restart of the
-    /// server its players learn by them that their sessions are gone. \[1,000: 500 players behind one address learn it within
-    /// two seconds\]
+    /// The most UnknownSender replies per second to one IPv4 address or IPv6 /64. Also the size of a burst. After a
+    /// restart of the server, its players learn from these replies that their sessions are gone. \[1,000: 500 players
+    /// behind one address learn it within two seconds\]
     pub unknown_sender_rate_per_prefix: u32,
-    /// What is answered to ServerStatus queries, at the rate of UnknownSender replies. A reply is at most three times its
-    /// query, for who asks has proved nothing: who wants long answers sends long queries. \[nothing\]
+    /// The answer to ServerStatus queries, limited like UnknownSender replies. A reply is at most three times as long
+    /// as its query, because the source address may be forged: send longer queries to get longer replies. \[none\]
     pub server_status: Option<StatusReply>,
-    /// From where sessions may move to another address. \[the same IP address\]
+    /// From which addresses a session may move to a new one. \[the same IP address\]
     pub remap: RemapPolicy,
 }
 
@@ -210,15 +211,20 @@ pub struct AdmissionConfigBuilder {
 }
 
 impl AdmissionConfigBuilder {
-    /// The finished configuration.
+    /// Validates the settings.
     ///
     /// # Errors
-    /// If a knob is out of its range.
+    /// [`ConfigError`] names the first setting that is out of range.
     pub fn build(self) -> Result<AdmissionConfig, ConfigError> {
         let settings = &self.settings;
         let sessions = settings.max_sessions;
         check((1..=1 << 24).contains(&sessions), "max_sessions", sessions, "not within 1..=16777216")?;
-        check(settings.accept_backlog > 0, "accept_backlog", settings.accept_backlog, "but then nobody is accepted")?;
+        check(
+            settings.accept_backlog > 0,
+            "accept_backlog",
+            settings.accept_backlog,
+            "below 1: no session could be accepted",
+        )?;
         let strangers = settings.max_strangers;
         check((1..=1 << 24).contains(&strangers), "max_strangers", strangers, "not within 1..=16777216")?;
         check(settings.others.len() <= 13, "others", settings.others.len(), "more than 13 configurations")?;
@@ -228,7 +234,7 @@ impl AdmissionConfigBuilder {
             ("response_burst_per_prefix", settings.response_burst_per_prefix),
         ];
         for (field, rate) in rates {
-            check(rate > 0, field, rate, "but then nobody is answered")?;
+            check(rate > 0, field, rate, "below 1: no request could be answered")?;
         }
         Ok(AdmissionConfig(Arc::new(self.settings)))
     }

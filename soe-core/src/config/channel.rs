@@ -1,20 +1,21 @@
 use std::num::NonZeroU32;
 
-/// How one reliable channel behaves on this side. In brackets in each description: the default.
+/// Options of one reliable channel on this side. The default stands in brackets at the end of each description.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ChannelOptions {
-    /// Channels with a lower number go first whenever something leaves; channels with the same take turns. One of which a
-    /// packet has gone unacknowledged for five seconds, or that has waited as long for a turn, goes before all others. \[0\]
+    /// Channels with a lower number are sent first; channels with the same number alternate. A channel goes before all
+    /// others if one of its packets has been unacknowledged for five seconds, or if it has waited five seconds to send.
+    /// \[0\]
     pub priority: u8,
-    /// At most this many bytes a second leave for the first time, so that bulk leaves the link to others; `None` is no
-    /// limit. \[no limit\]
+    /// The most new bytes per second, so that bulk data leaves room for other channels. Resends do not count. `None` is
+    /// no limit. \[no limit\]
     pub trickle_rate: Option<NonZeroU32>,
-    /// Messages of one packet are delivered as they arrive, not held for the ones before them. Messages of several fragments
-    /// still wait for their turn. A choice of the receiving side. \[off\]
+    /// Delivers a message of one packet when it arrives, without waiting for earlier ones. Messages of several
+    /// fragments are still delivered in order. The receiving side decides this. \[off\]
     pub unordered: bool,
-    /// A small packet that is not yet acknowledged rides along in the next datagrams that leave anyway, so that one loss
-    /// costs a send interval instead of a round trip. Costs up to twice the bytes of small packets; no more datagrams. \[off\]
+    /// Repeats small unacknowledged packets in later datagrams that leave anyway. A loss then costs one send interval
+    /// instead of a round trip. This costs up to twice the bytes of small packets and no additional datagrams. \[off\]
     pub redundant: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Every knob, its default, the reason for the default and its source. Checked when built.
+//! All settings: each with its default, the reason for the default, and its source. They are validated when built.
 
 mod admission;
 mod channel;

@@ -9,64 +9,65 @@ use crate::{
     wire,
 };
 
-/// How one's own messages that begin with 00 are told from packets (section 1 of `docs/protocol.md`).
+/// Which messages of this side get an escape byte (section 1 of `docs/protocol.md`). A message that begins with 00
+/// would otherwise be read as a packet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EscapeRule {
-    /// Every message that begins with 00 gets one 00 in front: the original library's rule.
+    /// Every message that begins with 00 gets one 00 in front. The original library does this.
     #[default]
     Always,
-    /// Only encrypted messages do, as some newer implementations have it. A plain message that begins with `00 19` is then
-    /// misread by either side as a Group.
+    /// Only encrypted messages are escaped, as some newer implementations do. A plain message that begins with `00 19`
+    /// is then misread as a Group by both sides.
     WhenEncrypted,
 }
 
-/// What becomes of an unreliable message that no datagram can carry.
+/// What to do with an unreliable message that does not fit one datagram.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Oversized {
-    /// It travels on reliable channel 0: the original library's rule.
+    /// Send it on reliable channel 0. The original library does this.
     #[default]
     Promote,
-    /// It is refused with [`SendError::TooLarge`](crate::SendError::TooLarge).
+    /// Refuse it with [`SendError::TooLarge`](crate::SendError::TooLarge).
     Refuse,
 }
 
-/// What becomes of a session whose application sends more than the peer takes.
+/// What to do when the application sends faster than the peer receives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Overflow {
-    /// The message is given back with [`SendError::Blocked`](crate::SendError::Blocked): the application waits, or drops it.
+    /// Return the message with [`SendError::Blocked`](crate::SendError::Blocked). The application waits or drops it.
     #[default]
     Block,
-    /// The session ends with `ReliableOverflow`: the original library's choice for players who cannot keep up.
+    /// End the session with `ReliableOverflow`. The original library does this to players who cannot keep up.
     Close,
 }
 
-/// The configuration of a session; a cheap clone. [`Settings`] has the knobs.
+/// The configuration of a session. Cloning it is cheap. [`Settings`] documents each setting.
 #[derive(Clone)]
 pub struct SessionConfig(Arc<Settings>);
 
 impl SessionConfig {
-    /// The defaults of version 3 under this application protocol name, such as `LoginUdp_9`.
+    /// Returns the defaults of version 3 for an application protocol name such as `LoginUdp_9`.
     ///
     /// # Errors
-    /// If the name is longer than 32 bytes or has a NUL in it.
+    /// If the name is longer than 32 bytes or contains a NUL.
     pub fn new(protocol_name: impl Into<String>) -> Result<Self, ConfigError> {
         Self::builder(protocol_name).build()
     }
 
-    /// A builder that starts from the defaults of version 3.
+    /// Returns a builder with the defaults of version 3.
     pub fn builder(protocol_name: impl Into<String>) -> SessionConfigBuilder {
         Self::with_dialect(Dialect::version3()).protocol_name(protocol_name.into())
     }
 
-    /// A builder that starts from what a game family is known to use.
+    /// Returns a builder with the known settings of a game family.
     pub fn with_dialect(dialect: Dialect) -> SessionConfigBuilder {
         SessionConfigBuilder { settings: Settings::for_dialect(dialect) }
     }
 
-    /// A builder that starts from this configuration.
+    /// Returns a builder that starts from this configuration.
     pub fn to_builder(&self) -> SessionConfigBuilder {
         SessionConfigBuilder { settings: Settings::clone(&self.0) }
     }
@@ -86,124 +87,129 @@ impl fmt::Debug for SessionConfig {
     }
 }
 
-/// The knobs of a session. In brackets in each description: the default. No duration may be longer than a year,
-/// and no interval at which something is sent shorter than 1 ms.
+/// The settings of a session. No duration may exceed a year. No interval at which something is sent may be shorter than
+/// 1 ms. The default stands in brackets at the end of each description.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Settings {
-    /// The game family: handshake form, passes, codec, habits. \[version 3\]
+    /// The game family: form of the handshake, passes, codec, timing. \[version 3\]
     pub dialect: Dialect,
-    /// The application protocol name that the client asks for and the server expects, up to 32 bytes without NUL; unused by
-    /// dialects whose requests carry none. \[empty\]
+    /// The application protocol name that a client requests and a server expects: up to 32 bytes, without NUL. Not used
+    /// by dialects whose requests carry no name. \[empty\]
     pub protocol_name: String,
-    /// The largest datagram in bytes that this side offers to take, 64 to 8192; both sides use the smaller of the two
-    /// offers. 40 bytes must be left beside the CRC and what the codecs of [`passes`](Self::passes) may add: a peer that offers
-    /// less is refused. \[the dialect's: 512, or 496 for Star Wars Galaxies\]
+    /// The largest datagram that this side accepts, in bytes, 64 to 8192. The session uses the smaller of the two
+    /// sides' values. At least 40 bytes must remain after the CRC and after what the codecs of [`passes`](Self::passes)
+    /// may add; a peer that offers less is refused. \[the dialect's: 512, or 496 for Star Wars Galaxies\]
     pub udp_length: u32,
-    /// Bytes of CRC that a server offers, 1 to 4, or 0 with [`allow_unchecked`](Self::allow_unchecked). \[the dialect's: 2\]
+    /// The length of the CRC that a server offers, in bytes: 1 to 4, or 0 with
+    /// [`allow_unchecked`](Self::allow_unchecked). A client uses what the server offers. \[the dialect's: 2\]
     pub crc_length: u8,
-    /// Whether [`crc_length`](Self::crc_length) may be 0. Without a CRC nothing tells the peer from a stranger, and nothing tells
-    /// an old session from a new one: a client that restarts and comes back from the same port talks to its old session, whose
-    /// application gets its messages. For closed networks and for peers that know no CRC. A client takes what its server says,
-    /// whatever this is. \[off\]
+    /// Allows a [`crc_length`](Self::crc_length) of 0. Use it only in closed networks and with peers that have no CRC.
+    /// Without a CRC, forged datagrams are accepted. A client that restarts on the same port also reaches its old
+    /// session, and that session's application receives its messages. Applies to servers: a client accepts a length of
+    /// 0 in any case. \[off\]
     pub allow_unchecked: bool,
-    /// The two passes that a server offers (section 3 of `docs/protocol.md`). A user codec must be one that the dialect has.
-    /// \[the dialect's: none for version 3\]
+    /// The two passes that a server offers (section 3 of `docs/protocol.md`). The dialect must have the codec of each
+    /// user pass. \[the dialect's: none for version 3\]
     pub passes: [Pass; 2],
-    /// Reliable packets held per channel from the next expected one on, 1 to 30,000. \[256: what a version 3 server holds\]
+    /// Packets that each reliable channel holds from the next expected sequence on, 1 to 30,000. \[256, as version 3
+    /// servers do\]
     pub recv_window: usize,
-    /// Reliable packets under way per channel, 1 to 30,000. More than the peer holds is sent in vain. \[256: every known
-    /// receiver holds as many; a version 3 server uses 196\]
+    /// Unacknowledged packets per reliable channel, 1 to 30,000. A value above the peer's receive window causes resends
+    /// under loss. \[256: every known receiver holds as many; a version 3 server sends 196\]
     pub send_window: usize,
-    /// Bytes under way per channel, 2 KiB or more. \[128 KiB: the smallest known receiver holds 140 KB\]
+    /// Unacknowledged bytes per reliable channel, 2 KiB or more. \[128 KiB: the smallest known receiver holds 140 KB\]
     pub send_window_bytes: usize,
-    /// This many packets are acknowledged without waiting for data to ride with, 1 or more. \[32\]
+    /// Received packets after which an acknowledgement is sent without waiting for data, 1 or more. \[32\]
     pub ack_packets: u32,
-    /// Every packet is acknowledged at once. \[off\]
+    /// Acknowledges each packet at once, in a packet of its own. \[off\]
     pub ack_every_packet: bool,
-    /// How long an acknowledgement waits for data to ride with, up to 100 ms. \[2 ms\]
+    /// How long an acknowledgement waits for a datagram with data, up to 100 ms. \[2 ms\]
     pub max_ack_delay: Duration,
-    /// How long an acknowledgement waits instead when this side sends messages in a steady rhythm and the next one, which can
-    /// carry it, is due within this time; zero disables it, at most 100 ms. \[60 ms: the next message of a game that sends 20 a
-    /// second, and well below the shortest resend timer known, 150 ms\]
+    /// The longer wait for an acknowledgement while this side sends messages at a steady interval: it waits for the
+    /// next message if that is due within this time. Up to 100 ms; zero disables it. \[60 ms: covers a game that sends
+    /// 20 messages a second, and stays well below the shortest known resend timer, 150 ms\]
     pub ack_ride_limit: Duration,
-    /// A heartbeat leaves when this side has sent nothing for so long, or for as long as
-    /// it would wait before it asks the peer for a sign of life, if that is shorter
-    /// ([`inactivity_timeout`](Self::inactivity_timeout)); zero disables it. \[25 s\]
+    /// Time without sending after which a heartbeat is sent; zero disables it. If the first probe of
+    /// [`inactivity_timeout`](Self::inactivity_timeout) is due earlier, the heartbeat is sent then. \[25 s\]
     pub heartbeat_after: Duration,
-    /// The session ends with `Timeout` when nothing valid has arrived for so long; zero disables it. The peer is asked for a
-    /// sign of life from a quarter of it on, by servers from five sixteenths on if it has answered before, and four times a
-    /// second in its last eighth: between two sides of this library an outage of up to two thirds of it ends nothing. Time in which nobody drove the session does not count: see
+    /// Time without a valid datagram from the peer after which the session ends with `Timeout`; zero disables it.
+    ///
+    /// The peer is probed from 1/4 of this time on, and four times a second in the last 1/8. A server probes from 5/16
+    /// on, and only if the peer has answered a probe before. Between two sides of this library, an outage of up to 2/3
+    /// of this time ends nothing. Time in which the session was not driven does not count: see
     /// [`Session::handle_timeout`](crate::Session::handle_timeout). \[30 s\]
     pub inactivity_timeout: Duration,
-    /// The session ends with `UnacknowledgedTimeout` when a reliable packet has been under way for so long and the peer has
-    /// acknowledged nothing on its channel in that time, not even again what it had already; zero disables it. \[90 s: the
-    /// original's\]
+    /// Age of an unacknowledged reliable packet at which the session ends with `UnacknowledgedTimeout`, if the peer has
+    /// also acknowledged nothing on that channel in this time. A repeated acknowledgement counts as one. Zero disables
+    /// it. \[90 s, as in the original library\]
     pub unacknowledged_timeout: Duration,
-    /// The session ends with `PeerNotReading` when a reliable packet has been under way for so long, whatever else the peer
-    /// acknowledges: its application does not take what has arrived. Zero disables it. \[10 min\]
+    /// Age of an unacknowledged reliable packet at which the session ends with `PeerNotReading`, even if the peer still
+    /// sends acknowledgements: its application does not read. Zero disables it. \[10 min\]
     pub unread_timeout: Duration,
-    /// How long a client asks for a session before it gives up, above zero. \[10 s\]
+    /// How long a client repeats its session request before it gives up; above zero. \[10 s\]
     pub connect_timeout: Duration,
-    /// How long a client that has a response waits, beside a round trip, for a refusal before it reports the session as connected; anything
-    /// else that arrives from the server ends the wait. Servers refuse right behind the response (section 6 of
-    /// `docs/protocol.md`). The round trip is that of the handshake, up to 250 ms: the answer to the client's first datagram
-    /// also tells a refusal that was lost. Up to 1 s; zero does not wait. \[20 ms\]
+    /// How long a client waits for a refusal after the response, in addition to one round trip, before it reports the
+    /// session as connected. Up to 1 s; zero does not wait.
+    ///
+    /// Servers send a refusal directly after the response (section 6 of `docs/protocol.md`). Any other valid datagram
+    /// from the server ends the wait. The round trip is that of the handshake, up to 250 ms: the answer to the client's
+    /// first datagram repeats a refusal that was lost. \[20 ms\]
     pub refusal_grace: Duration,
-    /// How long closing gracefully may take to deliver what is queued. \[5 s\]
+    /// How long a graceful close may take to deliver the queued messages. \[5 s\]
     pub close_timeout: Duration,
-    /// How long a closed session remembers its peer. In this time the Disconnect is repeated, up to six times in all, and
-    /// stragglers get it again. Zero sends it once. \[2 s\]
+    /// How long a closed session answers late datagrams. In this time it repeats its Disconnect, up to six in all. Zero
+    /// sends one Disconnect. \[2 s\]
     pub linger: Duration,
-    /// How often a side that asks for clock and statistics does so: each time the [`ping`](crate::SessionStats::ping) is measured.
-    /// Zero disables it. \[45 s\]
+    /// Interval between NetStatusRequests, on the side that sends them. Each measures the
+    /// [`ping`](crate::SessionStats::ping). Zero disables them. \[45 s\]
     pub net_status_interval: Duration,
-    /// ICMP errors are tolerated for so long after the first, while the peer is asked for a sign of life; any valid datagram
-    /// clears them. \[5 s\]
+    /// How long the session tolerates ICMP errors after the first one. Meanwhile the peer is probed. A valid datagram
+    /// clears the errors. \[5 s\]
     pub icmp_grace: Duration,
-    /// How long a client that its server does not know any more asks to be remapped. \[5 s\]
+    /// How long a client requests a remap after its server stopped recognising it. \[5 s\]
     pub remap_timeout: Duration,
-    /// The largest message in bytes, sent or received, 1 byte to 2 GiB. A longer reliable message that arrives ends the session,
-    /// a longer unreliable one is dropped. \[10 MiB\]
+    /// The largest message in bytes, in both directions, 1 byte to 2 GiB. A longer reliable message from the peer ends
+    /// the session; a longer unreliable one is dropped. \[10 MiB\]
     pub max_message_size: usize,
-    /// Bytes that wait to be sent for the first time, above which a message is refused, overhead of 64 bytes a message
-    /// included. \[1 MiB\]
+    /// Bytes per channel that may wait for their first transmission. When it is full, `send` refuses messages. Each
+    /// message counts 64 bytes extra. \[1 MiB\]
     pub send_buffer: usize,
-    /// Bytes that wait for the application, above which nothing more is delivered and the peer is held back, overhead of 64
-    /// bytes a message included. \[1 MiB\]
+    /// Bytes per session that may wait for the application. When it is full, reliable packets are no longer
+    /// acknowledged and unreliable messages are dropped. Each message counts 64 bytes extra. \[1 MiB\]
     pub recv_buffer: usize,
-    /// What becomes of the session when a send buffer is full. \[the message is given back\]
+    /// What to do when a send buffer is full. \[the message is returned\]
     pub overflow: Overflow,
-    /// How each reliable channel behaves on this side.
+    /// Options of each reliable channel on this side.
     pub channels: [ChannelOptions; ReliableChannel::COUNT],
-    /// A datagram that dies on the way leaves when this side has sent nothing for so long, to keep the port mapping of a
-    /// router alive; zero disables it. \[off\]
+    /// Time without sending after which a datagram with a small time to live is sent. It refreshes the port mapping of
+    /// a home router and does not reach the peer. Zero disables it. \[off\]
     pub port_alive_interval: Duration,
-    /// How many routers that datagram passes, 1 or more. \[5: the original's\]
+    /// The time to live of that datagram, in hops, 1 or more. \[5, as in the original library\]
     pub port_alive_hops: u8,
-    /// What becomes of an unreliable message that no datagram can carry. \[promoted\]
+    /// What to do with an unreliable message that does not fit one datagram. \[promoted\]
     pub oversized_unreliable: Oversized,
-    /// Whether unreliable messages share datagrams with other packets, in a Multi. Some implementations take such a piece for
-    /// an unknown packet and close. \[on\]
+    /// Whether unreliable messages may share a datagram with other packets, in a Multi. Some implementations treat such
+    /// a piece as an unknown packet and close the session. \[on\]
     pub bundle_unreliable: bool,
-    /// How messages that begin with 00 are escaped. \[always\]
+    /// Which messages that begin with 00 are escaped. \[always\]
     pub escape: EscapeRule,
-    /// Whether ordered messages (op codes 1A and 1B) that begin with 00 are escaped when sent; implementations differ, none
-    /// removes the escape on receipt. \[off\]
+    /// Whether ordered messages (op codes 1A and 1B) that begin with 00 are escaped when sent. Implementations differ;
+    /// none removes the escape on receipt. \[off\]
     pub escape_ordered: bool,
 }
 
-/// The longest duration that a knob takes: a year. Deadlines can then be added up on every platform.
+/// The longest duration that a setting accepts: a year. Sums of deadlines then stay valid on every platform.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3_600);
 
 /// The range of [`Settings::udp_length`], in bytes (section 6 of `docs/protocol.md`).
 pub(crate) const UDP_LENGTH: std::ops::RangeInclusive<u32> = 64..=8192;
 
-/// The least that a datagram must carry beside its CRC and the growth of codecs, in bytes: the largest packet that cannot be
-/// cut, a NetStatusRequest or its answer.
+/// The space that a datagram needs besides its CRC and the growth of codecs, in bytes: the size of the largest packet
+/// that cannot be split, a NetStatusRequest or its response.
 pub(crate) const SMALLEST_PACKET: usize = wire::NetStatusRequest::ENCODED_LEN;
 
-/// The largest buffer or window in bytes: sums over all channels and directions do not overflow.
+/// The largest buffer or window in bytes. Sums over all channels and directions then do not overflow.
 const LARGEST_BUFFER: usize = usize::MAX / 64;
 
 impl Settings {
@@ -249,19 +255,19 @@ impl Settings {
 
     fn validate(&self) -> Result<(), ConfigError> {
         let name = &self.protocol_name;
-        check(name.len() <= wire::MAX_PROTOCOL_NAME, "protocol_name", name, "but has at most 32 bytes on the wire")?;
-        check(!name.contains('\0'), "protocol_name", name.escape_debug(), "but ends at its first NUL on the wire")?;
+        check(name.len() <= wire::MAX_PROTOCOL_NAME, "protocol_name", name, "over 32 bytes")?;
+        check(!name.contains('\0'), "protocol_name", name.escape_debug(), "which contains a NUL")?;
         check(UDP_LENGTH.contains(&self.udp_length), "udp_length", self.udp_length, "not within 64..=8192 bytes")?;
         check(self.crc_length <= 4, "crc_length", self.crc_length, "more than 4 bytes")?;
         let checked = self.crc_length > 0 || self.allow_unchecked;
-        check(checked, "crc_length", 0, "which tells nobody from a stranger, and wants allow_unchecked")?;
+        check(checked, "crc_length", 0, "which accepts forged datagrams and needs allow_unchecked")?;
         self.validate_framing()?;
         let window = 1..=crate::channel::sequence::MAX_DISTANCE as usize;
-        let rule = "not within 1..=30000 packets: 16 bits of sequence name no more";
+        let rule = "not within 1..=30000 packets: sequences have 16 bits";
         check(window.contains(&self.recv_window), "recv_window", self.recv_window, rule)?;
         check(window.contains(&self.send_window), "send_window", self.send_window, rule)?;
         self.validate_sizes()?;
-        check(self.ack_packets > 0, "ack_packets", self.ack_packets, "but acknowledgements must leave at some time")?;
+        check(self.ack_packets > 0, "ack_packets", self.ack_packets, "below 1: acknowledgements must be sent")?;
         let millis = |duration: Duration| format!("{duration:?}");
         let durations = [
             ("heartbeat_after", self.heartbeat_after),
@@ -293,13 +299,13 @@ impl Settings {
         let ride = self.ack_ride_limit;
         check(ride <= Duration::from_millis(100), "ack_ride_limit", millis(ride), "over 100 ms: peers resend sooner")?;
         let timeout = self.connect_timeout;
-        check(!timeout.is_zero(), "connect_timeout", millis(timeout), "but nothing answers in no time")?;
+        check(!timeout.is_zero(), "connect_timeout", millis(timeout), "too short for an answer")?;
         let grace = self.refusal_grace;
         check(grace <= Duration::from_secs(1), "refusal_grace", millis(grace), "over 1 s")?;
-        check(self.port_alive_hops > 0, "port_alive_hops", 0, "but a datagram passes at least one router")
+        check(self.port_alive_hops > 0, "port_alive_hops", 0, "below 1")
     }
 
-    /// A server can keep its offer, and a datagram has room beside it.
+    /// Checks that the offered passes have codecs and that a datagram has room left.
     fn validate_framing(&self) -> Result<(), ConfigError> {
         let passes = self.passes.map(u8::from);
         let framing = Framing::new(0, self.crc_length, passes, &self.dialect.codecs);
@@ -307,14 +313,14 @@ impl Settings {
         let framing = framing.map_err(|_| ConfigError {
             field: "passes",
             value: offer(),
-            rule: "but the dialect has no codec for one of them",
+            rule: "but the dialect has no codec for one of the passes",
         })?;
         let room = (self.udp_length as usize).saturating_sub(framing.overhead());
-        let rule = "which leaves less than 40 bytes beside the CRC and what the codecs may add";
+        let rule = "which leaves less than 40 bytes after the CRC and the growth of the codecs";
         check(room >= SMALLEST_PACKET, "udp_length", self.udp_length, rule)
     }
 
-    /// The smallest udp length of a peer with which this side's offer works, in bytes.
+    /// The smallest udp length of a peer, in bytes, that works with this side's offer.
     pub(crate) fn smallest_udp_length(&self) -> u32 {
         let passes = self.passes.map(u8::from);
         let framing = Framing::new(0, self.crc_length, passes, &self.dialect.codecs);
@@ -345,22 +351,22 @@ pub struct SessionConfigBuilder {
 }
 
 impl SessionConfigBuilder {
-    /// Whether a server offers the dialect's compression: pass 0 becomes the dialect's codec, or none.
+    /// Sets whether a server offers the dialect's compression: pass 0 becomes the dialect's codec, or none.
     pub fn compression(mut self, on: bool) -> Self {
         self.settings.passes[0] = if on { Pass::UserCodec } else { Pass::None };
         self
     }
 
-    /// Sets how one reliable channel behaves.
+    /// Sets the options of one reliable channel.
     pub fn channel(mut self, channel: ReliableChannel, options: ChannelOptions) -> Self {
         self.settings.channels[channel.index()] = options;
         self
     }
 
-    /// The finished configuration.
+    /// Validates the settings.
     ///
     /// # Errors
-    /// If a knob is out of its range.
+    /// [`ConfigError`] names the first setting that is out of range.
     pub fn build(self) -> Result<SessionConfig, ConfigError> {
         self.settings.validate()?;
         Ok(SessionConfig(Arc::new(self.settings)))

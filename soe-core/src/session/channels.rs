@@ -1,4 +1,4 @@
-//! The reliable channels of a session: whole while something is under way, a pair of numbers while they rest.
+//! The reliable channels of a session: a full state while packets are under way, two numbers while idle.
 
 use std::time::Instant;
 
@@ -14,16 +14,16 @@ use crate::{
     timestamp::Timestamp,
 };
 
-/// Both directions of a reliable channel, made when something is to travel on it.
+/// Both directions of a reliable channel. Allocated when something is sent or received on it.
 #[derive(Debug)]
 pub(super) struct Reliable {
     pub(super) sender: Sender,
     pub(super) receiver: Receiver,
-    /// Since when the channel has had something to send and got no turn.
+    /// Since when the channel has had something to send and has sent nothing.
     pub(super) waiting_since: Option<Timestamp>,
-    /// When the peer last acknowledged anything here, also what it had acknowledged before.
+    /// When the peer last sent an acknowledgement on this channel, including a repeated one.
     pub(super) answered: Option<Timestamp>,
-    /// It has been reported that the peer does not read.
+    /// `Event::PeerNotReading` has been reported.
     pub(super) is_unread: bool,
 }
 
@@ -33,7 +33,7 @@ impl Reliable {
     }
 }
 
-/// Where a channel goes on that has rested, or begins: all that its next packets depend on.
+/// An idle channel: where its sequences continue.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct IdleChannel {
     /// The next sequence to send.
@@ -47,12 +47,13 @@ impl IdleChannel {
         Self { next: compact(reliable.sender.next_sequence()), expected: compact(reliable.receiver.expected()) }
     }
 
-    /// The sequence of the last packet sent, if there was one; only its lower 16 bits count.
+    /// The sequence of the last packet sent, if there was one. Only the lower 16 bits are exact.
     pub(super) fn last_sent(self) -> Option<u64> {
         u64::from(self.next).checked_sub(1)
     }
 
-    /// What an acknowledgement tells while nothing is under way: nothing. `None`: that was never sent.
+    /// Handles an acknowledgement on an idle channel: it acknowledges nothing new. `None`: that sequence was never
+    /// sent.
     pub(super) fn acknowledge(self, wire: u16) -> Option<Acked> {
         widen_acked(wire, u64::from(self.next)).map(|_| Acked::default())
     }
@@ -68,7 +69,7 @@ impl Session {
         })
     }
 
-    /// Gives back memory that traffic has left behind, and the channels on which nothing is under way.
+    /// Frees the state of idle channels and the memory that traffic has left behind.
     pub(super) fn shrink(&mut self, now: Instant) {
         for (reliable, idle_channel) in self.channels.iter_mut().zip(&mut self.idle_channels) {
             if let Some(idle) = reliable.take_if(|reliable| reliable.is_idle()) {

@@ -1,4 +1,4 @@
-//! What few sessions need at any moment.
+//! Cold state: the rarely used fields of a session.
 
 use std::{
     collections::VecDeque,
@@ -8,29 +8,30 @@ use std::{
 use super::{Session, problem::Problem, send::Sizes, types::Event};
 use crate::timestamp::Timestamp;
 
-/// What few sessions need at any moment: made when first needed, and given back when the session rests.
+/// Fields that most sessions do not need. Allocated on first use and freed when the session is idle, so that thousands
+/// of idle sessions stay small.
 #[derive(Debug, Default)]
 pub(super) struct Cold {
     pub(super) events: VecDeque<Event>,
-    /// What was wrong with what the peer sent, if nobody has asked since.
+    /// The first problem that nobody has taken yet.
     pub(super) problem: Option<Problem>,
     /// When the request of this session was last answered again.
     pub(super) answered_at: Option<Timestamp>,
-    /// When the last UnknownSender came, if nothing valid has come since.
+    /// When the last UnknownSender came, if no valid datagram has come since.
     pub(super) unknown_sender_at: Option<Timestamp>,
-    /// Until when a remap is asked for, since an UnknownSender came.
+    /// Until when the client requests a remap.
     pub(super) remap_until: Option<Timestamp>,
-    /// When a remap was last asked for.
+    /// When the client last requested a remap.
     pub(super) remap_asked_at: Option<Timestamp>,
-    /// Losses by size, since something was lost.
+    /// Losses by packet size, from the first loss on.
     pub(super) sizes: Option<Sizes>,
-    /// Until when the silence of the peer ends nothing, since nobody has driven the session for a while.
+    /// Until when silence does not end the session, after `handle_timeout` was called late.
     pub(super) grace_until: Option<Timestamp>,
-    /// How often that has happened since the peer was last heard.
+    /// How often `handle_timeout` was called late since the last valid datagram.
     pub(super) late_calls: u8,
 }
 
-/// What happened longer ago limits nothing any more.
+/// After this long, a time stored here no longer limits anything.
 const FORGOTTEN: Duration = Duration::from_secs(4);
 
 impl Cold {
@@ -44,7 +45,7 @@ impl Cold {
 }
 
 impl Session {
-    /// For who has something to put there.
+    /// Returns the cold state, allocating it on first use.
     pub(super) fn cold(&mut self) -> &mut Cold {
         self.cold.get_or_insert_default()
     }

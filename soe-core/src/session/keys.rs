@@ -1,4 +1,4 @@
-//! The transforms of one direction, one for each reliable channel (section 4 of `docs/protocol.md`).
+//! The message transforms of one direction, one for each reliable channel (section 4 of `docs/protocol.md`).
 
 use std::fmt;
 
@@ -9,19 +9,19 @@ use crate::{
     message::ReliableChannel,
 };
 
-/// What a channel does with its messages.
+/// The transform of one channel.
 #[derive(Default)]
 enum ChannelHook {
-    /// Nothing.
+    /// None.
     #[default]
     Plain,
-    /// RC4 under the key of the direction. The channel has not used it yet: its stream starts with its first message.
+    /// RC4 with the key of the direction, not used yet. The key stream starts with the channel's first message.
     Keyed,
     Own(Box<dyn MessageHook>),
 }
 
-/// The transforms of one direction. Each channel has running state of its own: channels overtake each other, so state that
-/// two of them share differs between the two ends after the first loss.
+/// The transforms of one direction. Each channel has its own state: channels overtake each other, so a state shared by
+/// two of them would differ between the two ends after the first loss.
 #[derive(Default)]
 pub(crate) struct Hooks {
     /// The key of the channels that are `Keyed`.
@@ -30,7 +30,7 @@ pub(crate) struct Hooks {
 }
 
 impl Hooks {
-    /// RC4 under this key on all channels, each with a stream of its own; `None`: nothing on any of them.
+    /// Sets RC4 with this key on all channels, each with its own key stream; `None` removes all transforms.
     pub(crate) fn set_key(&mut self, key: Option<&[u8]>) -> Result<(), KeyError> {
         if let Some(key) = key {
             Rc4::check(key)?;
@@ -46,7 +46,7 @@ impl Hooks {
         self.channels[channel.index()] = hook.map_or(ChannelHook::Plain, ChannelHook::Own);
     }
 
-    /// The transform of a channel, if it has one.
+    /// Returns the transform of a channel.
     pub(crate) fn of(&mut self, channel: ReliableChannel) -> Option<&mut dyn MessageHook> {
         let hook = &mut self.channels[channel.index()];
         if let ChannelHook::Keyed = hook {
@@ -60,19 +60,19 @@ impl Hooks {
 }
 
 impl fmt::Debug for Hooks {
-    /// Leaves the key out.
+    /// Omits the key.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Hooks").finish_non_exhaustive()
     }
 }
 
-/// Transforms a message to send; in place if nothing else holds its bytes.
+/// Transforms an outgoing message, in place if no other buffer shares its bytes.
 pub(crate) fn seal(hook: &mut dyn MessageHook, message: Bytes) -> Bytes {
     let message = message.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
     hook.seal(message).freeze()
 }
 
-/// Undoes the transform of a message received, which has at most `limit` bytes then.
+/// Reverses the transform of an incoming message. The result has at most `limit` bytes.
 pub(crate) fn open(hook: &mut dyn MessageHook, message: Bytes, limit: usize) -> Result<Bytes, HookError> {
     let message = hook.open(message, limit)?;
     if message.len() > limit { Err(HookError::TooLong { limit }) } else { Ok(message) }

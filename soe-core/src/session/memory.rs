@@ -1,4 +1,4 @@
-//! What a session takes, and the most that it can take.
+//! The memory of a session: what it uses now, and its upper bound.
 
 use super::{
     Session, TRANSFORM_OVERHEAD,
@@ -21,10 +21,11 @@ use crate::{
 };
 
 impl Session {
-    /// The memory that the session takes at this moment, in bytes: itself, messages that wait, packets under way or ahead of
-    /// a gap, half a message, and what keeps account of them. Some hundred bytes that are allocated when first needed count
-    /// from the beginning. Not counted: receive buffers of which a few messages that wait
-    /// are slices, transforms, and what the allocator adds.
+    /// The memory in use, in bytes: the session itself, waiting messages, packets under way or ahead of a gap,
+    /// incomplete messages, and bookkeeping. Small fixed-size allocations count even before they are made.
+    ///
+    /// Not counted: the rest of a receive buffer of which a waiting message is a slice, the state of hooks, and the
+    /// overhead of the allocator.
     pub fn memory(&self) -> usize {
         let channels = self.channels.iter().flatten();
         let reliable: usize = channels
@@ -36,7 +37,7 @@ impl Session {
 }
 
 impl Session {
-    /// About what [`memory`](Self::memory) says without the session itself, found with a few additions: for who watches many
+    /// An estimate of [`memory`](Self::memory) without the session itself. It is cheap enough to be called for many
     /// sessions all the time.
     pub fn held(&self) -> usize {
         let channels = self.channels.iter().flatten();
@@ -51,19 +52,20 @@ impl Session {
 }
 
 impl SessionConfig {
-    /// The most memory that a session under this configuration can be made to take, in bytes, whatever its peer sends and
-    /// whatever its application leaves unread; counted like [`Session::memory`].
+    /// The most memory that a session with this configuration can use, in bytes, whatever its peer sends and its
+    /// application leaves unread. Counted like [`Session::memory`].
     ///
-    /// Each of the four channels may hold [`recv_window`](crate::Settings::recv_window) packets ahead of a gap, half a
-    /// message of [`max_message_size`](crate::Settings::max_message_size), and as a sender a full
-    /// [`send_buffer`](crate::Settings::send_buffer), overshot by one message, with another one under way. All share
-    /// [`recv_buffer`](crate::Settings::recv_buffer), overshot by one message. Servers with many sessions lower
-    /// `max_message_size`, which rules: only a channel whose peer really sends so much, or whose application does, takes it.
+    /// Each of the four channels may hold [`recv_window`](crate::Settings::recv_window) packets ahead of a gap, one
+    /// incomplete message of [`max_message_size`](crate::Settings::max_message_size), and a full
+    /// [`send_buffer`](crate::Settings::send_buffer) plus two messages of that size. The session may hold a full
+    /// [`recv_buffer`](crate::Settings::recv_buffer) plus one such message. `max_message_size` has the largest effect:
+    /// servers with many sessions should lower it. The memory is used only if the peer or the application really sends
+    /// that much.
     ///
-    /// What happens at each limit: packets beyond the receive window are dropped, and the peer sends them again; a message
-    /// over the limit ends the session; with a full receive buffer nothing more is acknowledged, and unreliable messages are
-    /// dropped; with a full send buffer messages come back as [`SendError::Blocked`](crate::SendError::Blocked). Events that
-    /// nobody takes are not counted: there is one for each receipt that was asked for.
+    /// At each limit: a packet beyond the receive window is dropped and resent by the peer. A message over the size
+    /// limit ends the session. With a full receive buffer, nothing is acknowledged and unreliable messages are dropped.
+    /// With a full send buffer, messages are returned with [`SendError::Blocked`](crate::SendError::Blocked). Events
+    /// that the application does not poll are not counted: there is one for each receipt.
     pub fn memory_ceiling(&self) -> usize {
         let datagram = self.udp_length as usize;
         let codecs = self.dialect.codecs.iter().any(Option::is_some) || self.passes != [Pass::None; 2];
@@ -87,8 +89,8 @@ impl SessionConfig {
     }
 }
 
-/// What is made when first needed, and has one size.
+/// Fixed-size allocations that are made when first needed.
 const BOXES: usize = size_of::<Cold>() + Timers::BOXED + Counters::BOXED + ClockSync::BOXED + Framing::BOXED;
 
-/// Events that no receipt has caused: connected, closed, and moves that follow each other before anybody looks.
+/// Events other than `Delivered`: connected, closed, and several moves before the application polls.
 const EVENTS: usize = 16;

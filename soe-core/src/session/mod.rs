@@ -1,4 +1,6 @@
-//! One session as a value: input goes in, datagrams and messages come out.
+//! One session as a value: datagrams and calls of the application go in, datagrams and messages come out.
+//!
+//! `life` opens, keeps alive and ends the session, `send` builds datagrams, `receive` reads them.
 
 mod channels;
 mod cold;
@@ -46,7 +48,7 @@ use crate::{
     wire::DisconnectReason,
 };
 
-/// What escape, flags and tags of a transform may add to a message on the wire, in bytes.
+/// Bytes that the escape and a hook may add to a message.
 const TRANSFORM_OVERHEAD: usize = 64;
 
 /// Which side of the handshake a session is on.
@@ -56,7 +58,7 @@ enum Role {
     Server,
 }
 
-/// Where a session stands.
+/// The state of a session, with the data that is valid in it.
 ///
 /// ```text
 /// Connecting --response--> Open --close--> Closing --all acknowledged, or deadline--> Closed
@@ -68,62 +70,63 @@ enum State {
     /// A client waits for the response to its request.
     Connecting(Box<Connecting>),
     Open,
-    /// The application has closed; what it sent before is still being delivered.
+    /// The application has closed. Queued messages are still delivered.
     Closing(DisconnectReason),
-    /// Over. Stragglers are told so until the ending says otherwise.
+    /// The session has ended. Late datagrams from the peer may still be answered with a Disconnect.
     Closed(Box<Ending>),
 }
 
-/// One session with one peer: the whole protocol, without a socket, a clock or a source of randomness.
+/// One session with one peer: the whole protocol, without socket, clock or random source.
 ///
-/// Drive it like this, in this order, whenever something has happened:
+/// After every event, drive the session in this order:
 ///
-/// 1. Feed what happened: [`handle_datagram`](Self::handle_datagram), [`handle_timeout`](Self::handle_timeout),
-///    [`handle_unreachable`](Self::handle_unreachable), or a verb of the application such as [`send`](Self::send).
-/// 2. Take messages with [`recv`](Self::recv) until `None`, as far as the application wants them. What it does not take
-///    holds the peer back.
+/// 1. Pass the event in: [`handle_datagram`](Self::handle_datagram), [`handle_timeout`](Self::handle_timeout),
+///    [`handle_unreachable`](Self::handle_unreachable), or a method of the application such as [`send`](Self::send).
+/// 2. Take messages with [`recv`](Self::recv) until `None`, or as many as the application wants. Messages left unread
+///    slow the peer down.
 /// 3. Take events with [`poll_event`](Self::poll_event) until `None`.
-/// 4. Send what [`poll_transmit`](Self::poll_transmit) gives, until `None`.
-/// 5. Come back at [`poll_timeout`](Self::poll_timeout) at the latest.
+/// 4. Send what [`poll_transmit`](Self::poll_transmit) returns, until `None`.
+/// 5. Call [`handle_timeout`](Self::handle_timeout) at [`poll_timeout`](Self::poll_timeout).
 ///
-/// Memory is bounded by [`SessionConfig::memory_ceiling`]: messages to send by
-/// [`send_buffer`](crate::Settings::send_buffer) per channel, messages to read by
-/// [`recv_buffer`](crate::Settings::recv_buffer), packets ahead of a gap by [`recv_window`](crate::Settings::recv_window)
-/// datagrams per channel, and a message under way by [`max_message_size`](crate::Settings::max_message_size) per channel.
+/// [`SessionConfig::memory_ceiling`] bounds the memory: outgoing messages by
+/// [`send_buffer`](crate::Settings::send_buffer) per channel, incoming messages by
+/// [`recv_buffer`](crate::Settings::recv_buffer), packets ahead of a gap by
+/// [`recv_window`](crate::Settings::recv_window) per channel, and an incomplete message by
+/// [`max_message_size`](crate::Settings::max_message_size) per channel.
 pub struct Session {
     config: SessionConfig,
     role: Role,
     state: State,
     session_id: u32,
-    /// There has been a response: until then, also when it never comes, nothing that arrives proves anything.
+    /// A response has been received or sent. Before that no datagram can be checked.
     negotiated: bool,
-    /// The largest datagram agreed on, in bytes.
+    /// The negotiated size of the largest datagram, in bytes.
     udp_length: u16,
     framing: Framing,
-    /// Where the clock that the wire speaks of starts.
+    /// Time zero of the clock that this side reports on the wire.
     epoch: Timestamp,
     last_received: Timestamp,
     last_sent: Timestamp,
-    /// A client has reported itself connected; always true for a server.
+    /// `Event::Connected` has been reported; always true for a server.
     announced: bool,
     /// A valid datagram has come from the peer.
     confirmed: bool,
-    /// The channels in use, and where those that are not go on.
+    /// The channels with packets under way. `idle_channels` says where the others continue.
     channels: [Option<Box<Reliable>>; ReliableChannel::COUNT],
     idle_channels: [IdleChannel; ReliableChannel::COUNT],
     inbox: Inbox,
-    /// A reliable channel waits for the application to make room.
+    /// A full receive buffer holds back a reliable channel.
     stalled: bool,
     outbox: Outbox,
-    /// Stamps of ordered messages, 1A and 1B: the last sent and the last accepted.
+    /// Stamps of the ordered channels 1A and 1B: the last sent and the last accepted.
     ordered: [(u16, u16); 2],
     rtt: RttEstimator,
     congestion: Congestion,
     pacing: Pacing,
-    /// The channel that goes first among equals.
+    /// The channel that is served first among those with the same priority.
     first_channel: u8,
     send_interval: SendInterval,
-    /// Resend timers that have fired since the last acknowledgement of something new.
+    /// Resend timers that have fired since something new was acknowledged.
     backoff: u8,
     send_hooks: Option<Box<Hooks>>,
     recv_hooks: Option<Box<Hooks>>,
@@ -131,7 +134,7 @@ pub struct Session {
     timers: Timers,
     cold: Option<Box<Cold>>,
     receipts: u64,
-    /// Corrupt datagrams since the last wrong CRC: see [`corrupt`](Self::corrupt).
+    /// Invalid datagrams with a valid CRC since the last wrong CRC: see [`corrupt`](Self::corrupt).
     corrupt_since_reject: u8,
     stats: Counters,
 }
@@ -175,27 +178,27 @@ impl Session {
         }
     }
 
-    /// What happened, oldest first. [`Event::Closed`] is the last.
+    /// Returns the next event, oldest first. [`Event::Closed`] is the last.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.cold.as_mut()?.events.pop_front()
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) has something to do. `None`: never.
+    /// When [`handle_timeout`](Self::handle_timeout) must be called; `None` if no timer is set.
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.timers.next()
     }
 
-    /// Whether the session is open: messages can be sent, and the handshake is done.
+    /// Whether the handshake is done and messages can be sent.
     pub fn is_connected(&self) -> bool {
         self.announced && matches!(self.state, State::Open)
     }
 
-    /// Whether a client still waits for its server's response.
+    /// Whether a client still waits for the response of its server.
     pub fn is_connecting(&self) -> bool {
         matches!(self.state, State::Connecting(_))
     }
 
-    /// How the session ended; `None` while it has not.
+    /// How the session ended; `None` while it lasts.
     pub fn closed(&self) -> Option<Closed> {
         match &self.state {
             State::Closed(ending) => Some(ending.closed),
@@ -203,33 +206,33 @@ impl Session {
         }
     }
 
-    /// Whether the session can be forgotten: it has ended, and so has the time in which stragglers are told.
+    /// Whether the session can be dropped: it has ended and answers no more late datagrams.
     pub fn is_drained(&self) -> bool {
         matches!(&self.state, State::Closed(ending) if ending.is_over())
     }
 
-    /// When the last valid datagram came from the peer; when the session began, if none has.
+    /// When the last valid datagram came from the peer, or when the session began.
     pub fn last_heard(&self) -> Instant {
         self.last_received.instant()
     }
 
-    /// The id that the client chose.
+    /// The session id that the client chose.
     pub fn session_id(&self) -> u32 {
         self.session_id
     }
 
-    /// The seed of the CRC, zero before the handshake. With the session id it is all that tells the peer from a stranger:
-    /// keep it secret.
+    /// The seed of the CRC; zero before the handshake. Keep it secret: whoever knows it and the session id can forge
+    /// the peer's datagrams.
     pub fn crc_seed(&self) -> u32 {
         self.framing.seed()
     }
 
-    /// The configuration it was made with.
+    /// The configuration of the session.
     pub fn config(&self) -> &SessionConfig {
         &self.config
     }
 
-    /// What was taken from the application and is not known to have arrived.
+    /// What the application has sent and the peer has not acknowledged.
     pub fn undelivered(&self) -> Undelivered {
         if let State::Closed(ending) = &self.state {
             return ending.undelivered;
@@ -243,21 +246,21 @@ impl Session {
         undelivered
     }
 
-    /// Whether nothing waits in either direction: everything sent has been acknowledged, everything that arrived has been
-    /// taken, and no acknowledgement is owed.
+    /// Whether nothing waits in either direction: every message sent is acknowledged, every message received is read,
+    /// and no acknowledgement is owed.
     pub fn is_idle(&self) -> bool {
         let mut channels = self.channels.iter().flatten();
         let idle = channels.all(|reliable| reliable.is_idle());
         idle && self.inbox.is_empty() && !self.outbox.has_unreliable()
     }
 
-    /// The server's clock in milliseconds, modulo 2^32, as the exchanges of statistics have shown it; on the side that asks
-    /// for them.
+    /// The server's clock at `now`, in milliseconds modulo 2^32. `None` before the first exchange of statistics, and on
+    /// the side that does not ask for them.
     pub fn server_clock(&self, now: Instant) -> Option<u32> {
         self.clock.offset().map(|offset| millis(self.epoch, now).wrapping_add(offset))
     }
 
-    /// Counters and measurements at this moment.
+    /// Counters and measurements at `now`.
     pub fn stats(&self, now: Instant) -> SessionStats {
         let senders = || self.channels.iter().flatten().map(|reliable| &reliable.sender);
         let loss = self.clock.loss();
@@ -284,7 +287,7 @@ impl Session {
         }
     }
 
-    /// Bytes of reliable packets under way, over all channels.
+    /// Reliable bytes under way, over all channels.
     fn in_flight(&self) -> usize {
         self.channels.iter().flatten().map(|reliable| reliable.sender.flying_bytes()).sum()
     }
@@ -293,7 +296,7 @@ impl Session {
         usize::from(self.udp_length)
     }
 
-    /// The most bytes of one packet in a datagram of its own.
+    /// The largest packet that fits a datagram, in bytes.
     fn packet_limit(&self) -> usize {
         self.udp_length() - self.framing.overhead()
     }

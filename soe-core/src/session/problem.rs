@@ -1,37 +1,37 @@
-//! What is wrong with what a peer sends, for whoever keeps a log.
+//! Invalid data from the peer, reported for logging.
 
 use super::Session;
 use crate::{cipher::HookError, framing::CodecError, message::Channel, wire::DecodeError};
 
-/// Something that no honest peer sends. See [`Session::take_problem`].
+/// Invalid data that a correct peer does not send. See [`Session::take_problem`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Problem {
-    /// A pass of a datagram cannot be undone.
+    /// A pass of a datagram could not be undone.
     #[error("a pass cannot be undone: {0}")]
     Pass(CodecError),
-    /// A packet cannot be read.
+    /// A packet could not be decoded.
     #[error("malformed packet: {0}")]
     Malformed(DecodeError),
-    /// A packet says what cannot be.
+    /// A packet has contradictory content.
     #[error("corrupt packet: {0}")]
     Packet(&'static str),
-    /// An acknowledged packet says what cannot be.
+    /// An acknowledged packet has contradictory content.
     #[error("corrupt stream: {0}")]
     Stream(&'static str),
-    /// A message cannot be decrypted, or is too long.
+    /// A message could not be decrypted, or is too long.
     #[error("a message on {channel} cannot be taken: {error}")]
     Message {
-        /// Where it came.
+        /// The channel of the message.
         channel: Channel,
-        /// What is wrong with it.
+        /// The error.
         error: HookError,
     },
 }
 
 impl Session {
-    /// Takes the first thing that was wrong with what the peer has sent since the last call. The session logs nothing of this
-    /// itself: it may be locked, and a log may ask the session.
+    /// Returns the first problem since the last call. The session itself does not log: it may be locked while it runs,
+    /// and a log subscriber might ask the session for its state.
     pub fn take_problem(&mut self) -> Option<Problem> {
         self.cold.as_mut()?.problem.take()
     }

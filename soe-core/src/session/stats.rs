@@ -1,10 +1,8 @@
-//! What a session has counted and measured.
+//! Counters and measurements of a session.
 
 use std::{fmt, time::Duration};
 
-/// A snapshot of a session's counters and measurements. All counts start with the session.
-///
-/// `{}` shows the figures that are looked at first, in one line; `{:#}` shows all, a line each.
+/// A snapshot of a session's counters and measurements. All counters start at zero with the session.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct SessionStats {
@@ -12,74 +10,76 @@ pub struct SessionStats {
     pub datagrams_sent: u64,
     /// Datagrams that came from the peer's address.
     pub datagrams_received: u64,
-    /// Datagrams received whose CRC was right: what the exchange of statistics tells the peer.
+    /// Datagrams received with a valid CRC. The peer is told this number in the exchange of statistics.
     pub datagrams_authentic: u64,
-    /// Bytes sent in datagrams, UDP and IP headers not counted.
+    /// Bytes of the datagrams sent, without UDP and IP headers.
     pub bytes_sent: u64,
-    /// Bytes received in datagrams, UDP and IP headers not counted.
+    /// Bytes of the datagrams received, without UDP and IP headers.
     pub bytes_received: u64,
-    /// Messages taken from the application.
+    /// Messages that the application has sent.
     pub messages_sent: u64,
-    /// Messages given to the application.
+    /// Messages that the application has received.
     pub messages_received: u64,
-    /// Bytes of messages taken from the application.
+    /// Bytes of the messages that the application has sent.
     pub message_bytes_sent: u64,
-    /// Bytes of messages given to the application.
+    /// Bytes of the messages that the application has received.
     pub message_bytes_received: u64,
-    /// Datagrams dropped for a wrong CRC, or too short to have one.
+    /// Datagrams dropped because their CRC was wrong or missing.
     pub crc_rejects: u64,
-    /// Datagrams with a right CRC and no sensible content, dropped because so short a CRC could have been guessed; or packets
-    /// with an unknown op code.
+    /// Datagrams with a valid CRC and invalid content that were dropped without ending the session, because a CRC so
+    /// short can be guessed. Also packets with an unknown op code.
     pub malformed: u64,
-    /// Packets ignored: handshakes out of place, disconnects with another id, and the like.
+    /// Packets ignored: unexpected handshake packets, a Disconnect with another session id, and similar.
     pub ignored: u64,
-    /// Reliable packets that arrived again.
+    /// Reliable packets that had arrived before.
     pub duplicates: u64,
-    /// Reliable packets that arrived ahead of a gap.
+    /// Reliable packets that arrived before an earlier one.
     pub out_of_order: u64,
-    /// Reliable packets beyond the receive window, dropped.
+    /// Reliable packets dropped because they were beyond the receive window.
     pub beyond_window: u64,
-    /// Ordered messages dropped because a newer one came first.
+    /// Ordered messages dropped because a newer one had arrived.
     pub overtaken: u64,
-    /// Unreliable messages dropped because the application was behind.
+    /// Unreliable messages dropped because the receive buffer was full.
     pub unread_dropped: u64,
-    /// Unreliable messages dropped: to send, because the datagrams agreed on turned out too small for them; received, because
-    /// they were longer than `max_message_size`.
+    /// Unreliable messages dropped for their size. Outgoing: the negotiated datagram was too small. Incoming: longer
+    /// than `max_message_size`.
     pub oversized_dropped: u64,
-    /// Acknowledgements of something never sent.
+    /// Acknowledgements of packets that were never sent.
     pub bogus_acks: u64,
-    /// Reliable packets sent, resends not counted.
+    /// Reliable packets sent, without resends.
     pub reliable_sent: u64,
-    /// Packets sent again because later ones were acknowledged.
+    /// Packets resent because later ones were acknowledged.
     pub resent_lost: u64,
-    /// Packets sent again because no acknowledgement came in time.
+    /// Packets resent because the resend timer fired.
     pub resent_timeout: u64,
-    /// Copies of packets that rode along on redundant channels.
+    /// Copies of packets sent on redundant channels.
     pub redundant_copies: u64,
-    /// Times the resend timer fired.
+    /// How often the resend timer fired.
     pub resend_timeouts: u64,
     /// UnknownSender datagrams received.
     pub unknown_sender: u64,
-    /// The smoothed round trip of reliable packets, with the time that the peer holds its acknowledgements back. For the network's
-    /// round trip see [`ping`](Self::ping).
+    /// The smoothed round-trip time of reliable packets. It includes the peer's acknowledgement delay.
     pub rtt: Option<Duration>,
-    /// The lowest round trip.
+    /// The lowest recent round-trip time.
     pub rtt_min: Option<Duration>,
-    /// The last round trip measured.
+    /// The last measured round-trip time.
     pub rtt_last: Option<Duration>,
-    /// The network's round trip at the last exchange of statistics, in whole milliseconds: answers are not held back.
-    /// [`net_status_interval`](crate::Settings::net_status_interval) sets how often it is measured, by the client in every known
-    /// game. The other side shows what the client reports with its next request, and nothing proves that report.
+    /// The network's round-trip time at the last exchange of statistics, in whole milliseconds. Unlike `rtt` it
+    /// contains no acknowledgement delay.
+    ///
+    /// Measured by the client in every known game, at [`net_status_interval`](crate::Settings::net_status_interval).
+    /// The other side shows the value that the client reports with its next request; it is not verified.
     pub ping: Option<Duration>,
-    /// The lowest round trip of those exchanges; on the side that measures.
+    /// The lowest `ping`; only on the side that measures.
     pub ping_min: Option<Duration>,
     /// The share of datagrams to the peer that were lost between the last two exchanges of statistics, 0 to 1.
     pub loss_sent: Option<f32>,
     /// The share of datagrams from the peer that were lost between the last two exchanges of statistics, 0 to 1.
     pub loss_received: Option<f32>,
-    /// How far the server's clock is ahead of this side's, in milliseconds, modulo 2^32; on clients that ask for it.
+    /// The server's clock minus this side's, in milliseconds, modulo 2^32. Only on the side that sends
+    /// NetStatusRequests.
     pub clock_offset: Option<u32>,
-    /// Bytes that wait to be sent for the first time.
+    /// Bytes that wait for their first transmission.
     pub pending_bytes: usize,
     /// Reliable bytes sent and not yet acknowledged.
     pub in_flight_bytes: usize,
@@ -87,24 +87,25 @@ pub struct SessionStats {
     pub congestion_window: usize,
     /// Bytes that wait for the application.
     pub unread_bytes: usize,
-    /// How long the oldest unacknowledged reliable packet has been under way.
+    /// The age of the oldest unacknowledged reliable packet.
     pub oldest_unacknowledged: Option<Duration>,
-    /// How long ago the last valid datagram came.
+    /// The time since the last valid datagram.
     pub since_received: Option<Duration>,
 }
 
-/// Makes the structs of what is counted, and their way into a snapshot: a snapshot's gauges would weigh on every session.
+/// Defines the counter structs and their conversion into a snapshot. A session does not store a whole `SessionStats`:
+/// its gauges would take memory in every session.
 macro_rules! counters {
     (common: $($name:ident),*; cold: $($cold:ident),* $(,)?) => {
-        /// What a session counts as it goes; [`SessionStats`] says what each means.
+        /// The counters of a session; [`SessionStats`] documents each.
         #[derive(Clone, Debug, Default)]
         pub(super) struct Counters {
             $(pub(super) $name: u64,)*
-            /// Made when one of them is first counted.
+            /// Allocated when one of them is first counted.
             cold: Option<Box<ColdCounters>>,
         }
 
-        /// What many sessions never count.
+        /// Counters that stay zero in many sessions.
         #[derive(Clone, Debug, Default)]
         pub(super) struct ColdCounters {
             $(pub(super) $cold: u64,)*
@@ -123,7 +124,7 @@ macro_rules! counters {
 }
 
 impl Counters {
-    /// What may be allocated beside it.
+    /// Bytes that may be allocated in addition.
     pub(super) const BOXED: usize = size_of::<ColdCounters>();
 
     pub(super) fn cold(&mut self) -> &mut ColdCounters {

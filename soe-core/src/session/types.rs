@@ -1,4 +1,4 @@
-//! What a session hands out: events, transmits, verdicts.
+//! The values that a session returns: events, transmits, outcomes.
 
 use std::num::NonZeroU64;
 
@@ -6,34 +6,32 @@ use bytes::BytesMut;
 
 use crate::{error::Closed, message::ReliableChannel};
 
-/// What became of a datagram.
+/// What a datagram was found to be.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use]
 #[non_exhaustive]
 pub enum DatagramOutcome {
-    /// Its CRC was right: the sender knows the seed, as far as the CRC's length proves it.
+    /// Its CRC was right. The sender knows the seed, with the certainty that the length of the CRC gives.
     Authentic,
-    /// It was handled, or ignored, and proves nothing about its sender.
+    /// It was handled or ignored. It proves nothing about its sender.
     Unproven,
-    /// Its CRC was wrong. It comes back: behind the same address may be a newcomer, whom [`Endpoint`](crate::Endpoint)
-    /// knows.
+    /// Its CRC was wrong. Give it to [`Endpoint`](crate::Endpoint): a new client may use the same address.
     Rejected(BytesMut),
-    /// A session request with another id than this session's, or a question to the server. It comes back, for
-    /// [`Endpoint`](crate::Endpoint).
+    /// A session request with another id, or a query to the server. Give it to [`Endpoint`](crate::Endpoint).
     ForEndpoint(BytesMut),
 }
 
-/// One datagram, or a run of equal ones, appended to the caller's buffer.
+/// One datagram, or several datagrams of one size, appended to the caller's buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 #[non_exhaustive]
 pub struct Transmit {
     /// Bytes appended.
     pub size: usize,
-    /// Bytes of each datagram; the last may be shorter. Equal to `size` for a single one. A run leaves in one system call
-    /// where the platform segments (UDP GSO).
+    /// Bytes of each datagram; the last may be shorter. Equal to `size` for a single datagram. Several datagrams can
+    /// leave in one system call where the platform has UDP GSO.
     pub segment_size: usize,
-    /// The time to live to send with, if not the ordinary one.
+    /// The time to live to send with, in hops; `None` is the system's default.
     pub time_to_live: Option<u8>,
 }
 
@@ -42,13 +40,13 @@ impl Transmit {
         Self { size, segment_size: size, time_to_live: None }
     }
 
-    /// How many datagrams these are.
+    /// The number of datagrams.
     pub fn datagrams(&self) -> usize {
         self.size.div_ceil(self.segment_size.max(1))
     }
 }
 
-/// Names a message whose delivery is to be reported.
+/// Identifies a message whose delivery is reported with [`Event::Delivered`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Receipt(pub(crate) NonZeroU64);
 
@@ -58,34 +56,37 @@ pub struct Receipt(pub(crate) NonZeroU64);
 pub enum Event {
     /// A client's session is open: the server has answered and has not refused.
     Connected,
-    /// The peer goes on from another address.
+    /// The peer now sends from another address.
     Remapped,
-    /// The peer has acknowledged the last byte of the message with this receipt, and all before it on its channel.
+    /// The peer has acknowledged the last byte of this message, and all earlier ones on its channel.
     Delivered(Receipt),
-    /// Large packets are lost one after another while smaller ones arrive: the path takes smaller datagrams than were agreed on
-    /// (an MTU, mostly, and somebody who drops without saying so). Small messages go on; those that take large packets wait, and
-    /// are tried again once a second. What stays so ends the session with `UnacknowledgedTimeout`. A smaller
-    /// [`udp_length`](crate::Settings::udp_length) on either side helps. Told again when it happens again.
+    /// Large packets are lost repeatedly while smaller ones arrive. Most likely the path has a smaller MTU than
+    /// `udp_length` and drops larger datagrams silently.
+    ///
+    /// Small messages continue. Large packets wait and are tried once a second; if they never pass, the session ends
+    /// with `UnacknowledgedTimeout`. Set a smaller [`udp_length`](crate::Settings::udp_length) on either side. Reported
+    /// again when it happens again.
     LargeDatagramsLost {
-        /// The smallest packet that is lost each time, in bytes; CRC and codecs come on top.
+        /// The smallest packet that is lost each time, in bytes, without CRC and codecs.
         smallest_lost: usize,
-        /// The largest packet that has arrived meanwhile, in bytes.
+        /// The largest packet that arrived in the same time, in bytes.
         largest_delivered: usize,
     },
-    /// The peer is there and acknowledges, but takes nothing more on this channel: its application has not read for five
-    /// seconds or more. Reported once, until the channel moves again. Without a change the session ends after
+    /// The peer still acknowledges but has accepted nothing new on this channel for five seconds or more: its
+    /// application does not read. Reported once, until the channel makes progress. The session ends after
     /// [`unread_timeout`](crate::Settings::unread_timeout).
     PeerNotReading(ReliableChannel),
-    /// The session has ended. The last event. A receipt that was not reported before is not known to have been delivered.
+    /// The session has ended. This is the last event. Messages whose receipts were not reported before may not have
+    /// been delivered.
     Closed(Closed),
 }
 
-/// What has been taken from the application and is not known to have arrived.
+/// What the application has sent and the peer has not acknowledged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Undelivered {
-    /// Messages, the partly acknowledged included.
+    /// Messages, including partly acknowledged ones.
     pub messages: usize,
-    /// Bytes in wire form: encrypted and escaped.
+    /// Bytes as sent on the wire: encrypted and escaped.
     pub bytes: usize,
 }

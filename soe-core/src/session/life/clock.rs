@@ -1,4 +1,5 @@
-//! Clock sync and the loss both ways, from the exchange of statistics (section 8 of `docs/protocol.md`).
+//! Clock synchronisation and loss in both directions, from the exchange of statistics (section 8 of
+//! `docs/protocol.md`).
 
 use std::time::{Duration, Instant};
 
@@ -7,8 +8,7 @@ use crate::{
     wire::{NetStatusRequest, NetStatusResponse},
 };
 
-/// What both sides had sent and received at an exchange, as far as this side knows, modulo 2^32: only differences between
-/// two exchanges count.
+/// The counters of both sides at one exchange, modulo 2^32. Only differences between two exchanges are used.
 #[derive(Clone, Copy, Debug, Default)]
 struct Counts {
     sent: u32,
@@ -17,20 +17,20 @@ struct Counts {
     received: u32,
 }
 
-/// What the exchanges of statistics have shown.
+/// The results of the exchanges of statistics.
 #[derive(Clone, Debug)]
 pub(crate) struct ClockSync {
     last: Counts,
-    /// The share lost to the peer and from the peer.
+    /// The loss to the peer and from the peer.
     loss: Option<(f32, f32)>,
     /// The latest round trip in milliseconds as the peer that asks reports it, or [`UNREPORTED`]. Not an `Option`: it would
     /// cost every session 8 bytes.
     reported: u32,
-    /// What the side that asks finds out besides; made with the first request.
+    /// State of the side that sends the requests. Allocated with the first request.
     asked: Option<Box<Asked>>,
 }
 
-/// What the answers have shown.
+/// The results of the responses.
 #[derive(Clone, Debug, Default)]
 struct Asked {
     /// Round trips in milliseconds.
@@ -43,29 +43,30 @@ struct Asked {
     outstanding: bool,
 }
 
-/// The server's clock less this side's, as one exchange has shown it, in milliseconds.
+/// One measurement of the server's clock minus this side's, in milliseconds.
 #[derive(Clone, Copy, Debug)]
 struct Offset {
     value: u32,
     round_trip: u32,
-    /// This side's clock at the exchange.
+    /// This side's clock at the measurement.
     measured: u32,
 }
 
-/// Two clocks drift apart by up to this many milliseconds a million: 100 each, twice what quartz is sold with.
+/// The assumed drift between two clocks, in milliseconds per million: 100 for each, twice what common quartz is
+/// specified for.
 const DRIFT: u64 = 200;
-/// What rounding to milliseconds, on both sides, may add to the error of one exchange.
+/// The rounding error of one measurement, in milliseconds, both sides together.
 const ROUNDING: u64 = 2;
 
 impl Offset {
-    /// How far this may be off at a time of this side's clock: half a round trip, if all of it was spent one way, and what
-    /// the clocks have drifted since.
+    /// The error bound of this measurement at a time of this side's clock: half a round trip, as if the path were
+    /// one-sided, plus the drift since.
     fn uncertainty(&self, clock: u32) -> u64 {
         u64::from(self.round_trip / 2) + u64::from(clock.wrapping_sub(self.measured)) * DRIFT / 1_000_000
     }
 
-    /// Whether a newer exchange tells more. It does if it is more certain by now; or if both cannot be right, since then one
-    /// of the clocks has been set, or drifts faster than clocks do.
+    /// Whether a newer measurement replaces this one: if its error bound is smaller by now, or if the two contradict
+    /// each other. In that case one of the clocks was set, or drifts faster than assumed.
     fn is_outdone_by(&self, newer: &Self) -> bool {
         let (old, new) = (self.uncertainty(newer.measured), newer.uncertainty(newer.measured));
         let apart = u64::from((newer.value.wrapping_sub(self.value) as i32).unsigned_abs());
@@ -83,10 +84,10 @@ impl Default for ClockSync {
 }
 
 impl ClockSync {
-    /// What may be allocated beside it.
+    /// Bytes that may be allocated in addition.
     pub(crate) const BOXED: usize = size_of::<Asked>();
 
-    /// The request that asks for the next exchange. `sent` counts it already.
+    /// Returns a request. `sent` includes it.
     pub(crate) fn request(&mut self, clock: u32, sent: u64, received: u64) -> NetStatusRequest {
         let asked = self.asked.get_or_insert_default();
         asked.outstanding = true;
@@ -102,7 +103,7 @@ impl ClockSync {
         }
     }
 
-    /// The answer to a request. `sent` counts it already.
+    /// Returns the response to a request. `sent` includes it.
     pub(crate) fn respond(
         &mut self,
         clock: u32,
@@ -110,7 +111,7 @@ impl ClockSync {
         sent: u64,
         received: u64,
     ) -> NetStatusResponse {
-        // The answer itself has not been counted by the requester yet.
+        // The requester has not counted this response yet.
         let before = sent.saturating_sub(1);
         // The first request of a session has no round trip to report yet.
         if self.loss.is_some() {
@@ -127,17 +128,17 @@ impl ClockSync {
         }
     }
 
-    /// Whether an answer is waited for.
+    /// Whether a response is expected.
     pub(crate) fn is_outstanding(&self) -> bool {
         self.asked.as_ref().is_some_and(|asked| asked.outstanding)
     }
 
-    /// Whether the peer has ever answered.
+    /// Whether the peer has ever responded.
     pub(crate) fn has_answers(&self) -> bool {
         self.asked.as_ref().is_some_and(|asked| asked.exchanges > 0)
     }
 
-    /// An answer has come. `received` counts it already. Returns the round trip.
+    /// Handles a response. `received` includes it. Returns the round trip.
     pub(crate) fn answered(&mut self, clock: u32, response: &NetStatusResponse, received: u64) -> Duration {
         let NetStatusResponse { requester_sent, responder_received, responder_sent, .. } = *response;
         self.update(requester_sent, responder_received, responder_sent, received);
@@ -184,13 +185,13 @@ impl ClockSync {
         (latest.map(millis), measured.map(|asked| millis(asked.low)))
     }
 
-    /// The server's clock less this side's, in milliseconds.
+    /// The server's clock minus this side's, in milliseconds.
     pub(crate) fn offset(&self) -> Option<u32> {
         self.asked.as_ref()?.offset.map(|offset| offset.value)
     }
 }
 
-/// Milliseconds since the session's epoch, as the wire counts them.
+/// Milliseconds since the session's epoch, as sent on the wire.
 pub(crate) fn millis(epoch: Timestamp, now: Instant) -> u32 {
     now.saturating_duration_since(epoch.instant()).as_millis() as u32
 }

@@ -1,4 +1,4 @@
-//! How a session ends, and what is told to whom (section 9 of `docs/protocol.md`).
+//! The end of a session: graceful close, abort, and the Disconnects to the peer (section 9 of `docs/protocol.md`).
 
 use std::{
     ops::RangeInclusive,
@@ -20,32 +20,34 @@ use crate::{
     wire::{AcknowledgeAll, Disconnect, DisconnectReason},
 };
 
-/// How many times as long after the one before each repetition of the Disconnect leaves, in units of half as much again as a
-/// round trip: some peers end their next session for a datagram of the last, and their request, which ends the repetitions, may
-/// come after exactly one. It is never acknowledged: with six in all, seven of 10,000 sessions leave untold where 30 % are lost.
+/// Delays between the six Disconnects, in units of 1.5 round trips.
+///
+/// A Disconnect is never acknowledged. With six of them and 30 % loss, 7 of 10,000 peers miss all. The first two delays
+/// are short because of peers that end their next session on a datagram of the last one: their new session request
+/// stops the repetitions, and may come after the first Disconnect.
 const FAREWELLS: [u32; 5] = [1, 1, 2, 2, 4];
-/// What a unit may be.
+/// The range of a unit.
 const FAREWELL_UNIT: RangeInclusive<Duration> = Duration::from_millis(30)..=Duration::from_millis(200);
-/// And what it is before a round trip has been measured.
+/// The unit before a round trip has been measured.
 const UNMEASURED: Duration = Duration::from_millis(100);
-/// The least time between two answers to stragglers.
+/// The least time between two answers to late datagrams.
 const STRAGGLER_INTERVAL: Duration = Duration::from_millis(150);
-/// What an acknowledgement and the Disconnect behind it take in a Multi.
+/// The bytes of an acknowledgement and a Disconnect in a Multi.
 const FAREWELL_ROOM: usize = 32;
-/// Bytes of CRC that must vouch for what ends a session: more than guessing reaches.
+/// The bytes of valid CRCs that are needed before invalid data ends a session. Guessing 4 bytes is not feasible.
 pub(crate) const PROOF: usize = 4;
 
-/// What is left of a session that has ended.
+/// The state of a session that has ended.
 #[derive(Clone, Debug)]
 pub(in crate::session) struct Ending {
     pub(in crate::session) closed: Closed,
-    /// What had not arrived when it ended.
+    /// What had not been acknowledged when it ended.
     pub(in crate::session) undelivered: Undelivered,
-    /// Whether the peer is told.
+    /// Whether the peer gets a Disconnect.
     tell: bool,
-    /// A Disconnect is to leave now.
+    /// A Disconnect must be sent now.
     farewell_due: bool,
-    /// Repetitions of it that have fallen due.
+    /// Repetitions of the Disconnect so far.
     repetitions: u8,
     /// The unit of time between them.
     unit: Duration,
@@ -59,7 +61,7 @@ impl Ending {
         self.over && !self.farewell_due
     }
 
-    /// When the next repetition falls due after one that was due now.
+    /// When the next repetition is due.
     fn next_repetition(&self, now: Instant) -> Option<Instant> {
         let units = FAREWELLS.get(usize::from(self.repetitions)).filter(|_| self.tell)?;
         Some(now + self.unit * *units).filter(|&next| next < self.forget_at)
@@ -67,13 +69,16 @@ impl Ending {
 }
 
 impl Session {
-    /// Closes gracefully: nothing more is taken from the application, what was taken is delivered until it is acknowledged
-    /// or [`close_timeout`](crate::Settings::close_timeout) is over, then the peer is told with this reason.
-    /// [`Event::Closed`] comes when the first of the Disconnects is ready to leave: keep driving the session until
-    /// [`has_told_peer`](Self::has_told_peer), or it may never arrive. [`undelivered`](Self::undelivered) then says what was not
-    /// achieved in time.
+    /// Closes gracefully, with this reason for the peer. New messages are refused. Queued messages are delivered until
+    /// they are acknowledged or [`close_timeout`](crate::Settings::close_timeout) has passed. Then Disconnects are
+    /// sent.
     ///
-    /// A client that still waits for its server just stops. Does nothing on a session that is closing or closed.
+    /// [`Event::Closed`] comes when the first Disconnect is ready to be sent. Drive the session until
+    /// [`has_told_peer`](Self::has_told_peer) returns true, or the peer may never learn of the end.
+    /// [`undelivered`](Self::undelivered) says what was not acknowledged in time.
+    ///
+    /// A client that still connects stops without a Disconnect. On a session that is closing or closed this does
+    /// nothing.
     pub fn close(&mut self, now: Instant, reason: DisconnectReason) {
         match self.state {
             State::Connecting(_) => self.end(now, Closed::new(Origin::Local, reason), false),
@@ -87,9 +92,11 @@ impl Session {
         }
     }
 
-    /// Ends the session at once. What is queued is dropped; the peer is told with this reason if `tell_peer` says so. A session
-    /// that has ended already keeps its reason; without `tell_peer` it stops repeating its Disconnect, which must be done when
-    /// another session takes its address.
+    /// Ends the session at once and drops queued messages. With `tell_peer`, the peer gets a Disconnect with this
+    /// reason.
+    ///
+    /// A session that has already ended keeps its reason. Without `tell_peer` it stops repeating its Disconnect; this
+    /// is required when another session takes its address.
     pub fn abort(&mut self, now: Instant, reason: DisconnectReason, tell_peer: bool) {
         if !tell_peer {
             self.fall_silent();
@@ -97,9 +104,11 @@ impl Session {
         self.end(now, Closed::new(Origin::Local, reason), tell_peer);
     }
 
-    /// Whether a session that has ended has said so to its peer as often as it is going to by itself, or has nothing to say. A
-    /// program that ends before has likely left its peer waiting for a time-out. False while the session lasts; it follows the
-    /// end by fifteen round trips at most, two seconds in all and not more than [`linger`](crate::Settings::linger).
+    /// Whether an ended session has sent all repetitions of its Disconnect, or has none to send. A program that exits
+    /// before this may leave the peer waiting for a time-out.
+    ///
+    /// False while the session lasts. It becomes true at most fifteen round trips after the end, and not later than two
+    /// seconds or [`linger`](crate::Settings::linger).
     pub fn has_told_peer(&self) -> bool {
         match &self.state {
             State::Closed(ending) => !ending.farewell_due && (ending.over || !self.timers.is_set(Timer::Handshake)),
@@ -107,7 +116,7 @@ impl Session {
         }
     }
 
-    /// Ends a session that is closing once everything has arrived.
+    /// Ends a closing session when everything is acknowledged.
     pub(in crate::session) fn finish_closing(&mut self, now: Instant) {
         let State::Closing(reason) = self.state else { return };
         let delivered = self.channels.iter().flatten().all(|reliable| reliable.sender.is_idle());
@@ -116,16 +125,16 @@ impl Session {
         }
     }
 
-    /// The deadline of a graceful close is over.
+    /// Ends a closing session at its deadline.
     pub(in crate::session) fn close_deadline(&mut self, now: Instant) {
         if let State::Closing(reason) = self.state {
             self.end(now, Closed::new(Origin::Local, reason), true);
         }
     }
 
-    /// The peer has said that it leaves. That is not answered.
+    /// Handles the peer's Disconnect. It is not answered.
     pub(in crate::session) fn disconnected(&mut self, now: Instant, reason: DisconnectReason) {
-        // A peer that leaves while we do has only been faster.
+        // Both sides closed at the same time: the reason of this side counts if everything was delivered.
         let closed = match self.state {
             State::Closing(own) if self.undelivered() == Undelivered::default() => Closed::new(Origin::Local, own),
             _ => Closed::new(Origin::Peer, reason),
@@ -133,29 +142,31 @@ impl Session {
         self.end(now, closed, false);
     }
 
-    /// The server's response asks for something that this side cannot do.
+    /// Ends the session because the server's response requires something that this side does not support.
     pub(in crate::session) fn refuse_response(&mut self, now: Instant, error: NegotiationError) {
         let mut closed = Closed::new(Origin::Transport, DisconnectReason::ConnectFail);
         closed.negotiation = Some(error);
         self.end(now, closed, false);
     }
 
-    /// Ends the session now for a reason that lies outside of it, and that neither application asked for: the memory of all
-    /// sessions is used up, or the network says that an address does not answer. The end counts as the transport's.
+    /// Ends the session at once for an external reason, such as a memory limit over all sessions or a report that the
+    /// address is unreachable. The origin is [`Origin::Transport`].
     pub fn abandon(&mut self, now: Instant, reason: DisconnectReason, tell_peer: bool) {
         self.end(now, Closed::new(Origin::Transport, reason), tell_peer);
     }
 
     /// Ends the session for a reason of the transport's own; the peer is told.
     pub(in crate::session) fn fail(&mut self, reason: DisconnectReason) {
-        // Input and output carry the time; what the application does at other moments is not much later than those.
+        // The callers have no `now`. The time of the last datagram is close enough.
         let now = self.last_received.max(self.last_sent).instant();
         self.end(now, Closed::new(Origin::Transport, reason), true);
     }
 
-    /// A datagram says what no honest peer sends. It is dropped; the session ends once CRCs of [`PROOF`] bytes in all vouch
-    /// for it, none of them wrong in between. A peer that means it sends the next one soon; a stranger who hits a short CRC
-    /// by chance does not hit it twice in a row. Without a CRC anybody could have sent it, and it is only dropped.
+    /// Handles invalid content behind a valid CRC. The datagram is dropped. The session ends when such datagrams have
+    /// [`PROOF`] bytes of CRC in total, with no wrong CRC in between.
+    ///
+    /// A faulty peer sends the next one soon. An attacker who guesses a short CRC once does not guess it twice in a
+    /// row. Without a CRC anybody can send such a datagram, so it never ends the session.
     pub(in crate::session) fn corrupt(&mut self, what: &'static str) {
         self.note(Problem::Packet(what));
         self.corrupt_since_reject = self.corrupt_since_reject.saturating_add(1);
@@ -166,7 +177,7 @@ impl Session {
         }
     }
 
-    /// A packet that has been acknowledged turns out to say what no honest peer sends: nothing can fill its place.
+    /// Ends the session because a packet that has been acknowledged is invalid. It can no longer be replaced.
     pub(in crate::session) fn broken(&mut self, what: &'static str) {
         self.note(Problem::Stream(what));
         self.fail(DisconnectReason::CorruptPacket);
@@ -176,7 +187,7 @@ impl Session {
         if matches!(self.state, State::Closed(_)) {
             return;
         }
-        // What was acknowledged beside the words that end the session has arrived all the same.
+        // The datagram that ends the session may also have carried acknowledgements. They count.
         self.poll_receipts();
         let undelivered = self.undelivered();
         for (channel, reliable) in ReliableChannel::ALL.into_iter().zip(&mut self.channels) {
@@ -209,8 +220,8 @@ impl Session {
         self.push_event(Event::Closed(closed));
     }
 
-    /// A session that has ended says no more: its peer has gone on to another one at the same address. Some peers end that one
-    /// for a datagram with the CRC of the last.
+    /// Stops all Disconnects of an ended session: its peer has a new session at the same address. Some peers end that
+    /// one on a datagram with the CRC of the old one.
     pub(in crate::session) fn fall_silent(&mut self) {
         if let State::Closed(ending) = &mut self.state {
             (ending.tell, ending.farewell_due) = (false, false);
@@ -218,7 +229,7 @@ impl Session {
         }
     }
 
-    /// The peer has sent something to a session that has ended: it may not have been told.
+    /// Handles a datagram that arrives after the end: the peer may have missed the Disconnect.
     pub(in crate::session) fn straggler(&mut self, now: Instant) {
         let State::Closed(ending) = &mut self.state else { return };
         let quiet = ending.last_farewell.is_none_or(|last| now >= last + STRAGGLER_INTERVAL);
@@ -227,7 +238,7 @@ impl Session {
         }
     }
 
-    /// A session that has ended says so again.
+    /// Repeats the Disconnect.
     pub(in crate::session) fn repeat_farewell(&mut self, now: Instant) {
         let State::Closed(ending) = &mut self.state else { return };
         ending.farewell_due = true;
@@ -236,16 +247,16 @@ impl Session {
         self.timers.set(Timer::Handshake, next);
     }
 
-    /// A session that has ended forgets its peer.
+    /// Stops answering late datagrams.
     pub(in crate::session) fn forget(&mut self) {
         let State::Closed(ending) = &mut self.state else { return };
         ending.over = true;
         self.timers.stop_all();
     }
 
-    /// Appends the Disconnect if it is due and `most` bytes hold it. What has arrived goes with it in a Multi, so that the peer
-    /// learns both or neither: it would otherwise take for lost what its datagrams have brought. The last repetition goes
-    /// alone, for peers that look for it only there.
+    /// Appends the Disconnect if it is due and fits `most` bytes. Owed acknowledgements go into the same datagram, so
+    /// that the peer gets both or neither; it would otherwise report delivered messages as lost. The last repetition
+    /// has no other piece, because some peers do not look for a Disconnect in a Multi.
     pub(in crate::session) fn write_farewell(&mut self, now: Instant, most: usize, out: &mut Vec<u8>) -> bool {
         let State::Closed(ending) = &mut self.state else { return false };
         if !std::mem::take(&mut ending.farewell_due) {

@@ -1,4 +1,4 @@
-//! How a session comes about (section 6 of `docs/protocol.md`).
+//! The handshake (section 6 of `docs/protocol.md`).
 
 use std::time::{Duration, Instant};
 
@@ -11,28 +11,28 @@ use crate::{
     wire::{DisconnectReason, SessionRequest, SessionResponse},
 };
 
-/// The first request is repeated after this long,
+/// The time before the first repetition of a session request.
 const REQUEST_INTERVAL: Duration = Duration::from_secs(1);
-/// every next one this much later,
+/// The increase of that time for each further repetition.
 const REQUEST_BACKOFF: Duration = Duration::from_millis(250);
-/// but never later than this.
+/// The longest time between two requests.
 const MAX_REQUEST_INTERVAL: Duration = Duration::from_secs(3);
-/// The most time that a long round trip adds to the wait for a refusal.
+/// The most that the round trip adds to the wait for a refusal.
 const MAX_REFUSAL_WAIT: Duration = Duration::from_millis(250);
-/// What a server that speaks first may send before its client has proved its address: this many bytes for each byte that came
-/// from there (RFC 9000, section 8.1).
+/// The bytes that a server may send to an unproven address for each byte received from there (RFC 9000, section 8.1).
+/// Applies where the server speaks first.
 const AMPLIFICATION: u64 = 3;
-/// The least time between two responses to the request of a live session.
+/// The least time between two responses to repeated requests of a live session.
 const RESPONSE_INTERVAL: Duration = Duration::from_millis(250);
 
-/// A client that waits for the response.
+/// The state of a client that waits for the response.
 #[derive(Clone, Debug, Default)]
 pub(in crate::session) struct Connecting {
     /// Requests sent.
     attempts: u32,
     last_request: Option<Instant>,
     pub(in crate::session) request_due: bool,
-    /// Why nobody answers, if somebody has asked this side for a session instead.
+    /// The reason to report if no response comes: a session request came from the server's address instead.
     met: Option<DisconnectReason>,
 }
 
@@ -40,7 +40,7 @@ fn interval(attempts: u32) -> Duration {
     (REQUEST_INTERVAL + REQUEST_BACKOFF * attempts.saturating_sub(1)).min(MAX_REQUEST_INTERVAL)
 }
 
-/// What a server answers to a request. The same request gets the same answer.
+/// Returns the response to a request. It is the same for each repetition of the request.
 pub(crate) fn response(config: &SessionConfig, session_id: u32, crc_seed: u32) -> SessionResponse {
     SessionResponse {
         session_id,
@@ -56,11 +56,12 @@ pub(crate) fn response(config: &SessionConfig, session_id: u32, crc_seed: u32) -
 }
 
 impl Session {
-    /// A client's session: it asks its server for a session under this id, at once and until it is answered, refused, or
-    /// [`connect_timeout`](crate::Settings::connect_timeout) is over. [`Event::Connected`] or [`Event::Closed`] tells.
+    /// Creates a client's session. It sends a session request with this id until it is answered, refused, or
+    /// [`connect_timeout`](crate::Settings::connect_timeout) has passed. [`Event::Connected`] or [`Event::Closed`]
+    /// reports the result.
     ///
-    /// Messages may be sent before; they leave once the server has answered. The id must come from a secure random
-    /// generator: until the response arrives it is all that tells the server from a stranger.
+    /// Messages may be queued before; they are sent after the response. The id must come from a secure random
+    /// generator: before the response it is the only secret that an attacker must guess.
     pub fn connect(now: Instant, config: SessionConfig, session_id: u32) -> Self {
         let connecting = Connecting { request_due: true, ..Connecting::default() };
         let mut session = Self::new(now, config, Role::Client, State::Connecting(Box::new(connecting)), session_id);
@@ -68,7 +69,7 @@ impl Session {
         session
     }
 
-    /// A server's session for a client that has been sent the response.
+    /// Creates a server's session for a client that has been sent the response.
     pub(crate) fn accept(
         now: Instant,
         epoch: Instant,
@@ -81,20 +82,22 @@ impl Session {
         session.negotiate(crc_seed, session.config.crc_length, passes, request.udp_length)?;
         session.epoch = epoch.into();
         session.announced = true;
-        // The handshake counts, or the client would see its request and our response as lost.
+        // The handshake counts in the exchange of statistics. Otherwise the client would see its request and the
+        // response as lost.
         session.stats.datagrams_received = 1;
         session.stats.datagrams_sent = 1;
         session.start_timers(now);
         Ok(session)
     }
 
-    /// Answers the request that made this session, which had this many bytes.
+    /// Queues the response to the request that created this session, which had `length` bytes.
     pub(crate) fn answer_request(&mut self, length: usize) {
         self.outbox.response_due = true;
         self.stats.bytes_received = length as u64;
     }
 
-    /// Bytes that may leave. What a client says that has yet to prove its address may be said by anybody in its name.
+    /// The bytes that may be sent. Limited until the client has proved its address with a valid datagram, because the
+    /// request may be forged.
     pub(in crate::session) fn credit(&self) -> usize {
         if self.confirmed || self.is_client() {
             return usize::MAX;
@@ -103,7 +106,8 @@ impl Session {
         usize::try_from(allowed.saturating_sub(self.stats.bytes_sent)).unwrap_or(usize::MAX)
     }
 
-    /// The request of this session came again. Whoever has seen it can repeat it, so the answers are few.
+    /// Answers a repeated request of this session. Anybody who has seen the request can repeat it, so the rate is
+    /// limited.
     pub(in crate::session) fn answer_again(&mut self, now: Instant) {
         let last = &mut self.cold().answered_at;
         if last.is_some_and(|last| now < last.instant() + RESPONSE_INTERVAL) {
@@ -125,7 +129,7 @@ impl Session {
             return Err(NegotiationError::UdpLength(udp_length));
         }
         let framing = Framing::new(crc_seed, crc_length, passes, &self.config.dialect.codecs)?;
-        // Both directions: each side's offer says what it takes, and what it sends is no larger in any known peer.
+        // The smaller value holds in both directions: known peers send no larger datagrams than they accept.
         let udp_length = self.config.udp_length.min(udp_length);
         let overhead = framing.overhead();
         if (udp_length as usize).saturating_sub(overhead) < SMALLEST_PACKET {
@@ -161,7 +165,7 @@ impl Session {
         asks && !self.config.net_status_interval.is_zero()
     }
 
-    /// The request that is due, if one is.
+    /// Returns the session request if one is due.
     pub(in crate::session) fn take_request(&mut self, now: Instant) -> Option<SessionRequest<'_>> {
         let State::Connecting(connecting) = &mut self.state else { return None };
         if !std::mem::take(&mut connecting.request_due) {
@@ -180,7 +184,7 @@ impl Session {
         })
     }
 
-    /// The server's answer, or anybody's: it counts once, and only with this session's id.
+    /// Handles a response. Only the first one with this session's id counts; it may be forged.
     pub(in crate::session) fn handle_response(&mut self, now: Instant, response: &SessionResponse) {
         let State::Connecting(connecting) = &self.state else {
             self.stats.cold().ignored += 1;
@@ -207,7 +211,7 @@ impl Session {
         self.open(now);
         match self.config.refusal_grace {
             Duration::ZERO => self.announce(),
-            // As long as the answer to the first datagram takes: it tells of a refusal that was lost.
+            // Wait for the answer to the first datagram: it repeats a refusal that was lost.
             grace => {
                 let wait = grace + round_trip.min(MAX_REFUSAL_WAIT);
                 self.timers.set(Timer::Connect, now + wait);
@@ -215,8 +219,8 @@ impl Session {
         }
     }
 
-    /// Sends the server something that it can check: it opens the session on the first valid datagram. Repeated until the
-    /// server has answered with something that this side can check.
+    /// Sends a datagram with a CRC. The server opens the session on the first valid one. Repeated until a valid
+    /// datagram comes from the server.
     pub(in crate::session) fn open(&mut self, now: Instant) {
         if self.asks_net_status() {
             self.outbox.net_status_due = true;
@@ -233,7 +237,7 @@ impl Session {
         }
     }
 
-    /// Nothing has come within the time to connect, or to be refused.
+    /// Handles the end of the time to connect, or to be refused.
     pub(in crate::session) fn connect_timer(&mut self, now: Instant) {
         match &self.state {
             State::Connecting(connecting) => {
@@ -244,9 +248,8 @@ impl Session {
         }
     }
 
-    /// A stranger's request reached this side. A client that negotiates with the same address has met itself, or a peer
-    /// that does what it does itself. Either is only believed when nothing else comes: anybody can ask, and whoever has
-    /// seen this side's request can send it back.
+    /// Handles a session request at a client. The client has connected to itself, or to another client. Either is
+    /// reported only if no response comes: anybody can send a request or return this side's own.
     pub(in crate::session) fn handle_own_request(&mut self, request: &SessionRequest<'_>) {
         let State::Connecting(connecting) = &mut self.state else { return };
         if request.session_id == self.session_id {

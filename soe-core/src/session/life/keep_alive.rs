@@ -1,4 +1,4 @@
-//! What keeps an idle session alive, and when a silent peer is given up (section 9 of `docs/protocol.md`).
+//! Heartbeats, probes, and time-outs of a silent peer (section 9 of `docs/protocol.md`).
 
 use std::time::{Duration, Instant};
 
@@ -10,22 +10,23 @@ use crate::{
     wire::{DisconnectReason, ReliableData},
 };
 
-/// The least time between two questions, and between two heartbeats that follow from the inactivity time-out.
+/// The least time between two probes, and between two heartbeats derived from the inactivity time-out.
 const LEAST_INTERVAL: Duration = Duration::from_millis(10);
-/// The most time between two questions when the time-out is near.
+/// The longest time between two probes shortly before the time-out.
 const URGENT_INTERVAL: Duration = Duration::from_millis(250);
-/// A call of `handle_timeout` that is later than this part of a time-out, or than `LATE`, leaves that time-out some time to ask.
+/// A call of `handle_timeout` later than this share of a time-out, or than `LATE`, extends that time-out.
 const LATE_SHARE: u32 = 16;
 const LATE: Duration = Duration::from_secs(1);
-/// The part of a time-out that is granted then.
+/// The share of the time-out that is then granted.
 const GRACE_SHARE: u32 = 4;
-/// How often in one silence. A driver that is always late must not keep a dead session for ever.
+/// How often it is granted in one silence. A driver that is always late must not keep a dead session forever.
 const MAX_LATE_CALLS: u8 = 8;
 
 impl Session {
-    /// How long the peer may be silent before it is asked. The client asks first, so that one question does for both. A server
-    /// asks early only who has answered before: there are clients that answer nothing, and whose own heartbeat leaves when they
-    /// have heard nothing for 25 s. Each question would put it off.
+    /// The silence after which the peer is probed. The client probes first, so that one probe serves both sides.
+    ///
+    /// A server probes early only if the peer has answered a probe before. Some clients answer nothing and send a
+    /// heartbeat only when they have received nothing for 25 s: each probe would postpone it.
     pub(in crate::session) fn first_silence(&self) -> Duration {
         let timeout = self.config.inactivity_timeout;
         match self.role {
@@ -35,10 +36,11 @@ impl Session {
         }
     }
 
-    /// How long this side may send nothing before a heartbeat leaves; zero: never mind.
+    /// The time without sending after which a heartbeat is sent; zero: none.
     pub(in crate::session) fn heartbeat_interval(&self) -> Duration {
         let (heartbeat, timeout) = (self.config.heartbeat_after, self.config.inactivity_timeout);
-        // The peer's time-out is likely to be like this side's. Several heartbeats fit into it, since some may be lost.
+        // The peer's time-out is probably the same as this side's. Several heartbeats must fit into it, since some may
+        // be lost.
         if timeout.is_zero() { heartbeat } else { heartbeat.min(self.first_silence().max(LEAST_INTERVAL)) }
     }
 
@@ -47,7 +49,8 @@ impl Session {
         let deadline = self.last_sent.instant() + interval;
         let timeout = self.config.inactivity_timeout;
         let asked = self.last_received.instant() + self.first_silence();
-        // A client that is about to send a heartbeat since it has heard nothing is not kept from it shortly before.
+        // A heartbeat resets the client's own timer for heartbeats that depend on silence. Do not send one shortly
+        // before the probe.
         let waits = self.role == Role::Server && !timeout.is_zero() && now < asked && asked <= deadline + timeout / 8;
         if deadline <= now && waits {
             self.timers.set(Timer::Heartbeat, asked);
@@ -77,10 +80,10 @@ impl Session {
         }
     }
 
-    /// Asks the peer for a sign of life. Returns when to ask again if none comes.
+    /// Probes the peer. Returns when to probe again.
     ///
-    /// Peers differ in what they answer: some heartbeats, some the question for statistics, some nothing but reliable packets.
-    /// The first question is the cheapest that known peers answer, the next ones are all of them.
+    /// Peers differ in what they answer: some only heartbeats, some only NetStatusRequests, some only reliable packets.
+    /// The first probe is the cheapest one that known peers of the dialect answer. Later probes use all three.
     fn ask(&mut self, now: Instant) -> Duration {
         let timeout = self.config.inactivity_timeout;
         let silence = now.saturating_duration_since(self.last_received.instant());
@@ -96,11 +99,11 @@ impl Session {
         interval
     }
 
-    /// Appends a packet that the peer has acknowledged before, which makes it acknowledge again: the only sign of life that
-    /// some peers give when asked. It counts as a duplicate there, so its content does not matter.
+    /// Appends a packet that the peer has already acknowledged. The peer acknowledges it again; for some peers this is
+    /// the only probe they answer. The peer drops it as a duplicate, so its content does not matter.
     pub(in crate::session) fn write_repeat(&self, out: &mut Vec<u8>) -> bool {
         let last_sent = |channel: ReliableChannel| match &self.channels[channel.index()] {
-            // What is under way is sent again until it is acknowledged.
+            // Packets under way are resent anyway.
             Some(reliable) if !reliable.sender.is_idle() => None,
             Some(reliable) => reliable.sender.next_sequence().checked_sub(1),
             None => self.idle_channels[channel.index()].last_sent(),
@@ -114,10 +117,11 @@ impl Session {
         true
     }
 
-    /// The socket reported that the peer cannot be reached (an ICMP error). That is a hint, and may be forged: the peer is
-    /// asked for a sign of life, and the session ends with `IcmpError` if nothing valid comes within
-    /// [`icmp_grace`](crate::Settings::icmp_grace) after the first report. Ignored while negotiating, since the server may be
-    /// about to start, and while somebody at the address answers that it does not know the session.
+    /// Handles an ICMP error about the peer's address. It is a hint and may be forged: the peer is probed, and the
+    /// session ends with `IcmpError` if nothing valid arrives within [`icmp_grace`](crate::Settings::icmp_grace) after
+    /// the first report.
+    ///
+    /// Ignored while connecting, since the server may be starting, and while the address answers with UnknownSender.
     pub fn handle_unreachable(&mut self, now: Instant) {
         let open = matches!(self.state, State::Open | State::Closing(_));
         if !open || self.timers.is_set(Timer::Icmp) || self.is_disowned(now) {
@@ -128,18 +132,18 @@ impl Session {
         self.timers.set(Timer::Inactivity, again);
     }
 
-    /// Until when nothing is given up, whatever the time-outs say.
+    /// Until when no time-out ends the session.
     fn grace_until(&self) -> Option<Instant> {
         self.cold.as_ref()?.grace_until.map(|until| until.instant())
     }
 
-    /// Whether reliable packets are not given up yet, since nobody has driven the session for a while.
+    /// Whether time-outs are suspended because `handle_timeout` was called late.
     pub(in crate::session) fn is_in_grace(&self, now: Instant) -> bool {
         self.grace_until().is_some_and(|until| now < until)
     }
 
-    /// Nobody has driven the session for so long: that the peer was not heard in this time says nothing about it. Whatever
-    /// would end the session gets a part of its time-out anew, in which the peer is asked.
+    /// Extends the time-outs after a late call of `handle_timeout`: silence in a time when the session was not driven
+    /// proves nothing. Each affected time-out gets a share of its length again, in which the peer is probed.
     pub(in crate::session) fn called_late(&mut self, now: Instant, late: Duration) {
         if late < LEAST_INTERVAL {
             return;
@@ -169,7 +173,7 @@ impl Session {
         if timeout.is_zero() && is_late(longest) {
             cold.grace_until = Some(granted(settings.unacknowledged_timeout).into());
         } else if is_late(timeout) {
-            // Small delays together must not add up to more than a third of the time-out; a long one is a pause of its own.
+            // Small delays together must not add more than a third of the time-out. A long delay is a pause of its own.
             let until = granted(timeout);
             let until = if late < timeout / GRACE_SHARE { until.min(last + timeout + timeout / 3) } else { until };
             cold.grace_until = cold.grace_until.max(Some(until.into()));

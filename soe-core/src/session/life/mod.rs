@@ -1,4 +1,4 @@
-//! The life of a session: how it opens, how it is kept alive, how it ends, and the timers that drive this.
+//! The life of a session: handshake, keep-alive, remapping, closing, and the timers.
 
 mod clock;
 mod closing;

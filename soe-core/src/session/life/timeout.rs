@@ -1,4 +1,4 @@
-//! What happens when a timer expires.
+//! The actions of expired timers.
 
 use std::time::{Duration, Instant};
 
@@ -10,12 +10,12 @@ use crate::{
 };
 
 impl Session {
-    /// Does what is due. To be called at [`poll_timeout`](Self::poll_timeout), and harmless at any other time.
+    /// Handles expired timers. Call it at [`poll_timeout`](Self::poll_timeout); a call at any other time is harmless.
     ///
-    /// Give the session everything that has arrived before this is called: a datagram that waits in a socket's buffer is no
-    /// silence. A call that comes much later than [`poll_timeout`](Self::poll_timeout) asked for shows that nobody has driven
-    /// the session in between. Then nothing ends the session before the peer has been asked anew and has had a quarter of the
-    /// time-out to answer; a peer that has really gone is still noticed.
+    /// Pass in all datagrams that have arrived before this call: a datagram that waits in a socket's buffer is not
+    /// silence. A call much later than [`poll_timeout`](Self::poll_timeout) shows that the session was not driven, for
+    /// example because the process was stopped. Then the peer is probed and has a quarter of the time-out to answer
+    /// before the session ends. This is granted at most eight times in one silence.
     pub fn handle_timeout(&mut self, now: Instant) {
         let late = self.timers.next().map_or(Duration::ZERO, |due| now.saturating_duration_since(due));
         if !late.is_zero() {
@@ -26,7 +26,7 @@ impl Session {
                 Timer::Handshake if matches!(self.state, State::Closed(_)) => self.repeat_farewell(now),
                 Timer::Handshake => self.handshake_timer(now),
                 Timer::Connect => self.connect_timer(now),
-                // The next datagram takes them along, or is made for them.
+                // They leave with the next data, or in a datagram of their own.
                 Timer::Ack => self.outbox.acks_due = true,
                 Timer::Resend => self.resend_timer(now),
                 Timer::Heartbeat => self.heartbeat_timer(now),
@@ -46,7 +46,7 @@ impl Session {
         }
     }
 
-    /// Ends the session for want of a peer that could be told.
+    /// Ends the session without a Disconnect: the peer does not answer.
     pub(in crate::session) fn unanswered(&mut self, now: Instant, reason: DisconnectReason) {
         self.end(now, Closed::new(Origin::Transport, reason), false);
     }
@@ -59,7 +59,8 @@ impl Session {
         }
     }
 
-    /// Memory that traffic has left behind goes back when nothing is under way; now and then, not between two messages.
+    /// Frees memory that traffic has left behind when nothing is under way. Not after each message: the next one would
+    /// allocate it again.
     fn quiet_timer(&mut self, now: Instant) {
         if self.is_idle() {
             self.shrink(now);
@@ -68,7 +69,7 @@ impl Session {
         }
     }
 
-    /// Some traffic is about to leave memory behind.
+    /// Starts the timer that frees memory after traffic.
     pub(in crate::session) fn watch_quiet(&mut self, now: Instant) {
         if !self.timers.is_set(Timer::Quiet) && !matches!(self.state, State::Closed(_)) {
             self.timers.set(Timer::Quiet, now + QUIET);
@@ -83,7 +84,7 @@ impl Session {
         self.timers.set(Timer::PortAlive, if deadline <= now { now + interval } else { deadline });
     }
 
-    /// Sends the peer something that it answers: somebody else sends from its address, and it may not be there any more.
+    /// Probes the peer. Call it when another peer sends from the session's address, which may have been reassigned.
     pub fn ask_for_life(&mut self) {
         if matches!(self.state, State::Open | State::Closing(_)) {
             self.outbox.net_status_due = true;
@@ -91,5 +92,5 @@ impl Session {
     }
 }
 
-/// This long after traffic has begun, and again until it rests, a session gives back what it does not need at rest.
+/// The interval at which a session with traffic checks whether it can free memory.
 const QUIET: Duration = Duration::from_secs(5);

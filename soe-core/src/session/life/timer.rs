@@ -1,4 +1,4 @@
-//! What a session waits for, and until when.
+//! The timers of a session and their deadlines.
 
 use std::time::Instant;
 
@@ -7,36 +7,40 @@ use crate::timestamp::Timestamp;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 pub(crate) enum Timer {
-    /// Acknowledgements fall due.
+    /// An acknowledgement is due.
     Ack,
-    /// A packet crosses the threshold of loss, or the resend timer fires.
+    /// A packet counts as lost, or the resend timer fires.
     Resend,
+    /// This side has sent nothing for long.
     Heartbeat,
+    /// The peer is silent: the next probe, or the end.
     Inactivity,
-    /// Pacing, or a trickle rate, allows more.
+    /// The pacer or a trickle rate allows more data.
     Pace,
-    /// Time to give memory back, if the session rests.
+    /// Check whether memory can be freed.
     Quiet,
-    /// The next session request, or the next opener while the server is silent. Closed: the next repetition of the
-    /// Disconnect.
+    /// Connecting: the next session request. Open: the next datagram for a server that has not answered. Closed: the
+    /// next repetition of the Disconnect.
     Handshake,
-    /// The end of negotiating, or of waiting for a refusal.
+    /// The end of the time to connect, or to be refused.
     Connect,
+    /// The next NetStatusRequest.
     NetStatus,
+    /// The next datagram that only refreshes the NAT mapping.
     PortAlive,
-    /// The end of tolerance for ICMP errors.
+    /// The end of the grace after an ICMP error.
     Icmp,
-    /// The next request for a remap, or the end of asking.
+    /// The next remap request, or the end of requesting.
     Remap,
-    /// Closing: the deadline for what is queued. Closed: the end of memory.
+    /// Closing: the deadline for queued messages. Closed: the end of answering late datagrams.
     Close,
 }
 
 impl Timer {
     const COUNT: usize = Self::Close as usize + 1;
-    /// Those that any session may have set: the first ones.
+    /// The number of timers that any session may have set; they come first.
     const COMMON: usize = Self::Quiet as usize + 1;
-    /// Those that most sessions of a server never set while they last.
+    /// The number of timers that most server sessions never set while open.
     const COLD: usize = Self::COUNT - Self::COMMON;
     const ALL: [Self; Self::COUNT] = [
         Self::Ack,
@@ -55,16 +59,16 @@ impl Timer {
     ];
 }
 
-/// One deadline a timer; `None` means never.
+/// One deadline for each timer; `None` means never.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Timers {
     common: [Option<Timestamp>; Timer::COMMON],
-    /// Made when one of them is first set.
+    /// Allocated when one of them is first set.
     cold: Option<Box<[Option<Timestamp>; Timer::COLD]>>,
 }
 
 impl Timers {
-    /// What may be allocated beside it.
+    /// Bytes that may be allocated in addition.
     pub(crate) const BOXED: usize = Timer::COLD * size_of::<Option<Timestamp>>();
 
     pub(crate) fn set(&mut self, timer: Timer, deadline: impl Into<Option<Instant>>) {
@@ -101,7 +105,7 @@ impl Timers {
         self.common.iter().chain(cold).flatten().min().map(|deadline| deadline.instant())
     }
 
-    /// Takes a timer that has expired; call until `None`.
+    /// Removes and returns a timer that has expired. Call until `None`.
     pub(crate) fn expire(&mut self, now: Instant) -> Option<Timer> {
         let now = Timestamp::from(now);
         let expired = |timer: &Timer| self.timestamp(*timer).is_some_and(|deadline| deadline <= now);
@@ -110,7 +114,7 @@ impl Timers {
         Some(timer)
     }
 
-    /// Gives back memory that is not needed any more.
+    /// Frees memory that is no longer needed.
     pub(crate) fn shrink(&mut self) {
         self.cold.take_if(|cold| cold.iter().all(Option::is_none));
     }

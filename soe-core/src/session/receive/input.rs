@@ -1,4 +1,4 @@
-//! What comes from the peer, and from anybody who sends to the same socket.
+//! Incoming datagrams: CRC check, then each packet in it.
 
 use std::time::{Duration, Instant};
 
@@ -20,18 +20,18 @@ use crate::{
     wire::{DecodeError, MAX_NESTING, MultiPieces, OrderedData, OrderedStream, Packet, opcode},
 };
 
-/// A heartbeat is answered by a server that has sent nothing for this long.
+/// A server answers a heartbeat if it has sent nothing for this long.
 const HEARTBEAT_ANSWER_AFTER: Duration = Duration::from_millis(500);
-/// An ordered message is news if its stamp is ahead of the last one by 1 to this.
+/// An ordered message is newer than the last one if its stamp is ahead by 1 to this.
 const MAX_STAMP_AHEAD: u16 = 30_000;
-/// A heartbeat without CRC: some peers send it that way. It proves nothing; a peer that is there answers when it is asked.
+/// A heartbeat without CRC, as some peers send it. It proves nothing. A live peer also answers a probe.
 const BARE_HEARTBEAT: [u8; 2] = [0, opcode::HEARTBEAT];
 
 impl Session {
-    /// Takes a datagram that came from the peer's address, or that claims to be from there.
+    /// Handles a datagram from the peer's address. The address may be forged.
     ///
-    /// The buffer is kept as long as a message in it waits. Whatever the bytes are, this does not panic, and nothing that
-    /// fails the CRC has any effect beyond a counter.
+    /// The buffer stays allocated while a message in it waits for the application. No input panics. A datagram that
+    /// fails the CRC only increments a counter.
     pub fn handle_datagram(&mut self, now: Instant, datagram: BytesMut) -> DatagramOutcome {
         self.stats.datagrams_received += 1;
         self.stats.bytes_received += datagram.len() as u64;
@@ -57,6 +57,8 @@ impl Session {
                 }
                 DatagramOutcome::Authentic
             }
+            // A wrong CRC means somebody is guessing: invalid content before it may have been a lucky guess, and no
+            // longer counts.
             Err(OpenError::Checksum(datagram) | OpenError::TooShort(datagram)) => {
                 self.stats.cold().crc_rejects += 1;
                 self.corrupt_since_reject = 0;
@@ -71,7 +73,7 @@ impl Session {
         }
     }
 
-    /// Packets without a CRC: from anybody.
+    /// Handles packets without a CRC. Anybody can send them.
     fn handle_exempt(&mut self, now: Instant, datagram: BytesMut) -> DatagramOutcome {
         match Packet::decode(&datagram) {
             Ok(Packet::SessionRequest(request)) => {
@@ -80,8 +82,8 @@ impl Session {
                 } else if self.role == Role::Client {
                     self.stats.cold().ignored += 1;
                 } else if request.session_id != self.session_id || matches!(self.state, State::Closed(_)) {
-                    // A client that asks for another session needs no farewell of this one. A repetition of the request that
-                    // opened this one proves nothing of the kind.
+                    // The client has started again: a Disconnect of this session could end the new one. A repeated
+                    // request for this session says nothing like that.
                     if request.session_id != self.session_id {
                         self.fall_silent();
                     }
@@ -92,9 +94,9 @@ impl Session {
             }
             Ok(Packet::SessionResponse(response)) if self.role == Role::Client => self.handle_response(now, &response),
             Ok(Packet::UnknownSender) => self.unknown_sender(now),
-            // A question to the server, not to this session.
+            // A query to the server, not to this session.
             Ok(Packet::ServerStatus(_)) if self.role == Role::Server => return DatagramOutcome::ForEndpoint(datagram),
-            // Of a client that has been given this address: its session is another one, or this one from before.
+            // Another client may now have this address. The endpoint finds its session by id and seed.
             Ok(Packet::RemapConnection(_)) if self.role == Role::Server => {
                 return DatagramOutcome::ForEndpoint(datagram);
             }
@@ -103,7 +105,7 @@ impl Session {
         DatagramOutcome::Unproven
     }
 
-    /// A valid datagram: the peer is alive and knows us.
+    /// Records a valid datagram: the peer is alive and knows the session.
     pub(in crate::session) fn heard(&mut self, now: Instant) {
         self.stats.datagrams_authentic += 1;
         self.last_received = now.into();
@@ -125,14 +127,14 @@ impl Session {
         }
     }
 
-    /// Walks through a packet and what is nested in it, in order, with a stack of bounded depth.
+    /// Handles a packet and the packets nested in it, in order. The stack has a fixed depth.
     fn handle_packets(&mut self, now: Instant, packet: &Bytes) {
         let mut stack: [Option<MultiPieces<'_>>; MAX_NESTING] = [const { None }; MAX_NESTING];
         let mut depth = 0;
         let mut next = Some(Ok(&packet[..]));
         while let Some(piece) = next {
             let decoded = piece.and_then(|piece| match Packet::decode(piece) {
-                // An unknown op code may be a later version's.
+                // A later version may have more op codes.
                 Err(DecodeError::UnknownOpCode(_)) => Ok(None),
                 other => other.map(Some),
             });
@@ -153,6 +155,7 @@ impl Session {
                 return;
             }
             next = None;
+            // Continue behind the innermost Multi that has pieces left.
             while depth > 0 && next.is_none() {
                 next = stack[depth - 1].as_mut().and_then(Iterator::next);
                 depth -= usize::from(next.is_none());
@@ -160,7 +163,7 @@ impl Session {
         }
     }
 
-    /// One packet; `datagram` is the buffer that it lies in.
+    /// Handles one packet. `datagram` is the buffer that contains it.
     fn handle_packet(&mut self, now: Instant, datagram: &Bytes, packet: Packet<'_>) {
         if !matches!(packet, Packet::Disconnect(_)) && !self.announced {
             self.announce();
@@ -238,6 +241,7 @@ impl Session {
         if acked.packets == 0 {
             return;
         }
+        // Only the acknowledgement of something new shows that the application reads.
         reliable.is_unread = false;
         self.backoff = 0;
         if let Some(age) = acked.late {
@@ -252,7 +256,7 @@ impl Session {
         self.outbox.acked = true;
     }
 
-    /// A Group outside of a reliable packet: its elements are unreliable messages.
+    /// Handles a Group outside of a reliable packet: its elements are unreliable messages.
     fn handle_group(&mut self, datagram: &Bytes, body: &[u8]) {
         let mut messages = Vec::new();
         let group = &datagram.slice_ref(body);
@@ -294,12 +298,12 @@ impl Session {
         }
     }
 
-    /// What follows from a datagram as a whole: losses, receipts, the end of a graceful close, acknowledgements.
+    /// Updates losses, receipts, a graceful close and acknowledgements after all packets of a datagram.
     fn after_input(&mut self, now: Instant) {
         if std::mem::take(&mut self.outbox.acked) {
             self.poll_receipts();
             self.detect_losses(now);
-            // What waited for the congestion window now waits for its pace.
+            // What waited for the congestion window may now wait for the pacer.
             self.fill_pacers(now);
             self.set_pace_timer();
             self.finish_closing(now);

@@ -1,4 +1,4 @@
-//! The messages that an application takes, and the transforms that they pass through.
+//! Incoming messages and their transforms.
 
 use std::time::Instant;
 
@@ -17,12 +17,12 @@ use crate::{
 };
 
 impl Session {
-    /// Takes the next message, all channels in the order of arrival. It is decrypted here, so a key set between two calls
-    /// applies exactly from the second on.
+    /// Returns the next message, in order of arrival over all channels. The message is decrypted in this call: a key
+    /// set between two calls applies from the second one on.
     ///
-    /// After the end of the session it gives what had arrived until then. A message that cannot be decrypted, or is longer than
-    /// [`max_message_size`](crate::Settings::max_message_size), ends the session: neither it nor anything behind it on its
-    /// channel is given, what had arrived on other channels is.
+    /// After the session has ended, it returns what had arrived before. A message that cannot be decrypted, or that is
+    /// longer than [`max_message_size`](crate::Settings::max_message_size), ends the session. That message and all
+    /// later ones on its channel are dropped; messages on other channels are still returned.
     pub fn recv(&mut self) -> Option<Message> {
         loop {
             let arrival = self.inbox.pop()?;
@@ -59,8 +59,8 @@ impl Session {
         }
     }
 
-    /// A message of this channel is corrupt. The session ends, and nothing behind that message reaches the application: under
-    /// a stream cipher it would be garbage.
+    /// Ends the session after an undecodable message and drops everything behind it on its channel: under a stream
+    /// cipher that would be garbage.
     fn give_up(&mut self, channel: ReliableChannel) {
         self.inbox.discard(channel);
         if let Some(reliable) = &mut self.channels[channel.index()] {
@@ -69,19 +69,19 @@ impl Session {
         self.fail(DisconnectReason::CorruptPacket);
     }
 
-    /// Whether [`recv`](Self::recv) would give a message.
+    /// Whether [`recv`](Self::recv) returns a message.
     pub fn is_readable(&self) -> bool {
         !self.inbox.is_empty()
     }
 
-    /// Whether a reliable channel waits for the application to take messages: what it then delivers is acknowledged, so that
-    /// [`recv`](Self::recv) leaves something to send.
+    /// Whether a full receive buffer holds back a reliable channel. The next [`recv`](Self::recv) may then deliver
+    /// packets and produce acknowledgements to send.
     pub fn is_held_back(&self) -> bool {
         self.stalled
     }
 
-    /// Decrypts reliable messages with RC4 from the next one taken on, each channel with a key stream of its own; `None`
-    /// switches decryption off. On the terms of [`set_send_key`](Self::set_send_key).
+    /// Decrypts reliable messages with RC4, beginning with the next one received; `None` disables decryption. See
+    /// [`set_send_key`](Self::set_send_key).
     ///
     /// # Errors
     /// If the key is empty or longer than 256 bytes.
@@ -89,7 +89,8 @@ impl Session {
         self.recv_hooks.get_or_insert_default().set_key(key)
     }
 
-    /// Undoes the peer's transform of one reliable channel from the next message taken on; `None` takes them as they are.
+    /// Reverses the peer's transform of one reliable channel, beginning with the next message received; `None` removes
+    /// the hook.
     pub fn set_recv_hook(&mut self, channel: ReliableChannel, hook: Option<Box<dyn MessageHook>>) {
         self.recv_hooks.get_or_insert_default().set(channel, hook);
     }
@@ -109,7 +110,7 @@ impl Session {
         }
     }
 
-    /// Delivers what waited for room.
+    /// Delivers packets that waited for room in the receive buffer.
     fn drain(&mut self) {
         let limits = ReliableChannel::ALL.map(|channel| self.recv_limits(self.last_received.instant(), channel));
         let mut corrupt = None;

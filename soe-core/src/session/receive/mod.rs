@@ -1,4 +1,4 @@
-//! From a datagram to a message: what is let in, what its packets mean, and what the application takes.
+//! Receiving: checking a datagram, handling its packets, and returning messages.
 
 mod input;
 mod messages;

@@ -1,16 +1,16 @@
-//! Several packets for one peer in one datagram (sections 5 and 7 of `docs/protocol.md`).
+//! Several packets in one datagram (sections 5 and 7 of `docs/protocol.md`).
 
 use crate::wire::{MAX_MULTI_PIECE, opcode};
 
 /// Op code of a Multi.
 const MULTI_HEADER: usize = 2;
-/// The length byte in front of each piece.
+/// The length byte in front of each piece of a Multi.
 const PIECE_LENGTH: usize = 1;
 
-/// What a piece takes beside its bytes.
+/// The bytes that a piece takes in addition to its packet.
 pub(in crate::session) const PIECE_OVERHEAD: usize = PIECE_LENGTH;
 
-/// A datagram under construction at the end of a buffer: bare while it holds one packet, a Multi from the second on.
+/// A datagram under construction at the end of a buffer: one plain packet, or a Multi from the second packet on.
 #[derive(Debug)]
 pub(in crate::session) struct DatagramBuilder<'a> {
     out: &'a mut Vec<u8>,
@@ -20,12 +20,12 @@ pub(in crate::session) struct DatagramBuilder<'a> {
 }
 
 impl<'a> DatagramBuilder<'a> {
-    /// A builder of at most `limit` bytes behind what `out` holds.
+    /// A datagram of at most `limit` bytes after the content of `out`.
     pub(in crate::session) fn new(out: &'a mut Vec<u8>, limit: usize) -> Self {
         Self { start: out.len(), out, limit, pieces: 0 }
     }
 
-    /// The most bytes that the next packet may have; zero if there is no room for one.
+    /// The largest packet that can be added, in bytes; zero if there is no room.
     pub(in crate::session) fn room(&self) -> usize {
         let length = self.len();
         let taken = match self.pieces {
@@ -37,7 +37,7 @@ impl<'a> DatagramBuilder<'a> {
         self.limit.saturating_sub(taken).min(MAX_MULTI_PIECE)
     }
 
-    /// Bytes so far.
+    /// The size so far, in bytes.
     pub(in crate::session) fn len(&self) -> usize {
         self.out.len() - self.start
     }
@@ -46,7 +46,7 @@ impl<'a> DatagramBuilder<'a> {
         self.pieces == 0
     }
 
-    /// Adds the packet that `write` appends, if it appends one; it must respect [`room`](Self::room).
+    /// Adds the packet that `write` appends, if it appends one. The packet must not exceed [`room`](Self::room).
     pub(in crate::session) fn add<T>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> Option<T>) -> Option<T> {
         let before = self.out.len();
         if self.pieces > 1 {
@@ -66,7 +66,7 @@ impl<'a> DatagramBuilder<'a> {
         written
     }
 
-    /// Two bare packets, the second of which starts at `second`, become pieces.
+    /// Converts two plain packets, the second at `second`, into the pieces of a Multi.
     fn make_multi(&mut self, second: usize) {
         let (first_length, second_length) = (second - self.start, self.out.len() - second);
         let head = MULTI_HEADER + PIECE_LENGTH;

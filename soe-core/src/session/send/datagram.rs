@@ -1,4 +1,4 @@
-//! What goes into one datagram: acknowledgements, reliable packets, unreliable messages, copies.
+//! The content of one datagram: acknowledgements, reliable packets, unreliable messages, copies.
 
 use std::time::Instant;
 
@@ -17,26 +17,26 @@ use crate::{
     wire::{self, Acknowledge, AcknowledgeAll, MAX_MULTI_PIECE, OrderedData, OrderedStream},
 };
 
-/// An acknowledgement and its length in a Multi.
+/// An acknowledgement as a piece of a Multi, in bytes.
 const ACK_PIECE: usize = 4 + PIECE_OVERHEAD;
-/// The largest packet that rides along on a redundant channel: small messages, not bulk.
+/// The largest packet that is copied on a redundant channel, in bytes. Larger ones are bulk data.
 const MAX_COPY: usize = 200;
-/// The op code of a Multi.
+/// The op code of a Multi, in bytes.
 const MULTI_HEADER: usize = 2;
 
-/// What holds for the reliable packets of one datagram.
+/// Size limits for the reliable packets of one datagram.
 #[derive(Clone, Copy, Debug)]
 struct Room {
     /// The largest packet.
     largest: usize,
-    /// The largest datagram of several packets.
+    /// The largest datagram that holds several packets.
     shared: usize,
-    /// The largest datagram, if the path takes less than was agreed on.
+    /// The largest datagram, if the path carries less than was negotiated.
     narrowed: Option<usize>,
 }
 
 impl Room {
-    /// Bytes that the next packet may have.
+    /// Bytes available for the next packet.
     fn left(self, builder: &DatagramBuilder<'_>) -> usize {
         let shared = if builder.is_empty() { usize::MAX } else { self.shared };
         let datagram = self.narrowed.map_or(shared, |limit| limit.min(shared));
@@ -44,16 +44,16 @@ impl Room {
     }
 }
 
-/// What became of a channel's turn.
+/// The result of serving one channel.
 #[derive(Clone, Copy, Debug, Default)]
 struct Filled {
     wrote: bool,
-    /// Its next packet is larger than what the congestion window has left.
+    /// The channel's next packet exceeds the remaining congestion window.
     blocked: bool,
 }
 
 impl Session {
-    /// Puts acknowledgements, reliable packets and unreliable messages into one datagram, of no more than `most` bytes.
+    /// Writes acknowledgements, reliable packets and unreliable messages into one datagram of at most `most` bytes.
     pub(in crate::session) fn fill_datagram(&mut self, now: Instant, most: usize, out: &mut Vec<u8>) -> bool {
         let limit = self.packet_limit().min(most);
         let mut builder = DatagramBuilder::new(out, limit);
@@ -65,8 +65,8 @@ impl Session {
             let length = self.outbox.first_unreliable().map_or(0, |(_, message)| wire::escaped_len(message));
             return ORDERED_HEADER + length <= most && self.write_ordered(&mut builder);
         }
-        // Small things share a datagram as pieces. Where there is more than fits one, full packets go first, by themselves,
-        // and what is small shares the last.
+        // If everything fits one datagram, small packets share it as pieces of a Multi. Otherwise full packets leave
+        // alone first, and the rest shares the last datagram.
         let pieces = !data || self.fits_pieces(limit);
         if pieces {
             self.write_acks(&mut builder);
@@ -85,15 +85,15 @@ impl Session {
         self.write_copies(now, &mut builder);
         let written = !builder.is_empty();
         if written {
-            // What waited for data to ride with, and found no room in it, follows in the same run: waiting for more of the
-            // same data would be in vain.
+            // Acknowledgements that found no room in this datagram follow in the same segment run. The next datagrams
+            // carry more of the same data and would have no room either.
             self.outbox.acks_due |= data && self.owes_acks();
             self.watch_quiet(now);
         }
         written
     }
 
-    /// Whether any message or resend waits.
+    /// Whether a message or resend waits and may be sent.
     pub(in crate::session) fn has_data(&self) -> bool {
         let limits = self.send_limits();
         let reliable = ReliableChannel::ALL.into_iter().any(|channel| {
@@ -103,7 +103,7 @@ impl Session {
         reliable && self.budget() > 0 || self.outbox.has_unreliable()
     }
 
-    /// Bytes that the congestion window still takes. Never so few that nothing could be under way.
+    /// The free part of the congestion window, in bytes. With nothing under way it is at least one datagram.
     pub(in crate::session) fn budget(&self) -> usize {
         let in_flight = self.in_flight();
         if in_flight == 0 || self.outbox.probes > 0 {
@@ -113,8 +113,8 @@ impl Session {
     }
 
     pub(in crate::session) fn acks_due(&self, now: Instant) -> bool {
-        // What a session that has ended still owes goes along with its farewell, or not at all: by itself it may meet the next
-        // session at this address.
+        // An ended session sends the acknowledgements it owes only together with its Disconnect. Alone they could reach
+        // the next session at this address.
         if self.closed().is_some() && !self.farewell_due() {
             return false;
         }
@@ -126,7 +126,7 @@ impl Session {
         self.channels.iter().flatten().any(|reliable| !reliable.receiver.acks_owed().is_empty())
     }
 
-    /// Whether everything that waits fits one datagram as pieces, where one piece alone would do without them.
+    /// Whether everything that waits fits one datagram as two or more pieces.
     fn fits_pieces(&self, limit: usize) -> bool {
         let mut total = MULTI_HEADER + self.outbox.unreliable_bytes();
         let mut sources = usize::from(self.outbox.has_unreliable());
@@ -166,8 +166,8 @@ impl Session {
             let filled =
                 if full { Filled::default() } else { self.write_channel(now, channel, builder, room, &limits) };
             if filled.blocked {
-                // It waits for the congestion window, not for the next datagram. If others put something under way before it,
-                // it might wait for as long as they have something: it goes first when there is room.
+                // The channel waits for the congestion window. If other channels filled the window first, it could wait
+                // as long as they have data. So it goes first when there is room.
                 full = true;
                 self.congestion.blocked();
                 self.first_channel = channel.index() as u8;
@@ -208,7 +208,7 @@ impl Session {
         filled
     }
 
-    /// Lets packets of redundant channels ride along.
+    /// Adds copies of packets of redundant channels.
     fn write_copies(&mut self, now: Instant, builder: &mut DatagramBuilder<'_>) {
         for channel in ReliableChannel::ALL {
             let redundant = self.config.channels[channel.index()].redundant;
@@ -235,7 +235,7 @@ impl Session {
             Some(Cause::Overtaken) => self.stats.cold().resent_lost += 1,
             Some(Cause::Timeout) => self.stats.cold().resent_timeout += 1,
         }
-        // Whatever was resent provokes the answer that the probe is for.
+        // Any resent packet provokes the acknowledgement that the probe is for.
         self.outbox.probes -= u32::from(written.resend.is_some() && self.outbox.probes > 0);
     }
 
@@ -243,7 +243,7 @@ impl Session {
         while let Some((channel, message)) = self.outbox.first_unreliable() {
             let head = if *channel == Channel::Unreliable { 0 } else { ORDERED_HEADER };
             let length = head + wire::escaped_len(message);
-            // What is too large for the path takes nothing else with it.
+            // A message too large for the path would take the other packets of the datagram with it.
             let narrowed = !builder.is_empty() && room.narrowed.is_some_and(|limit| builder.len() + length > limit);
             if self.goes_alone() || narrowed || length > builder.room() || !self.write_ordered(builder) {
                 break;
@@ -251,7 +251,7 @@ impl Session {
         }
     }
 
-    /// Whether the first unreliable message shares its datagram with nothing.
+    /// Whether the first unreliable message must not share its datagram.
     fn goes_alone(&self) -> bool {
         let first = self.outbox.first_unreliable();
         first.is_some_and(|(channel, _)| *channel == Channel::Ordered2 || !self.config.bundle_unreliable)
@@ -272,7 +272,7 @@ impl Session {
             }
         };
         let (sent, _) = &mut self.ordered[usize::from(stream == OrderedStream::Two)];
-        // Stamps begin at 1: receivers count from 0 and take what is ahead.
+        // Stamps begin at 1: receivers begin at 0 and accept what is ahead.
         *sent = sent.wrapping_add(1);
         let stamp = *sent;
         let escape = self.config.escape_ordered && wire::needs_escape(&message);

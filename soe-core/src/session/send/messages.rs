@@ -1,4 +1,4 @@
-//! The messages that an application sends, and the transforms that they pass through.
+//! Outgoing messages and their transforms.
 
 use std::num::NonZeroU64;
 
@@ -13,26 +13,26 @@ use crate::{
     wire::{self, DisconnectReason},
 };
 
-/// Op code and stamp of an ordered message.
+/// The op code and stamp of an ordered message, in bytes.
 pub(super) const ORDERED_HEADER: usize = 4;
 
 impl Session {
-    /// Takes a message to send. It is encrypted here, so a key set between two calls applies exactly from the second on.
+    /// Queues a message. The message is encrypted in this call: a key set between two calls applies from the second one
+    /// on.
     ///
     /// # Errors
-    /// [`SendError`] gives the message back: the channel's send buffer is full, the message is empty or too large, or the
-    /// session has ended or is closing.
+    /// [`SendError`] returns the message if the channel's send buffer is full, if the message is empty or too large, or
+    /// if the session is closing or has ended.
     pub fn send(&mut self, message: Message) -> Result<(), SendError> {
         self.enqueue(message, None)
     }
 
-    /// Like [`send`](Self::send), and [`Event::Delivered`](crate::Event::Delivered) reports when the peer has acknowledged
-    /// the last byte. A receipt that is not reported before [`Event::Closed`](crate::Event::Closed) is not known to have been
-    /// delivered.
+    /// Like [`send`](Self::send). [`Event::Delivered`](crate::Event::Delivered) reports when the peer has acknowledged
+    /// the last byte. If [`Event::Closed`](crate::Event::Closed) comes first, the message may not have been delivered.
     ///
     /// # Errors
-    /// As for [`send`](Self::send), and [`SendError::NoReceipt`] for an unreliable message, which nobody acknowledges, unless it
-    /// is promoted to a reliable channel.
+    /// As for [`send`](Self::send), and [`SendError::NoReceipt`] for an unreliable message, unless it is promoted to a
+    /// reliable channel.
     pub fn send_with_receipt(&mut self, message: Message) -> Result<Receipt, SendError> {
         let id = NonZeroU64::MIN.saturating_add(self.receipts);
         self.enqueue(message, Some(id))?;
@@ -98,15 +98,15 @@ impl Session {
         self.reliable(channel).sender.push(wire, receipt);
     }
 
-    /// Bytes that every channel's send buffer still takes. A message is taken whenever this is above zero, whatever its
-    /// size.
+    /// The free space of the fullest send buffer, in bytes, over all channels. While it is above zero, every channel
+    /// accepts one more message of any size.
     pub fn send_capacity(&self) -> usize {
         let reliable = ReliableChannel::ALL.map(Channel::Reliable);
         let all = reliable.into_iter().chain([Channel::Unreliable]);
         all.map(|channel| self.send_capacity_on(channel)).min().unwrap_or(0)
     }
 
-    /// Bytes that the send buffer of this channel still takes; the unreliable kinds share one.
+    /// The free space of this channel's send buffer, in bytes. The unreliable channels share one buffer.
     pub fn send_capacity_on(&self, channel: Channel) -> usize {
         let queued = match channel {
             Channel::Reliable(channel) => {
@@ -117,11 +117,11 @@ impl Session {
         self.config.send_buffer.saturating_sub(queued)
     }
 
-    /// Encrypts reliable messages with RC4 from the next one sent on; `None` switches encryption off.
+    /// Encrypts reliable messages with RC4, beginning with the next one sent; `None` disables encryption.
     ///
-    /// Each channel runs a key stream of its own, from the beginning of the key, and loses the transform that it had. The switch
-    /// is exact on each channel: where several are in use, the peer must know for each of them which message is the first
-    /// under the key. Unreliable messages are not encrypted: see [`MessageHook`].
+    /// Each channel has its own key stream, which starts at the beginning of the key. The key replaces the channel's
+    /// previous key or hook. If several channels are in use, the peer must know for each of them which message is the
+    /// first under the new key. Unreliable messages are not encrypted: see [`MessageHook`].
     ///
     /// # Errors
     /// If the key is empty or longer than 256 bytes.
@@ -129,22 +129,22 @@ impl Session {
         self.send_hooks.get_or_insert_default().set_key(key)
     }
 
-    /// Transforms the messages of one reliable channel from the next one sent on; `None` sends them as they are. It takes the
-    /// place of the transform or key that the channel had. Unreliable messages pass through no hook.
+    /// Transforms the messages of one reliable channel, beginning with the next one sent; `None` sends them unchanged.
+    /// The hook replaces the channel's previous key or hook. Unreliable messages pass through no hook.
     pub fn set_send_hook(&mut self, channel: ReliableChannel, hook: Option<Box<dyn MessageHook>>) {
         self.send_hooks.get_or_insert_default().set(channel, hook);
     }
 
-    /// The most bytes of an unreliable message, escape included.
+    /// The largest unreliable message, in bytes, including its escape byte.
     pub(in crate::session) fn unreliable_limit(&self, channel: Channel) -> usize {
-        // Before the response the overhead is not known; the most there can be is 4 bytes of CRC and 2 of flags.
+        // The framing is not known before the response. It adds at most 4 bytes of CRC and 2 of flags.
         let limit =
             if matches!(self.state, State::Connecting(_)) { self.udp_length() - 6 } else { self.packet_limit() };
         if channel == Channel::Unreliable { limit } else { limit - ORDERED_HEADER }
     }
 }
 
-/// The message with one 0 in front: a copy, for the few that need it.
+/// Returns a copy of the message with a 0 in front. Few messages need it.
 fn escaped(message: &[u8]) -> Bytes {
     let mut wire = BytesMut::with_capacity(message.len() + 1);
     wire.put_u8(0);

@@ -1,4 +1,4 @@
-//! From a message to a datagram: what waits, what may leave now, what is sent again, and how a datagram is filled.
+//! Sending: the queue, what may leave now, resends, and the datagram that is built.
 
 mod builder;
 mod datagram;

@@ -1,4 +1,4 @@
-//! What waits to leave, apart from the reliable channels.
+//! What waits to be sent, apart from the reliable channels.
 
 use std::collections::VecDeque;
 
@@ -6,27 +6,27 @@ use bytes::Bytes;
 
 use crate::{message::Channel, timestamp::Timestamp, wire::NetStatusRequest};
 
-/// What one queued unreliable message costs beside its bytes.
+/// The bytes that a queued unreliable message counts in addition to its payload.
 const MESSAGE_OVERHEAD: usize = 64;
 
-/// What waits to leave, apart from the reliable channels.
+/// What waits to be sent, apart from the reliable channels.
 #[derive(Debug, Default)]
 pub(in crate::session) struct Outbox {
-    /// Made when first used, and given back when the session rests.
+    /// Allocated on first use and freed when the session is idle.
     waiting: Option<Box<Waiting>>,
     pub(in crate::session) net_status_reply: Option<Box<NetStatusRequest>>,
     pub(in crate::session) last_port_alive: Option<Timestamp>,
     /// The number of the next datagram.
     pub(in crate::session) datagrams: u64,
-    /// Packets of which the resend timer wants an answer: they go whatever the congestion window says.
+    /// Packets to resend for the resend timer. They ignore the congestion window.
     pub(in crate::session) probes: u32,
-    /// Something new was acknowledged by the datagram at hand.
+    /// The current datagram has acknowledged something new.
     pub(in crate::session) acked: bool,
     pub(in crate::session) acks_due: bool,
     pub(in crate::session) heartbeat_due: bool,
-    /// A heartbeat leaves that is to be answered, whatever else does.
+    /// A heartbeat is due that the peer is expected to answer. Other packets do not replace it.
     pub(in crate::session) question_due: bool,
-    /// An acknowledged packet leaves again, to be acknowledged again.
+    /// An acknowledged packet is sent again, so that the peer acknowledges it again.
     pub(in crate::session) repeat_due: bool,
     pub(in crate::session) response_due: bool,
     pub(in crate::session) remap_due: bool,
@@ -39,7 +39,7 @@ struct Waiting {
     unreliable: VecDeque<(Channel, Bytes)>,
     /// The bytes of `unreliable`, overhead included.
     bytes: usize,
-    /// A sealed datagram that did not fit the run it was made for.
+    /// A finished datagram that was too large for its segment run.
     held: Option<Box<[u8]>>,
 }
 
@@ -57,12 +57,12 @@ impl Outbox {
         Some((channel, message))
     }
 
-    /// The unreliable message that leaves next.
+    /// The next unreliable message.
     pub(in crate::session) fn first_unreliable(&self) -> Option<&(Channel, Bytes)> {
         self.waiting.as_ref()?.unreliable.front()
     }
 
-    /// All unreliable messages that wait.
+    /// Removes all unreliable messages.
     pub(in crate::session) fn take_unreliable(&mut self) -> VecDeque<(Channel, Bytes)> {
         let Some(waiting) = &mut self.waiting else { return VecDeque::new() };
         waiting.bytes = 0;
@@ -78,7 +78,7 @@ impl Outbox {
         self.first_unreliable().is_some()
     }
 
-    /// Keeps a sealed datagram that did not fit the run it was made for.
+    /// Keeps a finished datagram that was too large for its segment run.
     pub(in crate::session) fn hold(&mut self, datagram: &[u8]) {
         self.waiting.get_or_insert_default().held = Some(datagram.into());
     }
@@ -91,20 +91,20 @@ impl Outbox {
         self.waiting.as_ref().is_some_and(|waiting| waiting.held.is_some())
     }
 
-    /// Memory held at this moment.
+    /// Memory in use, in bytes.
     pub(in crate::session) fn memory(&self) -> usize {
         let reply = self.net_status_reply.as_ref().map_or(0, |_| size_of::<NetStatusRequest>());
         reply + self.waiting.as_ref().map_or(0, |waiting| waiting.memory())
     }
 
-    /// The most memory that this takes with a send buffer of so many bytes and datagrams of this size.
+    /// The most memory in use with this send buffer and datagram size, in bytes.
     pub(in crate::session) const fn memory_ceiling(buffer: usize, datagram: usize) -> usize {
         // A queue that has just grown is half empty.
         let places = 2 * (buffer / (MESSAGE_OVERHEAD + 1) + 2) * size_of::<(Channel, Bytes)>();
         size_of::<Waiting>() + buffer + places + 2 * datagram + size_of::<NetStatusRequest>()
     }
 
-    /// Gives back memory that traffic has left behind.
+    /// Frees memory that traffic has left behind.
     pub(in crate::session) fn shrink(&mut self) {
         self.waiting.take_if(|waiting| waiting.unreliable.is_empty() && waiting.held.is_none());
         if let Some(waiting) = &mut self.waiting {
@@ -112,7 +112,7 @@ impl Outbox {
         }
     }
 
-    /// Drops everything that waits; the numbering goes on.
+    /// Drops everything that waits. The numbering continues.
     pub(in crate::session) fn clear(&mut self) {
         *self = Self { datagrams: self.datagrams, ..Self::default() };
     }

@@ -1,4 +1,4 @@
-//! Who may send how much now: congestion window, pacing, trickle rates, and whose turn it is.
+//! How much may be sent now: congestion window, pacing, trickle rates, and the order of the channels.
 
 use std::time::{Duration, Instant};
 
@@ -9,27 +9,27 @@ use crate::{
     timestamp::Timestamp,
 };
 
-/// Below this round trip a link is local: what leaves at once arrives at once, and timers are too coarse to pace.
+/// Below this round trip the link is local. Pacing would only add the granularity of the timers.
 const LOCAL: Duration = Duration::from_millis(3);
-/// How much faster than the window a round trip data leaves, so that pacing never starves the window,
+/// The pacing rate relative to one window per round trip. Above 1, so that the pacer does not limit the window.
 const GAIN: f64 = 1.25;
-/// and while it doubles each round trip.
+/// The same during slow start, where the window doubles each round trip.
 const START_GAIN: f64 = 2.5;
-/// A packet that has not been acknowledged, or a channel that got no turn, for so long lets the channel go first.
+/// A channel goes first if one of its packets is unacknowledged, or if it has not sent, for this long.
 const STARVED: Duration = Duration::from_secs(5);
-/// Datagrams that may leave back to back after a pause.
+/// Datagrams that may be sent back to back after a pause.
 const BURST: usize = 16;
 
-/// The pace of a session and the trickle of its channels.
+/// The pacer of a session and the trickle limiters of its channels.
 #[derive(Debug, Default)]
 pub(in crate::session) struct Pacing {
     pacer: Pacer,
-    /// Made when a channel has a trickle rate.
+    /// Allocated when a channel has a trickle rate.
     trickles: Option<Box<[Pacer; ReliableChannel::COUNT]>>,
 }
 
 impl Session {
-    /// Bytes a second that the congestion window amounts to; `None` on a local link.
+    /// The pacing rate in bytes per second; `None` on a local link.
     fn pace(&self) -> Option<f64> {
         let round_trip = self.rtt.smoothed().filter(|&round_trip| round_trip >= LOCAL)?;
         let gain = if self.congestion.is_starting() { START_GAIN } else { GAIN };
@@ -40,7 +40,7 @@ impl Session {
         self.config.channels[channel.index()].trickle_rate.map(|rate| f64::from(rate.get()))
     }
 
-    /// Lets time into the token buckets.
+    /// Refills the token buckets.
     pub(in crate::session) fn fill_pacers(&mut self, now: Instant) {
         if let Some(rate) = self.pace() {
             self.pacing.pacer.fill(now, rate, BURST * self.udp_length());
@@ -54,7 +54,7 @@ impl Session {
         }
     }
 
-    /// Whether pacing and the channel's trickle rate let something leave.
+    /// Whether the pacer and the channel's trickle rate allow a packet now.
     pub(in crate::session) fn may_send(&self, channel: ReliableChannel) -> bool {
         let paced = self.pace().is_none() || self.pacing.pacer.allows() || self.outbox.probes > 0;
         paced && (self.trickle(channel).is_none() || self.trickle_pacer(channel).is_none_or(Pacer::allows))
@@ -64,7 +64,7 @@ impl Session {
         self.pacing.trickles.as_ref().map(|pacers| &pacers[channel.index()])
     }
 
-    /// A reliable packet has been written.
+    /// Charges a reliable packet to the pacer and, if it is new, to the channel's trickle rate.
     pub(in crate::session) fn paced(&mut self, channel: ReliableChannel, bytes: usize, resend: bool) {
         if self.pace().is_some() {
             self.pacing.pacer.take(bytes);
@@ -74,9 +74,8 @@ impl Session {
         }
     }
 
-    /// The channels in the order in which they may send: by priority, and in turns among equals. A channel of which a packet
-    /// has waited for its acknowledgement too long, or that has waited for its turn too long, goes before all others: it would
-    /// otherwise wait behind new data for as long as there is any.
+    /// Returns the channels in the order in which they may send: by priority, alternating among equals. A starved
+    /// channel goes first; otherwise it would wait behind new data as long as there is any.
     pub(in crate::session) fn send_order(&mut self, now: Instant) -> [ReliableChannel; ReliableChannel::COUNT] {
         let first = usize::from(self.first_channel);
         self.first_channel = self.first_channel.wrapping_add(1);
@@ -93,7 +92,7 @@ impl Session {
         order
     }
 
-    /// Comes back when more may leave, if something waits for that only.
+    /// Sets the timer for channels that wait only for the pacer or their trickle rate.
     pub(in crate::session) fn set_pace_timer(&mut self) {
         let limits = self.send_limits();
         let waiting = |channel: &ReliableChannel| {

@@ -1,4 +1,4 @@
-//! When this side is likely to send next: what an acknowledgement may wait for.
+//! The interval at which the application sends: how long an acknowledgement should wait for the next message.
 
 use std::time::{Duration, Instant};
 
@@ -7,16 +7,16 @@ use crate::timestamp::{Micros, Timestamp};
 /// Datagrams closer together than this belong to one burst.
 const BURST: Duration = Duration::from_millis(1);
 
-/// The rhythm in which an application sends, as far as it has one.
+/// An estimate of the time between two bursts of messages.
 #[derive(Clone, Debug, Default)]
 pub(in crate::session) struct SendInterval {
     last: Option<Timestamp>,
-    /// The average time between bursts.
+    /// The moving average of the time between bursts.
     gap: Option<Micros>,
 }
 
 impl SendInterval {
-    /// A datagram with messages has left.
+    /// Records a datagram with messages.
     pub(in crate::session) fn sent(&mut self, now: Instant) {
         if let Some(last) = self.last {
             let gap = now.saturating_duration_since(last.instant());
@@ -28,8 +28,8 @@ impl SendInterval {
         self.last = Some(now.into());
     }
 
-    /// How long to wait for the next datagram with messages, if one is likely within `limit`: a quarter longer than the rhythm
-    /// says.
+    /// How long to wait for the next datagram with messages, if one is likely within `limit`: the estimate and a
+    /// quarter.
     pub(in crate::session) fn wait(&self, now: Instant, limit: Duration) -> Option<Duration> {
         let (last, gap) = (self.last?.instant(), self.gap?.duration());
         let expected = (last + gap + gap / 4).checked_duration_since(now)?;

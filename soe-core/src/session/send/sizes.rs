@@ -1,42 +1,42 @@
-//! Whether a path loses datagrams by their size.
+//! Detection of paths that drop large datagrams (an MTU black hole).
 
 use std::time::Instant;
 
 use crate::wire::NetStatusRequest;
 
-/// So many losses in a row above what arrives are a limit of the path: at a random loss of one half this happens once in a
-/// million times.
+/// Consecutive losses above the largest delivered size that prove a size limit. With random loss of 50 % this happens
+/// once in a million times.
 const CERTAIN: u8 = 20;
-/// So many losses in a row below the limit lower it.
+/// Consecutive losses below the limit that lower it.
 const SEVERAL: u8 = 4;
-/// What the answer to a small datagram counts for, while nothing else arrives.
+/// How many losses the answer to a small probe counts for, while nothing else arrives.
 const ANSWER: u8 = 10;
 
-/// What has been lost and what has arrived, by size, since the last time that something as large as what is lost has arrived.
+/// Losses and deliveries by size. A delivery as large as the largest loss clears it.
 #[derive(Debug, Default)]
 pub(in crate::session) struct Sizes {
-    /// Losses of packets larger than what has arrived, each overtaken by something that has arrived.
+    /// Losses of packets larger than the largest delivered one, each detected by a later acknowledgement.
     losses: u8,
-    /// Losses in a row that were larger than what has arrived and smaller than the limit: chance, up to a few.
+    /// Consecutive losses between the largest delivered size and the limit. A few of them are chance.
     below: u8,
     /// The smallest and the largest packet lost, in bytes.
     smallest_lost: usize,
     largest_lost: usize,
-    /// The largest packet that has arrived, in bytes.
+    /// The largest packet delivered, in bytes.
     largest_passed: usize,
     /// When to try a large datagram again, while there is a limit.
     pub(in crate::session) probe_at: Option<Instant>,
-    /// One may leave now.
+    /// One large datagram may be sent now.
     pub(in crate::session) probe_due: bool,
 }
 
 impl Sizes {
-    /// Packets of this size and above are lost, smaller ones arrive.
+    /// The size from which on packets are lost, in bytes; `None` if size does not matter.
     pub(in crate::session) fn limit(&self) -> Option<usize> {
         (self.losses >= CERTAIN && self.largest_passed > 0).then_some(self.smallest_lost)
     }
 
-    /// Whether something is lost, and nothing as large has arrived since.
+    /// Whether something is lost and nothing as large has been delivered since.
     pub(in crate::session) fn is_open(&self) -> bool {
         self.largest_lost > 0
     }
@@ -45,17 +45,17 @@ impl Sizes {
         self.largest_passed
     }
 
-    /// A packet is lost: one sent later has been acknowledged.
+    /// A packet is lost: a later one has been acknowledged.
     pub(in crate::session) fn lost(&mut self, bytes: usize) {
         self.count(bytes, 1);
     }
 
-    /// A packet has not been acknowledged in time. That alone says nothing about its size.
+    /// A packet was not acknowledged in time. That alone proves no size limit.
     pub(in crate::session) fn timed_out(&mut self, bytes: usize) {
         self.largest_lost = self.largest_lost.max(bytes);
     }
 
-    /// A NetStatusRequest has been answered, while packets of this size at least have not been for long.
+    /// A NetStatusRequest was answered while packets of at least this size stayed unacknowledged.
     pub(in crate::session) fn answered(&mut self, smallest: usize) {
         self.arrived(NetStatusRequest::ENCODED_LEN);
         self.largest_passed = self.largest_passed.max(NetStatusRequest::ENCODED_LEN);
@@ -77,7 +77,7 @@ impl Sizes {
         }
     }
 
-    /// A packet has been acknowledged.
+    /// A packet was acknowledged.
     pub(in crate::session) fn arrived(&mut self, bytes: usize) {
         if bytes >= self.largest_lost {
             *self = Self::default();
@@ -87,7 +87,7 @@ impl Sizes {
             (self.largest_passed, self.below) = (bytes, 0);
         }
         if self.smallest_lost <= self.largest_passed {
-            // It was lost for another reason. Further losses will show where the limit is.
+            // That size passes, so the loss had another reason. Later losses show the real limit.
             self.smallest_lost = self.largest_lost;
         }
     }

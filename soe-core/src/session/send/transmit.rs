@@ -1,4 +1,4 @@
-//! What leaves: which datagram is next, and how several leave as one run.
+//! The next datagram to send, and several of them as one GSO segment run.
 
 use std::time::Instant;
 
@@ -15,14 +15,14 @@ use crate::{
     wire::{self, NetStatusRequest, RemapConnection, opcode},
 };
 
-/// The most datagrams in one run: what Linux segments in one call.
+/// The most datagrams in one segment run: what Linux splits in one system call.
 const MAX_SEGMENTS: usize = 64;
-/// The most bytes in one run: what one UDP payload can have, with room to spare.
+/// The most bytes in one segment run, below the limit of one UDP payload.
 const MAX_SEGMENT_RUN: usize = 60_000;
 
 const HEARTBEAT: [u8; 2] = [0, opcode::HEARTBEAT];
 
-/// Whether a packet gets its passes and CRC.
+/// Whether a packet gets passes and a CRC.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Seal {
     Sealed,
@@ -30,8 +30,8 @@ enum Seal {
 }
 
 impl Session {
-    /// Appends what is to leave now to `buf`: one datagram, or a run of equal ones. Call until `None`, and send each run to
-    /// the peer's address.
+    /// Appends the next datagrams to `buf`: one, or several of one size (a GSO segment run). Call until `None`, and
+    /// send each result to the peer's address.
     pub fn poll_transmit(&mut self, now: Instant, buf: &mut Vec<u8>) -> Option<Transmit> {
         if let Some(held) = self.outbox.take_held() {
             buf.extend_from_slice(&held);
@@ -47,7 +47,8 @@ impl Session {
             return None;
         };
         let mut transmit = Transmit::single(segment);
-        // Only full datagrams come in runs; looking further behind a small one would find it larger.
+        // Only a nearly full datagram starts a run. After a small one, the next is likely larger and would have to be
+        // held.
         while segment * 2 >= self.udp_length()
             && transmit.datagrams() < MAX_SEGMENTS
             && transmit.size + segment <= MAX_SEGMENT_RUN
@@ -67,7 +68,7 @@ impl Session {
         Some(transmit)
     }
 
-    /// A datagram that keeps a port mapping alive and dies before it reaches the peer.
+    /// Writes a datagram with a small time to live: it refreshes the NAT mapping and does not reach the peer.
     fn port_alive(&mut self, now: Instant, buf: &mut Vec<u8>) -> Transmit {
         let before = buf.len();
         wire::Packet::PortAlive.encode(buf);
@@ -77,7 +78,7 @@ impl Session {
         transmit
     }
 
-    /// Sets the timers by what has left.
+    /// Sets the timers after everything has been sent.
     fn update_timers(&mut self, now: Instant) {
         if !matches!(self.state, State::Closed(_)) {
             self.set_ack_timer();
@@ -96,8 +97,8 @@ impl Session {
     /// Appends the next datagram. Returns its size.
     fn next_datagram(&mut self, now: Instant, out: &mut Vec<u8>) -> Option<usize> {
         let start = out.len();
-        // What carries no CRC proves nothing to the peer, and strangers can provoke it: it is no sign of life, and it takes no
-        // number, from which losses are told.
+        // A packet without CRC proves nothing to the peer, and forged requests can cause one. It does not delay the
+        // next heartbeat and is not counted in the exchange of statistics.
         if self.write_packet(now, out)? == Seal::Sealed {
             self.framing.seal(out, start);
             self.outbox.datagrams += 1;
@@ -116,7 +117,7 @@ impl Session {
             request.encode(out);
             return Some(Seal::Exempt);
         }
-        // What does not fit it waits until more has come from the peer.
+        // An unproven address gets a limited number of bytes. What exceeds it waits for more datagrams from the peer.
         let credit = self.credit();
         if self.outbox.response_due {
             let response = response(&self.config, self.session_id, self.crc_seed());
@@ -133,7 +134,7 @@ impl Session {
         }
         let (clock, sent, received) =
             (millis(self.epoch, now), self.outbox.datagrams + 1, self.stats.datagrams_authentic);
-        // Clock sync travels alone: company would delay it, and some peers look for it only there.
+        // Clock packets are sent alone: other pieces would delay them, and some peers do not look for them in a Multi.
         if let Some(request) = self.outbox.net_status_reply.take() {
             self.clock.respond(clock, &request, sent, received).encode(out);
             return Some(Seal::Sealed);
@@ -162,8 +163,7 @@ impl Session {
         self.write_farewell(now, credit, out).then_some(Seal::Sealed)
     }
 
-    /// The datagrams turned out smaller than this side assumed while it waited for the response: what no longer fits goes
-    /// another way.
+    /// Handles unreliable messages that were queued during the handshake and do not fit the negotiated datagram.
     pub(in crate::session) fn promote_oversized(&mut self) {
         for (channel, message) in self.outbox.take_unreliable() {
             if wire::escaped_len(&message) <= self.unreliable_limit(channel) {
@@ -176,13 +176,13 @@ impl Session {
         }
     }
 
-    /// Whether a call of [`poll_transmit`](Self::poll_transmit) is worth while. If not, it gives nothing and may be left out; if
-    /// so, it may still turn out that the congestion window has no room for the next packet.
+    /// Whether [`poll_transmit`](Self::poll_transmit) may return something. False is certain. True is not: the
+    /// congestion window may have no room for the next packet.
     pub fn has_transmit(&self, now: Instant) -> bool {
         let outbox = &self.outbox;
         match &self.state {
             State::Connecting(connecting) => connecting.request_due,
-            // Not even a heartbeat may leave until more has come from the peer.
+            // Until more comes from an unproven address, not even a heartbeat may be sent there.
             _ if self.credit() < HEARTBEAT.len() + self.framing.overhead() => false,
             _ => {
                 outbox.has_held()
