@@ -8,11 +8,13 @@ use soe_core::framing::{FlagPosition, ZlibCodec};
 use soe_core::wire::schema::{FieldKind, PACKETS, PacketSchema, Rest};
 use soe_core::wire::{MAX_NESTING, opcode};
 
-const TEMPLATE: &str = include_str!("dissector.lua");
+/// The parts of the script in order.
+const PARTS: [&str; 4] =
+    [include_str!("fields.lua"), include_str!("bytes.lua"), include_str!("sessions.lua"), include_str!("display.lua")];
 
 /// The whole script.
 pub(crate) fn script() -> String {
-    TEMPLATE.replace("{{version}}", env!("CARGO_PKG_VERSION")).replace("{{tables}}\n", &tables())
+    PARTS.concat().replace("{{version}}", env!("CARGO_PKG_VERSION")).replace("{{tables}}\n", &tables())
 }
 
 fn tables() -> String {
