@@ -1,4 +1,4 @@
-//! What an endpoint wants done.
+//! The actions that an endpoint requests from its host.
 
 use std::net::SocketAddr;
 
@@ -7,8 +7,8 @@ use bytes::BytesMut;
 use super::{address::Path, question::Question, routes::SessionKey};
 use crate::{config::RequestInfo, session::Session, wire::DisconnectReason};
 
-/// What an endpoint wants done by its host, in the order given. The host performs it mechanically, while it does not hold
-/// the endpoint's lock; [`perform`](crate::host::perform) does it by a host's methods.
+/// An action for the endpoint's host. Perform the actions in order, without holding the endpoint's lock.
+/// [`perform`](crate::host::perform) does it with the methods of a [`Host`](crate::host::Host).
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Action {
@@ -19,11 +19,12 @@ pub enum Action {
         /// The datagram.
         datagram: Vec<u8>,
     },
-    /// Take a session that a client has opened, under this key, and report
+    /// Store a session that a client has opened under its key, and report
     /// [`handle_opened`](crate::Endpoint::handle_opened).
     Open(Box<Opened>),
-    /// Give this datagram to a session. If it takes it as authentic, report [`handle_moved`](crate::Endpoint::handle_moved);
-    /// if it gives it back, [`handle_returned`](crate::Endpoint::handle_returned).
+    /// Pass this datagram to a session. If the session finds it authentic, report
+    /// [`handle_moved`](crate::Endpoint::handle_moved); if it returns it,
+    /// [`handle_returned`](crate::Endpoint::handle_returned).
     Feed {
         /// The session.
         key: SessionKey,
@@ -32,21 +33,22 @@ pub enum Action {
         /// The datagram.
         datagram: BytesMut,
     },
-    /// Datagrams from this address belong to this session from here on: a hint for the host's own lookup.
+    /// From now on, datagrams from this address belong to this session. Update the lookup.
     Route {
         /// The address.
         address: SocketAddr,
         /// The session.
         key: SessionKey,
     },
-    /// Datagrams from this address belong to this session no more; to another one, if a [`Route`](Self::Route) has said so.
+    /// Datagrams from this address no longer belong to this session. If a [`Route`](Self::Route) has assigned the
+    /// address to another one, nothing changes.
     Unroute {
         /// The address.
         address: SocketAddr,
         /// The session.
         key: SessionKey,
     },
-    /// The session's peer has moved: send to the new path, and call [`Session::handle_remap`].
+    /// The session's peer has moved. Send to the new path, and call [`Session::handle_remap`].
     Move {
         /// The session.
         key: SessionKey,
@@ -55,11 +57,11 @@ pub enum Action {
         /// Where it is.
         to: Path,
     },
-    /// Ask the session's peer for a sign of life: [`Session::ask_for_life`].
+    /// Probe the session's peer with [`Session::ask_for_life`].
     Probe(SessionKey),
-    /// The network says that nobody is at the session's address: [`Session::handle_unreachable`].
+    /// Report an ICMP error about the session's address with [`Session::handle_unreachable`].
     Unreachable(SessionKey),
-    /// End the session: [`Session::abort`].
+    /// End the session with [`Session::abort`].
     End {
         /// The session.
         key: SessionKey,
@@ -68,11 +70,12 @@ pub enum Action {
         /// Whether the peer is told.
         tell_peer: bool,
     },
-    /// Drop the session: its key means nothing any more.
+    /// Drop the session. Its key is no longer valid.
     Forget(SessionKey),
-    /// Have the application answer this, without any lock, and report [`handle_answer`](crate::Endpoint::handle_answer).
+    /// Let the application answer this question, without holding a lock, and report
+    /// [`handle_answer`](crate::Endpoint::handle_answer).
     Ask(Question),
-    /// [`poll_accept`](crate::Endpoint::poll_accept) has something: wake the tasks that wait for it.
+    /// [`poll_accept`](crate::Endpoint::poll_accept) has a session: wake the tasks that wait for it.
     Acceptable,
 }
 
@@ -80,13 +83,13 @@ pub enum Action {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Opened {
-    /// Its name.
+    /// The session's key.
     pub key: SessionKey,
-    /// Where the client is.
+    /// The client's address.
     pub path: Path,
-    /// The session. It has been given the datagram that opened it.
+    /// The session. It has already handled the datagram that opened it.
     pub session: Session,
-    /// What the client asked for.
+    /// The client's request.
     pub request: RequestInfo,
 }
 

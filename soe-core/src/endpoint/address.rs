@@ -1,22 +1,22 @@
-//! Addresses: the two ends of a path, and a peer's address in a compact form.
+//! Addresses: the two ends of a path, and a compact form of a peer's address.
 
 use std::{
     hash::Hasher,
     net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6},
 };
 
-/// Where a peer is, and which address of this machine it speaks to.
+/// A peer's address, and the local address that it sends to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Path {
     /// The peer's address.
     pub remote: SocketAddr,
-    /// The local address that the datagram was sent to, where the system tells: answers leave from it.
+    /// The local address that the datagram was sent to, if the system reports it. Answers are sent from it.
     pub local: Option<IpAddr>,
 }
 
 impl Path {
-    /// A path between a peer and an address of this machine.
+    /// A path between a peer and a local address.
     pub fn new(remote: SocketAddr, local: Option<IpAddr>) -> Self {
         Self { remote, local }
     }
@@ -28,7 +28,7 @@ impl From<SocketAddr> for Path {
     }
 }
 
-/// A socket address in 22 bytes without alignment: there is one for each session.
+/// A socket address in 22 bytes without alignment; there is one for each session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Address {
     ip: [u8; 16],
@@ -36,7 +36,7 @@ pub(super) struct Address {
     scope: [u8; 4],
 }
 
-/// Marks an IPv4 address. The mapped IPv6 form of the same address is another one: a socket sends to either, not to both.
+/// Marks an IPv4 address. The mapped IPv6 form counts as a different address: a socket sends to one of the two forms.
 const IPV4: [u8; 4] = [0xFF; 4];
 
 impl Address {

@@ -1,16 +1,15 @@
-//! What all sessions of an endpoint hold together, and who goes when that is too much.
+//! The memory of all sessions of an endpoint together, and which session ends above the limit.
 
 use std::sync::{
     Arc,
     atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
-/// A session that holds less than this is never the one to go.
+/// A session that holds less than this is never ended for the budget.
 const MODEST: usize = 256 << 10;
 
-/// The memory of all sessions together: messages that wait, packets under way or ahead of a gap, half messages.
-///
-/// Shared by reference, and corrected by each session's [`MemoryAccount`].
+/// A memory limit over all sessions: waiting messages, packets under way or ahead of a gap, incomplete messages. Each
+/// session updates it through a [`MemoryAccount`].
 #[derive(Debug)]
 pub struct MemoryBudget {
     limit: AtomicUsize,
@@ -20,13 +19,13 @@ pub struct MemoryBudget {
 }
 
 impl MemoryBudget {
-    /// A budget of this many bytes.
+    /// Creates a budget of this many bytes.
     pub fn new(limit: usize) -> Arc<Self> {
         let (held, accounts, overflows) = Default::default();
         Arc::new(Self { limit: AtomicUsize::new(limit), held, accounts, overflows })
     }
 
-    /// An account for one more session.
+    /// Opens an account for one session.
     pub fn open(self: &Arc<Self>) -> MemoryAccount {
         self.accounts.fetch_add(1, Ordering::Relaxed);
         MemoryAccount { budget: Arc::clone(self), held: 0 }
@@ -37,18 +36,18 @@ impl MemoryBudget {
         self.limit.store(limit, Ordering::Relaxed);
     }
 
-    /// What all accounts hold together, in bytes. Zero once all are dropped.
+    /// The bytes held by all accounts. Zero once all are dropped.
     pub fn held(&self) -> usize {
         self.held.load(Ordering::Relaxed)
     }
 
-    /// How often a session was told to go.
+    /// How often [`MemoryAccount::update`] asked a session to end.
     pub fn overflows(&self) -> u64 {
         self.overflows.load(Ordering::Relaxed)
     }
 }
 
-/// One session's part of a [`MemoryBudget`]. Dropping it gives everything back, however the session ended.
+/// One session's share of a [`MemoryBudget`]. Dropping it returns the share.
 #[derive(Debug)]
 #[must_use]
 pub struct MemoryAccount {
@@ -57,8 +56,9 @@ pub struct MemoryAccount {
 }
 
 impl MemoryAccount {
-    /// The session now holds this many bytes ([`Session::held`](crate::Session::held)). Returns whether it has to go: all
-    /// sessions together hold more than the limit, and this one has grown, and holds more than 256 KiB and an equal share.
+    /// Sets the bytes that the session holds ([`Session::held`](crate::Session::held)). Returns whether the session
+    /// must end. That is the case if all sessions together exceed the limit, and this one has grown, and it holds more
+    /// than 256 KiB and more than the average.
     #[must_use]
     pub fn update(&mut self, held: usize) -> bool {
         let before = std::mem::replace(&mut self.held, held);

@@ -1,4 +1,5 @@
-//! Who has a place: sessions at a time, the accept queue, first datagrams that wait for it, and ended sessions that linger.
+//! Limits on the number of sessions: open sessions, the accept queue, first datagrams that wait for it, and ended
+//! sessions.
 
 use std::collections::VecDeque;
 
@@ -11,27 +12,27 @@ use crate::config::RequestInfo;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Room {
     Free,
-    /// The accept queue is full: whoever has proved itself waits.
+    /// The accept queue is full. First datagrams wait.
     Backlogged,
-    /// There are as many sessions as may be.
+    /// `max_sessions` is reached.
     Full,
-    /// No new sessions are wanted any more.
+    /// The endpoint is closed.
     Closed,
 }
 
-/// Counts of what capacity has decided. All start with the endpoint.
+/// Counters of the accept queue and of ended sessions. All start at zero with the endpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CapacityStats {
     /// First datagrams that waited for a place in the accept queue.
     pub parked: u64,
-    /// Those of them that had to go before a place was free, because others needed the room; their clients repeat them.
+    /// First datagrams dropped while they waited, to make room for others. The clients repeat them.
     pub parked_dropped: u64,
-    /// Sessions that left the accept queue because they had ended, with nothing to read.
+    /// Sessions that ended in the accept queue without unread messages.
     pub ended_in_queue: u64,
     /// Sessions refused because the endpoint was closed while they waited.
     pub refused_on_close: u64,
-    /// Ended sessions that were forgotten before their time, because too many lingered.
+    /// Ended sessions dropped early because there were too many.
     pub lingering_cut: u64,
 }
 
@@ -60,11 +61,11 @@ struct Waiting {
     is_ready: bool,
 }
 
-/// First datagrams that wait for a place, at most.
+/// The most first datagrams that wait for a place.
 const MAX_PARKED: usize = 256;
-/// Bytes in them, at most.
+/// The most bytes in them.
 const MAX_PARKED_BYTES: usize = 128 << 10;
-/// Ended sessions that may linger, if fewer than may be open: a place where a few players go in and out all the time.
+/// Ended sessions that are kept at least, even if `max_sessions` is lower.
 const FEWEST_LINGERING: usize = 64;
 
 impl Capacity {
@@ -83,7 +84,7 @@ impl Capacity {
         }
     }
 
-    /// The most memory that it can be made to take beside the queue of accepted sessions, in bytes.
+    /// The most memory in use besides the accept queue, in bytes.
     pub(super) fn memory_ceiling() -> usize {
         MAX_PARKED.next_power_of_two() * size_of::<(Path, BytesMut)>() + MAX_PARKED_BYTES
     }
@@ -92,7 +93,7 @@ impl Capacity {
         (self.max_sessions, self.backlog) = (max_sessions, backlog.max(1));
     }
 
-    /// Whether one more session may open. `replaces`: it takes the place of one that goes.
+    /// Whether one more session may open. `replaces`: it replaces an existing one.
     pub(super) fn room(&self, replaces: bool) -> Room {
         if self.is_closed {
             Room::Closed
@@ -117,43 +118,43 @@ impl Capacity {
         self.waiting.len()
     }
 
-    /// A session has opened that nobody need accept.
+    /// Adds a session that need not be accepted.
     pub(super) fn add(&mut self) {
         self.live += 1;
     }
 
-    /// A session has opened and waits to be accepted, once the host has it.
+    /// Adds a session to the accept queue. It becomes acceptable with [`ready`](Self::ready).
     pub(super) fn enqueue(&mut self, key: SessionKey, request: RequestInfo) {
         self.live += 1;
         self.waiting.push_back(Waiting { key, request, is_ready: false });
     }
 
-    /// The host has this session.
+    /// The host has stored this session.
     pub(super) fn ready(&mut self, key: SessionKey) {
         if let Some(waiting) = self.waiting.iter_mut().rev().find(|waiting| waiting.key == key) {
             waiting.is_ready = true;
         }
     }
 
-    /// Takes the next session that is to be accepted.
+    /// Removes the next session to accept.
     pub(super) fn dequeue(&mut self) -> Option<(SessionKey, RequestInfo)> {
         let at = self.waiting.iter().position(|waiting| waiting.is_ready)?;
         self.waiting.remove(at).map(|waiting| (waiting.key, waiting.request))
     }
 
-    /// Takes a session out of the queue that nobody is to accept any more.
+    /// Removes a session from the accept queue.
     pub(super) fn withdraw(&mut self, key: SessionKey) -> bool {
         let before = self.waiting.len();
         self.waiting.retain(|waiting| waiting.key != key);
         self.waiting.len() < before
     }
 
-    /// Takes everybody out of the queue.
+    /// Empties the accept queue.
     pub(super) fn withdraw_all(&mut self) -> Vec<SessionKey> {
         std::mem::take(&mut self.waiting).into_iter().map(|waiting| waiting.key).collect()
     }
 
-    /// A session has ended, and lingers. Returns one that has to be forgotten for it.
+    /// Records the end of a session. Returns an older ended session that must be dropped.
     pub(super) fn end(&mut self, key: SessionKey, lingers: impl Fn(SessionKey) -> bool) -> Option<SessionKey> {
         self.live = self.live.saturating_sub(1);
         self.lingering_count += 1;
@@ -177,14 +178,15 @@ impl Capacity {
         }
     }
 
-    /// Keeps a first valid datagram until there is a place. One for each address: its client repeats what is not answered.
+    /// Keeps a first valid datagram until there is a place. One for each address; the client repeats it if there is no
+    /// answer.
     pub(super) fn park(&mut self, path: Path, datagram: BytesMut) {
         if self.parked.iter().any(|(parked, _)| parked.remote == path.remote) {
             return;
         }
         self.stats.parked += 1;
         self.parked_bytes += datagram.len();
-        // A copy: the datagram is a slice of a larger buffer, which would be kept as long.
+        // A copy: the datagram may be a slice of a large receive buffer.
         self.parked.push_back((path, BytesMut::from(&datagram[..])));
         while self.parked.len() > MAX_PARKED || self.parked_bytes > MAX_PARKED_BYTES {
             self.take_parked();
@@ -192,7 +194,7 @@ impl Capacity {
         }
     }
 
-    /// The first datagram that has waited longest.
+    /// Removes the oldest first datagram.
     pub(super) fn take_parked(&mut self) -> Option<(Path, BytesMut)> {
         let (path, datagram) = self.parked.pop_front()?;
         self.parked_bytes -= datagram.len();

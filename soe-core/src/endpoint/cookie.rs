@@ -1,4 +1,4 @@
-//! Seeds that need no memory: a keyed hash of who asked for what, and when.
+//! CRC seeds without stored state: a keyed hash of address, session id and time.
 
 use std::{
     fmt,
@@ -9,17 +9,17 @@ use std::{
 
 use siphasher::sip::SipHasher24;
 
-/// How long a key makes new seeds. A stranger is remembered for less, so the key before the present one suffices.
+/// How long a key makes new seeds. A pending handshake lives shorter, so the current and the previous key are enough.
 const KEY_LIFETIME: Duration = Duration::from_secs(60);
-/// What may be asked of a key besides its seeds.
+/// Domain separation between the uses of a key.
 const PURPOSE_SEED: u8 = 1;
 const PURPOSE_KEY: u8 = 2;
 const PURPOSE_PLACE: u8 = 3;
 
-/// A secret that changes over time, and the seeds it makes.
+/// A secret that changes over time, and the seeds derived from it.
 ///
-/// A seed is a keyed hash of address, session id and period: nobody who cannot read the answer at that address can know it,
-/// and the server need not remember it.
+/// A seed is a keyed hash of address, session id and period. Only who can read the response at that address knows it,
+/// and the server need not store it.
 pub(super) struct Cookies {
     key: [u8; 16],
     /// Counts periods of `KEY_LIFETIME`.
@@ -44,7 +44,7 @@ impl Cookies {
         }
     }
 
-    /// The lowest bits of the present period: enough to tell it from the one before.
+    /// The lowest bits of the current period, which distinguish it from the previous one.
     pub(super) fn period_tag(&self) -> u8 {
         (self.period & 0b11) as u8
     }
@@ -53,7 +53,7 @@ impl Cookies {
     pub(super) fn seed(&self, from: SocketAddr, session_id: u32, period_tag: u8) -> Option<u32> {
         let back = u64::from(self.period_tag().wrapping_sub(period_tag) & 0b11);
         let period = self.period.checked_sub(back).filter(|_| back <= 1)?;
-        // One key a period: what one period's seeds may betray is worth nothing in the next.
+        // A key for each period: seeds of one period reveal nothing about the next.
         let mut hasher = self.hasher(PURPOSE_KEY);
         hasher.write_u64(period);
         let mut seeds = SipHasher24::new_with_keys(hasher.finish(), period);
@@ -69,7 +69,7 @@ impl Cookies {
         [present, present.wrapping_sub(1) & 0b11].into_iter().filter_map(move |tag| self.seed(from, session_id, tag))
     }
 
-    /// Where something belongs in a table: a place that nobody outside can steer to.
+    /// A keyed hash for table positions, which peers cannot predict.
     pub(super) fn place(&self, ip: IpAddr, port: u16) -> u64 {
         let mut hasher = self.hasher(PURPOSE_PLACE);
         write_address(&mut hasher, SocketAddr::new(ip, port));

@@ -1,5 +1,5 @@
-//! Session requests, first datagrams, and questions to the server: everything from addresses that have no session, and what
-//! live sessions say is not theirs (sections 6 and 9 of `docs/protocol.md`).
+//! Session requests, first datagrams and queries: datagrams from addresses without a session, and those that a live
+//! session returned (sections 6 and 9 of `docs/protocol.md`).
 
 use std::{collections::VecDeque, net::SocketAddr, time::Instant};
 
@@ -23,39 +23,40 @@ use crate::{
     wire::{Packet, RemapConnection, SessionRequest, opcode},
 };
 
-/// What stands at the address that a datagram claims to come from, and whether a session may open.
+/// What the endpoint knows about the address of a datagram, and whether a session may open.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Standing {
-    /// A live session has the address, or may be about to move there: a newcomer must prove itself with 4 bytes of CRC.
+    /// A live session has the address, or may be about to move there. A new client must prove itself with 4 bytes of
+    /// CRC.
     pub(super) live: bool,
     pub(super) room: Room,
 }
 
-/// What became of a datagram.
+/// The result of handling a datagram.
 #[derive(Debug)]
 pub(super) enum Outcome {
     /// It was answered, or dropped and counted.
     Done,
     /// It opened a session.
     Open(Box<NewSession>),
-    /// It would open one if the accept queue had a place.
+    /// It would open a session if the accept queue had room.
     Park(BytesMut),
-    /// The application has to say something first.
+    /// The application must answer a question first.
     Ask(Question),
-    /// Somebody claims that the session with this id and seed goes on from its address.
+    /// A client claims that the session with this id and seed continues from this address.
     Remap(RemapConnection),
-    /// At the address of a live session: it is no handshake's either.
+    /// It came from the address of a live session and belongs to no handshake.
     Unclaimed,
 }
 
-/// A request, without what is borrowed from its datagram.
+/// A session request, without borrowed data.
 #[derive(Clone, Debug)]
 pub(super) struct Asked {
     pub(super) version: u32,
     pub(super) session_id: u32,
     pub(super) udp_length: u32,
     pub(super) name: Name,
-    /// Of the datagram, in bytes.
+    /// The size of the datagram in bytes.
     pub(super) length: usize,
 }
 
@@ -75,14 +76,14 @@ impl Asked {
     }
 }
 
-/// A session that a stranger has been offered and has yet to open.
+/// A pending handshake with the seed and framing of its response.
 struct Offer {
     pending: PendingHandshake,
     seed: u32,
     framing: Framing,
 }
 
-/// Handshakes under way, and the limits of what strangers are answered. Of bounded size, whoever comes.
+/// Pending handshakes and the limits on answers. The size is bounded.
 #[derive(Debug)]
 pub(super) struct Handshakes {
     pub(super) config: AdmissionConfig,
@@ -138,13 +139,13 @@ impl Handshakes {
             },
             Some(opcode::SERVER_STATUS) => self.ask_for_status(now, path, datagram.len()),
             Some(opcode) if opcode::is_exempt(opcode) => self.ignored(),
-            // Too short for any packet, and for an answer that does not outweigh it.
+            // Too short for a packet, and any answer would amplify it.
             _ if datagram.len() < 2 => self.ignored(),
             _ => self.handle_first(now, from, datagram, standing),
         }
     }
 
-    /// The session id that a request asks for.
+    /// The session id of a request.
     pub(super) fn requested_id(datagram: &[u8]) -> Option<u32> {
         match Packet::decode(datagram) {
             Ok(Packet::SessionRequest(request)) => Some(request.session_id),
@@ -152,7 +153,7 @@ impl Handshakes {
         }
     }
 
-    /// The next answer to the sender of the datagram that was handled last.
+    /// The next answer to the sender of the last datagram.
     pub(super) fn poll_reply(&mut self) -> Option<Vec<u8>> {
         self.replies.pop_front()
     }
@@ -161,11 +162,11 @@ impl Handshakes {
         self.cookies.next_rotation()
     }
 
-    /// Changes the key of the seeds, and forgets old handshakes, if it is time.
+    /// Rotates the key of the seeds and removes old handshakes.
     pub(super) fn handle_timeout(&mut self, now: Instant) {
         if self.cookies.next_rotation() <= now {
             self.cookies.rotate(now);
-            // Before the ages of entries, which have few bits, can wrap.
+            // Must happen before the short time stamps of the entries wrap.
             self.pending.sweep(now);
         }
     }
@@ -185,7 +186,7 @@ impl Handshakes {
         size_of::<Self>() + self.pending.memory() + 3 * limiter::MEMORY + MAX_REPLIES
     }
 
-    /// Whether somebody at this address has asked for a session.
+    /// Whether this address has a pending handshake.
     pub(super) fn is_pending(&self, now: Instant, from: SocketAddr) -> bool {
         self.pending.all(now, self.cookies.place(from.ip(), from.port()), from).next().is_some()
     }
@@ -200,7 +201,7 @@ impl Handshakes {
         Outcome::Done
     }
 
-    /// A request, once the application has said whether it is welcome.
+    /// Handles a request after the application's filter has decided.
     pub(super) fn handle_request(
         &mut self,
         now: Instant,
@@ -238,7 +239,7 @@ impl Handshakes {
     ) -> Outcome {
         let place = self.cookies.place(from.ip(), from.port());
         let known = self.pending.get(now, place, from, request.session_id);
-        // The same request gets the same seed as long as the key of that time is known: the client may have the first answer.
+        // A repeated request gets the same seed while its key is known: the client may already have the first response.
         let known_tag = known.as_ref().map(|known| known.period_tag);
         let period_tag = known_tag.filter(|&tag| self.cookies.seed(from, request.session_id, tag).is_some());
         let pending = PendingHandshake {
@@ -272,7 +273,7 @@ impl Handshakes {
         Outcome::Done
     }
 
-    /// A packet of a session that this address does not have: perhaps the first of one that it has been offered.
+    /// Handles a packet from an address without a session: possibly the first one of a pending handshake.
     fn handle_first(&mut self, now: Instant, from: SocketAddr, datagram: BytesMut, standing: Standing) -> Outcome {
         let place = self.cookies.place(from.ip(), from.port());
         if self.pending.all(now, place, from).next().is_none() {
@@ -290,11 +291,12 @@ impl Handshakes {
             self.stats.crc_rejects += 1;
             let failures = self.pending.fail(now, place, from, standing.live);
             if standing.live {
-                // Anybody can ask in the name of a live address: a handshake there does not speak for its silence.
+                // Anybody can send a request with the address of a live session. Such a handshake must not suppress the
+                // check of that session.
                 return Outcome::Unclaimed;
             }
             if failures > FEW_FAILURES {
-                // Nor for a client that has moved here, and has to learn that it must claim its session.
+                // A client that moved here must learn that it has to claim its session.
                 self.unknown_sender(now, from, &datagram);
             }
             return Outcome::Done;
@@ -319,9 +321,11 @@ impl Handshakes {
         pending.proofs += 1;
         let proved = usize::from(pending.proofs);
         let is_proved = match standing.live {
-            // Anybody can ask in the name of this address, and hit a short CRC once; the client there repeats itself.
+            // A forged request and one lucky guess of a short CRC are possible. A real client sends more valid
+            // datagrams.
             true => proved * framing.crc_length() >= PROOF,
-            // A seed that is being guessed wants a second hit. Misses do not undo the first: they would keep the client out.
+            // While the seed is being guessed, a second valid datagram is required. Wrong ones do not reset the count:
+            // they would keep the client out.
             false => proved >= if pending.failures >= MAX_FAILURES { 2 } else { 1 },
         };
         self.pending.prove(now, place, from, pending.session_id);
@@ -344,7 +348,7 @@ impl Handshakes {
         self.opened(info, session)
     }
 
-    /// What a stranger has been offered.
+    /// Restores seed and framing of a pending handshake.
     fn offer(&self, pending: PendingHandshake) -> Option<Offer> {
         let config = self.session_config(pending.config);
         let seed = self.cookies.seed(pending.from, pending.session_id, pending.period_tag)?;
@@ -358,10 +362,10 @@ impl Handshakes {
         Outcome::Open(Box::new(NewSession { request, session }))
     }
 
-    /// Tells the sender of a datagram that it is unknown, within the limits.
+    /// Sends UnknownSender, within the rate limits.
     pub(super) fn unknown_sender(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) {
         self.stats.unknown_senders += 1;
-        // A Disconnect is never answered: two servers would answer each other for ever.
+        // A Disconnect is never answered: two servers would answer each other forever.
         let is_disconnect = opcode::of(datagram) == Some(opcode::DISCONNECT);
         if is_disconnect || !self.config.unknown_sender_replies || !self.may_reflect(now, from) {
             return;
@@ -378,7 +382,7 @@ impl Handshakes {
         Outcome::Ask(Question { path, about: About::Status { reply, length } })
     }
 
-    /// What the application says of the server, in answer to a query of `length` bytes.
+    /// Sends the application's answer to a status query of `length` bytes.
     pub(super) fn answer_status(&mut self, reply: Option<&Bytes>, length: usize) {
         let Some(reply) = reply.filter(|reply| reply.len() + 2 <= MAX_AMPLIFICATION * length) else {
             self.stats.ignored += 1;
@@ -387,7 +391,7 @@ impl Handshakes {
         self.reply(|out| Packet::ServerStatus(reply).encode(out));
     }
 
-    /// Whether somebody who has proved nothing may be sent something that is not a handshake.
+    /// Whether the rate limits allow an answer that is not part of a handshake.
     fn may_reflect(&mut self, now: Instant, from: SocketAddr) -> bool {
         let rate = |rate| Rate { per_second: rate, burst: rate };
         let (all, one) = (rate(self.config.unknown_sender_rate), rate(self.config.unknown_sender_rate_per_prefix));
@@ -414,8 +418,8 @@ impl Handshakes {
         self.answers.allow(now, place, all, one).map_err(|limited| self.count_limited(limited)).is_ok()
     }
 
-    /// Whether a session may open before its client has proved anything: a few at a time, for what strangers can have for the
-    /// asking must not crowd out those who prove themselves.
+    /// Whether a session may open before its client has proved its address. The rate is limited: forged requests must
+    /// not crowd out real clients.
     fn may_open(&mut self, now: Instant, from: SocketAddr, standing: Standing) -> bool {
         let all = Rate { per_second: self.config.unproven_rate, burst: self.config.unproven_rate.saturating_mul(10) };
         let place = self.cookies.place(prefix(from.ip()), 0);
@@ -434,9 +438,9 @@ impl Handshakes {
     }
 }
 
-/// Datagrams with a wrong CRC that come from the address of a handshake without anybody being told that it is unknown.
+/// Datagrams with a wrong CRC from the address of a pending handshake before UnknownSender is sent.
 const FEW_FAILURES: u8 = 3;
-/// What may be sent for each byte that has come from an address that has proved nothing.
+/// Bytes that may be sent to an unproven address for each byte received from there.
 const MAX_AMPLIFICATION: usize = 3;
-/// What the answers to one datagram take at most, in bytes: a response, a Disconnect, and the queue they stand in.
+/// The most memory of the answers to one datagram, in bytes: a response, a Disconnect, and their queue.
 const MAX_REPLIES: usize = 1_024;

@@ -1,4 +1,4 @@
-//! What happens to each datagram, in order, whoever runs the endpoint: sockets, or a simulation.
+//! The order of calls for each datagram, for sockets and simulations alike.
 
 use std::{collections::VecDeque, net::SocketAddr, time::Instant};
 
@@ -7,22 +7,22 @@ use bytes::BytesMut;
 use super::{Action, Answer, Endpoint, Opened, Path, Question, SessionKey};
 use crate::wire::DisconnectReason;
 
-/// What the functions of this module need of whoever runs an [`Endpoint`]: the endpoint itself, the sessions that it has let
-/// in, a lookup that is only a hint, and a socket.
+/// What the functions of this module need from the owner of an [`Endpoint`]: the endpoint, the sessions, a lookup by
+/// address, and a socket.
 ///
-/// No method is called while another one runs, and none from within [`with_endpoint`](Self::with_endpoint): a host may keep
-/// the endpoint under one lock and each session under its own, and never holds two.
+/// The methods are never called within each other, and none is called within [`with_endpoint`](Self::with_endpoint). A
+/// host may therefore use one lock for the endpoint and one for each session, and never holds two at once.
 pub trait Host {
-    /// A session in the host's hands; a cheap clone.
+    /// A handle to a session; cheap to clone.
     type Session: Clone;
 
-    /// Runs `work` on the endpoint.
+    /// Calls `work` with the endpoint.
     fn with_endpoint<T>(&mut self, work: impl FnOnce(&mut Endpoint) -> T) -> T;
 
-    /// The session that datagrams from this address belong to, as far as [`route`](Self::route) has said.
+    /// The session at this address, according to [`route`](Self::route).
     fn lookup(&mut self, address: SocketAddr) -> Option<Self::Session>;
 
-    /// The session of this key.
+    /// The session with this key.
     fn session(&mut self, key: SessionKey) -> Option<Self::Session>;
 
     /// Gives datagrams that came by one path to a session, in order, with
@@ -39,62 +39,62 @@ pub trait Host {
     /// Sends a datagram.
     fn send(&mut self, path: Path, datagram: Vec<u8>);
 
-    /// Takes a session.
+    /// Stores a new session.
     fn open(&mut self, now: Instant, opened: Opened);
 
-    /// Datagrams from this address belong to this session from here on.
+    /// Assigns this address to this session.
     fn route(&mut self, address: SocketAddr, key: SessionKey);
 
-    /// Forgets that datagrams from this address belong to this session; if they belong to another one, nothing changes.
+    /// Removes the assignment of this address, unless it belongs to another session.
     fn unroute(&mut self, address: SocketAddr, key: SessionKey);
 
-    /// A session's peer has moved: its datagrams go by the new path. [`Session::handle_remap`](crate::Session::handle_remap).
+    /// Sends to the new path from now on, and calls [`Session::handle_remap`](crate::Session::handle_remap).
     fn relocate(&mut self, now: Instant, session: &Self::Session, from: SocketAddr, to: Path);
 
-    /// Asks a session's peer for a sign of life: [`Session::ask_for_life`](crate::Session::ask_for_life).
+    /// Calls [`Session::ask_for_life`](crate::Session::ask_for_life).
     fn probe(&mut self, now: Instant, session: &Self::Session);
 
-    /// Nobody is at a session's address: [`Session::handle_unreachable`](crate::Session::handle_unreachable).
+    /// Calls [`Session::handle_unreachable`](crate::Session::handle_unreachable).
     fn unreachable(&mut self, now: Instant, session: &Self::Session);
 
-    /// Ends a session: [`Session::abort`](crate::Session::abort).
+    /// Calls [`Session::abort`](crate::Session::abort).
     fn end(&mut self, now: Instant, session: &Self::Session, reason: DisconnectReason, tell_peer: bool);
 
-    /// Drops a session: nothing will be heard of its key any more.
+    /// Drops a session. Its key is not used again.
     fn forget(&mut self, key: SessionKey);
 
-    /// Has the application answer. `None` if its code has panicked.
+    /// Lets the application answer. `None` if its code panicked.
     fn answer(&mut self, question: Question) -> Option<Answer> {
         Some(question.answer())
     }
 
-    /// There is a session to accept.
+    /// A session can be accepted.
     fn acceptable(&mut self) {}
 }
 
-/// What a session has done with datagrams.
+/// The result of passing datagrams to a session.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Fed {
-    /// The session's name.
+    /// The session's key.
     pub key: SessionKey,
-    /// One at least was [`DatagramOutcome::Authentic`](crate::DatagramOutcome::Authentic).
+    /// At least one was [`DatagramOutcome::Authentic`](crate::DatagramOutcome::Authentic).
     pub is_authentic: bool,
-    /// When the session heard last from its peer: [`Session::last_heard`](crate::Session::last_heard).
+    /// [`Session::last_heard`](crate::Session::last_heard) before these datagrams.
     pub heard: Instant,
-    /// What it gave back, [`DatagramOutcome::Rejected`](crate::DatagramOutcome::Rejected) or
+    /// The datagrams that were [`DatagramOutcome::Rejected`](crate::DatagramOutcome::Rejected) or
     /// [`DatagramOutcome::ForEndpoint`](crate::DatagramOutcome::ForEndpoint).
     pub returned: Vec<BytesMut>,
 }
 
 impl Fed {
-    /// For a session that was given nothing yet.
+    /// An empty result.
     pub fn new(key: SessionKey, heard: Instant) -> Self {
         Self { key, is_authentic: false, heard, returned: Vec::new() }
     }
 }
 
-/// Hands every datagram to its session or to the endpoint, in the order in which they came.
+/// Passes each datagram to its session or to the endpoint, in order of arrival.
 pub fn receive<H: Host>(host: &mut H, now: Instant, datagrams: impl IntoIterator<Item = (Path, BytesMut)>) {
     let mut datagrams = datagrams.into_iter().peekable();
     let mut actions = VecDeque::new();
@@ -104,7 +104,7 @@ pub fn receive<H: Host>(host: &mut H, now: Instant, datagrams: impl IntoIterator
             perform_all(host, now, &mut actions);
             continue;
         };
-        // What came by one path in a row is one visit to the session.
+        // Consecutive datagrams of one path take one lock of the session.
         let more = std::iter::from_fn(|| datagrams.next_if(|(next, _)| *next == path)).map(|(_, datagram)| datagram);
         let fed = host.feed(now, &session, path, &mut std::iter::once(first).chain(more));
         take_back(host, now, path, fed, &mut actions);
@@ -112,29 +112,29 @@ pub fn receive<H: Host>(host: &mut H, now: Instant, datagrams: impl IntoIterator
     }
 }
 
-/// Performs what the endpoint wants done, after a call that was not made by a function of this module.
+/// Performs the pending actions, after a call that was not made through this module.
 pub fn perform<H: Host>(host: &mut H, now: Instant) {
     let mut actions = VecDeque::new();
     with_actions(host, &mut actions, |_| {});
     perform_all(host, now, &mut actions);
 }
 
-/// The network has reported an address as unreachable, or something without an address.
+/// Reports an ICMP error, with or without an address.
 pub fn unreachable<H: Host>(host: &mut H, now: Instant, address: Option<SocketAddr>) {
     call(host, now, |endpoint| endpoint.handle_unreachable(address));
 }
 
-/// A session has ended; `is_readable` if it has messages that nobody has read.
+/// Reports that a session has ended. `is_readable`: it has unread messages.
 pub fn ended<H: Host>(host: &mut H, now: Instant, key: SessionKey, is_readable: bool) {
     call(host, now, |endpoint| endpoint.handle_session_ended(now, key, is_readable));
 }
 
-/// A session that has ended can be forgotten: [`Session::is_drained`](crate::Session::is_drained).
+/// Reports that an ended session can be dropped: [`Session::is_drained`](crate::Session::is_drained).
 pub fn drained<H: Host>(host: &mut H, now: Instant, key: SessionKey) {
     call(host, now, |endpoint| endpoint.handle_session_drained(now, key));
 }
 
-/// Makes a call on the endpoint and performs what follows.
+/// Calls the endpoint and performs the resulting actions.
 pub fn call<H: Host, T>(host: &mut H, now: Instant, work: impl FnOnce(&mut Endpoint) -> T) -> T {
     let mut actions = VecDeque::new();
     let done = with_actions(host, &mut actions, work);
@@ -142,7 +142,7 @@ pub fn call<H: Host, T>(host: &mut H, now: Instant, work: impl FnOnce(&mut Endpo
     done
 }
 
-/// One visit to the endpoint: a call, and what it wants done.
+/// Calls the endpoint under its lock and collects the resulting actions.
 fn with_actions<H: Host, T>(host: &mut H, actions: &mut VecDeque<Action>, work: impl FnOnce(&mut Endpoint) -> T) -> T {
     host.with_endpoint(|endpoint| {
         let done = work(endpoint);
@@ -196,7 +196,7 @@ fn perform_one<H: Host>(host: &mut H, now: Instant, action: Action, actions: &mu
     }
 }
 
-/// Gives the endpoint what a session gave back.
+/// Passes the datagrams that a session returned to the endpoint.
 fn take_back<H: Host>(host: &mut H, now: Instant, path: Path, fed: Fed, actions: &mut VecDeque<Action>) {
     let Fed { key, heard, returned, .. } = fed;
     for datagram in returned {

@@ -1,9 +1,9 @@
-//! A hash table of small numbers, whose keys lie where the numbers point to.
+//! A hash index of small numbers. The keys are stored where the numbers point to.
 
-/// Numbers found by a hash that the caller computes: open addressing, linear probing, no tombstones. Four bytes a place.
+/// A hash index: open addressing, linear probing, no tombstones, four bytes per place. The caller computes the hashes.
 #[derive(Debug, Default)]
 pub(super) struct Index {
-    /// `VACANT`, or a number. A power of two of them, three quarters in use at most.
+    /// `VACANT` or a number. The length is a power of two; at most three quarters are in use.
     places: Vec<u32>,
     used: usize,
 }
@@ -12,10 +12,10 @@ const VACANT: u32 = u32::MAX;
 const FEWEST_PLACES: usize = 8;
 
 impl Index {
-    /// The first number of this hash that `is` recognises.
+    /// The first number with this hash for which `is` returns true.
     pub(super) fn find(&self, hash: u64, mut is: impl FnMut(u32) -> bool) -> Option<u32> {
         let mut at = self.home(hash)?;
-        // Ends at the latest at a vacant place: there always is one.
+        // Terminates: there is always a vacant place.
         while self.places[at] != VACANT {
             if is(self.places[at]) {
                 return Some(self.places[at]);
@@ -25,7 +25,7 @@ impl Index {
         None
     }
 
-    /// Adds a number; `hash_of` is asked for those that are there already when the table grows.
+    /// Adds a number. `hash_of` returns the hashes of existing numbers when the table grows.
     pub(super) fn insert(&mut self, hash: u64, number: u32, hash_of: impl Fn(u32) -> u64) {
         if (self.used + 1) * 4 > self.places.len() * 3 {
             self.resize((self.places.len() * 2).max(FEWEST_PLACES), &hash_of);
@@ -34,7 +34,7 @@ impl Index {
         self.used += 1;
     }
 
-    /// Removes a number from under its hash. Nothing happens if it is not there.
+    /// Removes a number with this hash. Does nothing if it is absent.
     pub(super) fn remove(&mut self, hash: u64, number: u32, hash_of: impl Fn(u32) -> u64) {
         let Some(mut hole) = self.home(hash) else { return };
         let mask = self.places.len() - 1;
@@ -45,7 +45,8 @@ impl Index {
             hole = (hole + 1) & mask;
         }
         self.used -= 1;
-        // Those behind it move up, unless they would leave the run that begins at their home.
+        // Later entries of the probe sequence move into the hole, unless they would leave the sequence of their own
+        // hash.
         let mut next = hole;
         loop {
             next = (next + 1) & mask;

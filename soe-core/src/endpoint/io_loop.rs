@@ -1,19 +1,19 @@
-//! In which order a socket, timers and transmits are served.
+//! The order in which a driver serves a socket, timers and transmits.
 
 use std::time::Instant;
 
-/// What is to be done next, see [`IoLoop`].
+/// The next step of an [`IoLoop`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 #[non_exhaustive]
 pub enum Step {
     /// Poll the socket without waiting, and report [`IoLoop::received`] or [`IoLoop::found_empty`].
     Receive,
-    /// Fire timers that are due at this moment, as many as is good at once.
+    /// Fire timers that are due at this time, a bounded number of them.
     Fire(Instant),
-    /// Send what is to be sent.
+    /// Send all pending datagrams.
     Transmit,
-    /// Wait until this moment, or until the socket has something or an application asks for service, then
+    /// Wait until this time, or until the socket is readable, or until an application requests service. Then call
     /// [`IoLoop::wake`]. `None`: no timer is set.
     Sleep(Option<Instant>),
 }
@@ -49,20 +49,20 @@ pub enum Step {
 #[derive(Clone, Debug)]
 pub struct IoLoop {
     stage: Stage,
-    /// What the socket's buffer can hold, in bytes with what a datagram takes beside its payload.
+    /// The capacity of the socket's buffer in bytes, including the overhead per datagram.
     capacity: usize,
-    /// Everything that had arrived by this moment has been received.
+    /// Everything that arrived before this time has been received.
     seen_until: Option<Instant>,
     /// When the socket was last polled: read before the poll, not after it.
     polled_at: Option<Instant>,
-    /// A moment that timers wait for, and what has been received since.
+    /// A time that timers wait for, and the bytes received since.
     waiting: Option<(Instant, usize)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Poll,
-    /// A batch has come; another look is due after the transmit.
+    /// A batch was received. Poll again after the transmit.
     Received,
     /// The socket was empty.
     Empty,
@@ -70,23 +70,24 @@ enum Stage {
     Idle,
 }
 
-/// What a datagram takes of a socket's buffer beside its payload, in bytes, at least: all systems count their own headers.
+/// The least that a datagram takes in a socket's buffer besides its payload, in bytes. All systems count their own
+/// headers.
 const OVERHEAD: usize = 128;
 
 impl IoLoop {
-    /// An order for a socket whose receive buffer holds this many bytes (`SO_RCVBUF`).
+    /// A loop for a socket whose receive buffer holds this many bytes (`SO_RCVBUF`).
     pub fn new(receive_buffer: usize) -> Self {
         Self { stage: Stage::Poll, capacity: receive_buffer, seen_until: None, polled_at: None, waiting: None }
     }
 
-    /// Something may have happened: the socket may have something, an application wants service, or a timer is due.
+    /// Call it when the socket may be readable, an application requests service, or a timer is due.
     pub fn wake(&mut self) {
         if self.stage == Stage::Idle {
             self.stage = Stage::Poll;
         }
     }
 
-    /// What is to be done next. `now` is read for this call, `due` is when the first timer expires.
+    /// Returns the next step. `now` is the current time, `due` the deadline of the first timer.
     pub fn next(&mut self, now: Instant, due: Option<Instant>) -> Step {
         match self.stage {
             Stage::Poll => {
@@ -98,7 +99,7 @@ impl IoLoop {
             }
             Stage::Empty | Stage::Received if due.is_some_and(|due| due <= now && self.has_seen(due)) => {
                 self.stage = Stage::Fired;
-                // Only what was due when the socket was last known to be read up: later ones wait for another look.
+                // Timers that became due after the last poll wait for the next one.
                 Step::Fire(self.seen_until.map_or(now, |seen| seen.min(now)))
             }
             Stage::Received | Stage::Fired => {
@@ -113,27 +114,27 @@ impl IoLoop {
         }
     }
 
-    /// The socket had datagrams: so many, of so many bytes in all.
+    /// Reports received datagrams and their bytes in total.
     pub fn received(&mut self, datagrams: usize, bytes: usize) {
         self.stage = Stage::Received;
         if let Some((since, received)) = &mut self.waiting {
             *received = received.saturating_add(bytes.saturating_add(datagrams.saturating_mul(OVERHEAD)));
             if *received > self.capacity {
-                // All that was in the buffer then has come out of it.
+                // More was received than the buffer can hold, so everything that was in it then has been received.
                 self.seen_until = self.seen_until.max(Some(*since));
                 self.waiting = None;
             }
         }
     }
 
-    /// The socket had nothing.
+    /// Reports that the socket had no datagram.
     pub fn found_empty(&mut self) {
         self.stage = Stage::Empty;
         self.seen_until = self.seen_until.max(self.polled_at);
         self.waiting = None;
     }
 
-    /// By which moment everything that had arrived has been received; `None` before the first poll.
+    /// The time before which everything that arrived has been received; `None` before the first poll.
     pub fn seen_until(&self) -> Option<Instant> {
         self.seen_until
     }

@@ -1,8 +1,8 @@
-//! How often strangers are answered: token buckets, one for all and many for the prefixes they come from.
+//! Rate limits of answers to unproven addresses: one token bucket for all, and one for each prefix.
 
 use std::time::{Duration, Instant};
 
-/// A token bucket: a rate, and a burst of as many tokens as it holds.
+/// A token bucket.
 #[derive(Clone, Copy, Debug)]
 struct Bucket {
     tokens: f32,
@@ -10,7 +10,7 @@ struct Bucket {
     filled: u32,
 }
 
-/// A rate a second, and how much of it may come at once.
+/// A rate per second and the size of a burst.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Rate {
     pub(super) per_second: u32,
@@ -35,14 +35,15 @@ impl Bucket {
     }
 }
 
-/// Which limit was reached.
+/// The limit that was reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Limited {
     Prefix,
     All,
 }
 
-/// One limit for all, and one for each prefix. The prefixes share a fixed number of buckets, found by a keyed hash.
+/// A limit over all addresses and one for each prefix. The prefixes share a fixed number of buckets, selected by a
+/// keyed hash.
 #[derive(Debug)]
 pub(super) struct Limiter {
     epoch: Instant,
@@ -50,9 +51,9 @@ pub(super) struct Limiter {
     prefixes: Vec<Bucket>,
 }
 
-/// Buckets for prefixes: 64 KiB in all. Prefixes that share one share its rate, which is generous.
+/// Buckets for prefixes, 64 KiB in total. Prefixes that share a bucket share its rate.
 const PREFIX_BUCKETS: usize = 8_192;
-/// The memory that a limiter takes at most, in bytes.
+/// The memory of a limiter, in bytes.
 pub(super) const MEMORY: usize = PREFIX_BUCKETS * size_of::<Bucket>();
 
 impl Limiter {
@@ -60,7 +61,7 @@ impl Limiter {
         Self { epoch: epoch - Duration::from_millis(1), all: Bucket::EMPTY, prefixes: Vec::new() }
     }
 
-    /// Whether one more answer may leave: `place` is the keyed hash of the prefix it would go to.
+    /// Whether one more answer may be sent. `place` is the keyed hash of the prefix.
     pub(super) fn allow(&mut self, now: Instant, place: u64, all: Rate, prefix: Rate) -> Result<(), Limited> {
         let millis = now.saturating_duration_since(self.epoch).as_millis() as u32;
         if self.prefixes.is_empty() {

@@ -1,5 +1,5 @@
-//! What a socket decides: whose a datagram is, who may open a session, move, or has to go (sections 6 and 9 of
-//! `docs/protocol.md`).
+//! The decisions of a socket: which session a datagram belongs to, who may open a session or move it, and which session
+//! must end (sections 6 and 9 of `docs/protocol.md`).
 
 mod action;
 mod address;
@@ -47,23 +47,25 @@ use crate::{
     wire::{DisconnectReason, RemapConnection},
 };
 
-/// Everything that a socket decides, as a value: whose a datagram is, who may open a session, who waits to be accepted, who
-/// may move to another address, who has to go.
+/// All decisions of a socket, as a value: which session a datagram belongs to, who may open a session, which session is
+/// accepted next, who may move to another address, and which session must end.
 ///
-/// It does not own the sessions: its host keeps each where it likes, under the [`SessionKey`] that comes with it, and a
-/// lookup from addresses to sessions that is only a hint. What the hint does not settle comes here. The functions in
-/// [`host`] call everything in the right order, for a server over sockets as for a simulated one:
+/// It does not own the sessions. Its host stores each under a [`SessionKey`], together with a lookup from addresses to
+/// sessions. The lookup is only a hint; the endpoint decides where it is wrong. The functions in [`host`] make all
+/// calls in the right order, for a server over sockets and for a simulated one:
 ///
-/// 1. A datagram from an address without a session: [`handle_datagram`](Self::handle_datagram). What a session gave back, as
-///    [`DatagramOutcome::Rejected`](crate::DatagramOutcome::Rejected) or [`DatagramOutcome::ForEndpoint`](crate::DatagramOutcome::ForEndpoint):
+/// 1. Pass a datagram from an address without a session to [`handle_datagram`](Self::handle_datagram). Pass a datagram
+///    that a session returned, as [`DatagramOutcome::Rejected`](crate::DatagramOutcome::Rejected) or
+///    [`DatagramOutcome::ForEndpoint`](crate::DatagramOutcome::ForEndpoint), to
 ///    [`handle_returned`](Self::handle_returned).
-/// 2. Then [`poll_action`](Self::poll_action) until `None`, and perform what it gives, in order, without any lock.
-/// 3. [`handle_session_ended`](Self::handle_session_ended) when a session has ended for whatever reason, and
-///    [`handle_session_drained`](Self::handle_session_drained) when it can be forgotten.
-/// 4. [`handle_timeout`](Self::handle_timeout) at [`poll_timeout`](Self::poll_timeout).
+/// 2. Then call [`poll_action`](Self::poll_action) until `None` and perform the actions in order, without holding a
+///    lock.
+/// 3. Call [`handle_session_ended`](Self::handle_session_ended) when a session has ended, and
+///    [`handle_session_drained`](Self::handle_session_drained) when it can be dropped.
+/// 4. Call [`handle_timeout`](Self::handle_timeout) at [`poll_timeout`](Self::poll_timeout).
 ///
-/// Its memory is bounded: [`memory_ceiling`](Self::memory_ceiling) for strangers, about 60 bytes for each session, and the
-/// accept queue.
+/// Its memory is bounded by [`memory_ceiling`](Self::memory_ceiling) for pending handshakes, by about 60 bytes for each
+/// session, and by the accept queue.
 pub struct Endpoint {
     epoch: Instant,
     routes: Routes,
@@ -84,13 +86,14 @@ struct Counts {
 }
 
 impl Endpoint {
-    /// An endpoint that strangers may open sessions on. The key comes from a secure random generator: all seeds hang on it.
+    /// Creates an endpoint that accepts sessions. The key must come from a secure random generator: all CRC seeds
+    /// depend on it.
     pub fn new(now: Instant, config: AdmissionConfig, key: [u8; 16]) -> Self {
         let capacity = Capacity::new(config.max_sessions, config.accept_backlog);
         Self::with(now, capacity, Some(Box::new(Handshakes::new(now, config, key))), key)
     }
 
-    /// An endpoint that only connects: whoever is not one of its sessions is ignored.
+    /// Creates an endpoint that only connects. It ignores datagrams from unknown addresses.
     pub fn connector(now: Instant, key: [u8; 16]) -> Self {
         Self::with(now, Capacity::new(usize::MAX, 1), None, key)
     }
@@ -100,7 +103,7 @@ impl Endpoint {
         Self { epoch: now, routes, capacity, handshakes, actions, counts }
     }
 
-    /// Registers a session that this side opens. `None`: a live session has the address.
+    /// Registers a session that this side opens. `None` if a live session already has the address.
     pub fn connect(&mut self, remote: SocketAddr, session_id: u32) -> Option<SessionKey> {
         let resident = self.routes.resident(remote);
         if self.capacity.is_closed || resident.is_some_and(|key| self.is_live(key)) {
@@ -110,34 +113,34 @@ impl Endpoint {
         self.capacity.add();
         if let Some(before) = resident {
             self.actions.push_back(Action::Unroute { address: remote, key: before });
-            // It has ended, but may still be saying farewell, which would meet the new session.
+            // The old session has ended but may still repeat its Disconnect, which could end the new one.
             self.actions.push_back(opening::end(before, DisconnectReason::NewConnectionAttempt, false));
         }
         self.actions.push_back(Action::Route { address: remote, key });
         Some(key)
     }
 
-    /// Takes a datagram from an address that the host knows no session for.
+    /// Handles a datagram from an address for which the host has no session.
     pub fn handle_datagram(&mut self, now: Instant, path: Path, datagram: BytesMut) {
         match self.routes.resident(path.remote) {
-            // The host's hint is behind.
+            // The host's lookup is out of date.
             Some(key) => self.actions.push_back(Action::Feed { key, path, datagram }),
             None => self.try_candidate(now, path, datagram),
         }
     }
 
-    /// Takes a datagram that a session gave back. `heard` is when the session heard last from its peer:
-    /// [`Session::last_heard`](crate::Session::last_heard).
+    /// Handles a datagram that a session returned. `heard` is [`Session::last_heard`](crate::Session::last_heard) of
+    /// that session.
     ///
-    /// There may be somebody else behind the same address: a client that has moved there, a newcomer, somebody who asks for
-    /// the server's status. A live session is replaced only by a newcomer that has proved the address with 4 bytes of CRC in
-    /// a row, and its peer is told that it is unknown only after it was asked and has not answered.
+    /// Another peer may use the same address: a client that moved there, a new client, or a status query. A live
+    /// session is replaced only by a client that has proved the address with 4 bytes of CRC in a row. UnknownSender is
+    /// sent there only after the session's peer was probed and did not answer.
     pub fn handle_returned(&mut self, now: Instant, path: Path, key: SessionKey, heard: Instant, datagram: BytesMut) {
         let resident = self.routes.resident(path.remote);
         if self.routes.candidate(now, path.remote) == Some(key) && resident != Some(key) {
             self.stranger(now, path, datagram, None);
         } else if resident.is_some_and(|resident| resident != key) {
-            // It has been moved away in the meantime.
+            // The session has moved to another address in the meantime.
             self.handle_datagram(now, path, datagram);
         } else {
             let is_exempt = crate::wire::opcode::of(&datagram).is_some_and(crate::wire::opcode::is_exempt);
@@ -148,7 +151,8 @@ impl Endpoint {
         }
     }
 
-    /// A session has taken a datagram from this path as authentic. If it has claimed to have moved there, it has.
+    /// Handles an authentic datagram of a session from a new path. If the session has claimed to have moved there, it
+    /// now has.
     pub fn handle_moved(&mut self, now: Instant, path: Path, key: SessionKey) {
         if self.routes.candidate(now, path.remote) != Some(key) {
             return;
@@ -156,7 +160,7 @@ impl Endpoint {
         let Some((from, displaced)) = self.routes.relocate(key, path.remote) else { return };
         self.counts.moves += 1;
         if let Some(displaced) = displaced {
-            // It keeps its identity, and may claim another address itself.
+            // The displaced session lives on without an address. It may claim one itself.
             self.actions.push_back(Action::Unroute { address: path.remote, key: displaced });
         }
         self.actions.push_back(Action::Unroute { address: from, key });
@@ -164,8 +168,7 @@ impl Endpoint {
         self.actions.push_back(Action::Move { key, from, to: path });
     }
 
-    /// The network has reported an address as unreachable. That concerns the session there, and nobody if no address is
-    /// known.
+    /// Handles an ICMP error about an address. Without an address, or without a session there, nothing happens.
     pub fn handle_unreachable(&mut self, address: Option<SocketAddr>) {
         match address.and_then(|address| self.routes.resident(address)).filter(|&key| self.is_live(key)) {
             Some(key) => self.actions.push_back(Action::Unreachable(key)),
@@ -176,7 +179,7 @@ impl Endpoint {
         }
     }
 
-    /// Takes what the application has said.
+    /// Handles the application's answer to a [`Question`].
     pub fn handle_answer(&mut self, now: Instant, answer: Answer) {
         let Answer { path, says } = answer;
         let standing = self.standing(now, path.remote);
@@ -193,7 +196,7 @@ impl Endpoint {
         self.conclude(now, path, outcome);
     }
 
-    /// Changes keys and forgets what is old, if it is time.
+    /// Rotates keys and removes expired state.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.routes.expire(now);
         if let Some(handshakes) = &mut self.handshakes {
@@ -201,12 +204,12 @@ impl Endpoint {
         }
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) has something to do. `None`: never.
+    /// When [`handle_timeout`](Self::handle_timeout) must be called; `None` if no timer is set.
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.handshakes.as_ref().map(|handshakes| handshakes.poll_timeout())
     }
 
-    /// What is to be done next. Call until `None` after every other call, and perform it in this order.
+    /// Returns the next action. Call until `None` after every other call, and perform the actions in this order.
     pub fn poll_action(&mut self) -> Option<Action> {
         let action = self.actions.pop_front();
         if self.actions.is_empty() && self.actions.capacity() > MANY_ACTIONS {
@@ -215,32 +218,33 @@ impl Endpoint {
         action
     }
 
-    /// Whether [`poll_action`](Self::poll_action) has something: a call outside of the socket's loop has to wake it.
+    /// Whether [`poll_action`](Self::poll_action) returns something. After a call from outside the socket's loop, the
+    /// loop must then be woken.
     pub fn has_actions(&self) -> bool {
         !self.actions.is_empty()
     }
 
-    /// Where a session's datagrams go.
+    /// The address of a session's peer.
     pub fn address(&self, key: SessionKey) -> Option<SocketAddr> {
         self.routes.address(key)
     }
 
-    /// The session that has an address, also if it has ended and lingers.
+    /// The session at an address, including an ended one that still answers late datagrams.
     pub fn at(&self, address: SocketAddr) -> Option<SessionKey> {
         self.routes.resident(address)
     }
 
-    /// How many sessions there are that have not ended, whether accepted or not.
+    /// The number of sessions that have not ended, accepted or not.
     pub fn sessions(&self) -> usize {
         self.capacity.live()
     }
 
-    /// Whether it is closed and all sessions are forgotten.
+    /// Whether the endpoint is closed and all sessions have been dropped.
     pub fn is_finished(&self) -> bool {
         self.capacity.is_closed && self.routes.len() == 0 && self.actions.is_empty()
     }
 
-    /// Counts up to now.
+    /// All counters.
     pub fn stats(&self) -> EndpointStats {
         EndpointStats {
             admission: self.handshakes.as_ref().map(|handshakes| handshakes.stats).unwrap_or_default(),
@@ -256,14 +260,14 @@ impl Endpoint {
         }
     }
 
-    /// The configuration it was made with, with the limits that hold now. `None` for one that only connects.
+    /// The configuration, with the current limits. `None` for an endpoint that only connects.
     pub fn config(&self) -> Option<&AdmissionConfig> {
         self.handshakes.as_ref().map(|handshakes| &handshakes.config)
     }
 
-    /// Takes over the limits of this configuration while running: sessions, the accept queue, the size of the table, all
-    /// rates, what is refused and what is answered. How sessions are set up and who is welcome stay as they are. Whoever is
-    /// there stays, also over a lower limit.
+    /// Applies the limits of this configuration at run time: sessions, accept queue, pending handshakes, all rates,
+    /// refusals and UnknownSender replies. The session configurations and the filter do not change. Sessions above a
+    /// lower limit continue.
     pub fn set_limits(&mut self, now: Instant, limits: &AdmissionConfig) {
         let Some(handshakes) = &mut self.handshakes else { return };
         handshakes.set_limits(now, limits);
@@ -271,8 +275,8 @@ impl Endpoint {
         self.retry_parked(now);
     }
 
-    /// The most memory that strangers can make this take, in bytes: the table, the buckets that limit the answers, and first
-    /// datagrams that wait for a place.
+    /// The most memory that addresses without a session can make the endpoint use, in bytes: pending handshakes, rate
+    /// limiters, and first datagrams that wait for a place.
     pub fn memory_ceiling(&self) -> usize {
         let handshakes = self.handshakes.as_ref().map_or(0, |handshakes| handshakes.memory_ceiling());
         size_of::<Self>() + handshakes + Capacity::memory_ceiling()
@@ -282,7 +286,8 @@ impl Endpoint {
         self.routes.get(key).is_some_and(|slot| !slot.has_ended())
     }
 
-    /// A datagram from an address without a session: of one that has claimed to move there, or a stranger's.
+    /// Handles a datagram from an address without a session: from a session that claims to have moved there, or from an
+    /// unknown client.
     fn try_candidate(&mut self, now: Instant, path: Path, datagram: BytesMut) {
         let is_exempt = crate::wire::opcode::of(&datagram).is_some_and(crate::wire::opcode::is_exempt);
         match self.routes.candidate(now, path.remote).filter(|_| !is_exempt) {
@@ -291,8 +296,8 @@ impl Endpoint {
         }
     }
 
-    /// A datagram that no session claims. `resident` is the session at the address that has given it back, and when that was
-    /// heard last.
+    /// Handles a datagram that belongs to no session. `resident` is the session at the address that returned it, and
+    /// when that one was last heard.
     fn stranger(&mut self, now: Instant, path: Path, datagram: BytesMut, resident: Option<(SessionKey, Instant)>) {
         let standing = self.standing(now, path.remote);
         let is_repeated = self.repeats_a_session(path, &datagram);
@@ -301,7 +306,7 @@ impl Endpoint {
             handshakes.ignored();
             return;
         }
-        // Kept for a moment: whether it is answered at all is known only afterwards.
+        // Needed below, after the datagram has been consumed.
         let head = datagram.get(..2).map(|head| [head[0], head[1]]);
         let outcome = handshakes.handle(now, path, datagram, standing);
         if let (Outcome::Unclaimed, Some((key, heard)), Some(head)) = (&outcome, resident, head) {
@@ -310,8 +315,8 @@ impl Endpoint {
         self.conclude(now, path, outcome);
     }
 
-    /// Whether this is a request for a session that lives, and has moved away from where it was opened. The answer would have
-    /// its seed, and what its client sends if it comes back here would pass for a stranger's.
+    /// Whether this is a request for a live session that has moved away from this address. A response would reveal its
+    /// seed, and the session's datagrams would be taken for a new client's.
     fn repeats_a_session(&self, path: Path, datagram: &[u8]) -> bool {
         let Some(handshakes) = &self.handshakes else { return false };
         let Some(session_id) = Handshakes::requested_id(datagram) else { return false };
@@ -319,7 +324,7 @@ impl Endpoint {
         seeds.any(|seed| self.routes.by_identity(session_id, seed).is_some())
     }
 
-    /// Somebody sends from a session's address what is not the session's.
+    /// Handles a datagram from a session's address that is not the session's.
     fn suspect(&mut self, now: Instant, path: Path, key: SessionKey, heard: Instant, head: [u8; 2]) {
         let Some(slot) = self.routes.get_mut(key) else { return };
         match Suspicion::of(self.epoch, now, heard, &mut slot.watch) {
@@ -358,11 +363,11 @@ impl Endpoint {
         }
     }
 
-    /// A client that knows a session's id and seed says that it is at this address now.
+    /// Handles a RemapConnection: a client that knows a session's id and seed claims to be at this address now.
     fn claim(&mut self, now: Instant, path: Path, remap: RemapConnection) {
         let Some(key) = self.routes.by_identity(remap.session_id, remap.crc_seed) else { return };
         let (Some(old), Some(config)) = (self.routes.address(key), self.config()) else { return };
-        // A session that was displaced may also claim the address that it had.
+        // A displaced session may also claim its former address.
         if self.routes.resident(path.remote) == Some(key) {
             return;
         }
@@ -380,5 +385,5 @@ impl fmt::Debug for Endpoint {
     }
 }
 
-/// A queue of actions with room for more than this is given back once it is empty.
+/// An empty action queue with more capacity than this is freed.
 const MANY_ACTIONS: usize = 64;

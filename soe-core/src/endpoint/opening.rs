@@ -1,4 +1,4 @@
-//! How a session enters, waits to be accepted, is decided about, and leaves.
+//! Sessions from opening to the end: the accept queue, the application's decision, and removal.
 
 use std::time::Instant;
 
@@ -14,13 +14,13 @@ impl Endpoint {
     pub(super) fn open(&mut self, path: Path, new_session: NewSession) {
         let NewSession { request, session } = new_session;
         let before = self.routes.resident(path.remote);
-        // Whoever was about to move here has been proved wrong by somebody who is here.
+        // A session that claimed this address is refuted: somebody else has proved it.
         self.routes.drop_candidate(path.remote);
         let key = self.routes.insert(path.remote, session.session_id(), session.crc_seed(), Stage::Waiting);
         if let Some(before) = before {
             self.actions.push_back(Action::Unroute { address: path.remote, key: before });
-            // The newcomer has proved that the address is its own: the client behind the old session is gone. Also one that has
-            // ended is told: its farewell would meet the newcomer.
+            // The new client has proved the address, so the client of the old session is gone. An ended session must
+            // also stop: its Disconnect would reach the new one.
             self.actions.push_back(end(before, DisconnectReason::NewConnectionAttempt, false));
             if self.is_live(before) {
                 self.counts.replaced += 1;
@@ -32,7 +32,7 @@ impl Endpoint {
         self.actions.push_back(Action::Route { address: path.remote, key });
     }
 
-    /// The host has a session that [`Action::Open`] has given it: it may be accepted.
+    /// Reports that the host has stored a session from [`Action::Open`]. It can now be accepted.
     pub fn handle_opened(&mut self, key: SessionKey) {
         self.capacity.ready(key);
         if self.routes.get(key).is_some_and(|slot| slot.stage == Stage::Waiting) {
@@ -40,8 +40,8 @@ impl Endpoint {
         }
     }
 
-    /// Takes the next session that waits to be accepted. It has to be decided about: [`accept`](Self::accept),
-    /// [`refuse`](Self::refuse) or [`ignore`](Self::ignore). It may have ended with messages to read.
+    /// Returns the next session to accept. Decide it with [`accept`](Self::accept), [`refuse`](Self::refuse) or
+    /// [`ignore`](Self::ignore). It may already have ended and still have unread messages.
     pub fn poll_accept(&mut self, now: Instant) -> Option<(SessionKey, RequestInfo)> {
         let next = self.capacity.dequeue()?;
         self.set_stage(next.0, Stage::Offered);
@@ -49,30 +49,29 @@ impl Endpoint {
         Some(next)
     }
 
-    /// Whether [`poll_accept`](Self::poll_accept) will never have anything again.
+    /// Whether the endpoint is closed: [`poll_accept`](Self::poll_accept) returns nothing more.
     pub fn is_closed(&self) -> bool {
         self.capacity.is_closed
     }
 
-    /// The application takes a session.
+    /// Accepts a session.
     pub fn accept(&mut self, key: SessionKey) {
         self.decided(key);
     }
 
-    /// The application does not take a session, and its client is told so.
+    /// Refuses a session. Its client gets a Disconnect with this reason.
     pub fn refuse(&mut self, key: SessionKey, reason: DisconnectReason) {
         self.actions.push_back(end(key, reason, true));
         self.decided(key);
     }
 
-    /// The application does not take a session, and nobody is told.
+    /// Drops a session without telling its client.
     pub fn ignore(&mut self, key: SessionKey) {
         self.actions.push_back(end(key, DisconnectReason::ConnectionRefused, false));
         self.decided(key);
     }
 
-    /// No new sessions from here on. Whoever waits to be accepted is refused, and so is everybody who knocks. Sessions that
-    /// the application has go on.
+    /// Stops accepting sessions. Sessions in the accept queue and new requests are refused. Accepted sessions continue.
     pub fn close(&mut self, now: Instant) {
         if std::mem::replace(&mut self.capacity.is_closed, true) {
             return;
@@ -86,8 +85,8 @@ impl Endpoint {
         }
     }
 
-    /// A session has ended, for whatever reason. `is_readable`: it has messages that its application has not read. Then it
-    /// stays in the accept queue, if it is there: what was acknowledged reaches the application.
+    /// Reports that a session has ended, for any reason. `is_readable`: it has unread messages. It then stays in the
+    /// accept queue, because acknowledged messages must reach the application.
     pub fn handle_session_ended(&mut self, now: Instant, key: SessionKey, is_readable: bool) {
         self.mark_ended(key);
         let waits = self.routes.get(key).is_some_and(|slot| slot.stage == Stage::Waiting);
@@ -98,7 +97,8 @@ impl Endpoint {
         self.retry_parked(now);
     }
 
-    /// An ended session has nothing more to say. [`Action::Forget`] follows, as soon as the application has decided about it.
+    /// Reports that an ended session answers no more late datagrams. [`Action::Forget`] follows when the application
+    /// has decided about it.
     pub fn handle_session_drained(&mut self, now: Instant, key: SessionKey) {
         self.handle_session_ended(now, key, true);
         let Some(address) = self.routes.address(key) else { return };
@@ -142,7 +142,7 @@ impl Endpoint {
         }
     }
 
-    /// Gives first datagrams that wait for a place another try, as far as there are places.
+    /// Handles first datagrams that wait, as long as there is room.
     pub(super) fn retry_parked(&mut self, now: Instant) {
         while self.capacity.room(false) == Room::Free
             && let Some((path, datagram)) = self.capacity.take_parked()

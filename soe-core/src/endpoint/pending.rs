@@ -1,4 +1,4 @@
-//! Those who have asked for a session and have not yet proved that they received the answer.
+//! Pending handshakes: clients that have sent a request and no valid datagram yet (a SYN cache).
 
 use std::{
     net::{IpAddr, Ipv6Addr, SocketAddr},
@@ -8,43 +8,43 @@ use std::{
 use super::cookie::octets;
 use crate::wire::MAX_PROTOCOL_NAME;
 
-/// One stranger's place, in bytes.
+/// The size of one entry in bytes.
 pub(super) const ENTRY: usize = 64;
-/// Places that one hash leads to. When all are taken by others, the oldest is given away: under a flood, that approximates
-/// one queue through the whole table, in which a newcomer stays as long as any other.
+/// Places per hash. When all are taken, the oldest entry is replaced. Under a flood this approximates one queue through
+/// the whole table, in which each entry lives equally long.
 const WAYS: usize = 16;
-/// A table begins with one in so many of its places: nobody but a flood of strangers fills more, and places that a keyed hash
-/// has scattered over all pages would all take memory.
+/// A table begins with 1/16 of its places. Only a flood fills more, and a keyed hash would scatter a few entries over
+/// all pages of a full table.
 const FIRST_SHARE: usize = 16;
-/// A stranger is forgotten after this long: the 30 s in which a client that has the response goes on trying to be heard, and
-/// half as long again.
+/// The lifetime of an entry: 30 s, in which a client with the response keeps sending, and half as long again.
 const LIFETIME: Duration = Duration::from_secs(45);
 /// The unit of time of an entry.
 const TICK: Duration = Duration::from_millis(125);
-/// Ids that one address may ask under at a time.
+/// The most session ids that one address may request at a time.
 const MAX_PER_ADDRESS: usize = 4;
-/// Wrong CRCs after which one right one is no proof any more: somebody is guessing. The most that an entry can count.
+/// Wrong CRCs after which one valid datagram is no longer enough, because the seed is being guessed. Also the largest
+/// count that an entry can hold.
 pub(super) const MAX_FAILURES: u8 = 15;
 
-/// A stranger's request, as much of it as a session needs.
+/// A client's request, reduced to what a session needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct PendingHandshake {
     pub(super) from: SocketAddr,
     pub(super) session_id: u32,
     pub(super) udp_length: u16,
     pub(super) version: u32,
-    /// The period of the key that made its seed.
+    /// The period of the key that made the seed.
     pub(super) period_tag: u8,
     /// Valid datagrams that were not enough to open a session, 0 to 3.
     pub(super) proofs: u8,
-    /// Datagrams with a wrong CRC, 0 to [`MAX_FAILURES`]. Kept by the table.
+    /// Datagrams with a wrong CRC, 0 to [`MAX_FAILURES`]. Maintained by the table.
     pub(super) failures: u8,
-    /// Which of the server's configurations it asked for, 0 to 13; 14 and 15 stand for refusals.
+    /// The index of the server's configuration, 0 to 13. 14 and 15 mark refusals.
     pub(super) config: u8,
     pub(super) name: Name,
 }
 
-/// A protocol name as it came: at most 32 bytes.
+/// A protocol name of at most 32 bytes, as received.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Name {
     length: u8,
@@ -87,51 +87,51 @@ const NAME: usize = 32;
 const PROOFS_SHIFT: u32 = 14;
 const LENGTH_MASK: u16 = (1 << PROOFS_SHIFT) - 1;
 
-/// A table that is small until somebody would have to go, and then has all its places at once. Beyond them nothing grows,
-/// whoever asks.
+/// The table of pending handshakes. It begins small, and grows to its full size when an entry would otherwise be
+/// replaced. It never grows beyond that.
 #[derive(Debug)]
 pub(super) struct PendingHandshakes {
     epoch: Instant,
-    /// The entries. As bytes they are born as zeroed pages, which cost nothing until they are touched.
+    /// The entries, as bytes: zeroed pages cost no memory until they are written.
     bytes: Vec<u8>,
     /// The most places.
     places: usize,
     ways: usize,
-    /// Where the search for the oldest begins: among equals nobody's place is the one that always goes.
+    /// Where the search for the oldest entry begins, so that equally old entries are replaced evenly.
     next_way: usize,
     swept: Instant,
 }
 
 impl PendingHandshakes {
-    /// A table with places for this many, at least one.
+    /// A table with this many places, at least one.
     pub(super) fn new(epoch: Instant, places: usize) -> Self {
         let ways = WAYS.min(places.max(1));
         let places = places.max(1) / ways * ways;
         Self { epoch, bytes: vec![0; first_places(places, ways) * ENTRY], places, ways, next_way: 0, swept: epoch }
     }
 
-    /// The memory that the table takes at most, in bytes: all its places, and the first while it grows.
+    /// The most memory of the table, in bytes: all places, and the first ones while it grows.
     pub(super) fn memory(&self) -> usize {
         let first = first_places(self.places, self.ways);
         (self.places + if first < self.places { first } else { 0 }) * ENTRY
     }
 
-    /// The strangers at this address: a client that has started again, or whoever writes its address, may have asked under
-    /// several ids. The newest comes first. `place` is the keyed hash of the address.
+    /// The entries of this address, newest first. There may be several: a client that restarted, or forged requests.
+    /// `place` is the keyed hash of the address.
     pub(super) fn all(&self, now: Instant, place: u64, from: SocketAddr) -> impl Iterator<Item = PendingHandshake> {
         let mut indices: Vec<usize> = self.at(now, place, from).collect();
         indices.sort_by_key(|&index| self.age(now, &self.entries()[index]));
         indices.into_iter().map(move |index| read(&self.entries()[index], from))
     }
 
-    /// The stranger at this address with this session id.
+    /// The entry of this address and session id.
     pub(super) fn get(&self, now: Instant, place: u64, from: SocketAddr, session_id: u32) -> Option<PendingHandshake> {
         self.all(now, place, from).find(|pending| pending.session_id == session_id)
     }
 
-    /// Remembers a stranger, in place of its own request of before if there was one, or of the newest at its address if that
-    /// has asked under too many ids: who asked first is not driven out by others who write the same address. `place_of` is the
-    /// keyed hash of an address. Returns whether another one had to go.
+    /// Stores an entry. It replaces the entry of the same client, or the newest one of its address if that has too
+    /// many: later forged requests must not replace the first client. `place_of` is the keyed hash of an address.
+    /// Returns whether another client's entry was replaced.
     pub(super) fn put(
         &mut self,
         now: Instant,
@@ -166,7 +166,7 @@ impl PendingHandshakes {
         evicted
     }
 
-    /// Makes all places, and moves everybody there: nobody's neighbours become more.
+    /// Allocates all places and moves the entries there.
     fn grow(&mut self, now: Instant, place_of: &impl Fn(SocketAddr) -> u64) {
         let first = std::mem::replace(&mut self.bytes, vec![0; self.places * ENTRY]);
         for entry in first.as_chunks().0 {
@@ -179,7 +179,7 @@ impl PendingHandshakes {
         }
     }
 
-    /// Forgets all at this address.
+    /// Removes all entries of this address.
     pub(super) fn remove(&mut self, now: Instant, place: u64, from: SocketAddr) {
         let indices: Vec<usize> = self.at(now, place, from).collect();
         for index in indices {
@@ -187,7 +187,7 @@ impl PendingHandshakes {
         }
     }
 
-    /// All that are remembered.
+    /// All current entries.
     pub(super) fn iter(&self, now: Instant) -> impl Iterator<Item = PendingHandshake> {
         let known = self.entries().iter().filter(move |entry| self.is_known(now, entry));
         known.map(|entry| read(entry, address(entry)))
@@ -201,8 +201,8 @@ impl PendingHandshakes {
         set_length(entry, pending.udp_length, pending.proofs.saturating_add(1));
     }
 
-    /// Counts a datagram whose CRC is wrong for all at this address. At the address of a live session, valid ones before it
-    /// prove nothing any more. Returns the most failures of one of them.
+    /// Counts a datagram with a wrong CRC for all entries of this address. At the address of a live session, it also
+    /// resets their valid ones. Returns the highest count.
     pub(super) fn fail(&mut self, now: Instant, place: u64, from: SocketAddr, live: bool) -> u8 {
         let indices: Vec<usize> = self.at(now, place, from).collect();
         let mut most = 0;
@@ -211,15 +211,14 @@ impl PendingHandshakes {
             if live {
                 set_length(entry, u16::from_be_bytes([entry[UDP_LENGTH], entry[UDP_LENGTH + 1]]) & LENGTH_MASK, 0);
             }
-            // Never more than that, and never forgotten for it: anybody can send what fails.
+            // The count saturates, and the entry is kept: anybody can send invalid datagrams.
             entry[CONFIG] += u8::from(entry[CONFIG] & 0x0F < MAX_FAILURES);
             most = most.max(entry[CONFIG] & 0x0F);
         }
         most
     }
 
-    /// Clears the places of handshakes that are over. To be called more often than ages wrap, every 8,192 s; what was not is
-    /// made up for.
+    /// Clears expired entries. Must be called before ages wrap, every 8,192 s; a later call clears all.
     pub(super) fn sweep(&mut self, now: Instant) {
         let since = now.saturating_duration_since(self.swept);
         self.swept = now;
@@ -245,7 +244,7 @@ impl PendingHandshakes {
             .find(|&index| self.entries()[index][SESSION_ID..UDP_LENGTH] == session_id.to_be_bytes())
     }
 
-    /// The places of all at this address.
+    /// The indices of the entries of this address.
     fn at(&self, now: Instant, place: u64, from: SocketAddr) -> impl Iterator<Item = usize> {
         let (ip, port) = (octets(from.ip()), from.port().to_be_bytes());
         self.ways(place).filter(move |&index| {
@@ -266,20 +265,20 @@ impl PendingHandshakes {
         self.bytes.as_chunks_mut().0
     }
 
-    /// How old an entry is; `None` for a free place.
+    /// The age of an entry; `None` for a free place.
     fn age(&self, now: Instant, entry: &Entry) -> Option<Duration> {
         let ticked = u16::from_be_bytes([entry[TICKED], entry[TICKED + 1]]);
         (ticked != 0).then(|| TICK * u32::from(self.tick(now).wrapping_sub(ticked)))
     }
 
-    /// The time as an entry has it: never 0, which marks a free place.
+    /// The time in ticks. Never 0, which marks a free place.
     fn tick(&self, now: Instant) -> u16 {
         let ticks = now.saturating_duration_since(self.epoch).as_millis() / TICK.as_millis();
         (ticks as u16).max(1)
     }
 }
 
-/// How many of its places a table begins with.
+/// The number of places that a table begins with.
 fn first_places(places: usize, ways: usize) -> usize {
     (places / FIRST_SHARE / ways * ways).max(ways)
 }
@@ -326,7 +325,7 @@ fn address(entry: &Entry) -> SocketAddr {
     SocketAddr::new(IpAddr::from(ip).to_canonical(), u16::from_be_bytes([entry[PORT], entry[PORT + 1]]))
 }
 
-/// The part of an address that one household or host commands: all of an IPv4 address, the network half of an IPv6 one.
+/// The part of an address that one host or household controls: a whole IPv4 address, or the /64 of an IPv6 address.
 pub(super) fn prefix(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V4(ip) => IpAddr::V4(ip),

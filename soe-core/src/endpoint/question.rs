@@ -1,4 +1,4 @@
-//! What the application is asked about strangers, without any lock.
+//! Questions to the application, which runs without any lock.
 
 use std::{fmt, sync::Arc};
 
@@ -7,11 +7,11 @@ use bytes::Bytes;
 use super::{address::Path, handshakes::Asked};
 use crate::config::{RequestInfo, StatusReply};
 
-/// Runs code of the application: a request filter, or what makes a status reply.
+/// A call of application code: a request filter or a status reply.
 ///
-/// The host answers it while it holds no lock, for that code may ask anything of the server: [`answer`](Self::answer), and
-/// then [`Endpoint::handle_answer`](crate::Endpoint::handle_answer). A question that is dropped, because the application's
-/// code has panicked, drops the request with it; the client repeats it.
+/// The host answers it without holding a lock, since that code may call the server: first [`answer`](Self::answer),
+/// then [`Endpoint::handle_answer`](crate::Endpoint::handle_answer). If the code panics, drop the question; the client
+/// repeats its request.
 pub struct Question {
     pub(super) path: Path,
     pub(super) about: About,
@@ -37,7 +37,7 @@ pub(super) enum Says {
 }
 
 impl Question {
-    /// Asks the application. May panic, and take any time.
+    /// Calls the application's code. May panic, and take any time.
     pub fn answer(self) -> Answer {
         let says = match self.about {
             About::Request { predicate, request } => Says::Request { is_welcome: predicate(&request.info()), request },

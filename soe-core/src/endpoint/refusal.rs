@@ -1,4 +1,4 @@
-//! How a client is told that it gets no session.
+//! Refusals of session requests.
 
 use std::{net::SocketAddr, time::Instant};
 
@@ -13,14 +13,15 @@ use crate::{
     wire::{Disconnect, DisconnectReason},
 };
 
-/// In place of a configuration: strangers that are to be refused once they have proved their address.
+/// In place of a configuration index: refuse the client when it has proved its address.
 pub(super) const OVER_CAPACITY: u8 = 14;
 pub(super) const MISMATCHED: u8 = 15;
 
 impl Handshakes {
-    /// Tells a client in a form that it can read that it gets no session: a response, and a Disconnect under it. Both at once
-    /// if that is no more than one and a half times what it sent; otherwise the Disconnect waits until the client has proved
-    /// its address, or the server would amplify what others send in its name.
+    /// Refuses a request in a form that the client understands: a response, followed by a Disconnect.
+    ///
+    /// Both are sent at once if they are at most 1.5 times as long as the request. Otherwise the Disconnect waits until
+    /// the client has proved its address, so that forged requests are not amplified.
     pub(super) fn refuse(&mut self, now: Instant, from: SocketAddr, request: &Asked, refused: u8) -> Outcome {
         let config = self.session_config(0).clone();
         let session_id = request.session_id;
@@ -37,7 +38,7 @@ impl Handshakes {
         if both {
             self.reply_sealed(farewell);
         }
-        // Remembered in either case: if the Disconnect is lost, the client's next datagram fetches another one.
+        // Stored in both cases: if the Disconnect is lost, the client's next datagram causes another one.
         let (version, config, name) = (request.version, refused, Name::default());
         let (udp_length, proofs, failures) = (0, 0, 0);
         let pending =
@@ -47,7 +48,7 @@ impl Handshakes {
     }
 }
 
-/// The Disconnect that refuses a session, sealed.
+/// The sealed Disconnect that refuses a session.
 pub(super) fn refusal(config: &SessionConfig, framing: &Framing, session_id: u32, refused: u8) -> Vec<u8> {
     let reason = match refused {
         MISMATCHED => DisconnectReason::ProtocolMismatch,

@@ -1,4 +1,4 @@
-//! Which session an address belongs to, which one a moved client means, and where a session may be about to move.
+//! The routing table: sessions by address, by identity (id and seed), and claims to have moved.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -11,7 +11,7 @@ use siphasher::sip::SipHasher24;
 
 use super::{address::Address, index::Index};
 
-/// Names a session of an endpoint. Small, cheap to copy, and never the name of another one later.
+/// Identifies a session of an endpoint. Cheap to copy, and never reused for another session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionKey {
     index: u32,
@@ -19,27 +19,27 @@ pub struct SessionKey {
 }
 
 impl SessionKey {
-    /// A small number that no other session has at the same time: a host may keep its sessions in a vector under it. It is
-    /// used again after [`Action::Forget`](crate::Action::Forget).
+    /// A small number that no other current session has, for storing sessions in a vector. It is reused after
+    /// [`Action::Forget`](crate::Action::Forget).
     pub fn index(self) -> usize {
         self.index as usize
     }
 }
 
-/// How far a session has come in the hands of the application.
+/// The state of a session towards the application.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
     /// No session.
     Free,
     /// In the accept queue.
     Waiting,
-    /// Taken from the queue, and not decided about.
+    /// Removed from the queue, not decided yet.
     Offered,
-    /// The application has it, or has done with it.
+    /// Accepted, refused or ignored.
     Decided,
 }
 
-/// What is known of one session: 40 bytes, for there is one for each idle player.
+/// One session, in 40 bytes: there is one for each idle player.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Slot {
     address: Address,
@@ -48,8 +48,7 @@ pub(super) struct Slot {
     pub(super) session_id: u32,
     pub(super) seed: u32,
     generation: u32,
-    /// Since when the address is under suspicion not to be this session's any more, see
-    /// [`Suspicion`](super::suspicion::Suspicion); of a free place, the next free one.
+    /// The state of [`Suspicion`](super::suspicion::Suspicion) for the address. In a free slot: the next free one.
     pub(super) watch: u32,
 }
 
@@ -75,7 +74,7 @@ impl Slot {
     }
 }
 
-/// A claim to have moved, with the right id and seed, that a valid datagram has yet to prove.
+/// A claim to have moved, with the right id and seed. A valid datagram has yet to prove it.
 #[derive(Clone, Copy, Debug)]
 struct Candidate {
     key: SessionKey,
@@ -84,14 +83,14 @@ struct Candidate {
 
 /// How long a claim waits for a valid datagram.
 const CLAIM_LIFETIME: Duration = Duration::from_secs(30);
-/// Slots are made so many at a time: a vector that doubles would waste up to half of itself.
+/// Slots are allocated in chunks of this many: a vector that doubles could waste half of itself.
 const CHUNK: usize = 64;
 const NO_SLOT: u32 = u32::MAX;
 
-/// All sessions of an endpoint by number, address, and identity.
+/// All sessions of an endpoint, by number, address and identity.
 ///
-/// An address belongs to one session at most, a session is routed from one address at most. A session that another one has
-/// displaced is routed from nowhere until it claims a new address. Hashes are keyed: peers choose their addresses and ids.
+/// An address belongs to at most one session, and a session has at most one address. A displaced session has no address
+/// until it claims one. The hashes are keyed, because peers choose their addresses and ids.
 #[derive(Debug)]
 pub(super) struct Routes {
     hasher: Keyed,
@@ -101,7 +100,7 @@ pub(super) struct Routes {
     by_address: Index,
     by_identity: Index,
     candidates: HashMap<SocketAddr, Candidate, Keyed>,
-    /// Where the sessions with a candidate would move: one for each at most.
+    /// The claimed address of each session with a claim.
     claims: BTreeMap<u32, SocketAddr>,
 }
 
@@ -137,12 +136,12 @@ impl Routes {
         }
     }
 
-    /// How many sessions there are, the ended ones included.
+    /// The number of sessions, including ended ones.
     pub(super) fn len(&self) -> usize {
         self.count
     }
 
-    /// Adds a session and routes its address to it. A session that was routed from there is not any more.
+    /// Adds a session and assigns its address to it. A session that had the address loses it.
     pub(super) fn insert(&mut self, address: SocketAddr, session_id: u32, seed: u32, stage: Stage) -> SessionKey {
         let index = self.take_free();
         let generation = self.slot_at(index).generation.wrapping_add(1);
@@ -158,7 +157,7 @@ impl Routes {
         key
     }
 
-    /// Forgets a session. Its number is free again.
+    /// Removes a session. Its number becomes free.
     pub(super) fn remove(&mut self, key: SessionKey) {
         if self.get(key).is_none() {
             return;
@@ -184,12 +183,12 @@ impl Routes {
         (slot.generation == key.generation && slot.stage != Stage::Free).then_some(slot)
     }
 
-    /// Where a session's datagrams go.
+    /// The address of a session's peer.
     pub(super) fn address(&self, key: SessionKey) -> Option<SocketAddr> {
         self.get(key).map(|slot| slot.address.socket())
     }
 
-    /// The session that is routed from this address, also if it has ended.
+    /// The session at this address, including an ended one.
     pub(super) fn resident(&self, address: SocketAddr) -> Option<SessionKey> {
         let address = Address::from(address);
         let index =
@@ -197,7 +196,7 @@ impl Routes {
         Some(SessionKey { index, generation: self.slot_at(index).generation })
     }
 
-    /// The session with this id and seed that has not ended.
+    /// The live session with this id and seed.
     pub(super) fn by_identity(&self, session_id: u32, seed: u32) -> Option<SessionKey> {
         let is_meant = |index| {
             let slot = self.slot_at(index);
@@ -207,25 +206,25 @@ impl Routes {
         Some(SessionKey { index, generation: self.slot_at(index).generation })
     }
 
-    /// Marks a session as ended. True if it had not been.
+    /// Marks a session as ended. Returns false if it already was.
     pub(super) fn end(&mut self, key: SessionKey) -> bool {
         self.drop_claim(key);
         self.set_flag(key, ENDED)
     }
 
-    /// Marks a session as drained: its address is free.
+    /// Marks a session as drained and frees its address.
     pub(super) fn drain(&mut self, key: SessionKey) {
         self.unroute(key);
         self.set_flag(key, DRAINED);
     }
 
-    /// Who claims to have moved to this address.
+    /// The session that claims to have moved to this address.
     pub(super) fn candidate(&self, now: Instant, address: SocketAddr) -> Option<SessionKey> {
         let candidate = self.candidates.get(&address)?;
         (now.saturating_duration_since(candidate.claimed) <= CLAIM_LIFETIME).then_some(candidate.key)
     }
 
-    /// Notes a claim: the last one of a session, and the last one for an address, is the one that counts.
+    /// Stores a claim. It replaces earlier claims of the session and for the address.
     pub(super) fn claim(&mut self, now: Instant, address: SocketAddr, key: SessionKey) {
         self.drop_claim(key);
         self.drop_candidate(address);
@@ -235,7 +234,7 @@ impl Routes {
         }
     }
 
-    /// Nobody is about to move to this address any more.
+    /// Removes the claim for this address.
     pub(super) fn drop_candidate(&mut self, address: SocketAddr) {
         if let Some(candidate) = self.candidates.remove(&address) {
             self.claims.remove(&candidate.key.index);
@@ -245,7 +244,7 @@ impl Routes {
         }
     }
 
-    /// Moves a session to the address that it has claimed. Returns where it was, and who was there.
+    /// Moves a session to its claimed address. Returns the former address, and the session that was at the new one.
     pub(super) fn relocate(&mut self, key: SessionKey, to: SocketAddr) -> Option<(SocketAddr, Option<SessionKey>)> {
         self.candidates.get(&to).filter(|candidate| candidate.key == key)?;
         self.drop_candidate(to);
@@ -259,7 +258,7 @@ impl Routes {
         Some((from, displaced))
     }
 
-    /// Forgets claims that nothing has proved.
+    /// Removes claims that were not proved in time.
     pub(super) fn expire(&mut self, now: Instant) {
         let old = |candidate: &Candidate| now.saturating_duration_since(candidate.claimed) > CLAIM_LIFETIME;
         let expired: Vec<_> =
@@ -275,7 +274,7 @@ impl Routes {
         }
     }
 
-    /// Sets a flag. True if it was not set.
+    /// Sets a flag. Returns false if it was already set.
     fn set_flag(&mut self, key: SessionKey, flag: u8) -> bool {
         let Some(slot) = self.get_mut(key) else { return false };
         let was_set = slot.flags & flag != 0;

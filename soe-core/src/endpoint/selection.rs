@@ -1,4 +1,4 @@
-//! Which of a server's configurations a request asks for, and from where a session may move.
+//! The choice of a session configuration for a request, and the check of remap requests.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -18,7 +18,7 @@ impl Handshakes {
         other.unwrap_or(&self.config.session)
     }
 
-    /// What the application is to be asked before this request can be judged, if anything.
+    /// The question that the application must answer before this request can be handled, if any.
     pub(super) fn question(&self, path: Path, request: &Asked) -> Option<Question> {
         let RequestFilter::Predicate(predicate) = &self.config.filter else { return None };
         let mut handshakes = self.session_configs().map(|config| &config.dialect.handshake);
@@ -27,8 +27,8 @@ impl Handshakes {
         matters.then(|| Question { path, about: about() })
     }
 
-    /// The configuration that a request asks for, by version and protocol name. `is_welcome` is what the application's filter
-    /// says of it, if there is one.
+    /// The configuration for a request, by version and protocol name. `is_welcome` is the result of the application's
+    /// filter.
     pub(super) fn select(&self, info: &RequestInfo, is_welcome: bool) -> Option<usize> {
         self.session_configs().position(|config| self.suits(config, info, is_welcome))
     }

@@ -1,34 +1,35 @@
-//! Whether an address still is its session's: what is done about datagrams from there that are not.
+//! Whether a session still has its address, when other datagrams come from there.
 
 use std::time::{Duration, Instant};
 
-/// What a datagram at a session's address calls for that is neither the session's nor anybody else's.
+/// What to do about a datagram from a session's address that is not the session's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Suspicion {
-    /// Nothing: the session is heard from there, or has just been asked.
+    /// Nothing: the session was heard recently, or has just been probed.
     Nothing,
-    /// The session's peer is to be asked for a sign of life.
+    /// Probe the session's peer.
     Ask,
-    /// It was asked and is silent. Whoever sends there now is told that it is unknown: it may be a client that a router has
-    /// given this port, and that would claim its session if it knew.
+    /// The peer was probed and is silent: send UnknownSender. The sender may be a client that was given this port by a
+    /// router, and claims its session when it learns this.
     Tell,
 }
 
-/// A session that was heard within this time is at its address.
+/// A session that was heard within this time still has its address.
 const HEARD_LATELY: Duration = Duration::from_secs(1);
-/// How long an asked peer has for its answer: a round trip over a satellite, and one repetition.
+/// How long a probed peer has to answer: a satellite round trip and one repetition.
 const ANSWER_TIME: Duration = Duration::from_secs(2);
-/// The least time between two UnknownSender to one address that has a session.
+/// The least time between two UnknownSender to the address of a session.
 const TELL_INTERVAL: Duration = Duration::from_secs(5);
-/// The unit of the time that is remembered.
+/// The unit of the stored time.
 const TICK: Duration = Duration::from_millis(100);
-/// Set if the sender has been told, and not only the session asked.
+/// Set if UnknownSender was sent, clear if the session was only probed.
 const TOLD: u32 = 1 << 31;
 
 impl Suspicion {
-    /// What is to be done at `now` about a session that was heard last at `heard`. `watch` is what is remembered of before; 0
-    /// is nothing. Anybody can send in a live player's name, and some clients leave on the first UnknownSender: so the player
-    /// itself is asked first, and an answer ends it.
+    /// Decides for a session that was last heard at `heard`. `watch` is the state between calls, 0 at first.
+    ///
+    /// The peer is probed before UnknownSender is sent: datagrams with a live player's address can be forged, and some
+    /// clients leave on the first UnknownSender.
     pub(super) fn of(epoch: Instant, now: Instant, heard: Instant, watch: &mut u32) -> Self {
         let silent = now.saturating_duration_since(heard);
         if silent < HEARD_LATELY {

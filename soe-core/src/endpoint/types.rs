@@ -1,18 +1,18 @@
-//! What an endpoint hands out: newcomers, counts.
+//! New sessions and counters.
 
 use super::capacity::CapacityStats;
 use crate::{config::RequestInfo, session::Session};
 
-/// A session that a stranger has opened.
+/// A session that a client has opened.
 #[derive(Debug)]
 pub(super) struct NewSession {
-    /// What it asked for.
+    /// The client's request.
     pub(super) request: RequestInfo,
-    /// The session. It has already been given the datagram that opened it.
+    /// The session. It has already handled the datagram that opened it.
     pub(super) session: Session,
 }
 
-/// Counts of what strangers have done. All start with the admission.
+/// Counters of handshakes and of datagrams without a session. All start at zero with the endpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AdmissionStats {
@@ -22,24 +22,24 @@ pub struct AdmissionStats {
     pub responses: u64,
     /// Sessions opened.
     pub opened: u64,
-    /// Requests refused for their version or protocol name, or with a udp length below 64 bytes.
+    /// Requests refused for their version, their protocol name, or a udp length that is too small.
     pub mismatched: u64,
-    /// Requests refused, or first datagrams dropped, for want of room.
+    /// Requests refused, or first datagrams dropped, because there was no room.
     pub over_capacity: u64,
     /// Answers not sent because a limit was reached: the sum of the next two.
     pub rate_limited: u64,
-    /// Answers not sent because the limit of their prefix was reached.
+    /// Answers not sent because of the limit per prefix.
     pub rate_limited_prefix: u64,
-    /// Answers not sent because the limit of all addresses together was reached.
+    /// Answers not sent because of the limit over all addresses.
     pub rate_limited_all: u64,
-    /// Sessions that were to open with the response and had to wait for a first valid datagram instead: too many at once, or
-    /// from the address of a live session.
+    /// Sessions that should have opened with the response and waited for a valid datagram instead, because of the rate
+    /// limit or because a live session had the address.
     pub opening_deferred: u64,
-    /// Strangers forgotten because others needed the place.
+    /// Pending handshakes removed to make room for newer ones.
     pub evicted: u64,
     /// First datagrams with a wrong CRC.
     pub crc_rejects: u64,
-    /// Valid datagrams that were not enough to end the live session at their address.
+    /// Valid datagrams that were not enough to replace the live session at their address.
     pub more_proof_wanted: u64,
     /// Packets from addresses without a session.
     pub unknown_senders: u64,
@@ -47,32 +47,32 @@ pub struct AdmissionStats {
     pub unknown_sender_replies: u64,
     /// Requests for a remap.
     pub remaps: u64,
-    /// Everything else that was dropped.
+    /// Other datagrams that were dropped.
     pub ignored: u64,
 }
 
-/// Counts of everything that an endpoint has decided, and how much there is now.
+/// Counters of an endpoint, and its current sessions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct EndpointStats {
-    /// What strangers have done.
+    /// Handshakes and datagrams without a session.
     pub admission: AdmissionStats,
-    /// What capacity has decided.
+    /// Accept queue and ended sessions.
     pub capacity: CapacityStats,
-    /// Sessions that have not ended, now.
+    /// Sessions that have not ended.
     pub sessions: usize,
-    /// Sessions that wait to be accepted, now.
+    /// Sessions that wait to be accepted.
     pub waiting: usize,
-    /// Sessions that have ended and are not forgotten yet, now.
+    /// Ended sessions that still answer late datagrams.
     pub lingering: usize,
-    /// Sessions that have moved to another address.
+    /// Sessions that moved to another address.
     pub moves: u64,
-    /// Claims to have moved that [`RemapPolicy`](crate::RemapPolicy) does not allow.
+    /// Remap requests that [`RemapPolicy`](crate::RemapPolicy) does not allow.
     pub moves_refused: u64,
-    /// Live sessions whose place a newcomer at the same address has taken.
+    /// Live sessions replaced by a new client at the same address.
     pub replaced: u64,
-    /// Times that a silent session's peer was asked for a sign of life, because somebody else sends from its address.
+    /// Sessions probed because another peer sent from their address.
     pub probes: u64,
-    /// Reports of unreachable addresses that concern no session.
+    /// ICMP errors that concern no session.
     pub unreachable_ignored: u64,
 }
