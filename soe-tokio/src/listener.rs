@@ -27,6 +27,7 @@ use crate::{
         shared_socket::SharedSocket,
     },
     error::BindError,
+    metrics::{Metrics, Sample},
     session::SoeSession,
     shutdown::{self, ShutdownReport},
     socket::{AsyncUdp, kernel::DropCounter, reuse_port},
@@ -143,6 +144,18 @@ impl SoeListener {
             memory_held,
             memory_overflows,
         }
+    }
+
+    /// The listener's figures and those of its sessions for a monitoring system. Takes each session's lock once, for less than
+    /// a microsecond: 10,000 sessions take a few milliseconds.
+    pub fn metrics(&self) -> Metrics {
+        let now = now();
+        let sample = |connection: Arc<Connection>| {
+            let state = connection.lock();
+            let (session_id, peer_addr) = (connection.session_id, state.address);
+            Sample { session_id, peer_addr, stats: state.session.stats(now) }
+        };
+        Metrics::new(self.stats(), self.endpoint.connections().into_iter().map(sample).collect())
     }
 
     /// Datagrams that the kernel dropped because a receive buffer was full (see [`crate::SocketConfig::recv_buffer`]), on all

@@ -1,0 +1,271 @@
+//! A listener's figures for a monitoring system: OpenMetrics text, and the worst sessions as JSON.
+
+use std::{fmt::Write, net::SocketAddr};
+
+use soe_core::SessionStats;
+
+use crate::{ListenerStats, SocketStats};
+
+/// The content type to serve [`Metrics::encode_openmetrics`] under.
+pub const OPENMETRICS_CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// The figures of a [`SoeListener`](crate::SoeListener) at one moment, see
+/// [`SoeListener::metrics`](crate::SoeListener::metrics).
+///
+/// Nothing is kept for it while the server runs: it is made when it is asked for, by a look at each session. No figure is
+/// labelled with a peer, so the number of series does not grow with the number of players.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    stats: ListenerStats,
+    sessions: Vec<Sample>,
+}
+
+/// What one session showed.
+#[derive(Clone, Debug)]
+pub(crate) struct Sample {
+    pub(crate) session_id: u32,
+    pub(crate) peer_addr: SocketAddr,
+    pub(crate) stats: SessionStats,
+}
+
+/// Upper bounds of the round trips counted, in seconds.
+const ROUND_TRIPS: [f64; 9] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6];
+/// Upper bounds of the shares lost, from 0 to 1.
+const LOSSES: [f64; 7] = [0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.3];
+/// Upper bounds of what waits to be sent, in bytes.
+const QUEUES: [f64; 7] = [0.0, 1024.0, 4096.0, 16384.0, 65536.0, 262_144.0, 1_048_576.0];
+/// How many sessions [`Metrics::worst_sessions_json`] lists.
+const WORST: usize = 20;
+
+impl Metrics {
+    pub(crate) fn new(stats: ListenerStats, sessions: Vec<Sample>) -> Self {
+        Self { stats, sessions }
+    }
+
+    /// Appends everything as OpenMetrics text, ending with `# EOF`. Prometheus and everything that understands its format can
+    /// scrape it; [`OPENMETRICS_CONTENT_TYPE`] is the content type.
+    pub fn encode_openmetrics(&self, out: &mut String) {
+        self.encode_endpoint(out);
+        self.encode_socket(out);
+        self.encode_sessions(out);
+        out.push_str("# EOF\n");
+    }
+
+    fn encode_endpoint(&self, out: &mut String) {
+        let endpoint = &self.stats.endpoint;
+        let (admission, capacity) = (&endpoint.admission, &endpoint.capacity);
+        gauge(out, "soe_sessions", "Sessions that have not ended.", endpoint.sessions);
+        gauge(out, "soe_sessions_waiting", "Sessions that wait to be accepted.", endpoint.waiting);
+        gauge(out, "soe_sessions_lingering", "Sessions that have ended and answer stragglers.", endpoint.lingering);
+        gauge(out, "soe_memory_held_bytes", "What all sessions hold together.", self.stats.memory_held);
+        counter(out, "soe_memory_overflows", "Sessions ended for want of memory.", self.stats.memory_overflows);
+        counter(out, "soe_sessions_opened", "Sessions opened.", admission.opened);
+        counter(out, "soe_sessions_replaced", "Sessions whose client came back.", endpoint.replaced);
+        counter(out, "soe_session_moves", "Sessions that moved to another address.", endpoint.moves);
+        counter(out, "soe_session_probes", "Silent sessions asked for a sign of life.", endpoint.probes);
+        counter(out, "soe_requests", "Session requests received.", admission.requests);
+        counter(out, "soe_responses", "Responses sent.", admission.responses);
+        counter(out, "soe_unknown_sender_replies", "UnknownSender replies sent.", admission.unknown_sender_replies);
+        counter(out, "soe_first_datagrams_parked", "First datagrams that waited for accept.", capacity.parked);
+        let refused = [
+            ("mismatched", admission.mismatched),
+            ("over_capacity", admission.over_capacity),
+            ("rate_limited_prefix", admission.rate_limited_prefix),
+            ("rate_limited_all", admission.rate_limited_all),
+            ("crc", admission.crc_rejects),
+            ("evicted", admission.evicted),
+            ("ignored", admission.ignored),
+            ("more_proof_wanted", admission.more_proof_wanted),
+        ];
+        head(out, "soe_strangers_dropped", "counter", "Strangers' requests and datagrams that were turned away.");
+        for (reason, value) in refused {
+            line(out, format_args!("soe_strangers_dropped_total{{reason=\"{reason}\"}} {value}"));
+        }
+    }
+
+    fn encode_socket(&self, out: &mut String) {
+        type Figure = (&'static str, &'static str, fn(&SocketStats) -> u64);
+        let figures: [Figure; 9] = [
+            ("soe_datagrams_received", "Datagrams received.", |socket| socket.datagrams_received),
+            ("soe_bytes_received", "Bytes received.", |socket| socket.bytes_received),
+            ("soe_receive_batches", "Receive calls that brought something.", |socket| socket.receive_batches),
+            ("soe_datagrams_sent", "Datagrams handed to the kernel.", |socket| socket.datagrams_sent),
+            ("soe_bytes_sent", "Bytes handed to the kernel.", |socket| socket.bytes_sent),
+            ("soe_send_calls", "Calls that tried to send.", |socket| socket.send_calls),
+            ("soe_send_errors", "Runs of datagrams that the kernel refused.", |socket| socket.send_errors),
+            ("soe_receive_errors", "Receive calls that failed.", |socket| socket.receive_errors),
+            ("soe_unreachable_reports", "ICMP reports.", |socket| socket.unreachable_reports),
+        ];
+        for (name, help, figure) in figures {
+            head(out, name, "counter", help);
+            for (shard, socket) in self.stats.shards.iter().enumerate() {
+                line(out, format_args!("{name}_total{{shard=\"{shard}\"}} {}", figure(socket)));
+            }
+        }
+    }
+
+    fn encode_sessions(&self, out: &mut String) {
+        let of = |value: fn(&SessionStats) -> Option<f64>| self.sessions.iter().filter_map(move |s| value(&s.stats));
+        histogram(
+            out,
+            "soe_session_round_trip_seconds",
+            "Smoothed round trips of the sessions that there are, the wait of acknowledgements included.",
+            &ROUND_TRIPS,
+            of(|stats| stats.rtt.map(|time| time.as_secs_f64())),
+        );
+        histogram(
+            out,
+            "soe_session_loss_ratio",
+            "Share of the datagrams to the peer that is lost, of the sessions that know.",
+            &LOSSES,
+            of(|stats| stats.loss_sent.map(f64::from)),
+        );
+        histogram(
+            out,
+            "soe_session_queue_bytes",
+            "What waits to be sent in the sessions that there are.",
+            &QUEUES,
+            of(|stats| Some(stats.pending_bytes as f64)),
+        );
+    }
+
+    /// The 20 sessions with the most bytes waiting, then the longest round trips, as a JSON array: `session_id` (hexadecimal),
+    /// `peer`, `queue_bytes`, `unread_bytes`, `round_trip_seconds`, `loss_sent` (null where unknown), `resent`. For a page that
+    /// an operator opens, not for a time series: it names peers.
+    pub fn worst_sessions_json(&self) -> String {
+        let mut worst: Vec<_> = self.sessions.iter().collect();
+        worst.sort_by_key(|sample| {
+            let stats = &sample.stats;
+            std::cmp::Reverse((stats.pending_bytes, stats.rtt, stats.resent_lost + stats.resent_timeout))
+        });
+        let mut out = String::from("[");
+        for (number, sample) in worst.into_iter().take(WORST).enumerate() {
+            let stats = &sample.stats;
+            let separator = if number == 0 { "" } else { "," };
+            let round_trip = number_or_null(stats.rtt.map(|time| time.as_secs_f64()));
+            let loss = number_or_null(stats.loss_sent.map(f64::from));
+            let _ = write!(
+                out,
+                "{separator}\n{{\"session_id\":\"{:08x}\",\"peer\":\"{}\",\"queue_bytes\":{},\"unread_bytes\":{},\
+                 \"round_trip_seconds\":{round_trip},\"loss_sent\":{loss},\"resent\":{}}}",
+                sample.session_id,
+                sample.peer_addr,
+                stats.pending_bytes,
+                stats.unread_bytes,
+                stats.resent_lost + stats.resent_timeout,
+            );
+        }
+        out.push_str("\n]\n");
+        out
+    }
+}
+
+fn number_or_null(value: Option<f64>) -> String {
+    value.map_or_else(|| "null".to_owned(), |value| format!("{value}"))
+}
+
+fn head(out: &mut String, name: &str, kind: &str, help: &str) {
+    line(out, format_args!("# TYPE {name} {kind}"));
+    line(out, format_args!("# HELP {name} {help}"));
+}
+
+fn gauge(out: &mut String, name: &str, help: &str, value: usize) {
+    head(out, name, "gauge", help);
+    line(out, format_args!("{name} {value}"));
+}
+
+fn counter(out: &mut String, name: &str, help: &str, value: u64) {
+    head(out, name, "counter", help);
+    line(out, format_args!("{name}_total {value}"));
+}
+
+/// Sessions come and go, so the counts of a bucket do, too: a gauge histogram.
+fn histogram(out: &mut String, name: &str, help: &str, bounds: &[f64], values: impl Iterator<Item = f64>) {
+    let (mut buckets, mut count, mut sum) = (vec![0_u64; bounds.len()], 0_u64, 0.0);
+    for value in values {
+        count += 1;
+        sum += value;
+        if let Some(bucket) = bounds.iter().position(|bound| value <= *bound) {
+            buckets[bucket] += 1;
+        }
+    }
+    head(out, name, "gaugehistogram", help);
+    let mut below = 0;
+    for (bound, bucket) in bounds.iter().zip(buckets) {
+        below += bucket;
+        line(out, format_args!("{name}_bucket{{le=\"{bound:?}\"}} {below}"));
+    }
+    line(out, format_args!("{name}_bucket{{le=\"+Inf\"}} {count}"));
+    line(out, format_args!("{name}_gcount {count}"));
+    line(out, format_args!("{name}_gsum {sum}"));
+}
+
+fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
+    // A string takes everything.
+    let _ = out.write_fmt(text);
+    out.push('\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn samples(count: u32) -> Vec<Sample> {
+        let sample = |n: u32| {
+            let mut stats = SessionStats::default();
+            stats.rtt = Some(Duration::from_millis(u64::from(n)));
+            stats.pending_bytes = n as usize * 100;
+            Sample { session_id: n, peer_addr: SocketAddr::from(([192, 0, 2, 1], n as u16)), stats }
+        };
+        (0..count).map(sample).collect()
+    }
+
+    #[test]
+    fn the_buckets_of_a_histogram_add_up() {
+        let mut out = String::new();
+        Metrics::new(ListenerStats::default(), samples(1_000)).encode_openmetrics(&mut out);
+        let value = |name: &str| {
+            let line = out.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("no {name}"));
+            line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()
+        };
+        assert_eq!(value("soe_session_round_trip_seconds_bucket{le=\"0.005\"}"), 6.0);
+        assert_eq!(value("soe_session_round_trip_seconds_bucket{le=\"0.1\"}"), 101.0);
+        assert_eq!(value("soe_session_round_trip_seconds_bucket{le=\"+Inf\"}"), 1_000.0);
+        assert_eq!(value("soe_session_round_trip_seconds_gcount"), 1_000.0);
+        assert_eq!(value("soe_session_queue_bytes_bucket{le=\"0.0\"}"), 1.0);
+        assert!((value("soe_session_round_trip_seconds_gsum") - 499.5).abs() < 1e-6);
+        assert!(out.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn every_line_is_a_comment_or_a_sample_of_a_family_named_before_and_no_family_comes_twice() {
+        let mut out = String::new();
+        let mut stats = ListenerStats::default();
+        stats.shards = vec![SocketStats::default(); 2];
+        Metrics::new(stats, samples(3)).encode_openmetrics(&mut out);
+        let (mut families, mut current) = (std::collections::BTreeSet::new(), String::new());
+        for line in out.lines().filter(|line| *line != "# EOF") {
+            if let Some(family) = line.strip_prefix("# TYPE ") {
+                current = family.split(' ').next().unwrap().to_owned();
+                assert!(families.insert(current.clone()), "{current} twice");
+            } else if let Some(family) = line.strip_prefix("# HELP ") {
+                assert!(family.starts_with(&current), "{line}");
+            } else {
+                let (name, value) = line.rsplit_once(' ').unwrap();
+                assert!(name.starts_with(&current), "{line} in {current}");
+                value.parse::<f64>().unwrap();
+            }
+        }
+        assert!(families.len() > 20);
+    }
+
+    #[test]
+    fn the_worst_sessions_are_those_with_the_most_waiting() {
+        let json = Metrics::new(ListenerStats::default(), samples(100)).worst_sessions_json();
+        assert_eq!(json.matches("session_id").count(), WORST);
+        assert!(json.contains("\"session_id\":\"00000063\",\"peer\":\"192.0.2.1:99\",\"queue_bytes\":9900"), "{json}");
+        assert!(!json.contains("00000001"));
+    }
+}
