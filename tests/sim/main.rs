@@ -62,6 +62,8 @@ scenarios! {
     a_zone_of_two_megabytes_loads_under_the_defaults: 40 of crowd::zone_in, |total| total.network.queue_full > 0;
     a_zone_loads_after_play_as_it_does_at_once: 80 of play::zone_after_play, |total| total.messages > 50_000;
     a_map_arrives_beside_movement_after_a_blackout: 16 of play::map_beside_movement, |total| total.network.blacked_out > 100;
+    a_link_that_reorders_by_far_loads_a_zone_as_one_that_keeps_the_order: 24 of play::zone_over_reordering,
+        |total| total.network.overtaking > 10_000;
     a_far_link_that_loses_three_of_ten_fills_a_wide_window: 4 of play::far_and_wide, |total| total.network.lost > 4_000;
     a_client_that_hangs_disturbs_nobody: 100 of crowd::hanging, |total| total.messages > 10_000;
     a_sequence_wraps_ten_times: 1 of long::ten_rounds, |total| total.messages > 10 << 16;

@@ -187,6 +187,11 @@ impl Congestion {
         self.round.lost = self.round.lost.saturating_add(narrow(bytes));
     }
 
+    /// Bytes that had been declared lost have arrived after all.
+    pub(crate) fn found(&mut self, bytes: usize) {
+        self.round.lost = self.round.lost.saturating_sub(narrow(bytes));
+    }
+
     /// Nothing came back for several resend timers in a row: whatever was known of the path is out of date.
     pub(crate) fn persistent(&mut self) {
         self.window = narrow(self.floor()).min(self.limit);

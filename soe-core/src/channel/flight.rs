@@ -86,6 +86,12 @@ pub(crate) struct Acked {
     pub(crate) largest: usize,
     /// The age of a packet that was sent again too soon: its first acknowledgement was on the way.
     pub(crate) late: Option<Duration>,
+    /// The age of a packet whose first transmission was acknowledged after a later datagram.
+    pub(crate) overtaken: Option<Duration>,
+    /// Bytes of packets that had been declared lost in error.
+    pub(crate) found: usize,
+    /// Packets that arrived only because they were sent again, as far as can be told.
+    pub(crate) repaired: u32,
     /// The ages of the newest and the oldest packet acknowledged that was sent only once.
     pub(crate) ages: Option<(Duration, Duration)>,
 }
@@ -99,6 +105,15 @@ struct Doubt {
     datagram: u64,
     /// When to believe that it has arrived; set when losses are next looked for.
     deadline: Option<Instant>,
+}
+
+/// How old a packet must be to count as lost once a later datagram has been acknowledged.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    /// With three later ones acknowledged. No longer than `by_time`.
+    pub(crate) by_count: Duration,
+    /// With any.
+    pub(crate) by_time: Duration,
 }
 
 /// The packets from the oldest unacknowledged to the newest sent.
@@ -281,6 +296,7 @@ impl Flight {
     fn mark_acked(&mut self, index: usize, now: Instant, soonest: Option<Duration>, acked: &mut Acked) {
         let Some(packet) = self.packets.get_mut(index) else { return };
         let age = now.saturating_duration_since(packet.sent);
+        let was_lost = packet.is_lost();
         match std::mem::replace(&mut packet.state, State::Acked) {
             State::Acked => return,
             State::Flying => self.flying -= packet.size(),
@@ -293,21 +309,26 @@ impl Flight {
         // An acknowledgement that comes sooner after a resend than the link allows is for the first transmission; so is every
         // one of a packet that was sent once. Otherwise it may be for either, and measures nothing (Karn's rule).
         let first_age = now.saturating_duration_since(packet.first_sent);
-        let arrived = if packet.transmissions == 1 {
+        let is_first = if packet.transmissions == 1 {
             let (newest, oldest) = acked.ages.unwrap_or((first_age, first_age));
             acked.ages = Some((newest.min(first_age), oldest.max(first_age)));
-            packet.first_datagram
+            true
         } else if soonest.is_none_or(|soonest| age < soonest) {
             // Before anything is known of the link the timer is a guess, and more likely too short than right.
             acked.late = Some(first_age);
-            packet.first_datagram
+            true
         } else {
             let datagram = self.doubt.map_or(packet.datagram, |doubt| doubt.datagram.max(packet.datagram));
             let deadline = self.doubt.and_then(|doubt| doubt.deadline);
             self.doubt = Some(Doubt { datagram, deadline });
-            packet.first_datagram
+            acked.repaired += 1;
+            false
         };
-        self.newest_acked = self.newest_acked.max(arrived);
+        if is_first && packet.first_datagram < self.newest_acked {
+            acked.overtaken = acked.overtaken.max(Some(first_age));
+            acked.found += if was_lost || packet.transmissions > 1 { packet.size() } else { 0 };
+        }
+        self.newest_acked = self.newest_acked.max(packet.first_datagram);
         if packet.transmissions == 1 && self.doubt.is_some_and(|doubt| packet.datagram < doubt.datagram) {
             self.doubt = None;
         }
@@ -321,23 +342,24 @@ impl Flight {
         }
     }
 
-    /// Declares lost what later datagrams have overtaken: by count, or by time. `loss_delay` is the time threshold. Calls
-    /// `lost` with the bytes of each, and returns when the next packet will cross the time threshold.
+    /// Declares lost what later datagrams have overtaken: by count, or by time. Calls `lost` with the bytes of each, and
+    /// returns when the next packet will cross the threshold.
     pub(crate) fn detect_losses(
         &mut self,
         now: Instant,
-        loss_delay: Duration,
+        patience: Patience,
         mut lost: impl FnMut(usize),
     ) -> Option<Instant> {
-        let next = self.resolve_doubt(now, loss_delay);
+        let next = self.resolve_doubt(now, patience.by_time);
         while let Some(index) = self.oldest() {
             let packet = &self.packets[index];
             if packet.datagram >= self.newest_acked {
                 break;
             }
-            let deadline = packet.sent + loss_delay;
-            if packet.datagram + REORDERING > self.newest_acked && deadline > now {
-                // Those behind it have been sent later.
+            let is_counted_out = packet.datagram + REORDERING <= self.newest_acked;
+            let deadline = packet.sent + if is_counted_out { patience.by_count } else { patience.by_time };
+            if deadline > now {
+                // Those behind it have been sent later, and are waited for as long or longer.
                 return Some(next.map_or(deadline, |next| next.min(deadline)));
             }
             lost(self.lose_oldest(index, Cause::Overtaken));
@@ -444,7 +466,8 @@ mod tests {
             flight.push(packet(now, datagram));
         }
         flight.acknowledge(now, count - 2, None);
-        flight.detect_losses(now, Duration::from_secs(1), |_| {});
+        let patience = Patience { by_count: Duration::ZERO, by_time: Duration::from_secs(1) };
+        flight.detect_losses(now, patience, |_| {});
         assert_eq!(flight.timer_start(), Some(now));
         let probes = flight.probe(now, now, 2, |_| {});
         assert!(probes > 0 && flight.next_lost().is_some());

@@ -10,6 +10,7 @@ use proptest::{collection::vec, prelude::*};
 
 use super::{
     acks::{Ack, AckPolicy},
+    flight::Patience,
     inbox::Inbox,
     recv::{Kind, Receiver, RecvLimits},
     send::{SendLimits, Sender, Slot},
@@ -17,6 +18,7 @@ use super::{
 use crate::{ReliableChannel, wire::Packet};
 
 const MS: Duration = Duration::from_millis(1);
+const PATIENCE: Patience = Patience { by_count: Duration::ZERO, by_time: Duration::from_millis(5) };
 
 /// One thing that the application, the link or a timer does.
 #[derive(Clone, Copy, Debug)]
@@ -114,7 +116,7 @@ impl Model {
                 self.acks.swap_remove(which % self.acks.len());
             }
             Op::DetectLosses => {
-                self.sender.flight().detect_losses(self.now, 5 * MS, |_| {});
+                self.sender.flight().detect_losses(self.now, PATIENCE, |_| {});
             }
             Op::Probe => {
                 self.sender.flight().probe(self.now, self.now, 2, |_| {});
@@ -210,7 +212,7 @@ impl Model {
             while !self.acks.is_empty() {
                 self.arrive_ack(0, false);
             }
-            self.sender.flight().detect_losses(self.now, 5 * MS, |_| {});
+            self.sender.flight().detect_losses(self.now, PATIENCE, |_| {});
             self.sender.flight().probe(self.now, self.now - 5 * MS, 2, |_| {});
             self.check();
         }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::flight::Patience;
 use crate::timestamp::{Micros, Timestamp};
 
 /// Before the first sample: the delay of the slowest acknowledger known (500 ms) and some network.
@@ -18,6 +19,10 @@ const GRANULARITY: Duration = Duration::from_millis(2);
 const ACK_DELAY_DECAY: u32 = 16;
 /// An acknowledgement delay above this is a lost acknowledgement, not a habit.
 const MAX_ACK_DELAY: Duration = Duration::from_secs(1);
+/// How fast the extent of reordering follows what is seen: 1/8 of the difference towards a packet that came later than
+/// thought, 1/8 towards nothing for one that was lost in fact. Between a link that reorders and one that loses
+/// acknowledgements only the share of the two tells.
+const REORDERING_GAIN: u32 = 8;
 /// Acknowledgements that arrive within this time of each other are one event: a peer that acknowledges now and then.
 const EVENT: Duration = Duration::from_millis(1);
 
@@ -26,23 +31,27 @@ const EVENT: Duration = Duration::from_millis(1);
 /// Samples come only from packets sent once (Karn's rule).
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RttEstimator {
-    smoothed: Option<Micros>,
-    variance: Micros,
+    /// Smoothed; before the first sample, the handshake's, since handshakes are answered without delay.
+    round_trip: Option<Micros>,
+    /// `None` before the first sample.
+    variance: Option<Micros>,
     minimum: Option<Micros>,
     latest: Micros,
     /// How much longer than the newest the oldest packet of one event has waited, of late.
     ack_delay: Micros,
     /// The event going on: when it began, and the ages of the newest and the oldest packet that it has acknowledged.
     event: Option<(Timestamp, Micros, Micros)>,
-    /// The handshake's round trip: no sample, since handshakes are answered without delay.
-    handshake: Option<Micros>,
+    /// How much longer than the round trip a packet takes that later ones overtake, of late; no more than the round trip.
+    reordering: Micros,
 }
 
 impl RttEstimator {
     /// The round trip of the handshake: a first idea, replaced by the first real sample.
     pub(crate) fn seed(&mut self, round_trip: Duration) {
         let round_trip = Micros::from(round_trip);
-        self.handshake = Some(round_trip);
+        if self.variance.is_none() {
+            self.round_trip = Some(round_trip);
+        }
         self.minimum = Some(self.minimum.map_or(round_trip, |minimum| minimum.min(round_trip)));
     }
 
@@ -62,17 +71,16 @@ impl RttEstimator {
                 Some((now.into(), newest, oldest))
             }
         };
-        if self.smoothed.is_none() {
-            self.smoothed = Some(newest);
-            self.variance = (newest.duration() / 2).into();
+        if self.variance.is_none() {
+            (self.round_trip, self.variance) = (Some(newest), Some((newest.duration() / 2).into()));
         }
     }
 
     /// An event is over.
     fn learn(&mut self, newest: Duration, oldest: Duration) {
-        let smoothed = self.smoothed.map_or(newest, Micros::duration);
-        self.variance = ((self.variance.duration() * 3 + smoothed.abs_diff(newest)) / 4).into();
-        self.smoothed = Some(((smoothed * 7 + newest) / 8).into());
+        let (smoothed, variance) = self.measured().unwrap_or((newest, Duration::ZERO));
+        self.variance = Some(((variance * 3 + smoothed.abs_diff(newest)) / 4).into());
+        self.round_trip = Some(((smoothed * 7 + newest) / 8).into());
         let delay = oldest.saturating_sub(newest).min(MAX_ACK_DELAY);
         // A delay that is large beside the round trip is a habit that a resend timer must know at once; a small one may as
         // well be a lost acknowledgement, and counts when it comes often.
@@ -90,18 +98,35 @@ impl RttEstimator {
     /// A packet was sent again `age` after the first time, and the acknowledgement of the first came then: the timer was too
     /// short, or an earlier acknowledgement was lost. Once says little, often says that the link has become slower.
     pub(crate) fn late(&mut self, age: Duration) {
-        match self.smoothed.map(Micros::duration) {
-            Some(smoothed) => self.variance = (self.variance.duration() + age.saturating_sub(smoothed) / 16).into(),
+        match self.measured() {
+            Some((smoothed, variance)) => self.variance = Some((variance + age.saturating_sub(smoothed) / 16).into()),
             // On a link that is slower than the first guess every packet is sent again before its acknowledgement comes, so
             // none would ever be a sample. `age` is no less than the round trip: with it the next packets are sent once.
-            None => self.handshake = self.handshake.max(Some(age.min(MAX_TIMEOUT).into())),
+            None => self.round_trip = self.round_trip.max(Some(age.min(MAX_TIMEOUT).into())),
+        }
+    }
+
+    /// A packet that later ones had overtaken was acknowledged at this age, without a second transmission.
+    pub(crate) fn reordered(&mut self, age: Duration) {
+        let Some((smoothed, _)) = self.measured() else { return };
+        let (excess, before) = (age.saturating_sub(smoothed).min(smoothed), self.reordering.duration());
+        if excess > before {
+            self.reordering = (before + (excess - before) / REORDERING_GAIN).into();
+        }
+    }
+
+    /// So many packets that later ones had overtaken were lost in fact.
+    pub(crate) fn repaired(&mut self, packets: u32) {
+        for _ in 0..packets.min(REORDERING_GAIN) {
+            let before = self.reordering.duration();
+            self.reordering = (before - before / REORDERING_GAIN).into();
         }
     }
 
     /// After this long without an acknowledgement a packet is worth a second try.
     pub(crate) fn timeout(&self) -> Duration {
-        let Some(smoothed) = self.smoothed.map(Micros::duration) else {
-            return self.handshake.map_or(INITIAL_TIMEOUT, |round_trip| round_trip.duration() + UNSEEN_ACK_DELAY);
+        let Some((smoothed, variance)) = self.measured() else {
+            return self.round_trip.map_or(INITIAL_TIMEOUT, |round_trip| round_trip.duration() + UNSEEN_ACK_DELAY);
         };
         // What the event at hand shows counts already: the next may be as far away.
         let pending = self
@@ -109,25 +134,34 @@ impl RttEstimator {
             .map_or(Duration::ZERO, |(_, newest, oldest)| oldest.duration().saturating_sub(newest.duration()));
         let habit = if pending > smoothed / 2 { pending.min(MAX_ACK_DELAY) } else { Duration::ZERO };
         let ack_delay = self.ack_delay.duration().max(habit);
-        let timeout = smoothed + (self.variance.duration() * 4).max(GRANULARITY) + ack_delay + ack_delay / 8;
+        let timeout = smoothed + (variance * 4).max(GRANULARITY) + ack_delay + ack_delay / 8;
         timeout.clamp(MIN_TIMEOUT, MAX_TIMEOUT)
     }
 
-    /// A packet older than this is lost once a later one has been acknowledged (RFC 9002, section 6.1.2).
-    pub(crate) fn loss_delay(&self) -> Duration {
-        let round_trip = self.smoothed.map_or(INITIAL_TIMEOUT, Micros::duration).max(self.latest.duration());
-        (round_trip + round_trip / 8).max(Duration::from_millis(1))
+    /// How old a packet is that counts as lost once later ones have been acknowledged (RFC 9002, section 6.1): by count at
+    /// once, by time after 9/8 of a round trip. A link that reorders more than that is waited for in both cases.
+    pub(crate) fn patience(&self) -> Patience {
+        let smoothed = self.measured().map_or(INITIAL_TIMEOUT, |(smoothed, _)| smoothed);
+        let (round_trip, reordering) = (smoothed.max(self.latest.duration()), self.reordering.duration());
+        let by_time = round_trip + (round_trip / 8).max(reordering);
+        let by_count = if reordering > smoothed / 8 { smoothed + reordering } else { Duration::ZERO };
+        Patience { by_count, by_time: by_time.max(Duration::from_millis(1)) }
     }
 
     /// The smoothed round trip, or the handshake's before there is one.
     pub(crate) fn smoothed(&self) -> Option<Duration> {
-        self.smoothed.or(self.handshake).map(Micros::duration)
+        self.round_trip.map(Micros::duration)
+    }
+
+    /// The smoothed round trip and its variance, once there has been a sample.
+    fn measured(&self) -> Option<(Duration, Duration)> {
+        Some((self.round_trip?.duration(), self.variance?.duration()))
     }
 
     /// An acknowledgement that comes sooner than this after a packet was sent again is for the time before: nothing has come
     /// back so fast of late.
     pub(crate) fn soonest(&self) -> Option<Duration> {
-        self.minimum().max(self.smoothed.map(|smoothed| smoothed.duration() / 4 * 3))
+        self.minimum().max(self.measured().map(|(smoothed, _)| smoothed / 4 * 3))
     }
 
     pub(crate) fn minimum(&self) -> Option<Duration> {
@@ -135,7 +169,7 @@ impl RttEstimator {
     }
 
     pub(crate) fn latest(&self) -> Option<Duration> {
-        self.smoothed.map(|_| self.latest.duration())
+        self.variance.map(|_| self.latest.duration())
     }
 }
 
@@ -154,6 +188,20 @@ mod tests {
         assert!(rtt.timeout() > round_trip && rtt.minimum().is_none());
         rtt.late(Duration::from_secs(60));
         assert!(rtt.timeout() <= MAX_TIMEOUT + UNSEEN_ACK_DELAY);
+    }
+
+    #[test]
+    fn reordering_is_waited_for_and_forgotten_when_packets_are_lost_in_fact() {
+        let mut rtt = RttEstimator::default();
+        rtt.sample(Instant::now(), 100 * MS, 100 * MS);
+        assert_eq!(rtt.patience().by_count, Duration::ZERO);
+        (0..50).for_each(|_| rtt.reordered(160 * MS));
+        assert!((155 * MS..=160 * MS).contains(&rtt.patience().by_count), "{:?}", rtt.patience());
+        assert!(rtt.patience().by_time >= rtt.patience().by_count);
+        (0..200).for_each(|_| rtt.reordered(10_000 * MS));
+        assert!(rtt.patience().by_time <= 200 * MS, "no more than a round trip: {:?}", rtt.patience());
+        (0..20).for_each(|_| rtt.repaired(1));
+        assert_eq!(rtt.patience().by_count, Duration::ZERO);
     }
 
     #[test]

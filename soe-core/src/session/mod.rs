@@ -5,6 +5,7 @@
 mod channels;
 mod cold;
 mod keys;
+mod lateness;
 mod life;
 mod memory;
 mod problem;
@@ -29,6 +30,7 @@ use self::{
     channels::{IdleChannel, Reliable},
     cold::Cold,
     keys::Hooks,
+    lateness::Lateness,
     life::{ClockSync, Connecting, Ending, Timers, millis},
     send::{Outbox, Pacing, SendInterval},
     stats::Counters,
@@ -123,6 +125,7 @@ pub struct Session {
     rtt: RttEstimator,
     congestion: Congestion,
     pacing: Pacing,
+    lateness: Lateness,
     /// The channel that is served first among those with the same priority.
     first_channel: u8,
     send_interval: SendInterval,
@@ -163,6 +166,7 @@ impl Session {
             rtt: RttEstimator::default(),
             congestion,
             pacing: Pacing::default(),
+            lateness: Lateness::default(),
             first_channel: 0,
             send_interval: SendInterval::default(),
             backoff: 0,

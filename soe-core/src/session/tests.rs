@@ -27,6 +27,9 @@ struct Link {
     delay: Duration,
     /// Whether the n-th datagram in this direction is lost.
     lose: fn(to_client: bool, n: u64) -> bool,
+    /// How late both ends are served the n-th time: their processor is busy.
+    stall: fn(n: u64) -> Duration,
+    served: u64,
     sent: [u64; 2],
     events: Vec<Event>,
 }
@@ -42,6 +45,8 @@ impl Link {
             wires: Default::default(),
             delay: 10 * MS,
             lose: |_, _| false,
+            stall: |_| Duration::ZERO,
+            served: 0,
             sent: [0; 2],
             events: Vec::new(),
         }
@@ -123,10 +128,11 @@ impl Link {
             let arrivals = self.wires.iter().filter_map(|wire| wire.front().map(|(at, _)| *at));
             let next = timers.into_iter().flatten().chain(arrivals).min();
             let Some(next) = next.filter(|&next| next <= end) else {
-                self.now = end;
+                self.now = self.now.max(end);
                 return;
             };
-            self.now = self.now.max(next);
+            self.served += 1;
+            self.now = self.now.max(next) + (self.stall)(self.served);
             self.arrive();
             let now = self.now;
             self.client.handle_timeout(now);
@@ -200,6 +206,30 @@ fn a_tenth_lost_each_way_is_made_good() {
     assert_eq!(link.received(), messages);
     assert!(link.client.stats(link.now).resent_lost > 0);
     assert!(link.client.is_idle());
+}
+
+#[test]
+fn a_processor_that_is_busy_now_and_then_makes_hardly_anything_be_sent_again() {
+    let mut link = Link::plain();
+    link.delay = MS / 10;
+    let play = |link: &mut Link, ticks| {
+        for n in 0..ticks {
+            link.client.send(pattern(40, n as u8).into()).unwrap();
+            link.server().send(pattern(200, n as u8).into()).unwrap();
+            link.run(20 * MS);
+            link.received();
+            while link.client.recv().is_some() {}
+        }
+        let now = link.now;
+        [link.client.stats(now), link.server().stats(now)]
+    };
+    let calm = play(&mut link, 500);
+    link.stall = |n| if n % 37 == 0 { MS * (40 + n as u32 % 41) } else { Duration::ZERO };
+    let busy = play(&mut link, 3_000);
+    for (calm, busy) in calm.iter().zip(&busy) {
+        let (sent, again) = (busy.reliable_sent - calm.reliable_sent, busy.resent_timeout + busy.resent_lost);
+        assert!(sent > 2_000 && again * 100 < sent, "{again} of {sent} packets were sent again");
+    }
 }
 
 #[test]

@@ -82,6 +82,33 @@ pub(crate) fn map_beside_movement(seed: u64) -> Outcome {
     finish(&mut world, 120 * SECOND)
 }
 
+/// Jitter that lets datagrams overtake each other by far, with or without losses: a zone takes about as long as where the same
+/// jitter keeps the order, since what is overtaken is not lost.
+pub(crate) fn zone_over_reordering(seed: u64) -> Outcome {
+    let mut rng = Rng::of(seed, 153);
+    let config = SessionConfig::builder("Game").connect_timeout(60 * SECOND).build().expect("within the range");
+    let jitter = [15, 30, 45][seed as usize % 3] * MS;
+    let (latency, loss) = (rng.range(25, 60), [0.0, 0.02][seed as usize / 3 % 2]);
+    let load = |in_order: bool, seed: u64| {
+        let mut world = World::new(seed, config.clone());
+        let faults = [(); 2].map(|()| Faults { jitter, in_order, ..Faults::lossy(latency, loss) });
+        let zone = Plan::idle().and(1, ZONE, ZONE_SIZES);
+        world.connect(config.clone(), address(0), faults, [Plan::idle(), zone]);
+        assert!(world.run_until(30 * SECOND, |world| world.has_peer(0)));
+        let begun = world.now;
+        let loaded = world.run_until(120 * SECOND, |world| world.clients[0].endpoint.app.has_all());
+        assert!(loaded, "the zone has not loaded");
+        (world.now - begun, world)
+    };
+    let ordered = (0..3).map(|n| load(true, seed ^ n << 32).0).max().expect("three");
+    let (taken, mut world) = load(false, seed);
+    // With losses both figures scatter by as much: a loss among what is overtaken is found late, and the window waits for it.
+    let most = if loss == 0.0 { ordered * 3 / 2 } else { ordered * 2 };
+    assert!(taken <= most, "jitter {jitter:?}, {loss} lost: {taken:?}, in order {ordered:?}");
+    world.calm();
+    finish(&mut world, 60 * SECOND)
+}
+
 /// A wide window over a far link that loses three datagrams of ten: no congestion, whatever it looks like.
 pub(crate) fn far_and_wide(seed: u64) -> Outcome {
     let mut rng = Rng::of(seed, 152);

@@ -17,9 +17,11 @@ impl Session {
     /// example because the process was stopped. Then the peer is probed and has a quarter of the time-out to answer
     /// before the session ends. This is granted at most eight times in one silence.
     pub fn handle_timeout(&mut self, now: Instant) {
-        let late = self.timers.next().map_or(Duration::ZERO, |due| now.saturating_duration_since(due));
-        if !late.is_zero() {
-            self.called_late(now, late);
+        if let Some(late) = self.timers.next().and_then(|due| now.checked_duration_since(due)) {
+            self.lateness.served(late);
+            if !late.is_zero() {
+                self.called_late(now, late);
+            }
         }
         while let Some(timer) = self.timers.expire(now) {
             match timer {

@@ -250,6 +250,11 @@ impl Session {
         if let Some((newest, oldest)) = acked.ages {
             self.rtt.sample(now, newest, oldest);
         }
+        if let Some(age) = acked.overtaken {
+            self.rtt.reordered(age);
+        }
+        self.rtt.repaired(acked.repaired);
+        self.congestion.found(acked.found);
         let newest = reliable.sender.flight().newest_acked();
         self.congestion.acknowledged(now, acked.bytes, newest, self.outbox.datagrams, acked.ages);
         self.passed(acked.largest);

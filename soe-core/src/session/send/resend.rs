@@ -110,7 +110,7 @@ impl Session {
     }
 
     fn resend_interval(&self) -> Duration {
-        let timeout = self.rtt.timeout();
+        let timeout = self.rtt.timeout() + self.lateness.allowance();
         let interval = (timeout * 2u32.pow(u32::from(self.backoff.min(8)))).min(MAX_RESEND_INTERVAL.max(timeout));
         match &self.state {
             // Who is about to leave has no time to wait for a slow acknowledger, or for a link that comes back.
@@ -124,12 +124,12 @@ impl Session {
 
     /// Looks for packets that later ones have overtaken, and sets the resend timer anew.
     pub(in crate::session) fn detect_losses(&mut self, now: Instant) {
-        let loss_delay = self.rtt.loss_delay();
+        let patience = self.rtt.patience();
         let interval = self.resend_interval();
         let mut deadline: Option<Instant> = None;
         let (congestion, cold) = (&mut self.congestion, &mut self.cold);
         for reliable in self.channels.iter_mut().flatten() {
-            let next = reliable.sender.flight().detect_losses(now, loss_delay, |bytes| {
+            let next = reliable.sender.flight().detect_losses(now, patience, |bytes| {
                 let sizes = cold.get_or_insert_default().sizes.get_or_insert_default();
                 // A path that is too narrow is no congestion.
                 if sizes.limit().is_none_or(|limit| bytes < limit) {
