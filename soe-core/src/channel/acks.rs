@@ -1,4 +1,4 @@
-//! Which acknowledgements one channel owes its peer, and since when.
+//! The acknowledgements that one channel owes its peer.
 
 use std::{
     collections::VecDeque,
@@ -7,18 +7,18 @@ use std::{
 
 use crate::timestamp::Timestamp;
 
-/// Repeated acknowledgements of packets ahead of a gap that are remembered at once; more of them say nothing new.
+/// Repeated acknowledgements ahead of a gap that are stored. More of them carry no new information.
 const MAX_REPEATS: usize = 64;
 
-/// Acknowledgements ahead of a gap that are kept to be sent once more.
+/// Acknowledgements ahead of a gap that are stored for a second transmission.
 const MAX_SECONDS: usize = 64;
 
-/// How long acknowledgements may wait for data to ride with.
+/// When acknowledgements are sent without data.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AckPolicy {
-    /// This many packets are acknowledged without waiting.
+    /// This many packets are acknowledged at once.
     pub(crate) packets: u32,
-    /// The first unacknowledged packet waits this long at most.
+    /// The longest wait of the first unacknowledged packet.
     pub(crate) delay: Duration,
 }
 
@@ -31,8 +31,8 @@ pub(crate) enum Ack {
     One(u64),
 }
 
-/// The acknowledgements that are owed. Every accepted or old packet ends up here: an old one that is not acknowledged again
-/// would be sent for ever by a peer that has lost one acknowledgement.
+/// The acknowledgements that are owed. Every accepted or old packet is recorded here. An old packet must be
+/// acknowledged again: a peer that lost the acknowledgement would resend it forever.
 #[derive(Debug, Default)]
 pub(crate) struct AckQueue {
     /// Something below the expected sequence has arrived since the last `Ack::All`.
@@ -40,19 +40,19 @@ pub(crate) struct AckQueue {
     due: bool,
     /// Packets in order since the last acknowledgement.
     waiting: u32,
-    /// When to send without data to ride with; `None`: nothing is owed, or it is due at once.
+    /// When to send without data. `None`: nothing is owed, or it is due now.
     deadline: Option<Timestamp>,
-    /// Made at the first gap.
+    /// Allocated at the first gap.
     ahead: Option<Box<Ahead>>,
 }
 
-/// What is owed while there is a gap.
+/// Acknowledgements while there is a gap.
 #[derive(Debug, Default)]
 struct Ahead {
-    /// Packets ahead of a gap, in order of arrival. Those that the expected sequence has passed are left out when sent.
+    /// Packets ahead of a gap, in order of arrival. Those below the expected sequence are skipped when sending.
     ones: VecDeque<u64>,
-    /// Those of `ones` that have been sent once, and in which datagram. They ride along once more: one that is lost for good
-    /// makes the peer send a packet again that has long arrived.
+    /// Sequences from `ones` that were sent once, with their datagram. They are sent a second time: if the only one is
+    /// lost, the peer resends a packet that has arrived.
     seconds: VecDeque<(u64, u64)>,
 }
 
@@ -68,13 +68,13 @@ impl Ahead {
 }
 
 impl AckQueue {
-    /// A packet arrived in order, and no gap is open.
+    /// A packet arrived in order, without a gap.
     pub(crate) fn in_order(&mut self, now: Instant, policy: AckPolicy) {
         self.all = true;
         self.wait(now, policy);
     }
 
-    /// An old packet came again: the peer does not know that it had arrived.
+    /// An old packet arrived again: the peer lost its acknowledgement.
     pub(crate) fn old(&mut self, now: Instant, policy: AckPolicy) {
         self.in_order(now, policy);
     }
@@ -88,21 +88,20 @@ impl AckQueue {
         }
     }
 
-    /// The expected sequence moved on in a way that the peer should hear of at once: a gap was filled, or the application
-    /// made room.
+    /// The expected sequence advanced because a gap was filled or the application read. The peer is told at once.
     pub(crate) fn passed(&mut self) {
         self.all = true;
         self.due = true;
     }
 
-    /// A packet arrived ahead of a gap: told at once, since the peer's fast resend hangs on it.
+    /// A packet arrived ahead of a gap. The peer is told at once: its fast resend depends on it.
     pub(crate) fn ahead(&mut self, sequence: u64) {
         self.ahead.get_or_insert_default().ones.push_back(sequence);
         self.due = true;
     }
 
-    /// A packet ahead of a gap arrived again. Not told at once: there are peers that answer each such acknowledgement with
-    /// everything before it.
+    /// A packet ahead of a gap arrived again. The peer is not told at once: some peers answer each such acknowledgement
+    /// by resending everything before it.
     pub(crate) fn ahead_again(&mut self, now: Instant, sequence: u64, policy: AckPolicy) {
         let ones = &mut self.ahead.get_or_insert_default().ones;
         if ones.len() < MAX_REPEATS && !ones.contains(&sequence) {
@@ -111,14 +110,13 @@ impl AckQueue {
         }
     }
 
-    /// A packet came beyond the window while the application does not take what is in line: what is known already is said
-    /// again.
+    /// A packet arrived beyond the window while the application does not read. The last acknowledgement is repeated.
     pub(crate) fn held_back(&mut self, now: Instant, expected: u64, policy: AckPolicy) {
         if expected > 0 { self.old(now, policy) } else { self.ahead_again(now, expected, policy) }
     }
 
-    /// Takes the next acknowledgement to write to this datagram: at most one `Ack::All`, which comes first and covers whatever
-    /// the expected sequence has passed.
+    /// Removes the next acknowledgement for this datagram. At most one `Ack::All`, which comes first and covers
+    /// everything below the expected sequence.
     pub(crate) fn take(&mut self, expected: u64, datagram: u64) -> Option<Ack> {
         let ack = if std::mem::take(&mut self.all) && expected > 0 {
             Some(Ack::All(expected - 1))
@@ -131,7 +129,7 @@ impl AckQueue {
         ack
     }
 
-    /// Takes the next acknowledgement that an earlier datagram than this has carried once.
+    /// Removes the next acknowledgement that was sent once, in an earlier datagram.
     pub(crate) fn take_second(&mut self, expected: u64, datagram: u64) -> Option<Ack> {
         let seconds = &mut self.ahead.as_mut()?.seconds;
         while let Some(&(sequence, first)) = seconds.front()
@@ -162,7 +160,7 @@ impl AckQueue {
         self.ahead.as_ref().map_or(0, |ahead| ahead.ones.len())
     }
 
-    /// Whether the acknowledgements should leave now, even alone.
+    /// Whether acknowledgements must be sent now, even without data.
     pub(crate) fn is_due(&self, now: Instant) -> bool {
         !self.is_empty() && (self.due || self.deadline.is_some_and(|deadline| deadline.instant() <= now))
     }
@@ -174,13 +172,13 @@ impl AckQueue {
             + ahead.seconds.capacity() * size_of::<(u64, u64)>()
     }
 
-    /// The most memory that this takes, if what is owed leaves once in a window.
+    /// The most memory in use, if acknowledgements are sent once per window.
     pub(crate) const fn memory_ceiling(window: usize) -> usize {
         let lists = 2 * (window + MAX_REPEATS) * size_of::<u64>() + 2 * MAX_SECONDS * size_of::<(u64, u64)>();
         size_of::<Ahead>() + lists
     }
 
-    /// When waiting acknowledgements fall due. `None` if none wait, or if they are due already.
+    /// When waiting acknowledgements become due. `None` if none wait, or if they are due already.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         if self.due { None } else { self.deadline.map(Timestamp::instant) }
     }

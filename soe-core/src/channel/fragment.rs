@@ -1,19 +1,19 @@
-//! A series of fragments and the message it carries (section 7 of `docs/protocol.md`).
+//! The fragments of one message (section 7 of `docs/protocol.md`).
 
 use bytes::Bytes;
 
-/// The four bytes of total length that lead the first fragment of a series.
+/// The length of the total-length field in the first fragment, in bytes.
 pub(crate) const TOTAL_LENGTH: usize = 4;
-/// What is reserved for a message on the word of its first fragment alone.
+/// The most bytes that the first fragment reserves: the announced length is not trusted.
 const FIRST_RESERVE: usize = 16 * 1024;
 
-/// Content that no honest peer sends: the packet's CRC was right, what it says is impossible.
+/// Invalid content behind a valid CRC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Corrupt(pub(crate) &'static str);
 
-/// An open series: the bytes that have arrived of a message of known length.
+/// An incomplete message in fragments.
 ///
-/// The announced length reserves nothing; memory follows the bytes that have arrived, at most twice over.
+/// The announced length reserves nothing. The memory is at most twice the bytes that have arrived.
 #[derive(Debug)]
 pub(crate) struct FragmentSeries {
     total: usize,
@@ -21,7 +21,7 @@ pub(crate) struct FragmentSeries {
 }
 
 impl FragmentSeries {
-    /// Opens a series with its first fragment, total length included.
+    /// Starts a series with its first fragment, including the total length.
     pub(crate) fn open(body: &[u8], limit: usize) -> Result<Self, Corrupt> {
         let Some((total, data)) = body.split_first_chunk::<TOTAL_LENGTH>() else {
             return Err(Corrupt("first fragment without a total length"));
@@ -46,7 +46,8 @@ impl FragmentSeries {
         }
         let free = self.buffer.capacity() - self.buffer.len();
         if data.len() > free {
-            // Doubled by hand: never beyond what was announced, so that the message takes its own length in the end.
+            // Doubled by hand and limited to the announced length, so that a complete message takes exactly its own
+            // size.
             self.buffer.reserve_exact(missing.min(self.buffer.capacity().max(data.len())));
         }
         self.buffer.extend_from_slice(data);

@@ -1,4 +1,4 @@
-//! What has arrived and waits for the application.
+//! Messages that wait for the application.
 
 use std::collections::VecDeque;
 
@@ -10,50 +10,51 @@ use crate::{
     wire::{Group, Payload},
 };
 
-/// What one waiting payload costs beside its bytes: its place in the queue and its share of the buffer that it was cut from.
+/// The bytes that a waiting payload counts in addition to its content: its place in the queue and its share of the
+/// receive buffer.
 const MESSAGE_OVERHEAD: usize = 64;
-/// Up to this many waiting payloads stay slices of the buffer they arrived in. A longer queue means that the application
-/// is behind, and a copy then keeps a small message from pinning a large receive buffer.
+/// Up to this many waiting payloads stay slices of their receive buffer. A longer queue means that the application is
+/// slow; a copy then prevents a small message from keeping a large buffer alive.
 const SLICES_HELD: usize = 8;
 
-/// A message as it came off the wire: reliable ones still escaped and encrypted.
+/// A message as received; a reliable one is still escaped and encrypted.
 #[derive(Debug)]
 pub(crate) struct Arrival {
     pub(crate) channel: Channel,
     pub(crate) raw: Bytes,
 }
 
-/// A payload as it came: one message, or a Group of several. A Group is taken apart message by message as the application
-/// asks for them: whole, it takes its own bytes and no more, however small its elements are.
+/// A payload as received: one message, or a Group. A Group is split only when the application reads, so it takes no
+/// more memory than its own bytes, however small its elements are.
 #[derive(Debug)]
 struct Waiting {
     channel: Channel,
     raw: Bytes,
-    /// Messages in `raw` not taken yet, 1 or more. Zero stands for a plain message, which is not to be looked into.
+    /// Messages in `raw` that have not been read, 1 or more. Zero marks a plain message.
     grouped: u32,
 }
 
-/// Where the next message of the Group at the front lies: the parts not walked through yet of the Groups in each other.
+/// The position of the next message in the Group at the front: the unread parts of the nested Groups.
 #[derive(Debug, Default)]
 struct Cursor {
-    /// The outermost Group, from and to.
+    /// The unread part of the outermost Group, from and to.
     outer: Option<(u32, u32)>,
-    /// Groups within it, outermost first; seldom any.
+    /// Groups within it, outermost first; rarely any.
     inner: Vec<(u32, u32)>,
 }
 
-/// The queue between the channels and the application, all channels in order of arrival.
+/// The queue between the channels and the application, in order of arrival over all channels.
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
     queue: VecDeque<Waiting>,
     /// The bytes of `queue`, overhead included.
     bytes: usize,
-    /// Made for the first Group, and given back when the session rests.
+    /// Allocated for the first Group and freed when the session is idle.
     cursor: Option<Box<Cursor>>,
 }
 
 impl Inbox {
-    /// Whether another payload may come in; one may overshoot the limit.
+    /// Whether another payload may be added. One may exceed the limit.
     pub(crate) fn has_room(&self, limit: usize) -> bool {
         self.bytes < limit
     }
@@ -62,7 +63,7 @@ impl Inbox {
         self.push_group(channel, raw, 0);
     }
 
-    /// Takes a Group that has been walked through once and holds this many messages.
+    /// Adds a Group that has been checked and holds this many messages.
     pub(crate) fn push_group(&mut self, channel: Channel, raw: Bytes, messages: u32) {
         let raw = if self.queue.len() < SLICES_HELD { raw } else { Bytes::copy_from_slice(&raw) };
         self.bytes += raw.len() + MESSAGE_OVERHEAD;
@@ -90,17 +91,17 @@ impl Inbox {
         raw.map(|raw| Arrival { channel, raw })
     }
 
-    /// Drops what waits on this channel. To be called right after a message of it was taken.
+    /// Drops everything that waits on this channel. Call it directly after reading a message of it.
     pub(crate) fn discard(&mut self, channel: ReliableChannel) {
         self.queue.retain(|waiting| waiting.channel != Channel::Reliable(channel));
         self.bytes = self.queue.iter().map(|waiting| waiting.raw.len() + MESSAGE_OVERHEAD).sum();
-        // Only the payload at the front can be taken in part, and that was one of this channel.
+        // Only the payload at the front can be partly read, and it was one of this channel.
         if let Some(cursor) = &mut self.cursor {
             cursor.restart();
         }
     }
 
-    /// Gives back memory that traffic has left behind.
+    /// Frees memory that traffic has left behind.
     pub(crate) fn shrink(&mut self) {
         self.queue.shrink_to_fit();
         if self.queue.is_empty() {

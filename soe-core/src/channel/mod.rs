@@ -1,4 +1,5 @@
-//! Reliable channels: sequence spaces, windows, resends, reassembly. A channel knows no header but its own payload.
+//! Reliable channels: sequences, windows, resends, reassembly. A channel knows no header except that of its own
+//! payload.
 
 pub(crate) mod acks;
 pub(crate) mod congestion;
@@ -15,8 +16,8 @@ pub(crate) mod sequence;
 
 use std::collections::VecDeque;
 
-/// Appends to a list that begins with one place: many sessions never have more than one message or packet under way, and
-/// what a list begins with is kept by thousands of them.
+/// Appends to a list and starts it with a capacity of one. Many sessions never have more than one message or packet
+/// under way, and thousands of them keep the first allocation.
 fn push_back<T>(list: &mut VecDeque<T>, item: T) {
     if list.capacity() == 0 {
         list.reserve_exact(1);

@@ -1,22 +1,22 @@
-//! How fast bytes may leave: a token bucket in virtual time.
+//! Pacing: a token bucket.
 
 use std::time::{Duration, Instant};
 
 use crate::timestamp::Timestamp;
 
-/// What a timer cannot do finer: bursts of this much of the rate are allowed.
+/// The granularity of timers: bursts of this much of the rate are allowed.
 const QUANTUM: Duration = Duration::from_millis(2);
 
-/// A token bucket that is filled at a given rate. Holds no rate of its own: rates follow the congestion window.
+/// A token bucket. The caller passes the rate, since rates follow the congestion window.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Pacer {
-    /// What may leave, in bytes; below zero after a datagram larger than what was left.
+    /// Bytes that may be sent; negative after a datagram larger than the rest.
     tokens: f64,
     filled: Option<Timestamp>,
 }
 
 impl Pacer {
-    /// Fills the bucket up to `now`; `burst` bytes may leave at once after a pause.
+    /// Fills the bucket up to `now`. After a pause, `burst` bytes may be sent at once.
     pub(crate) fn fill(&mut self, now: Instant, rate: f64, burst: usize) {
         let most = (rate * QUANTUM.as_secs_f64()).max(burst as f64);
         self.tokens = match self.filled {
@@ -29,12 +29,12 @@ impl Pacer {
         self.filled = Some(now.into());
     }
 
-    /// Whether another datagram may leave. It may overdraw the bucket.
+    /// Whether another datagram may be sent. It may overdraw the bucket.
     pub(crate) fn allows(&self) -> bool {
         self.tokens > 0.0
     }
 
-    /// Bytes have left.
+    /// Removes sent bytes.
     pub(crate) fn take(&mut self, bytes: usize) {
         self.tokens -= bytes as f64;
     }

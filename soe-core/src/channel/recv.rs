@@ -1,4 +1,4 @@
-//! The receiving half of a reliable channel: reordering, reassembly and what to acknowledge.
+//! The receiving half of a reliable channel: reordering, reassembly and acknowledgements.
 
 use std::{collections::VecDeque, time::Instant};
 
@@ -15,37 +15,37 @@ use crate::{
     wire::{MAX_NESTING, Payload, group::GroupElements},
 };
 
-/// What a packet of a reliable channel carries.
+/// The kind of a reliable packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Data,
     Fragment,
 }
 
-/// What became of a packet.
+/// The result of receiving a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Received {
-    /// New and next in line.
+    /// New and in order.
     InOrder,
     /// New, ahead of a gap.
     Ahead,
     /// Seen before.
     Duplicate,
-    /// Further ahead than the window: dropped and not acknowledged.
+    /// Beyond the window: dropped and not acknowledged.
     BeyondWindow,
 }
 
-/// The limits that one packet is held against.
+/// The limits for one packet.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RecvLimits {
     /// Packets held from the expected one on.
     pub(crate) window: usize,
     /// The largest message, escape included.
     pub(crate) message: usize,
-    /// Bytes waiting for the application above which delivery stops.
+    /// Bytes waiting for the application at which delivery stops.
     pub(crate) inbox: usize,
     pub(crate) acks: AckPolicy,
-    /// Messages that came whole are delivered as they arrive, gap or not.
+    /// Messages of one packet are delivered on arrival, even ahead of a gap.
     pub(crate) unordered: bool,
 }
 
@@ -63,24 +63,24 @@ pub(crate) struct Receiver {
     channel: ReliableChannel,
     /// The sequence of `ring[0]`: everything below has been delivered.
     expected: u64,
-    /// Packets from `expected` on; never ends in `Missing`, never longer than the window.
+    /// Packets from `expected` on. Never ends with `Missing`, never longer than the window.
     ring: VecDeque<Slot>,
     /// Bytes of the packets in `ring`.
     held: usize,
     series: Option<FragmentSeries>,
     acks: AckQueue,
-    /// A packet that was acknowledged has turned out corrupt.
+    /// An acknowledged packet was corrupt.
     broken: bool,
 }
 
 impl Receiver {
-    /// A receiver whose next packet has this sequence.
+    /// A receiver that expects this sequence next.
     pub(crate) fn starting_at(channel: ReliableChannel, expected: u64) -> Self {
         let (ring, acks) = (VecDeque::new(), AckQueue::default());
         Self { channel, expected, ring, held: 0, series: None, acks, broken: false }
     }
 
-    /// Takes one packet and delivers whatever has become deliverable.
+    /// Handles one packet and delivers everything that is now in order.
     pub(crate) fn receive(
         &mut self,
         now: Instant,
@@ -97,7 +97,7 @@ impl Receiver {
         };
         let index = (sequence - self.expected) as usize;
         if index >= limits.window {
-            // The peer must learn that somebody is here who takes nothing more at present.
+            // Tell the peer that this side is alive but currently accepts nothing new.
             if self.is_stalled() {
                 self.acks.held_back(now, self.expected, limits.acks);
             }
@@ -124,7 +124,7 @@ impl Receiver {
         Ok(Received::Ahead)
     }
 
-    /// Delivers what is in line, as far as the application has room. Returns whether anything moved.
+    /// Delivers packets in order while the application has room. Returns whether any was delivered.
     pub(crate) fn drain(&mut self, limits: &RecvLimits, inbox: &mut Inbox) -> Result<bool, Corrupt> {
         let before = self.expected;
         while inbox.has_room(limits.inbox) {
@@ -153,17 +153,17 @@ impl Receiver {
         Ok(moved)
     }
 
-    /// Whether a packet that is next in line waits for the application to make room.
+    /// Whether the next packet in order waits for room.
     pub(crate) fn is_stalled(&self) -> bool {
         self.ring.front().is_some_and(|slot| !matches!(slot, Slot::Missing))
     }
 
-    /// Whether an error concerned a packet that had been acknowledged: the channel cannot go on.
+    /// Whether an acknowledged packet was corrupt, so that the channel cannot continue.
     pub(crate) fn is_broken(&self) -> bool {
         self.broken
     }
 
-    /// Memory held for later: packets ahead of a gap and the open series.
+    /// Memory in use: packets ahead of a gap and an incomplete message.
     pub(crate) fn memory(&self) -> usize {
         let series = self.series.as_ref().map_or(0, FragmentSeries::bytes);
         self.held + self.ring.capacity() * size_of::<Slot>() + series + self.acks.memory()
@@ -191,7 +191,7 @@ impl Receiver {
         &self.acks
     }
 
-    /// Stores a packet ahead of its turn, as a copy: one packet must not pin a whole receive buffer.
+    /// Stores a packet ahead of a gap. It is copied: a slice would keep the whole receive buffer alive.
     fn hold(
         &mut self,
         index: usize,
@@ -227,7 +227,7 @@ impl Receiver {
         }
     }
 
-    /// Delivers a reliable payload: one message, or a Group, itself perhaps of Groups, all of it or nothing.
+    /// Delivers a reliable payload: one message, or a Group. A Group is delivered whole or not at all.
     fn deliver_data(&self, payload: Bytes, limits: &RecvLimits, inbox: &mut Inbox) -> Result<(), Corrupt> {
         let channel = Channel::Reliable(self.channel);
         if let Payload::Message(message) = Payload::classify(&payload) {
@@ -248,13 +248,13 @@ impl Receiver {
     }
 }
 
-/// The limit of messages that came in one packet. Those in fragments are held against it by their first one.
+/// Checks the size of a message that came in one packet. The first fragment of a longer one is checked separately.
 fn check_length(message: usize, limits: &RecvLimits) -> Result<(), Corrupt> {
     if message > limits.message { Err(Corrupt("a message over the limit")) } else { Ok(()) }
 }
 
-/// Calls `visit` with every message in a payload, Groups unfolded in order. Walked with a stack of bounded depth: nesting is
-/// the peer's choice.
+/// Calls `visit` with every message in a payload, opening Groups in order. The stack has a fixed depth, because the
+/// peer chooses the nesting.
 pub(crate) fn walk_group(payload: &[u8], mut visit: impl FnMut(&[u8])) -> Result<(), Corrupt> {
     let mut stack: [Option<GroupElements<'_>>; MAX_NESTING] = [const { None }; MAX_NESTING];
     let mut depth = match Payload::classify(payload) {

@@ -1,4 +1,4 @@
-//! The sending half of a reliable channel: what waits, what is under way, and how messages become packets.
+//! The sending half of a reliable channel: the queue, the packets under way, and how messages become packets.
 
 use std::{
     collections::VecDeque,
@@ -23,21 +23,21 @@ use crate::{
 pub(crate) const HEADER: usize = 4;
 /// The op code of a Group.
 const GROUP_HEADER: usize = 2;
-/// How often a packet rides along on a redundant channel.
+/// How often a packet is copied on a redundant channel.
 const COPIES: u8 = 1;
-/// What one queued message costs beside its bytes.
+/// The bytes that a queued message counts in addition to its content.
 const MESSAGE_OVERHEAD: usize = 64;
 
-/// The limits that one packet is held against.
+/// The limits for one packet.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SendLimits {
     /// Packets from the oldest unacknowledged on.
     pub(crate) window_packets: usize,
     /// Bytes under way.
     pub(crate) window_bytes: usize,
-    /// The largest packet that fits a datagram by itself.
+    /// The largest packet that fits a datagram.
     pub(crate) packet: usize,
-    /// The largest packet that messages are gathered in.
+    /// The largest packet that may combine several messages.
     pub(crate) group: usize,
 }
 
@@ -48,7 +48,7 @@ impl SendLimits {
     }
 }
 
-/// The moment and place a packet is written for.
+/// The time and the space that a packet is written for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Slot {
     pub(crate) now: Instant,
@@ -56,7 +56,7 @@ pub(crate) struct Slot {
     pub(crate) datagram: u64,
     /// Bytes that the packet may take.
     pub(crate) room: usize,
-    /// Bytes that may go under way in addition.
+    /// The free part of the congestion window, in bytes.
     pub(crate) budget: usize,
 }
 
@@ -67,7 +67,7 @@ pub(crate) struct Written {
     pub(crate) messages: usize,
 }
 
-/// A message in the form in which it goes into packets: encrypted and escaped.
+/// A message as it will be sent: encrypted and escaped.
 #[derive(Debug)]
 struct Queued {
     wire: Bytes,
@@ -88,22 +88,22 @@ enum Next {
 pub(crate) struct Sender {
     channel: ReliableChannel,
     queue: VecDeque<Queued>,
-    /// Bytes of `queue`, overhead included, less what has left of the first message.
+    /// The bytes of `queue` including overhead, without the sent part of the first message.
     queued: usize,
-    /// How much of the first message has left in fragments.
+    /// How much of the first message was sent in fragments.
     offset: usize,
     flight: Flight,
-    /// Made for the first message with a receipt, or in fragments.
+    /// Allocated for the first message with a receipt, or in fragments.
     ends: Option<Box<Ends>>,
 }
 
-/// Messages of which something is to be known when their last packet is acknowledged.
+/// Messages that need an action when their last packet is acknowledged.
 #[derive(Debug, Default)]
 struct Ends {
-    /// Receipts asked for, with the sequence of the packet that ends their message.
+    /// Receipts, with the sequence of the last packet of their message.
     receipts: VecDeque<(NonZeroU64, u64)>,
-    /// Fragmented messages that have left altogether: the sequence of their last packet, and their bytes, which stay in
-    /// memory until that packet is acknowledged.
+    /// Fragmented messages that were sent completely: the sequence of their last packet, and their bytes, which stay in
+    /// memory until it is acknowledged.
     whole: VecDeque<(u64, usize)>,
 }
 
@@ -124,7 +124,7 @@ impl Sender {
         Self { channel, queue, queued: 0, offset: 0, flight, ends: None }
     }
 
-    /// Queues a message in wire form.
+    /// Queues a message in its wire form.
     pub(crate) fn push(&mut self, wire: Bytes, receipt: Option<NonZeroU64>) {
         self.queued += wire.len() + MESSAGE_OVERHEAD;
         push_back(&mut self.queue, Queued { wire, receipt });
@@ -145,30 +145,29 @@ impl Sender {
         self.queue.is_empty() && self.flight.is_empty()
     }
 
-    /// When the oldest packet not known to have arrived was first sent.
+    /// When the oldest unacknowledged packet was first sent.
     pub(crate) fn oldest_first_sent(&self) -> Option<Instant> {
         self.flight.oldest_first_sent()
     }
 
-    /// The size of the oldest packet not known to have arrived.
+    /// The size of the oldest unacknowledged packet.
     pub(crate) fn oldest_size(&self) -> Option<usize> {
         self.flight.oldest_size()
     }
 
-    /// Bytes and messages not known to have arrived.
+    /// Unacknowledged bytes and messages.
     pub(crate) fn undelivered(&self) -> (usize, usize) {
         let (bytes, messages) = self.flight.unacknowledged();
         let waiting: usize = self.queue.iter().map(|queued| queued.wire.len()).sum();
         (bytes + waiting - self.offset, messages + self.queue.len())
     }
 
-    /// Whether a packet could be written, given room in the congestion window.
+    /// Whether a packet could be written if the congestion window has room.
     pub(crate) fn has_work(&self, limits: &SendLimits) -> bool {
         self.flight.has_lost() || (!self.queue.is_empty() && self.window(limits) > 0)
     }
 
-    /// Whether all that waits for its first transmission is small enough for pieces of at most `piece` bytes, and how many
-    /// bytes it would take that way.
+    /// The bytes of everything that waits, if all of it fits pieces of at most `piece` bytes.
     pub(crate) fn small_backlog(&self, piece: usize) -> Option<usize> {
         if self.flight.has_lost() || self.offset > 0 || self.queued > piece * 16 {
             return None;
@@ -181,7 +180,7 @@ impl Sender {
         })
     }
 
-    /// Writes the next packet, a lost one first, if there is one and it fits the slot.
+    /// Writes the next packet if it fits the slot: a lost one first, then a new one.
     pub(crate) fn write(&mut self, slot: Slot, limits: &SendLimits, out: &mut Vec<u8>) -> Option<Written> {
         if self.flight.has_lost() {
             return self.write_lost(slot, out);
@@ -216,7 +215,7 @@ impl Sender {
         Some(Written { resend: Some(cause), messages: 0 })
     }
 
-    /// Writes a copy of a packet that is under way, if one fits: a duplicate to the peer, unless the first was lost.
+    /// Writes a copy of a packet under way, if one fits. The peer drops it as a duplicate unless the first was lost.
     pub(crate) fn write_copy(&mut self, slot: Slot, out: &mut Vec<u8>) -> Option<()> {
         let channel = self.channel;
         let (sequence, packet) = self.flight.next_copy(slot.datagram, slot.room.min(slot.budget), COPIES)?;
@@ -225,7 +224,7 @@ impl Sender {
         Some(())
     }
 
-    /// Bytes that the peer's window still takes.
+    /// The free part of the peer's window, in bytes.
     fn window(&self, limits: &SendLimits) -> usize {
         if self.flight.span() >= limits.window_packets {
             return 0;
@@ -233,7 +232,7 @@ impl Sender {
         limits.window_bytes.max(limits.packet).saturating_sub(self.flight.flying_bytes())
     }
 
-    /// What the next packet would be. Fragments and single messages do not shrink to fit; groups do.
+    /// The kind of the next packet. A Group can shrink to the room; fragments and single messages cannot.
     fn next(&self, room: usize, limits: &SendLimits) -> Option<Next> {
         let first = self.queue.front()?.wire.len();
         if self.offset > 0 {
@@ -256,7 +255,7 @@ impl Sender {
         Some(if messages < 2 { Next::Single } else { Next::Group { messages, payload } })
     }
 
-    /// Takes the next packet out of the queue.
+    /// Removes the next packet from the queue.
     fn take(&mut self, next: Next, slot: Slot, limits: &SendLimits) -> Option<Packet> {
         let sequence = self.flight.next();
         let (head, payload, ends) = match next {
@@ -310,7 +309,7 @@ impl Sender {
         self.queued -= bytes;
     }
 
-    /// Takes the first message off the queue: its last byte leaves with the packet of this sequence.
+    /// Removes the first message from the queue. Its last byte is in the packet with this sequence.
     fn pop(&mut self, sequence: u64) -> Option<Bytes> {
         let Queued { wire, receipt } = self.queue.pop_front()?;
         self.queued -= wire.len() - self.offset + MESSAGE_OVERHEAD;
@@ -321,7 +320,7 @@ impl Sender {
         Some(wire)
     }
 
-    /// Everything up to and including this wire sequence has arrived. `None`: that was never sent.
+    /// Everything up to this wire sequence has arrived. `None`: it was never sent.
     pub(crate) fn acknowledge_all(&mut self, now: Instant, wire: u16, soonest: Option<Duration>) -> Option<Acked> {
         let sequence = widen_acked(wire, self.flight.next())?;
         let acked = self.flight.acknowledge_all(now, sequence, soonest);
@@ -329,7 +328,7 @@ impl Sender {
         Some(acked)
     }
 
-    /// Exactly this wire sequence has arrived. `None`: that was never sent.
+    /// This wire sequence has arrived. `None`: it was never sent.
     pub(crate) fn acknowledge(&mut self, now: Instant, wire: u16, soonest: Option<Duration>) -> Option<Acked> {
         let sequence = widen_acked(wire, self.flight.next())?;
         let acked = self.flight.acknowledge(now, sequence, soonest);
@@ -337,7 +336,7 @@ impl Sender {
         Some(acked)
     }
 
-    /// Forgets messages whose packets have all been acknowledged.
+    /// Frees messages whose packets have all been acknowledged.
     fn release(&mut self) {
         let (base, Some(ends)) = (self.flight.base(), &mut self.ends) else { return };
         while ends.whole.front().is_some_and(|&(sequence, _)| sequence < base) {
@@ -345,7 +344,7 @@ impl Sender {
         }
     }
 
-    /// The next receipt that has become due.
+    /// The next receipt whose message has been acknowledged.
     pub(crate) fn poll_receipt(&mut self) -> Option<NonZeroU64> {
         let receipts = &mut self.ends.as_mut()?.receipts;
         let &(id, sequence) = receipts.front()?;
@@ -365,7 +364,7 @@ impl Sender {
         self.flight.next()
     }
 
-    /// Memory held: messages, and the lists of what waits and flies.
+    /// Memory in use: messages, and the lists of waiting and sent packets.
     pub(crate) fn memory(&self) -> usize {
         let waiting = self.queued + self.offset - self.queue.len() * MESSAGE_OVERHEAD;
         let ends = self.ends.as_ref().map_or(0, |ends| ends.memory());
@@ -374,8 +373,8 @@ impl Sender {
 
     /// The most memory that this takes with a send buffer of so many bytes and messages of this size at most.
     pub(crate) const fn memory_ceiling(limits: &SendLimits, buffer: usize, message: usize) -> usize {
-        // Lists that have just grown are half empty. One message may overshoot the buffer, and one may have left but for its
-        // last packet.
+        // A list that has just grown is half empty. The buffer may be exceeded by one message, and another may wait for
+        // the acknowledgement of its last packet.
         let places = 2 * (buffer / (MESSAGE_OVERHEAD + 1) + 2) * size_of::<Queued>();
         let ended =
             limits.window_packets * (limits.packet / 2 * size_of::<(NonZeroU64, u64)>() + size_of::<(u64, usize)>());

@@ -1,11 +1,11 @@
 //! Sequence numbers: 64 bits inside, 16 bits on the wire (section 7 of `docs/protocol.md`).
 
-/// How far from its reference point a wire sequence is still believed. A window must stay below it, so that the 16 bits on
-/// the wire always name one packet.
+/// The largest distance of a wire sequence from its reference. Windows must be smaller, so that 16 bits identify one
+/// packet.
 pub(crate) const MAX_DISTANCE: u64 = 30_000;
 
-/// Widens the sequence of a received packet: the value nearest to the next expected one. `None` is a packet of long ago,
-/// or out of range, which counts as old.
+/// Widens the sequence of a received packet to the value nearest to the next expected one. `None`: the packet is too
+/// old, or out of range, and counts as old.
 pub(crate) fn widen_received(wire: u16, expected: u64) -> Option<u64> {
     let ahead = wire.wrapping_sub(expected as u16) as i16;
     if u64::from(ahead.unsigned_abs()) > MAX_DISTANCE {
@@ -14,18 +14,18 @@ pub(crate) fn widen_received(wire: u16, expected: u64) -> Option<u64> {
     expected.checked_add_signed(i64::from(ahead))
 }
 
-/// Widens the sequence of an acknowledgement relative to the next sequence to send: an acknowledged packet has been sent, so
-/// the result is always below it. `None` acknowledges something that was never sent.
+/// Widens the sequence of an acknowledgement, relative to the next sequence to send. The result is below it, because
+/// only sent packets are acknowledged. `None`: it was never sent.
 ///
-/// Widening around the highest acknowledged sequence instead would take a selective acknowledgement for one of the next
-/// round and discard what is still under way.
+/// Widening around the highest acknowledged sequence would misread a selective acknowledgement as one of the next
+/// round, and drop packets that are still under way.
 pub(crate) fn widen_acked(wire: u16, next: u64) -> Option<u64> {
     let behind = u64::from((next as u16).wrapping_sub(wire));
     if behind == 0 || behind > MAX_DISTANCE { None } else { next.checked_sub(behind) }
 }
 
-/// A sequence in 32 bits, for a channel on which nothing is under way: after billions of packets another one that the wire and
-/// everything here cannot tell from it.
+/// A sequence in 32 bits, for an idle channel. After billions of packets it is another sequence with the same lower 16
+/// bits.
 pub(crate) fn compact(sequence: u64) -> u32 {
     const ROUND: u64 = 1 << 16;
     u32::try_from(sequence).unwrap_or((ROUND + sequence % ROUND) as u32)

@@ -1,6 +1,6 @@
-//! What happens to one message before the transport packs it, and after it has put it together again.
+//! Transforms of whole messages: encryption and compression before packing and after reassembly.
 //!
-//! Games encrypt messages, not datagrams: before the zero escape, grouping and fragmenting, and in the order of delivery
+//! Games encrypt messages, not datagrams: before the escape, Groups and fragments, and in the order of delivery
 //! (section 4 of `docs/protocol.md`). A [`MessageHook`] is one such transform in one direction.
 
 mod everquest2;
@@ -17,31 +17,31 @@ pub use self::rc4::{KeyError, Rc4};
 
 /// A transform of whole messages: one in, one out.
 ///
-/// A hook serves **one direction of one reliable channel**: the one to send with only ever sees [`seal`](Self::seal), the
-/// one to receive with only [`open`](Self::open). So it may keep running state, such as a key stream: the messages of the
-/// channel reach it once each, in the order in which they were sent. On an
-/// [`unordered`](crate::ChannelOptions::unordered) channel they reach it in the order of arrival, which rules out running
-/// state. Unreliable messages pass through no hook: they travel as the application gives them.
+/// A hook serves **one direction of one reliable channel**. The sending hook only gets calls of [`seal`](Self::seal),
+/// the receiving hook only calls of [`open`](Self::open). It gets each message of the channel once, in the order of
+/// sending, and may therefore keep running state such as a key stream. On an
+/// [`unordered`](crate::ChannelOptions::unordered) channel it gets messages in the order of arrival, which excludes
+/// running state. Unreliable messages pass through no hook and are sent unchanged.
 ///
-/// A message must not become empty: the transport cannot carry it.
+/// A message must not become empty: the wire format has no empty message.
 pub trait MessageHook: fmt::Debug + Send {
-    /// Transforms a message that is about to be sent. Work in place where the size allows it: the buffer is the
-    /// message's own.
+    /// Transforms an outgoing message. Work in place where the size allows it: the buffer belongs to this message
+    /// alone.
     fn seal(&mut self, message: BytesMut) -> BytesMut;
 
-    /// Undoes the transform on a message that has arrived.
+    /// Reverses the transform of an incoming message.
     ///
-    /// `limit` is the most bytes that a message may have on this session: a hook that expands stops there. In place, a
-    /// message that nothing else shares needs no copy: [`Bytes::try_into_mut`].
+    /// `limit` is the largest message of this session in bytes: a hook that expands must stop there.
+    /// [`Bytes::try_into_mut`] gives write access without a copy if the buffer is not shared.
     ///
     /// # Errors
     ///
-    /// [`HookError`] for what the peer's hook cannot have made. The running states differ by then, so the session closes,
-    /// and the messages behind it on the channel are dropped. A message longer than `limit` counts as such an error.
+    /// [`HookError`] for a message that the peer's hook cannot have produced. The running states then differ, so the
+    /// session ends and later messages of the channel are dropped. A result longer than `limit` is also an error.
     fn open(&mut self, message: Bytes, limit: usize) -> Result<Bytes, HookError>;
 }
 
-/// A message that the peer's hook cannot have made.
+/// A message cannot be decoded by its hook.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum HookError {
@@ -51,15 +51,15 @@ pub enum HookError {
     /// The message expands beyond the session's limit.
     #[error("the message expands beyond {limit} bytes")]
     TooLong {
-        /// The most bytes it may have.
+        /// The limit in bytes.
         limit: usize,
     },
-    /// Whatever else an application's own hook objects to.
+    /// Any other error of an application's hook.
     #[error(transparent)]
     Other(#[from] Box<dyn StdError + Send + Sync>),
 }
 
-/// The message as a buffer to write to. Copies only what something else still shares.
+/// Returns the message as a writable buffer. Copies it only if the buffer is shared.
 fn into_mut(message: Bytes) -> BytesMut {
     message.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]))
 }

@@ -1,4 +1,4 @@
-//! RC4, the stream cipher of every known game of this transport.
+//! RC4, the stream cipher of all known games of this transport.
 
 use std::fmt;
 
@@ -7,11 +7,11 @@ use thiserror::Error;
 
 use super::{HookError, MessageHook, into_mut};
 
-/// An RC4 key stream, for one direction of one reliable channel.
+/// An RC4 key stream for one direction of one reliable channel.
 ///
-/// Encrypting and decrypting are the same operation. Every byte that goes through advances the stream, so both peers must
-/// put the same bytes through in the same order: the messages of one reliable channel (section 4 of `docs/protocol.md`).
-/// It is deliberately not `Clone`: a second copy in the middle of a stream encrypts two messages with the same bytes.
+/// Encryption and decryption are the same operation. Every byte advances the stream, so both peers must process the
+/// same bytes in the same order: the messages of one reliable channel (section 4 of `docs/protocol.md`). The type is
+/// deliberately not `Clone`: a copy made in mid-stream would encrypt two messages with the same bytes.
 ///
 /// # Examples
 ///

@@ -1,7 +1,7 @@
-//! One transport, several families of games: what each of them says at the handshake and offers after it.
+//! Dialects: what each family of games sends in the handshake and offers for the session.
 //!
-//! A [`Dialect`] is plain data. Nothing else in the crate asks which game it talks to; the response that was negotiated
-//! decides how a session runs, and the dialect only says what to offer and what to accept.
+//! A [`Dialect`] is plain data. No other module depends on the game: the negotiated response decides how a session
+//! runs, and the dialect decides what to offer and to accept.
 
 mod presets;
 
@@ -24,18 +24,18 @@ use crate::framing::{Codec, Framing, NegotiationError, Pass};
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Dialect {
-    /// What to call it, in logs and on command lines.
+    /// The name for logs and command lines.
     pub name: Cow<'static, str>,
     /// The form of the session request and response.
     pub handshake: Handshake,
-    /// What a server puts into its response.
+    /// The values of a server's response.
     pub offer: Offer,
-    /// What stands behind [`Pass::UserCodec`] and [`Pass::SecondUserCodec`]. A side without the codec that a response asks
-    /// for refuses the session.
+    /// The codecs of [`Pass::UserCodec`] and [`Pass::SecondUserCodec`]. A side without the required codec refuses the
+    /// session.
     pub codecs: [Option<Codec>; 2],
-    /// Habits that peers of this family rely on.
+    /// Behaviour that peers of this family rely on.
     pub policies: Policies,
-    /// Times that this family is known to use, where they differ from the session's own defaults.
+    /// Times that this family uses instead of the session's defaults.
     pub timing: Timing,
 }
 
@@ -43,30 +43,30 @@ pub struct Dialect {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Handshake {
-    /// The transport version a client sends.
+    /// The transport version that a client sends.
     pub version: u32,
-    /// The versions a server accepts.
+    /// The versions that a server accepts.
     pub accepts: Versions,
     /// Whether the request carries the application's protocol name. Without it the request has 14 bytes.
     pub named: bool,
-    /// How a server's response ends. A client reads every form.
+    /// The end of a server's response. A client accepts every form.
     pub trailer: ResponseTrailer,
 }
 
-/// Which transport versions a server takes.
+/// The transport versions that a server accepts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Versions {
     /// Every version.
     Any,
-    /// This one.
+    /// Only this one.
     Exactly(u32),
-    /// These.
+    /// One of these.
     OneOf(Arc<[u32]>),
 }
 
 impl Versions {
-    /// Whether the version is among them.
+    /// Whether this version is accepted.
     pub fn accept(&self, version: u32) -> bool {
         match self {
             Self::Any => true,
@@ -76,17 +76,17 @@ impl Versions {
     }
 }
 
-/// How a session response ends, behind the udp length.
+/// The end of a session response, after the udp length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(clippy::exhaustive_enums, reason = "the response has two forms")]
 pub enum ResponseTrailer {
-    /// There: 17 bytes.
+    /// Nothing: 17 bytes in total.
     None,
-    /// With a version word behind it: 21 bytes.
+    /// A version word: 21 bytes in total.
     Version(u32),
 }
 
-/// What a server offers in its response. Clients obey it.
+/// The values of a server's response, which clients use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Offer {
@@ -94,25 +94,25 @@ pub struct Offer {
     pub crc_length: u8,
     /// The two passes, in the order of sending.
     pub passes: [Pass; 2],
-    /// The largest datagram this side takes, in bytes. Clients send it in their request too.
+    /// The largest datagram that this side accepts, in bytes. Clients send it in their request too.
     pub udp_length: u32,
 }
 
-/// Habits that peers of one family rely on.
+/// Behaviour that peers of one family rely on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Policies {
-    /// Whether a server that has sent nothing recently answers a heartbeat with one.
+    /// Whether a server answers a heartbeat with a heartbeat, if it has sent nothing recently.
     pub answers_heartbeat: bool,
-    /// Whether a disconnect carries a reason. Both forms are understood.
+    /// Whether a Disconnect carries a reason. Both forms are accepted.
     pub disconnect_reason: bool,
-    /// Who asks for clock and packet statistics. Both sides always answer.
+    /// Which side sends NetStatusRequests. Both sides always respond.
     pub asks_net_status: AsksNetStatus,
     /// When a server's session opens.
     pub opens_on: OpensOn,
 }
 
-/// Who sends the periodic request for clock and packet statistics.
+/// The side that sends NetStatusRequests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(clippy::exhaustive_enums, reason = "there are two sides")]
 pub enum AsksNetStatus {
@@ -120,43 +120,43 @@ pub enum AsksNetStatus {
     Client,
     /// The server.
     Server,
-    /// Each side for itself.
+    /// Both sides.
     Both,
-    /// Neither.
+    /// Neither side.
     Nobody,
 }
 
 impl AsksNetStatus {
-    /// Whether the side that opened the connection asks.
+    /// Whether the connecting side sends them.
     pub const fn client(self) -> bool {
         matches!(self, Self::Client | Self::Both)
     }
 
-    /// Whether the side that was connected to asks.
+    /// Whether the accepting side sends them.
     pub const fn server(self) -> bool {
         matches!(self, Self::Server | Self::Both)
     }
 }
 
-/// When a server's session opens, so that it may send.
+/// When a server's session opens and may send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(clippy::exhaustive_enums, reason = "no third moment exists")]
 pub enum OpensOn {
     /// With the first valid datagram, which proves that the client received the response.
     FirstDatagram,
-    /// With the response: for games whose server speaks first.
+    /// With the response, for games whose server sends first.
     Response,
 }
 
-/// Times that a family is known to use. `None` leaves the session's own default in force.
+/// Times that a family uses. `None` is the session's default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Timing {
-    /// How often to ask for statistics.
+    /// The interval between NetStatusRequests.
     pub net_status_interval: Option<Duration>,
-    /// After how long a silence of ours to send a heartbeat.
+    /// The time without sending after which a heartbeat is sent.
     pub heartbeat_after: Option<Duration>,
-    /// The longest an acknowledgement may wait for company.
+    /// The longest delay of an acknowledgement.
     pub max_ack_delay: Option<Duration>,
 }
 
@@ -177,14 +177,14 @@ impl Dialect {
         self
     }
 
-    /// The same dialect with a client that sends this transport version.
+    /// The same dialect, with this transport version for clients.
     #[must_use]
     pub const fn with_version(mut self, version: u32) -> Self {
         self.handshake.version = version;
         self
     }
 
-    /// The same dialect with a server that accepts these transport versions.
+    /// The same dialect, with these transport versions accepted by servers.
     #[must_use]
     pub fn with_accepted_versions(mut self, versions: Versions) -> Self {
         self.handshake.accepts = versions;
@@ -198,7 +198,7 @@ impl Dialect {
         self
     }
 
-    /// The same dialect with another end of the response.
+    /// The same dialect, with this end of the response.
     #[must_use]
     pub const fn with_trailer(mut self, trailer: ResponseTrailer) -> Self {
         self.handshake.trailer = trailer;
@@ -219,56 +219,56 @@ impl Dialect {
         self
     }
 
-    /// The same dialect offering to take datagrams of up to this many bytes.
+    /// The same dialect, accepting datagrams of up to this many bytes.
     #[must_use]
     pub const fn with_udp_length(mut self, bytes: u32) -> Self {
         self.offer.udp_length = bytes;
         self
     }
 
-    /// The same dialect with another codec behind [`Pass::UserCodec`].
+    /// The same dialect, with this codec for [`Pass::UserCodec`].
     #[must_use]
     pub fn with_codec(mut self, codec: impl Into<Codec>) -> Self {
         self.codecs[0] = Some(codec.into());
         self
     }
 
-    /// The same dialect with another codec behind [`Pass::SecondUserCodec`].
+    /// The same dialect, with this codec for [`Pass::SecondUserCodec`].
     #[must_use]
     pub fn with_second_codec(mut self, codec: impl Into<Codec>) -> Self {
         self.codecs[1] = Some(codec.into());
         self
     }
 
-    /// The same dialect whose server answers heartbeats, or does not.
+    /// The same dialect, with or without answers to heartbeats.
     #[must_use]
     pub const fn with_heartbeat_answers(mut self, answers: bool) -> Self {
         self.policies.answers_heartbeat = answers;
         self
     }
 
-    /// The same dialect with or without a reason in the disconnect.
+    /// The same dialect, with or without a reason in the Disconnect.
     #[must_use]
     pub const fn with_disconnect_reason(mut self, present: bool) -> Self {
         self.policies.disconnect_reason = present;
         self
     }
 
-    /// The same dialect with somebody else asking for statistics.
+    /// The same dialect, with NetStatusRequests from this side.
     #[must_use]
     pub const fn with_net_status(mut self, asks: AsksNetStatus) -> Self {
         self.policies.asks_net_status = asks;
         self
     }
 
-    /// The same dialect with a server that opens at another moment.
+    /// The same dialect, with server sessions that open at this time.
     #[must_use]
     pub const fn with_opening(mut self, opens_on: OpensOn) -> Self {
         self.policies.opens_on = opens_on;
         self
     }
 
-    /// The same dialect with other times.
+    /// The same dialect, with these times.
     #[must_use]
     pub const fn with_timing(mut self, timing: Timing) -> Self {
         self.timing = timing;
@@ -284,14 +284,14 @@ impl Timing {
         self
     }
 
-    /// The same times with a heartbeat after this long a silence.
+    /// The same times, with a heartbeat after this long without sending.
     #[must_use]
     pub const fn with_heartbeat_after(mut self, silence: Duration) -> Self {
         self.heartbeat_after = Some(silence);
         self
     }
 
-    /// The same times with this bound on how long an acknowledgement waits.
+    /// The same times, with this longest delay of an acknowledgement.
     #[must_use]
     pub const fn with_max_ack_delay(mut self, delay: Duration) -> Self {
         self.max_ack_delay = Some(delay);

@@ -1,4 +1,4 @@
-//! User codecs: the passes that the transport leaves to the game.
+//! User codecs: the passes that depend on the game.
 
 use std::cell::Cell;
 use std::fmt;
@@ -9,18 +9,18 @@ use thiserror::Error;
 
 use super::{MAX_INFLATED, ZlibCodec};
 
-/// What stands behind pass 1 or 2: zlib as the known games use it, or an application's own codec.
+/// The codec of pass 1 or 2: zlib as the known games use it, or an application's own.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Codec {
     /// One zlib stream per datagram, behind or before a flag byte.
     Zlib(ZlibCodec),
-    /// The application's own.
+    /// A codec of the application.
     Custom(Arc<dyn UserCodec>),
 }
 
 impl Codec {
-    /// How many bytes the codec may add to a body.
+    /// The most bytes that the codec adds to a body.
     pub(super) fn growth(&self) -> usize {
         match self {
             Self::Zlib(_) => ZlibCodec::GROWTH,
@@ -35,34 +35,34 @@ impl From<ZlibCodec> for Codec {
     }
 }
 
-/// An application's own codec for the body of a datagram.
+/// A codec of the application for the body of a datagram.
 ///
-/// Called for every datagram, an empty body included, from whatever thread drives the session; one codec serves all
-/// sessions that share a dialect. Datagrams get lost and reordered, so nothing may be carried from one to the next.
+/// It is called for every datagram, including one with an empty body, on the thread that drives the session. One codec
+/// serves all sessions of a dialect. Datagrams are lost and reordered, so a codec must not keep state between them.
 pub trait UserCodec: fmt::Debug + Send + Sync {
-    /// How many bytes [`encode`](Self::encode) may add to a body at most. Both peers subtract it from what fits into a
-    /// datagram, so both must declare the same.
+    /// The most bytes that [`encode`](Self::encode) adds to a body. Both peers subtract it from the space in a
+    /// datagram, so both must return the same value.
     fn growth(&self) -> usize {
         1
     }
 
-    /// Appends the encoded body to `out`, which is empty: at most [`growth`](Self::growth) bytes more than `body` has.
+    /// Appends the encoded body to `out`, which is empty: at most [`growth`](Self::growth) bytes more than `body`.
     fn encode(&self, body: &[u8], out: &mut Vec<u8>);
 
-    /// Appends the decoded body to `out`, which is empty: at most `limit` bytes. The body comes from the network; what
-    /// exceeds the limit is refused, not cut.
+    /// Appends the decoded body to `out`, which is empty: at most `limit` bytes. The body comes from the network. A
+    /// longer result is an error; it is not truncated.
     ///
     /// # Errors
     ///
-    /// [`CodecError`] for a body that [`encode`](Self::encode) cannot have made. It closes the session.
+    /// [`CodecError`] for a body that [`encode`](Self::encode) cannot have produced. It ends the session.
     fn decode(&self, body: &[u8], out: &mut Vec<u8>, limit: usize) -> Result<(), CodecError>;
 }
 
-/// A body that no peer's codec can have made.
+/// The body of a datagram cannot be decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum CodecError {
-    /// The body is empty where a flag byte belongs.
+    /// The body is empty and has no flag byte.
     #[error("the codec's flag byte is missing")]
     MissingFlag,
     /// The compressed stream is malformed or ends early.
@@ -71,16 +71,16 @@ pub enum CodecError {
     /// The body expands beyond the limit.
     #[error("the body expands beyond {limit} bytes")]
     TooLong {
-        /// The most bytes it may expand to.
+        /// The limit in bytes.
         limit: usize,
     },
-    /// Whatever else an application's own codec objects to.
+    /// Any other error of an application's codec.
     #[error("{0}")]
     Other(&'static str),
 }
 
 thread_local! {
-    /// What codecs write into before it replaces the body. Taken while in use, so that a codec may itself use a framing.
+    /// The output buffer of codecs. It is removed while in use, because a codec may itself use a framing.
     static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
@@ -93,7 +93,7 @@ pub(super) fn with_scratch<T>(work: impl FnOnce(&mut Vec<u8>) -> T) -> T {
     result
 }
 
-/// Replaces `buf[body..]` by its encoded form.
+/// Replaces `buf[body..]` with its encoded form.
 pub(super) fn seal(codec: &dyn UserCodec, buf: &mut Vec<u8>, body: usize) {
     with_scratch(|scratch| {
         codec.encode(&buf[body..], scratch);
@@ -102,7 +102,7 @@ pub(super) fn seal(codec: &dyn UserCodec, buf: &mut Vec<u8>, body: usize) {
     });
 }
 
-/// Replaces what follows the first `body` bytes by its decoded form.
+/// Replaces everything after the first `body` bytes with its decoded form.
 pub(super) fn open(codec: &dyn UserCodec, packet: &mut BytesMut, body: usize) -> Result<(), CodecError> {
     with_scratch(|scratch| {
         codec.decode(&packet[body..], scratch, MAX_INFLATED)?;

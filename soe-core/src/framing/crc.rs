@@ -1,4 +1,4 @@
-//! The checksum at the tail of a datagram (section 2 of `docs/protocol.md`).
+//! The checksum at the end of a datagram (section 2 of `docs/protocol.md`).
 
 use crc32fast::Hasher;
 
@@ -7,16 +7,16 @@ use super::NegotiationError;
 /// The longest checksum, in bytes.
 const MAX_LENGTH: u8 = 4;
 
-/// CRC-32 over the seed as 4 little-endian bytes and then the datagram, stored as its low bytes, big-endian.
+/// CRC-32 over the seed (4 bytes, little-endian) and the datagram. The datagram carries its low bytes, big-endian.
 #[derive(Clone, Copy)]
 pub(super) struct Crc {
-    /// The CRC-32 of the seed alone: every datagram's checksum continues from it.
+    /// The CRC-32 of the seed alone, from which every checksum continues.
     seeded: u32,
     length: u8,
 }
 
 impl Crc {
-    /// No checksum at all.
+    /// No checksum.
     pub(super) const NONE: Self = Self { seeded: 0, length: 0 };
 
     pub(super) fn new(seed: u32, length: u8) -> Result<Self, NegotiationError> {
@@ -38,12 +38,12 @@ impl Crc {
         }
     }
 
-    /// Where the checksum begins; `None` when nothing would stand in front of it.
+    /// The position of the checksum; `None` if nothing precedes it.
     pub(super) fn split(&self, datagram: &[u8]) -> Option<usize> {
         datagram.len().checked_sub(self.length()).filter(|end| *end > 0)
     }
 
-    /// Whether the bytes from `end` on are the checksum of those before.
+    /// Whether the bytes from `end` on are the checksum of the bytes before.
     pub(super) fn matches(&self, datagram: &[u8], end: usize) -> bool {
         let (content, found) = datagram.split_at(end);
         self.length == 0 || self.checksum(content)[self.skipped()..] == *found
@@ -55,7 +55,7 @@ impl Crc {
         hasher.finalize().to_be_bytes()
     }
 
-    /// How many leading bytes of the full checksum do not travel.
+    /// The number of leading bytes of the full checksum that are not sent.
     const fn skipped(&self) -> usize {
         (MAX_LENGTH - self.length) as usize
     }

@@ -1,4 +1,4 @@
-//! What stands between a packet and a datagram: two passes over the body and a checksum at the tail.
+//! From packet to datagram and back: two passes over the body and a CRC at the end.
 //!
 //! ```text
 //! packet     op code or first byte | body
@@ -6,8 +6,8 @@
 //! datagram        clear prefix     | body after the passes | CRC, 0 to 4 bytes, over everything before it
 //! ```
 //!
-//! Both passes and the CRC length come from the session response; the server's dialect offers them and the client obeys.
-//! See sections 2 and 3 of `docs/protocol.md`.
+//! The session response defines both passes and the CRC length. The server takes them from its dialect, and the client
+//! uses what it receives. See sections 2 and 3 of `docs/protocol.md`.
 
 mod codec;
 mod crc;
@@ -31,9 +31,8 @@ pub use self::zlib::{FlagPosition, ZlibCodec};
 use self::crc::Crc;
 use self::pass::Step;
 
-/// The most bytes the body of one datagram may expand to, in bytes.
-///
-/// No known peer sends a datagram that expands beyond 8 KiB (section 3 of `docs/protocol.md`); what does is a bomb.
+/// The limit of a decoded body, in bytes. No known peer sends a datagram that expands beyond 8 KiB (section 3 of
+/// `docs/protocol.md`); a larger one is a decompression bomb.
 pub const MAX_INFLATED: usize = 8 * 1024;
 
 /// Turns packets into datagrams and back, as one session negotiated it.
@@ -99,7 +98,7 @@ impl Framing {
         self.seed
     }
 
-    /// By how many bytes a datagram can exceed its packet at most: the CRC and the declared growth of each user codec.
+    /// The most bytes by which a datagram exceeds its packet: the CRC and the declared growth of each user codec.
     pub fn overhead(&self) -> usize {
         self.steps().map(Step::growth).fold(self.crc.length(), usize::saturating_add)
     }

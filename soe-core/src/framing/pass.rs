@@ -1,4 +1,4 @@
-//! The passes by number, and a pass with what it needs to run.
+//! The passes by number, and a pass that is ready to run.
 
 use std::fmt;
 
@@ -6,14 +6,14 @@ use bytes::BytesMut;
 
 use super::{Codec, CodecError, NegotiationError, codec, xor, zlib};
 
-/// What a datagram's body goes through, as the session response numbers it (section 3 of `docs/protocol.md`).
+/// A transform of a datagram's body, by its number in the session response (section 3 of `docs/protocol.md`).
 ///
-/// Number 3, XOR with a pad, is used by no known game and not supported.
+/// Number 3, XOR with a pad, is not supported: no known game uses it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(u8)]
 #[expect(clippy::exhaustive_enums, reason = "the wire has these passes and peers know no other")]
 pub enum Pass {
-    /// 0: nothing.
+    /// 0: no transform.
     #[default]
     None = 0,
     /// 1: the first user codec of the dialect. Zlib in every known game.
@@ -55,7 +55,7 @@ impl fmt::Display for Pass {
     }
 }
 
-/// A pass, ready to run.
+/// A pass with the data it needs.
 #[derive(Clone, Debug)]
 pub(super) enum Step {
     None,
@@ -74,7 +74,7 @@ impl Step {
         codec.clone().map(Self::Codec).ok_or_else(|| NegotiationError::MissingCodec(pass.into()))
     }
 
-    /// How many bytes this pass may add.
+    /// The most bytes that this pass adds.
     pub(super) fn growth(&self) -> usize {
         match self {
             Self::None | Self::Xor => 0,
@@ -86,7 +86,7 @@ impl Step {
         matches!(self, Self::Codec(_))
     }
 
-    /// Applies the pass to `buf[body..]`, which reaches to the end of the buffer.
+    /// Applies the pass to `buf[body..]`.
     pub(super) fn apply(&self, buf: &mut Vec<u8>, body: usize, seed: u32) {
         match self {
             Self::None => {}
@@ -96,7 +96,7 @@ impl Step {
         }
     }
 
-    /// Undoes the pass on what follows the first `body` bytes of the packet.
+    /// Reverses the pass after the first `body` bytes of the packet.
     pub(super) fn undo(&self, packet: &mut BytesMut, body: usize, seed: u32) -> Result<(), CodecError> {
         match self {
             Self::None => {}

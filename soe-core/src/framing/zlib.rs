@@ -1,4 +1,5 @@
-//! The user codec of every known game: a flag byte and, where it helps, zlib (section 3 of `docs/protocol.md`).
+//! The user codec of all known games: a flag byte, and zlib where it makes the body shorter (section 3 of
+//! `docs/protocol.md`).
 //!
 //! ```text
 //! leading    flag | body, raw or as one zlib stream
@@ -14,30 +15,30 @@ use super::{CodecError, MAX_INFLATED, codec::with_scratch};
 
 /// Zlib (RFC 1950) per datagram, with a flag byte that says whether the body is compressed.
 ///
-/// A body is compressed when it has at least `min_size` bytes and its zlib stream is shorter than the body itself.
-/// Receivers take either form at any size, so the two knobs cost or save time and bytes and nothing else.
+/// A body is compressed if it has at least `min_size` bytes and its zlib stream is shorter. Receivers accept both forms
+/// at any size, so `min_size` and `level` only trade CPU time for bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct ZlibCodec {
-    /// Which end of the body the flag stands at.
+    /// The position of the flag.
     pub flag: FlagPosition,
-    /// The flag of a body that is sent as it is.
+    /// The flag of an uncompressed body.
     pub raw: u8,
-    /// The flag of a compressed body. Any other value is read as `raw`: no known sender makes one.
+    /// The flag of a compressed body. Any other value is read as `raw`; no known sender uses one.
     pub deflated: u8,
     /// The smallest body worth compressing, in bytes, counted after the clear prefix.
     pub min_size: u16,
-    /// The compression level, 0 to 9; what is above counts as 9.
+    /// The compression level, 0 to 9. Larger values mean 9.
     pub level: u8,
 }
 
-/// Which end of the body a flag byte stands at.
+/// The position of the flag byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(clippy::exhaustive_enums, reason = "a body has two ends")]
 pub enum FlagPosition {
-    /// In front of it.
+    /// Before the body.
     Leading,
-    /// Behind it.
+    /// After the body.
     Trailing,
 }
 
@@ -62,7 +63,7 @@ impl ZlibCodec {
         self
     }
 
-    /// The same codec compressing bodies of at least `bytes` bytes only.
+    /// The same codec, compressing only bodies of at least this many bytes.
     #[must_use]
     pub const fn with_min_size(mut self, bytes: u16) -> Self {
         self.min_size = bytes;
@@ -79,7 +80,7 @@ impl ZlibCodec {
     }
 }
 
-/// Flags `buf[body..]` and compresses it where that makes it shorter.
+/// Adds the flag to `buf[body..]` and compresses it where that makes it shorter.
 pub(super) fn seal(codec: &ZlibCodec, buf: &mut Vec<u8>, body: usize) {
     let length = buf.len() - body;
     let flag = with_scratch(|scratch| {
@@ -97,13 +98,13 @@ pub(super) fn seal(codec: &ZlibCodec, buf: &mut Vec<u8>, body: usize) {
     }
 }
 
-/// Takes the flag off what follows the first `body` bytes, and inflates it if the flag says so.
+/// Removes the flag after the first `body` bytes, and inflates the rest if the flag says so.
 pub(super) fn open(codec: &ZlibCodec, packet: &mut BytesMut, body: usize) -> Result<(), CodecError> {
     let flag = match (codec.flag, &packet[body..]) {
         (_, []) => return Err(CodecError::MissingFlag),
         (FlagPosition::Leading, [flag, ..]) => {
             let flag = *flag;
-            // The clear prefix moves up over the flag, so that the body stays where it is.
+            // Move the clear prefix over the flag, so that the body need not be copied.
             packet.copy_within(..body, ZlibCodec::GROWTH);
             packet.advance(ZlibCodec::GROWTH);
             flag
@@ -126,31 +127,31 @@ pub(super) fn open(codec: &ZlibCodec, packet: &mut BytesMut, body: usize) -> Res
 }
 
 thread_local! {
-    /// The compressors of this thread by level: each is some 260 KB, too much for every session to have its own.
+    /// One compressor per level and thread: each has about 260 KB, too much for each session.
     static COMPRESSORS: RefCell<[Option<Compress>; MAX_LEVEL + 1]> = const { RefCell::new([const { None }; MAX_LEVEL + 1]) };
     static DECOMPRESSOR: RefCell<Decompress> = RefCell::new(Decompress::new(ZLIB_HEADER));
 }
 
-/// Compresses `input` into the empty `out`; false when that did not make it shorter.
+/// Compresses `input` into the empty `out`. False if that is not shorter.
 fn deflate(level: u8, input: &[u8], out: &mut Vec<u8>) -> bool {
     let level = usize::from(level).min(MAX_LEVEL);
     COMPRESSORS.with_borrow_mut(|compressors| {
         let compress =
             compressors[level].get_or_insert_with(|| Compress::new(Compression::new(level as u32), ZLIB_HEADER));
         compress.reset();
-        // What does not fit into as much as the input is not shorter than it: the compressor need not end.
+        // A result that does not fit the size of the input is not shorter, and the compressor can stop.
         out.reserve(input.len());
         let status = compress.compress_vec(input, out, FlushCompress::Finish);
         matches!(status, Ok(Status::StreamEnd)) && out.len() < input.len()
     })
 }
 
-/// Expands the zlib stream at the start of `input` into the empty `out`. What follows the stream is ignored, as zlib's own
+/// Expands the zlib stream at the start of `input` into the empty `out`. Bytes after the stream are ignored, as zlib's
 /// `uncompress` does.
 fn inflate(input: &[u8], out: &mut Vec<u8>) -> Result<(), CodecError> {
     DECOMPRESSOR.with_borrow_mut(|decompress| {
         decompress.reset(ZLIB_HEADER);
-        // The decompressor fills the spare capacity and never asks for more: this is the bound.
+        // The decompressor only fills the reserved capacity, which limits the result.
         out.reserve_exact(MAX_INFLATED);
         let status = decompress.decompress_vec(input, out, FlushDecompress::Finish);
         if out.len() > MAX_INFLATED {

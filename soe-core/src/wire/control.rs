@@ -1,4 +1,4 @@
-//! The end of a session, and why it ended.
+//! The end of a session and its reason.
 
 use std::fmt;
 
@@ -19,9 +19,9 @@ use super::{DecodeError, HEADER_LEN, opcode, reader::Reader};
 /// Source: sections 1 and 9 of `docs/protocol.md`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Disconnect {
-    /// Of the session that ends; 0 when the sender says why it opens none.
+    /// The id of the session that ends; 0 in a refusal without a session.
     pub session_id: u32,
-    /// Why; `None` when the packet ends before it, as that of EverQuest's peers does.
+    /// The reason; `None` if the packet has none, as with EverQuest's peers.
     pub reason: Option<DisconnectReason>,
 }
 
@@ -45,20 +45,20 @@ impl Disconnect {
     }
 }
 
-/// Why a session ended, as a number that both sides know.
+/// The reason why a session ended, as sent on the wire.
 ///
 /// Source: section 9 of `docs/protocol.md`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum DisconnectReason {
-    /// 0: none was given.
+    /// 0: no reason.
     #[default]
     None,
     /// 1: the network reported the peer's address as unreachable.
     IcmpError,
-    /// 2: nothing was heard from the peer for too long.
+    /// 2: the peer was silent for too long.
     Timeout,
-    /// 3: the peer had ended the session already.
+    /// 3: the peer had already ended the session.
     OtherSideTerminated,
     /// 4: the whole endpoint shut down.
     ManagerDeleted,
@@ -66,28 +66,28 @@ pub enum DisconnectReason {
     ConnectFail,
     /// 6: the application ended it.
     Application,
-    /// 7: the peer does not know the session and would not take it up again.
+    /// 7: the peer does not know the session and a remap failed.
     UnreachableConnection,
     /// 8: a reliable packet was not acknowledged for too long.
     UnacknowledgedTimeout,
-    /// 9: the same address has asked for a new session.
+    /// 9: a new session was requested from the same address.
     NewConnectionAttempt,
-    /// 10: the server takes no further session, or not this one.
+    /// 10: the server refuses the session.
     ConnectionRefused,
-    /// 11: both sides asked each other for a session.
+    /// 11: both sides requested a session from each other.
     ConnectError,
-    /// 12: the session would have been one with itself.
+    /// 12: the session would connect to itself.
     ConnectingToSelf,
-    /// 13: more reliable data waits than the sender may hold.
+    /// 13: too much reliable data waits.
     ReliableOverflow,
-    /// 14: the application let go of the session without closing it.
+    /// 14: the application dropped the session without closing it.
     ApplicationReleased,
-    /// 15: a packet passed its CRC and made no sense.
+    /// 15: a packet had a valid CRC and invalid content.
     CorruptPacket,
     /// 16: the two sides speak different protocols or versions.
     ProtocolMismatch,
-    /// The peer acknowledges, but its application has not taken what was sent for too long. It is told as 13, which old peers
-    /// know; no number becomes it.
+    /// The peer acknowledges, but its application has not read for too long. It is sent as 13, which old peers know,
+    /// and is never received.
     PeerNotReading,
     /// A number without a known meaning. Made from a number by [`From`], which never makes it for 0 to 16.
     Other(u16),

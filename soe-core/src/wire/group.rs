@@ -1,4 +1,4 @@
-//! Several messages in one reliable payload, and the lengths before them.
+//! Groups: several messages in one reliable payload.
 
 use bytes::BufMut;
 

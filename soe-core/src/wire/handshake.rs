@@ -1,4 +1,4 @@
-//! The packets that make a session, or take it to another address: none of them is under a CRC.
+//! The packets that open a session or move it to another address. They have no CRC.
 
 use bytes::BufMut;
 

@@ -1,10 +1,10 @@
-//! The wire format: bytes to [`Packet`] and back, without any state.
+//! The wire format: bytes to [`Packet`] and back, without state.
 //!
-//! A datagram, once its CRC and passes are off, is one packet. So is each piece of a [`Multi`]. A reliable payload and
-//! each element of a [`Group`] are a [`Payload`]: there only the escape and the Group mean anything. Multis and Groups
-//! are not opened by [`Packet::decode`]; who walks into them bounds the depth by [`MAX_NESTING`].
+//! A datagram without its CRC and passes is one packet. So is each piece of a [`Multi`]. A reliable payload and each
+//! element of a [`Group`] are a [`Payload`], in which only the escape and the Group have a meaning. [`Packet::decode`]
+//! does not open Multis and Groups; the caller that does must limit the depth to [`MAX_NESTING`].
 //!
-//! Integers are big-endian. Sources are the sections of `docs/protocol.md`.
+//! Integers are big-endian. The sources are the sections of `docs/protocol.md`.
 #![expect(clippy::exhaustive_structs, reason = "the fields of a packet are what the wire has, no more can come")]
 
 mod control;
@@ -30,55 +30,55 @@ pub use reliable::{
 
 use reader::Reader;
 
-/// Bytes of op code in front of every packet.
+/// The length of an op code in bytes.
 pub const HEADER_LEN: usize = 2;
 
-/// How deep Multis and Groups may stand in each other before the whole is corrupt.
+/// The deepest nesting of Multis and Groups that is accepted.
 ///
-/// No known peer goes beyond 2. A datagram could hold thousands. Source: section 5 of `docs/protocol.md`.
+/// No known peer exceeds 2. A datagram could hold thousands. Source: section 5 of `docs/protocol.md`.
 pub const MAX_NESTING: usize = 8;
 
-/// What a datagram, or one piece of a Multi, says.
+/// The content of a datagram, or of one piece of a Multi.
 ///
 /// Source: section 1 of `docs/protocol.md`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Packet<'a> {
-    /// 01: a client asks for a session.
+    /// 01: a client requests a session.
     SessionRequest(SessionRequest<'a>),
-    /// 02: the server answers it.
+    /// 02: the server's response.
     SessionResponse(SessionResponse),
     /// 03: several packets.
     Multi(Multi<'a>),
-    /// 05: the session is over.
+    /// 05: the sender has ended the session.
     Disconnect(Disconnect),
-    /// 06: a sign of life. What follows the op code is ignored.
+    /// 06: keep-alive. Bytes after the op code are ignored.
     Heartbeat,
-    /// 07: clock and statistics, asking.
+    /// 07: clock and statistics, request.
     NetStatusRequest(NetStatusRequest),
-    /// 08: clock and statistics, answering.
+    /// 08: clock and statistics, response.
     NetStatusResponse(NetStatusResponse),
     /// 09 to 0C: a whole reliable packet.
     Reliable(ReliableData<'a>),
-    /// 0D to 10: a piece of a long reliable message.
+    /// 0D to 10: a fragment of a long reliable message.
     Fragment(ReliableFragment<'a>),
     /// 11 to 14: one reliable packet arrived.
     Acknowledge(Acknowledge),
     /// 15 to 18: all reliable packets up to one arrived.
     AcknowledgeAll(AcknowledgeAll),
-    /// 19: several messages, outside a reliable packet: unusual and legal.
+    /// 19: several messages outside of a reliable packet. Unusual but valid.
     Group(Group<'a>),
     /// 1A or 1B: ordered data.
     Ordered(OrderedData<'a>),
     /// 1C: keeps a port mapping alive; ignored on receipt. What follows the op code is ignored too.
     PortAlive,
-    /// 1D: the receiver of a packet of ours does not know us. Some peers append 4 bytes, which are ignored.
+    /// 1D: the peer has no session for this address. Some peers append 4 bytes, which are ignored.
     UnknownSender,
-    /// 1E: a session is to follow its client to a new address.
+    /// 1E: a client moves its session to a new address.
     RemapConnection(RemapConnection),
     /// 1F: reserved, never seen. What follows the op code is ignored.
     Reserved,
-    /// 20: a query for the state of the server, with what follows the op code.
+    /// 20: a query for the state of the server, with the bytes after the op code.
     ServerStatus(&'a [u8]),
     /// Application data, with its escape off: whatever the bytes, they are the application's.
     ///
@@ -232,7 +232,7 @@ pub const fn unescape(bytes: &[u8]) -> &[u8] {
     }
 }
 
-/// Why bytes are no packet.
+/// The bytes are not a valid packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
 #[non_exhaustive]
 pub enum DecodeError {

@@ -1,4 +1,4 @@
-//! Several packets in one datagram, and the lengths before them.
+//! Multis: several packets in one datagram.
 
 use super::{DecodeError, HEADER_LEN, opcode};
 

@@ -1,4 +1,4 @@
-//! A cursor over the body of one packet that cannot leave it.
+//! A bounds-checked cursor over the body of one packet.
 
 use super::DecodeError;
 

@@ -1,4 +1,4 @@
-//! Data under a sequence number or a stamp, and the acknowledgements of it.
+//! Reliable and ordered data, and acknowledgements.
 
 use bytes::BufMut;
 

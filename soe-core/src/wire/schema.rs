@@ -1,7 +1,7 @@
-//! The packets as a table: op codes, names and fields, for tools that describe or generate rather than decode.
+//! A table of all packets with op codes, names and fields, for tools that describe or generate packets.
 //!
-//! [`Packet::decode`](super::Packet::decode) does not use the table. A test holds the two together: every field that the table
-//! names has the value that decoding gives. Source: section 1 of `docs/protocol.md`.
+//! [`Packet::decode`](super::Packet::decode) does not use it. A test checks that both agree on every field. Source:
+//! section 1 of `docs/protocol.md`.
 
 use super::{HEADER_LEN, opcode};
 
