@@ -6,7 +6,9 @@ use bytes::BytesMut;
 use soe_core::{DisconnectReason, SessionConfig};
 
 use crate::{
-    config,
+    config, forged_in_all,
+    provoked::request,
+    rng::Rng,
     world::{Script, World},
 };
 
@@ -64,4 +66,24 @@ fn hits_among_misses_close_nothing() {
     }
     let stats = world.session().unwrap().stats(world.now);
     assert_eq!((stats.malformed, stats.crc_rejects), (100, 100));
+}
+
+#[test]
+fn guesses_at_the_address_of_a_live_session_hit_as_often_as_the_arithmetic_says_and_replace_nobody() {
+    for (crc_length, odds) in [(1, 256.0), (2, 65_536.0)] {
+        let mut world = open(&config().crc_length(crc_length).build().unwrap());
+        let (now, guesses, mut rng) = (world.now, forged_in_all(), Rng::new(5));
+        // So many are remembered of one address: each guess is held against the seeds of four requests.
+        (1..=9).for_each(|id| world.server.handle(now, World::address(), &request(id)));
+        for _ in 0..guesses {
+            let guess = [&[0, 6][..], &rng.bytes(usize::from(crc_length))].concat();
+            world.server.handle(now, World::address(), &guess);
+        }
+        let (hits, expected) = (world.server.endpoint.stats().admission.more_proof_wanted, 4.0 * guesses as f64 / odds);
+        println!("CRC length {crc_length}: {guesses} guesses, {hits} hits, {expected:.0} expected");
+        // One in `odds` hits the session itself.
+        assert!((hits as f64 - expected).abs() < 5.0 * expected.sqrt() + expected / 100.0, "{hits} of {expected}");
+        assert_eq!(world.server.endpoint.stats().replaced, 0);
+        assert!(world.session().is_some_and(|session| session.closed().is_none()));
+    }
 }

@@ -12,7 +12,7 @@ use crate::{
 
 const CALM: Script = Script { silence: Duration::from_secs(1_000), end: Duration::from_secs(60), ..crate::SILENCE };
 
-fn request(session_id: u32) -> Vec<u8> {
+pub(crate) fn request(session_id: u32) -> Vec<u8> {
     let mut datagram = Vec::new();
     SessionRequest { version: 3, session_id, udp_length: 512, protocol_name: Some(b"Test") }.encode(&mut datagram);
     datagram
