@@ -155,11 +155,10 @@ impl SoeSession {
     /// Like [`SoeSession::send`], and gives a future that is ready once the peer has acknowledged the whole message. What is
     /// acknowledged has arrived at the peer's transport; its application may not have read it yet.
     ///
-    /// For messages on unreliable channels nobody acknowledges anything: their future is ready only with the session's end.
-    ///
     /// # Errors
     ///
-    /// As for [`SoeSession::send`].
+    /// As for [`SoeSession::send`], and [`SessionError::Refused`] with [`SendError::NoReceipt`](crate::SendError::NoReceipt) for
+    /// a message on an unreliable channel, which nobody acknowledges.
     ///
     /// # Cancel safety
     ///

@@ -1,11 +1,11 @@
 //! How a program may end, and what its peers then know.
 
-use std::{net::SocketAddr, thread};
+use std::{net::SocketAddr, thread, time::Duration};
 
 use soe_tokio::{DisconnectReason, Origin, SoeSession};
 use tokio::runtime::{Builder, Runtime};
 
-use crate::{config, incoming, listen, receive, soon};
+use crate::{config, incoming, listen, pair, receive, soon};
 
 fn current_thread() -> Runtime {
     Builder::new_current_thread().enable_all().build().expect("a runtime")
@@ -61,4 +61,18 @@ fn a_session_that_is_dropped_as_the_last_line_of_main_says_farewell() {
     for runtime in [current_thread, multi_thread] {
         programs_end(runtime, ends, &[]);
     }
+}
+
+#[test]
+fn a_shutdown_ends_at_its_deadline_though_the_runtime_of_its_socket_does_not_run() {
+    let (sockets, application) = (current_thread(), current_thread());
+    let (listener, _client, _server) = sockets.block_on(async {
+        let listener = listen().await;
+        let (client, server) = pair(&listener).await;
+        (listener, client, server)
+    });
+    // Nobody drives `sockets` from here on.
+    let report = application.block_on(soon("shutdown", listener.shutdown(Duration::from_millis(200))));
+    assert_eq!(report.sessions.len(), 1);
+    assert!(!report.sessions[0].told);
 }

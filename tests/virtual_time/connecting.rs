@@ -2,11 +2,11 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use soe_testing::{LinkProfile, Network};
-use soe_tokio::{AdmissionConfig, ConnectError, DisconnectReason, SessionConfig};
+use soe_testing::{Fault, LinkProfile, Loss, Network};
+use soe_tokio::{AdmissionConfig, ConnectError, DisconnectReason, Origin, SessionConfig};
 use tokio::time::Instant;
 
-use crate::support::{CLIENT, client, config, connector, receive, serve_echo};
+use crate::support::{CLIENT, SERVER, client, config, connector, receive, serve_echo};
 
 /// Where nobody listens, and nobody says so.
 const SILENT: SocketAddr = client(90);
@@ -89,4 +89,31 @@ async fn an_address_of_another_family_is_an_error_at_once() {
         assert!(error.to_string().contains("cannot reach"), "{error}");
         assert_eq!(start.elapsed(), Duration::ZERO);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_is_told_as_one_where_three_of_ten_datagrams_are_lost() {
+    let network = Network::new(3);
+    network.link(LinkProfile::lossless().delay(20 * MS).loss(Loss::Uniform(0.3)));
+    serve(&network, SERVER);
+    let other = SessionConfig::builder("Another").connect_timeout(60_000 * MS).build().expect("valid");
+    let knocking: Vec<_> = (0..100)
+        .map(|number| (network.clone(), other.clone(), client(number)))
+        .map(|(network, config, address)| tokio::spawn(async move { network.client_at(address, config).await }))
+        .collect();
+    let mut late = 0;
+    for refused in knocking {
+        let closed = match refused.await.expect("no panic") {
+            Err(ConnectError::Closed(closed)) => closed,
+            Err(other) => panic!("not refused: {other}"),
+            // Several Disconnects in a row were lost.
+            Ok(session) => {
+                late += 1;
+                session.closed().await.expect("served")
+            }
+        };
+        assert_eq!((closed.reason, closed.origin), (DisconnectReason::ProtocolMismatch, Origin::Peer));
+    }
+    assert!(late <= 40, "{late} of 100 were reported as connected first");
+    network.stats().assert_happened_at_least(Fault::Lost, 50);
 }

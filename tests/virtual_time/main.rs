@@ -4,12 +4,14 @@
 //! `SOE_SEEDS=100000 cargo test --release --test virtual_time` makes the runs that draw their faults more numerous. A run that fails
 //! names its seed; `SOE_SEED=<seed>` makes it alone, the same again.
 
+mod callbacks;
 mod cancellation;
 mod checker;
 mod codecs;
 mod connecting;
 mod endings;
 mod fairness;
+mod limits;
 mod logs;
 mod panics;
 mod reports;

@@ -338,6 +338,21 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn what_each_system_reports_of_earlier_datagrams_is_told_from_what_concerns_this_one() {
+        // Linux and Windows (WSAECONNRESET) of a port that is closed; Windows of a time to live that ran out.
+        let refused = [io::ErrorKind::ConnectionRefused, io::ErrorKind::ConnectionReset].map(io::Error::from);
+        for error in refused.iter().chain([&io::Error::from_raw_os_error(10_052)]) {
+            assert!(is_never_of_this_datagram(error) && is_of_earlier_datagram(error), "{error}");
+        }
+        for kind in [io::ErrorKind::HostUnreachable, io::ErrorKind::NetworkUnreachable] {
+            assert!(is_of_earlier_datagram(&kind.into()) && !is_never_of_this_datagram(&kind.into()), "{kind}");
+        }
+        for kind in [io::ErrorKind::PermissionDenied, io::ErrorKind::InvalidInput, io::ErrorKind::WouldBlock] {
+            assert!(!is_of_earlier_datagram(&kind.into()), "{kind}");
+        }
+    }
+
     /// A description that only a session makes.
     fn transmit(size: usize, segment_size: usize) -> Transmit {
         let config = SessionConfig::new("Sizes").unwrap();

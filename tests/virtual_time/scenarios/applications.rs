@@ -2,13 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use soe_testing::{Fault, LinkProfile, Loss, Network};
+use soe_testing::{Fault, LinkProfile, Loss, Machines, Network};
 use soe_tokio::{DisconnectReason, SessionConfig};
 use tokio::time::{Instant, sleep};
 
 use super::{MILLISECOND, SECOND, Server};
 use crate::{
-    checker::{Checker, Habit, Side, expect_prompt},
+    checker::{Checker, Habit, Side, accept_all, expect_prompt},
     support::{config, serve_echo},
 };
 
@@ -74,6 +74,68 @@ async fn a_session_that_is_dropped_tells_its_peer_also_where_three_of_ten_datagr
         assert!(closed.is_clean() && after < 6 * SECOND, "{closed} after {after:?}");
     }
     network.stats().assert_happened_at_least(Fault::Lost, 50);
+}
+
+#[test]
+fn a_client_that_exits_right_after_its_close_has_told_its_server() {
+    let mut machines = Machines::new(1);
+    let server = machines.add().expect("a runtime");
+    let (network, checker) = (machines.network().clone(), Checker::default());
+    network.link(bad());
+    let listener = machines.enter(server, || Arc::new(network.listener(stubborn()).expect("bound")));
+    machines.spawn(server, accept_all(listener, checker.clone(), Habit::listener()));
+    for number in 0..40 {
+        let client = machines.add().expect("a runtime");
+        let network = network.clone();
+        let visit = machines.spawn(client, async move {
+            let address = Network::client_address(number);
+            let mut session = network.client_at(address, stubborn()).await.expect("the server answers");
+            session.send(b"\0\0\0\x07 bye".to_vec()).await.expect("open");
+            session.close(DisconnectReason::Application).await;
+        });
+        machines.run_until_done(visit, 100 * SECOND);
+        machines.kill(client);
+    }
+    machines.run_for(8 * SECOND);
+    let ends = checker.ends(Side::Server);
+    let told = ends.iter().filter(|(closed, _)| closed.is_clean()).count();
+    assert_eq!((told, checker.received(Side::Server)), (40, 40), "of 40: {ends:?}");
+    network.stats().assert_happened_at_least(Fault::Lost, 50);
+}
+
+#[test]
+fn a_server_that_exits_right_after_its_shutdown_has_told_all_its_clients() {
+    let mut machines = Machines::new(1);
+    let (server, clients) = (machines.add().expect("a runtime"), machines.add().expect("a runtime"));
+    let (network, checker) = (machines.network().clone(), Checker::default());
+    network.link(bad());
+    let listener = machines.enter(server, || network.listener(stubborn()).expect("bound"));
+    let serving = machines.spawn(server, async move {
+        let mut sessions = Vec::new();
+        for _ in 0..100 {
+            sessions.push(listener.accept().await.expect("it lives").accept());
+        }
+        (listener, sessions)
+    });
+    for _ in 0..100 {
+        let (network, checker) = (network.clone(), checker.clone());
+        machines.spawn(clients, async move {
+            let session = network.client(stubborn()).await.expect("the server answers");
+            checker.live(session, Side::Client, Habit::listener()).await;
+        });
+    }
+    let (listener, sessions) = machines.run_until_done(serving, 100 * SECOND);
+    machines.run_for(SECOND);
+    let over = machines.spawn(server, async move {
+        let report = listener.shutdown(5 * SECOND).await;
+        drop(sessions);
+        report.sessions.len()
+    });
+    assert_eq!(machines.run_until_done(over, 20 * SECOND), 100);
+    machines.kill(server);
+    machines.run_for(8 * SECOND);
+    let told = checker.ends(Side::Client).iter().filter(|(closed, _)| closed.is_clean()).count();
+    assert_eq!(told, 100, "of 100 clients");
 }
 
 #[tokio::test(start_paused = true)]
