@@ -24,11 +24,12 @@ type BoxError = Box<dyn Error + Send + Sync>;
 const USAGE: &str = "\
 Lets players log in and sends them to a zone server with a fresh RC4 key.
 
-usage: login_server --listen ADDR --zone ADDR --link ADDR
+usage: login_server --listen ADDR --zone ADDR --link ADDR [--metrics ADDR]
 
   --listen ADDR       where players log in
   --zone ADDR         where the zone server listens to players
   --link ADDR         where the zone server listens to login servers
+  --metrics ADDR      where /metrics (OpenMetrics) and /worst (JSON) are served over HTTP; keep it on a trusted network
 
 Runs until Ctrl-C. Start zone_server first; player is the client to both.
 exit codes: 0 after Ctrl-C, 1 if a socket failed, 2 for wrong arguments";
@@ -38,9 +39,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let args = Args::parse(USAGE, &["listen", "zone", "link"], &[]);
+    let args = Args::parse(USAGE, &["listen", "zone", "link", "metrics"], &[]);
     let (listen, zone, link) = (args.required::<SocketAddr>("listen"), args.required("zone"), args.required("link"));
-    match run(listen, zone, link).await {
+    match run(listen, zone, link, args.optional("metrics")).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {}", common::explain(&*error));
@@ -49,11 +50,19 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(listen: SocketAddr, zone: SocketAddr, link: SocketAddr) -> Result<(), BoxError> {
+async fn run(
+    listen: SocketAddr,
+    zone: SocketAddr,
+    link: SocketAddr,
+    metrics: Option<SocketAddr>,
+) -> Result<(), BoxError> {
     // `external_server` bounds what a single player can make the server hold: logging in takes small messages.
     let config = SessionConfig::builder(LOGIN_PROTOCOL).external_server().max_message_size(4096).build()?;
-    let listener = SoeListener::bind(listen, config).await?;
+    let listener = Arc::new(SoeListener::bind(listen, config).await?);
     println!("listening on {}", listener.local_addr());
+    if let Some(address) = metrics {
+        common::metrics::serve(address, Arc::clone(&listener)).await?;
+    }
     let link = Arc::new(Link { address: link, session: Mutex::new(None) });
     let mut interrupted = std::pin::pin!(signal::ctrl_c());
     loop {

@@ -28,10 +28,11 @@ type BoxError = Box<dyn Error + Send + Sync>;
 const USAGE: &str = "\
 Lets in the players that a login server has announced, and passes on their chat and movement.
 
-usage: zone_server --listen ADDR --link ADDR
+usage: zone_server --listen ADDR --link ADDR [--metrics ADDR]
 
   --listen ADDR       where players come in
   --link ADDR         where login servers announce players; keep it on loopback or a trusted network
+  --metrics ADDR      where /metrics (OpenMetrics) and /worst (JSON) are served over HTTP; keep it there, too
 
 Runs until Ctrl-C. See login_server for the way in; player is the client to both.
 exit codes: 0 after Ctrl-C, 1 if a socket failed, 2 for wrong arguments";
@@ -41,8 +42,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let args = Args::parse(USAGE, &["listen", "link"], &[]);
-    match run(args.required("listen"), args.required("link")).await {
+    let args = Args::parse(USAGE, &["listen", "link", "metrics"], &[]);
+    match run(args.required("listen"), args.required("link"), args.optional("metrics")).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {}", common::explain(&*error));
@@ -51,11 +52,14 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(listen: SocketAddr, link: SocketAddr) -> Result<(), BoxError> {
+async fn run(listen: SocketAddr, link: SocketAddr, metrics: Option<SocketAddr>) -> Result<(), BoxError> {
     let config = SessionConfig::builder(ZONE_PROTOCOL).external_server().build()?;
-    let players = SoeListener::bind(listen, config).await?;
+    let players = Arc::new(SoeListener::bind(listen, config).await?);
     let links = SoeListener::bind(link, SessionConfig::builder(LINK_PROTOCOL).internal().build()?).await?;
     println!("listening on {} for players, on {} for login servers", players.local_addr(), links.local_addr());
+    if let Some(address) = metrics {
+        common::metrics::serve(address, Arc::clone(&players)).await?;
+    }
     let zone = Arc::new(Zone::default());
     let mut interrupted = pin!(signal::ctrl_c());
     loop {

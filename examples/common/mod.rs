@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each example uses a part of this")]
 
 pub(crate) mod game;
+pub(crate) mod metrics;
 
 use std::{env, error::Error, fmt::Display, process, str::FromStr};
 
