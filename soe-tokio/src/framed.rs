@@ -35,8 +35,15 @@ pub struct SoeFramed<C> {
     has_failed: bool,
 }
 
+impl SoeSession {
+    /// Turns the session into a stream and a sink of the codec's items, one message per item, on reliable channel 0.
+    pub fn framed<C>(self, codec: C) -> SoeFramed<C> {
+        SoeFramed::new(self, codec)
+    }
+}
+
 impl<C> SoeFramed<C> {
-    pub(crate) fn new(session: SoeSession, codec: C) -> Self {
+    fn new(session: SoeSession, codec: C) -> Self {
         let (channel, received_on) = (Channel::default(), Channel::default());
         let (encoded, received) = (BytesMut::new(), BytesMut::new());
         Self { session, codec, channel, encoded, received, received_on, has_failed: false }

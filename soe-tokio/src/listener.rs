@@ -11,26 +11,24 @@ use std::{
 
 use futures_core::Stream;
 use soe_core::{AdmissionConfig, DisconnectReason, Endpoint, RequestInfo, SessionKey};
-use tokio::{
-    net::{ToSocketAddrs, lookup_host},
-    runtime::Handle,
-    task::coop::poll_proceed,
-};
+use tokio::{net::ToSocketAddrs, runtime::Handle, task::coop::poll_proceed};
 
 use crate::{
     config::{BusyPoll, ListenerConfig},
     engine::{
-        connection::{Connection, now},
-        driver::Driver,
-        random::Secrets,
-        shared_endpoint::SharedEndpoint,
+        clock::now, connection::Connection, driver::Driver, random::Secrets, shared_endpoint::SharedEndpoint,
         shared_socket::SharedSocket,
     },
     error::BindError,
     metrics::{Metrics, Sample},
     session::SoeSession,
     shutdown::{self, ShutdownReport},
-    socket::{AsyncUdp, kernel::DropCounter, reuse_port},
+    socket::{
+        AsyncUdp,
+        bind::{bind_first, local_address},
+        kernel::DropCounter,
+        reuse_port,
+    },
     stats::{ListenerStats, SocketStats},
 };
 
@@ -40,9 +38,9 @@ use crate::{
 /// socket; it is closed after the last of them. [`SoeListener::shutdown`] ends them too.
 #[derive(Debug)]
 pub struct SoeListener {
-    endpoint: Arc<SharedEndpoint>,
+    endpoint: Arc<SharedEndpoint<Connection>>,
     /// One for each socket, at least one.
-    sockets: Vec<Arc<SharedSocket>>,
+    sockets: Vec<Arc<SharedSocket<Connection>>>,
     local_addr: SocketAddr,
 }
 
@@ -288,24 +286,4 @@ impl Drop for Incoming {
     fn drop(&mut self) {
         self.decide(|endpoint, key| endpoint.refuse(key, DisconnectReason::ConnectionRefused));
     }
-}
-
-/// Resolves and binds: the first address that works, or else the last error.
-pub(crate) async fn bind_first<T>(
-    address: impl ToSocketAddrs,
-    bind: impl Fn(SocketAddr) -> io::Result<T>,
-) -> Result<T, BindError> {
-    let mut last = BindError::Resolve(io::Error::new(io::ErrorKind::NotFound, "no address"));
-    for address in lookup_host(address).await.map_err(BindError::Resolve)? {
-        match bind(address) {
-            Ok(bound) => return Ok(bound),
-            Err(source) => last = BindError::Socket { address, source },
-        }
-    }
-    Err(last)
-}
-
-pub(crate) fn local_address(socket: &dyn AsyncUdp) -> Result<SocketAddr, BindError> {
-    let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
-    socket.local_addr().map_err(|source| BindError::Socket { address: unknown, source })
 }

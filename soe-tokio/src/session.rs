@@ -4,8 +4,8 @@ use std::{
     future::poll_fn,
     net::{IpAddr, SocketAddr},
     pin::Pin,
-    sync::{Arc, atomic::Ordering},
-    task::{Context, Poll, ready},
+    sync::Arc,
+    task::{Context, Poll},
 };
 
 use futures_core::Stream;
@@ -13,43 +13,14 @@ use futures_sink::Sink;
 use soe_core::{
     Closed, DisconnectReason, KeyError, Message, MessageHook, ReliableChannel, SendError, SessionStats, Undelivered,
 };
-use tokio::net::ToSocketAddrs;
 
 use crate::{
-    connector::SoeConnector,
     delivery::Delivery,
-    engine::{
-        connection::{
-            Connection, now,
-            state::{ConnectionState, End},
-        },
-        shared_socket::ENDED_HERE,
-    },
-    error::{ConnectError, SessionError},
-    framed::SoeFramed,
-    split::{RecvHalf, SendHalf},
+    engine::{clock::now, connection::Connection},
+    error::SessionError,
+    event::SessionEvent,
+    handle::{self, SessionHandle},
 };
-
-/// Something that happened to a session beside its messages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum SessionEvent {
-    /// The peer has proved that it has moved to another address (section 9 of `docs/protocol.md`).
-    Remapped {
-        /// Where it was.
-        from: SocketAddr,
-        /// Where it is.
-        to: SocketAddr,
-    },
-    /// Large packets are lost one after another while smaller ones arrive: the path takes smaller datagrams than were agreed on.
-    /// What becomes of the session, and what helps, see [`soe_core::Event::LargeDatagramsLost`].
-    LargeDatagramsLost {
-        /// The smallest packet that is lost each time, in bytes; CRC and codecs come on top.
-        smallest_lost: usize,
-        /// The largest packet that has arrived meanwhile, in bytes.
-        largest_delivered: usize,
-    },
-}
 
 /// One session with one peer: a stream and a sink of [`Message`]s.
 ///
@@ -65,58 +36,17 @@ pub struct SoeSession {
     handle: SessionHandle,
 }
 
-/// The hold of a session or of one of its halves. The last one to go closes the session.
-#[derive(Debug)]
-pub(crate) struct SessionHandle {
-    pub(crate) connection: Arc<Connection>,
-}
-
-impl SessionHandle {
-    fn new(connection: Arc<Connection>) -> Self {
-        connection.handles.fetch_add(1, Ordering::Relaxed);
-        Self { connection }
-    }
-
-    /// Whether both belong to one session.
-    pub(crate) fn is_with(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.connection, &other.connection)
-    }
-}
-
-impl Drop for SessionHandle {
-    fn drop(&mut self) {
-        if self.connection.handles.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.connection.close(ENDED_HERE);
-        }
-    }
-}
-
 impl SoeSession {
-    /// Opens a session from a socket of its own, bound to the wildcard address and a free port.
-    ///
-    /// Of the addresses that `remote` resolves to the first that answers is taken, as by [`SoeConnector::connect`], each tried
-    /// from a socket of its family. For several sessions from one socket, or another local address, see [`SoeConnector`].
-    ///
-    /// # Errors
-    ///
-    /// Those of [`SoeConnector::bind`] and [`SoeConnector::connect`].
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the future gives the attempt up and tells the server, if it has answered already.
-    pub async fn connect(
-        remote: impl ToSocketAddrs,
-        config: impl Into<soe_core::SessionConfig>,
-    ) -> Result<Self, ConnectError> {
-        SoeConnector::connect_once(remote, config.into()).await
-    }
-
     pub(crate) fn new(connection: Arc<Connection>) -> Self {
         Self { handle: SessionHandle::new(connection) }
     }
 
     pub(crate) fn from_handle(handle: SessionHandle) -> Self {
         Self { handle }
+    }
+
+    pub(crate) fn into_handle(self) -> SessionHandle {
+        self.handle
     }
 
     pub(crate) fn connection(&self) -> &Arc<Connection> {
@@ -149,7 +79,7 @@ impl SoeSession {
     /// Dropping the future before it is ready drops the message unsent. Nothing else is lost; who must keep the message
     /// waits with [`SoeSession::ready`] and then calls [`SoeSession::try_send`].
     pub fn send(&mut self, message: impl Into<Message>) -> impl Future<Output = Result<(), SessionError>> {
-        send(self.connection(), message.into())
+        handle::send(self.connection(), message.into())
     }
 
     /// Like [`SoeSession::send`], and gives a future that is ready once the peer has acknowledged the whole message. What is
@@ -227,7 +157,7 @@ impl SoeSession {
     ///
     /// Closing starts with the first poll and goes on if the future is dropped.
     pub async fn close(&self, reason: DisconnectReason) -> Option<Closed> {
-        close(self.connection(), reason).await
+        handle::close(self.connection(), reason).await
     }
 
     /// Ends the session now. What is queued is lost; the peer is told once, or not at all.
@@ -242,18 +172,7 @@ impl SoeSession {
     ///
     /// Cancel safe.
     pub async fn closed(&self) -> Option<Closed> {
-        closed(self.connection()).await
-    }
-
-    /// Splits the session into a half that sends and one that receives, for two tasks.
-    pub fn split(self) -> (SendHalf, RecvHalf) {
-        let other = SessionHandle::new(Arc::clone(self.connection()));
-        (SendHalf::new(self.handle), RecvHalf::new(other))
-    }
-
-    /// Turns the session into a stream and a sink of the codec's items, one message per item, on reliable channel 0.
-    pub fn framed<C>(self, codec: C) -> SoeFramed<C> {
-        SoeFramed::new(self, codec)
+        handle::closed(self.connection()).await
     }
 
     /// Encrypts every reliable message queued from here on with RC4 under `key`; `None` stops that. Messages queued before are
@@ -266,7 +185,7 @@ impl SoeSession {
     ///
     /// If RC4 cannot use the key.
     pub fn set_send_key(&mut self, key: Option<&[u8]>) -> Result<(), KeyError> {
-        set_send_key(self.connection(), key)
+        handle::set_send_key(self.connection(), key)
     }
 
     /// Decrypts every reliable message received from here on with RC4 under `key`; `None` stops that. Messages are decrypted
@@ -277,7 +196,7 @@ impl SoeSession {
     ///
     /// If RC4 cannot use the key.
     pub fn set_recv_key(&mut self, key: Option<&[u8]>) -> Result<(), KeyError> {
-        set_recv_key(self.connection(), key)
+        handle::set_recv_key(self.connection(), key)
     }
 
     /// Transforms every message queued on this reliable channel from here on by `hook`; `None` sends them as they are.
@@ -303,7 +222,7 @@ impl SoeSession {
 
     /// The session's figures.
     pub fn stats(&self) -> SessionStats {
-        stats(self.connection())
+        handle::stats(self.connection())
     }
 
     /// What was queued here and is not known to have arrived.
@@ -350,7 +269,7 @@ impl Sink<Message> for SoeSession {
     }
 
     fn start_send(self: Pin<&mut Self>, message: Message) -> Result<(), SessionError> {
-        start_send(self.connection(), message)
+        handle::start_send(self.connection(), message)
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), SessionError>> {
@@ -358,56 +277,6 @@ impl Sink<Message> for SoeSession {
     }
 
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SessionError>> {
-        poll_close(self.connection(), cx)
+        handle::poll_close(self.connection(), cx)
     }
-}
-
-pub(crate) fn start_send(connection: &Arc<Connection>, message: Message) -> Result<(), SessionError> {
-    connection.send(message, false).map_err(|error| connection.refusal(error))
-}
-
-pub(crate) fn poll_close(connection: &Arc<Connection>, cx: &Context<'_>) -> Poll<Result<(), SessionError>> {
-    if !connection.is_closed() {
-        connection.close(ENDED_HERE);
-    }
-    match ready!(connection.poll_closed(cx)) {
-        end if end.is_clean() => Poll::Ready(Ok(())),
-        end => Poll::Ready(Err(end.into())),
-    }
-}
-
-/// No `async fn`: its future would hold the message three times over, and every task of an application that can send has
-/// room for one.
-pub(crate) fn send(connection: &Arc<Connection>, message: Message) -> impl Future<Output = Result<(), SessionError>> {
-    let mut waiting = Some(message);
-    poll_fn(move |cx| connection.poll_send(&mut waiting, ConnectionState::send, cx))
-}
-
-pub(crate) async fn close(connection: &Arc<Connection>, reason: DisconnectReason) -> Option<Closed> {
-    connection.close(reason);
-    let end = closed(connection).await;
-    // Nobody acknowledges a farewell: it is repeated, and the program may end after this.
-    connection.farewell_sent().await;
-    // The last one may still be on its way to the kernel. That the session is over is no error here.
-    let _ = connection.flushed().await;
-    end
-}
-
-pub(crate) async fn closed(connection: &Arc<Connection>) -> Option<Closed> {
-    match connection.closed().await {
-        End::Closed(closed) => Some(closed),
-        End::Stopped => None,
-    }
-}
-
-pub(crate) fn set_send_key(connection: &Arc<Connection>, key: Option<&[u8]>) -> Result<(), KeyError> {
-    connection.set_transform(|session| session.set_send_key(key))
-}
-
-pub(crate) fn set_recv_key(connection: &Arc<Connection>, key: Option<&[u8]>) -> Result<(), KeyError> {
-    connection.set_transform(|session| session.set_recv_key(key))
-}
-
-pub(crate) fn stats(connection: &Arc<Connection>) -> SessionStats {
-    connection.lock().session.stats(now())
 }

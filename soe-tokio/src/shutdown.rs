@@ -8,9 +8,9 @@ use tokio::time::{Instant, timeout_at};
 use crate::{
     config::FOREVER,
     engine::{
-        connection::Connection,
+        connection::{Connection, ENDED_HERE},
         shared_endpoint::SharedEndpoint,
-        shared_socket::{ENDED_HERE, SharedSocket},
+        shared_socket::SharedSocket,
     },
 };
 
@@ -63,8 +63,8 @@ impl ShutdownReport {
 
 /// Closes all sessions of sockets that take no new ones any more, then the sockets.
 pub(crate) async fn run(
-    endpoint: &SharedEndpoint,
-    sockets: &[Arc<SharedSocket>],
+    endpoint: &SharedEndpoint<Connection>,
+    sockets: &[Arc<SharedSocket<Connection>>],
     deadline: Duration,
 ) -> ShutdownReport {
     let deadline = deadline.min(FOREVER);

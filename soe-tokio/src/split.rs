@@ -5,6 +5,7 @@ use std::{
     future::poll_fn,
     net::{IpAddr, SocketAddr},
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -16,7 +17,8 @@ use thiserror::Error;
 use crate::{
     delivery::Delivery,
     error::SessionError,
-    session::{self, SessionHandle, SoeSession},
+    handle::{self, SessionHandle},
+    session::SoeSession,
 };
 
 /// The half of a session that sends. See [`SoeSession::split`].
@@ -42,6 +44,14 @@ pub struct RecvHalf {
 #[expect(clippy::exhaustive_structs, reason = "a pair of halves is all there can be")]
 pub struct ReuniteError(pub SendHalf, pub RecvHalf);
 
+impl SoeSession {
+    /// Splits the session into a half that sends and one that receives, for two tasks.
+    pub fn split(self) -> (SendHalf, RecvHalf) {
+        let other = SessionHandle::new(Arc::clone(self.connection()));
+        (SendHalf::new(self.into_handle()), RecvHalf::new(other))
+    }
+}
+
 impl SendHalf {
     pub(crate) fn new(handle: SessionHandle) -> Self {
         Self { handle }
@@ -53,7 +63,7 @@ impl SendHalf {
     ///
     /// See [`SoeSession::send`].
     pub fn send(&mut self, message: impl Into<Message>) -> impl Future<Output = Result<(), SessionError>> {
-        session::send(&self.handle.connection, message.into())
+        handle::send(&self.handle.connection, message.into())
     }
 
     /// Like [`SoeSession::send_with_receipt`], errors and cancel safety included.
@@ -98,7 +108,7 @@ impl SendHalf {
     ///
     /// See [`SoeSession::set_send_key`].
     pub fn set_send_key(&mut self, key: Option<&[u8]>) -> Result<(), KeyError> {
-        session::set_send_key(&self.handle.connection, key)
+        handle::set_send_key(&self.handle.connection, key)
     }
 
     /// Like [`SoeSession::set_send_hook`].
@@ -140,7 +150,7 @@ impl RecvHalf {
     ///
     /// See [`SoeSession::set_recv_key`].
     pub fn set_recv_key(&mut self, key: Option<&[u8]>) -> Result<(), KeyError> {
-        session::set_recv_key(&self.handle.connection, key)
+        handle::set_recv_key(&self.handle.connection, key)
     }
 
     /// Like [`SoeSession::set_recv_hook`].
@@ -164,7 +174,7 @@ macro_rules! common {
         impl $half {
             /// Closes the whole session, like [`SoeSession::close`]: goes on if the future is dropped.
             pub async fn close(&self, reason: DisconnectReason) -> Option<Closed> {
-                session::close(&self.handle.connection, reason).await
+                handle::close(&self.handle.connection, reason).await
             }
 
             /// Ends the whole session now, like [`SoeSession::abort`].
@@ -174,12 +184,12 @@ macro_rules! common {
 
             /// Waits for the end of the session, like [`SoeSession::closed`]. Cancel safe.
             pub async fn closed(&self) -> Option<Closed> {
-                session::closed(&self.handle.connection).await
+                handle::closed(&self.handle.connection).await
             }
 
             /// The session's figures, of both directions.
             pub fn stats(&self) -> SessionStats {
-                session::stats(&self.handle.connection)
+                handle::stats(&self.handle.connection)
             }
 
             /// Where the peer is now.
@@ -230,7 +240,7 @@ impl Sink<Message> for SendHalf {
     }
 
     fn start_send(self: Pin<&mut Self>, message: Message) -> Result<(), SessionError> {
-        session::start_send(&self.handle.connection, message)
+        handle::start_send(&self.handle.connection, message)
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), SessionError>> {
@@ -238,6 +248,6 @@ impl Sink<Message> for SendHalf {
     }
 
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SessionError>> {
-        session::poll_close(&self.handle.connection, cx)
+        handle::poll_close(&self.handle.connection, cx)
     }
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use soe_core::EndpointStats;
 
-use crate::engine::shared_socket::SharedSocket;
+use crate::engine::{connection::Connection, shared_socket::SharedSocket};
 
 /// What a socket has done since it was bound.
 #[derive(Clone, Copy, Debug, Default)]
@@ -50,7 +50,7 @@ pub struct ListenerStats {
 }
 
 impl SocketStats {
-    pub(crate) fn of(shared: &SharedSocket) -> Self {
+    pub(crate) fn of(shared: &SharedSocket<Connection>) -> Self {
         let counters = &shared.counters;
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Self {

@@ -15,19 +15,19 @@ use self::racing::can_reach;
 use crate::{
     config::{BusyPoll, SocketConfig},
     engine::{
-        connection::{now, state::End},
+        clock::now,
+        connection::{Connection, state::End},
         driver::Driver,
-        query,
         random::Secrets,
         shared_endpoint::SharedEndpoint,
         shared_socket::SharedSocket,
     },
     error::{BindError, ConnectError, QueryError},
-    listener::{bind_first, local_address},
     session::SoeSession,
     shutdown::{self, ShutdownReport},
     socket::{
         AsyncUdp,
+        bind::{bind_first, local_address},
         kernel::{KernelUdp, canonical, unspecified_for},
     },
     stats::SocketStats,
@@ -38,8 +38,26 @@ use crate::{
 /// Dropping it leaves its sessions alone; the socket is closed after the last of them.
 #[derive(Debug)]
 pub struct SoeConnector {
-    shared: Arc<SharedSocket>,
+    shared: Arc<SharedSocket<Connection>>,
     secrets: Secrets,
+}
+
+impl SoeSession {
+    /// Opens a session from a socket of its own, bound to the wildcard address and a free port.
+    ///
+    /// Of the addresses that `remote` resolves to the first that answers is taken, as by [`SoeConnector::connect`], each tried
+    /// from a socket of its family. For several sessions from one socket, or another local address, see [`SoeConnector`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`SoeConnector::bind`] and [`SoeConnector::connect`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives the attempt up and tells the server, if it has answered already.
+    pub async fn connect(remote: impl ToSocketAddrs, config: impl Into<SessionConfig>) -> Result<Self, ConnectError> {
+        SoeConnector::connect_once(remote, config.into()).await
+    }
 }
 
 impl SoeConnector {
@@ -120,8 +138,7 @@ impl SoeConnector {
         }
         let session_id = self.secrets.session_id().map_err(ConnectError::Random)?;
         let session = Session::connect(now(), config, session_id);
-        let connection =
-            self.shared.endpoint.register(&self.shared, address, session).ok_or(ConnectError::Occupied(address))?;
+        let connection = Connection::connect(&self.shared, address, session).ok_or(ConnectError::Occupied(address))?;
         // Closes the session if this future is dropped.
         let session = SoeSession::new(connection);
         match session.connection().connected().await {
@@ -151,14 +168,25 @@ impl SoeConnector {
         if !can_reach(self.shared.local_addr, server) {
             return Err(QueryError::Unreachable(server));
         }
-        tokio::time::timeout(timeout, query::ask(&self.shared, server)).await.map_err(|_| QueryError::Timeout)?
+        tokio::time::timeout(timeout, self.ask(server)).await.map_err(|_| QueryError::Timeout)?
+    }
+
+    async fn ask(&self, server: SocketAddr) -> Result<Bytes, QueryError> {
+        let query = self.shared.queries.ask(server);
+        loop {
+            if self.shared.is_stopped() {
+                return Err(QueryError::Stopped);
+            }
+            query.repeat();
+            self.shared.wake_driver();
+            if let Ok(answer) = tokio::time::timeout(QUERY_INTERVAL, query.answer()).await {
+                return Ok(answer);
+            }
+        }
     }
 
     /// [`SoeSession::connect`]: a socket for each address that is tried, of its family.
-    pub(crate) async fn connect_once(
-        remote: impl ToSocketAddrs,
-        config: SessionConfig,
-    ) -> Result<SoeSession, ConnectError> {
+    async fn connect_once(remote: impl ToSocketAddrs, config: SessionConfig) -> Result<SoeSession, ConnectError> {
         let addresses = racing::in_order(lookup_host(remote).await.map_err(ConnectError::Resolve)?);
         let config = &config;
         racing::first(addresses, async |address| {
@@ -197,3 +225,6 @@ impl Drop for SoeConnector {
         self.shared.endpoint.close();
     }
 }
+
+/// How long an answer is waited for before the question is repeated.
+const QUERY_INTERVAL: Duration = Duration::from_millis(500);

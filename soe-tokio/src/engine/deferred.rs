@@ -5,12 +5,10 @@ use std::{collections::VecDeque, net::SocketAddr, sync::Arc};
 use bytes::BytesMut;
 use soe_core::{DisconnectReason, Path};
 
-use crate::engine::connection::Connection;
-
 /// Work for sessions that are busy, oldest first.
-#[derive(Debug, Default)]
-pub(crate) struct Deferred {
-    work: VecDeque<(Arc<Connection>, Work)>,
+#[derive(Debug)]
+pub(crate) struct Deferred<T> {
+    work: VecDeque<(Arc<T>, Work)>,
 }
 
 /// What is to be done to a session.
@@ -30,7 +28,13 @@ pub(crate) enum Work {
     End(DisconnectReason, bool),
 }
 
-impl Deferred {
+impl<T> Default for Deferred<T> {
+    fn default() -> Self {
+        Self { work: VecDeque::new() }
+    }
+}
+
+impl<T> Deferred<T> {
     pub(crate) fn is_empty(&self) -> bool {
         self.work.is_empty()
     }
@@ -39,36 +43,34 @@ impl Deferred {
         self.work.len()
     }
 
-    pub(crate) fn push(&mut self, connection: Arc<Connection>, work: Work) {
-        self.work.push_back((connection, work));
+    pub(crate) fn push(&mut self, session: Arc<T>, work: Work) {
+        self.work.push_back((session, work));
     }
 
-    pub(crate) fn pop(&mut self) -> Option<(Arc<Connection>, Work)> {
+    pub(crate) fn pop(&mut self) -> Option<(Arc<T>, Work)> {
         self.work.pop_front()
     }
 
     /// Keeps datagrams for a session, behind those that came by the same path.
-    pub(crate) fn keep(&mut self, connection: &Arc<Connection>, path: Path, datagrams: impl Iterator<Item = BytesMut>) {
+    pub(crate) fn keep(&mut self, session: &Arc<T>, path: Path, datagrams: impl Iterator<Item = BytesMut>) {
         let known = self.work.iter_mut().find_map(|(other, work)| match work {
-            Work::Datagrams(other_path, kept) if Arc::ptr_eq(other, connection) && *other_path == path => Some(kept),
+            Work::Datagrams(other_path, kept) if Arc::ptr_eq(other, session) && *other_path == path => Some(kept),
             _ => None,
         });
         match known {
             Some(kept) => kept.extend(datagrams.take(MAX_DATAGRAMS - kept.len())),
-            None => self.push(Arc::clone(connection), Work::Datagrams(path, datagrams.take(MAX_DATAGRAMS).collect())),
+            None => self.push(Arc::clone(session), Work::Datagrams(path, datagrams.take(MAX_DATAGRAMS).collect())),
         }
     }
 
     /// Whether datagrams of the session wait: those that come now go behind them.
-    pub(crate) fn holds_datagrams_of(&self, connection: &Arc<Connection>) -> bool {
-        let is_of = |(other, work): &(Arc<Connection>, Work)| {
-            Arc::ptr_eq(other, connection) && matches!(work, Work::Datagrams(..))
-        };
+    pub(crate) fn holds_datagrams_of(&self, session: &Arc<T>) -> bool {
+        let is_of = |(other, work): &(Arc<T>, Work)| Arc::ptr_eq(other, session) && matches!(work, Work::Datagrams(..));
         self.work.iter().any(is_of)
     }
 
-    pub(crate) fn drain(&mut self) -> impl Iterator<Item = Arc<Connection>> {
-        self.work.drain(..).map(|(connection, _)| connection)
+    pub(crate) fn drain(&mut self) -> impl Iterator<Item = Arc<T>> {
+        self.work.drain(..).map(|(session, _)| session)
     }
 }
 

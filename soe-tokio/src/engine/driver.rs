@@ -23,13 +23,14 @@ use crate::{
     config::BusyPoll,
     engine::{
         busy_poll::BusyPoller,
-        connection::{Connection, Visit, now},
+        clock::now,
+        connection::{Connection, Visit},
         deferred::{Deferred, Work},
         notices::Notices,
         scratch,
-        shared_socket::{self, Counters, SharedSocket},
+        shared_socket::{Counters, SharedSocket},
         timers::Timers,
-        transmit::Transmitter,
+        transmit::{Transmitter, take_reports},
     },
     socket::{AsyncUdp, RecvBatch, kernel::is_of_earlier_datagram},
 };
@@ -38,15 +39,15 @@ use crate::{
 /// [`crate::engine::shared_endpoint::SharedEndpoint`].
 #[derive(Debug)]
 pub(crate) struct Driver {
-    pub(crate) shared: Arc<SharedSocket>,
+    pub(crate) shared: Arc<SharedSocket<Connection>>,
     socket: Box<dyn AsyncUdp>,
     turn: IoLoop,
-    timers: Timers,
+    timers: Timers<Connection>,
     received: RecvBatch,
     /// A receive call that has been made while the driver waited, and is to be looked at in turn.
     received_early: Option<io::Result<()>>,
     pub(crate) transmitter: Transmitter,
-    pub(crate) deferred: Deferred,
+    pub(crate) deferred: Deferred<Connection>,
     pub(crate) notices: Notices,
     endpoint_timer: Option<Pin<Box<Sleep>>>,
     /// Looks at the socket in a row that failed.
@@ -59,7 +60,7 @@ pub(crate) struct Driver {
 
 /// Reports that the socket is free.
 #[derive(Debug)]
-struct Freed(Arc<SharedSocket>);
+struct Freed(Arc<SharedSocket<Connection>>);
 
 impl Drop for Freed {
     fn drop(&mut self) {
@@ -69,7 +70,7 @@ impl Drop for Freed {
 
 impl Driver {
     /// Starts serving `socket` on the runtime of `shared`.
-    pub(crate) fn spawn(shared: Arc<SharedSocket>, socket: Box<dyn AsyncUdp>, busy_poll: BusyPoll) {
+    pub(crate) fn spawn(shared: Arc<SharedSocket<Connection>>, socket: Box<dyn AsyncUdp>, busy_poll: BusyPoll) {
         let runtime = shared.runtime.clone();
         let driver = Self {
             _freed: Freed(Arc::clone(&shared)),
@@ -198,7 +199,7 @@ impl Driver {
             self.transmitter.add(Arc::clone(connection));
         } else {
             // It has moved, and the kernel hands it to another socket than the one that serves it.
-            connection.shared.push_dirty(Arc::clone(connection));
+            connection.request_service();
         }
     }
 
@@ -208,7 +209,7 @@ impl Driver {
             Ok(Visit::Marked) => self.serve_soon(connection),
             Ok(Visit::Quiet) => {}
             Ok(Visit::Busy) => self.deferred.push(Arc::clone(connection), work),
-            Err(_) => self.notices.fail_after_panic(connection, now),
+            Err(_) => connection.fail_after_panic(now, &mut self.notices),
         }
     }
 
@@ -244,7 +245,7 @@ impl Driver {
             Ok(Visit::Marked) => self.transmitter.add(connection),
             Ok(Visit::Quiet) => {}
             Ok(Visit::Busy) => self.deferred.push(connection, Work::Timer),
-            Err(_) => self.notices.fail_after_panic(&connection, now),
+            Err(_) => connection.fail_after_panic(now, &mut self.notices),
         }
     }
 
@@ -276,7 +277,7 @@ impl Driver {
 
     /// Takes the reports of unreachable addresses, a bounded number at once.
     fn take_reports(&mut self) {
-        shared_socket::take_reports(&self.shared, &mut *self.socket, &mut self.notices);
+        take_reports(&self.shared, &mut *self.socket, &mut self.notices);
     }
 
     /// Sets the endpoint's timer.
@@ -292,13 +293,7 @@ impl Driver {
         self.transmitter.unblock();
         for say_farewell in [false, true] {
             if say_farewell {
-                let shared = &self.shared;
-                for connection in shared
-                    .endpoint
-                    .connections()
-                    .into_iter()
-                    .filter(|connection| Arc::ptr_eq(&connection.shared, shared))
-                {
+                for connection in self.served_here() {
                     if connection.cut_off(now) {
                         self.transmitter.add(connection);
                     }
@@ -308,6 +303,13 @@ impl Driver {
                 self.transmitter.flush(now, &self.shared, &mut *self.socket, &mut self.timers, &mut self.notices);
             }
         }
+    }
+
+    /// The connections whose sessions were opened on this socket.
+    fn served_here(&self) -> Vec<Arc<Connection>> {
+        let mut connections = self.shared.endpoint.connections();
+        connections.retain(|connection| Arc::ptr_eq(&connection.shared, &self.shared));
+        connections
     }
 
     /// Waits for something to do: awake for a while after a datagram, if that pays, and then asleep.
@@ -350,8 +352,11 @@ impl Drop for Driver {
             self.send_farewells();
         }
         self.notices.wake();
-        let known = self.timers.drain().chain(self.transmitter.drain()).chain(self.deferred.drain());
-        self.shared.driver_stopped(now(), known);
+        let known: Vec<_> = self.timers.drain().chain(self.transmitter.drain()).chain(self.deferred.drain()).collect();
+        let now = now();
+        for connection in self.shared.driver_stopped().into_iter().chain(self.served_here()).chain(known) {
+            connection.stop_and_remove(now);
+        }
     }
 }
 

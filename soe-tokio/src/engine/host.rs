@@ -53,7 +53,7 @@ impl Host for Driver {
             Ok(Visit::Marked) => self.serve_soon(connection),
             Ok(Visit::Quiet) => {}
             Ok(Visit::Busy) => self.deferred.keep(connection, path, datagrams),
-            Err(_) => self.notices.fail_after_panic(connection, now),
+            Err(_) => connection.fail_after_panic(now, &mut self.notices),
         }
         fed
     }
@@ -65,7 +65,8 @@ impl Host for Driver {
     fn open(&mut self, _: Instant, opened: Opened) {
         let Opened { key, path, session, request, .. } = opened;
         debug!(from = %path.remote, version = request.version, name = %request.protocol_name, "a session opens");
-        let connection = self.shared.endpoint.open(&self.shared, key, path, session);
+        let connection = Connection::new(Arc::clone(&self.shared), key, path, session);
+        self.shared.endpoint.insert(key, Arc::clone(&connection));
         if connection.mark_dirty() {
             self.transmitter.add(connection);
         }
@@ -97,7 +98,7 @@ impl Host for Driver {
     }
 
     fn forget(&mut self, key: SessionKey) {
-        self.shared.endpoint.forget(key);
+        self.shared.endpoint.remove(key);
     }
 
     fn answer(&mut self, question: Question) -> Option<Answer> {

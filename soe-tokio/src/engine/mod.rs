@@ -1,6 +1,7 @@
 //! What runs behind the handles: one driver for each socket, and the sessions that it serves.
 
 pub(crate) mod busy_poll;
+pub(crate) mod clock;
 pub(crate) mod connection;
 pub(crate) mod deferred;
 pub(crate) mod driver;

@@ -1,11 +1,8 @@
 //! What the driver learns under the lock of a session, and acts on once no lock is held.
 
-use std::{net::SocketAddr, sync::Arc, task::Waker, time::Instant};
+use std::{net::SocketAddr, task::Waker};
 
 use soe_core::SessionKey;
-use tracing::warn;
-
-use crate::engine::connection::Connection;
 
 #[derive(Debug, Default)]
 pub(crate) struct Notices {
@@ -20,15 +17,6 @@ pub(crate) struct Notices {
 }
 
 impl Notices {
-    /// A session panicked in the driver's hands, in an application's codec or by a bug of ours: it is over, and nobody else
-    /// notices.
-    pub(crate) fn fail_after_panic(&mut self, connection: &Arc<Connection>, now: Instant) {
-        warn!(session = connection.session_id, "a session panicked; it is ended");
-        connection.stop(now);
-        self.ended.push((connection.key, true));
-        self.drained.push(connection.key);
-    }
-
     pub(crate) fn wake(&mut self) {
         self.wakers.drain(..).for_each(Waker::wake);
     }

@@ -8,18 +8,12 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, Waker},
-    time::Duration,
 };
 
 use bytes::Bytes;
 use soe_core::wire::Packet;
-use tokio::time::timeout;
 
-use crate::{
-    engine::shared_socket::{SharedSocket, lock},
-    error::QueryError,
-    socket::SendBatch,
-};
+use crate::{engine::sync::lock, socket::SendBatch};
 
 /// The questions that were asked by a socket, or are about to be.
 #[derive(Debug, Default)]
@@ -46,23 +40,8 @@ struct Query {
     waker: Option<Waker>,
 }
 
-/// Asks, again and again, until there is an answer.
-pub(crate) async fn ask(shared: &SharedSocket, to: SocketAddr) -> Result<Bytes, QueryError> {
-    let query = Asking { queries: &shared.queries, id: shared.queries.add(to) };
-    loop {
-        if shared.is_stopped() {
-            return Err(QueryError::Stopped);
-        }
-        query.repeat();
-        shared.wake_driver();
-        if let Ok(answer) = timeout(INTERVAL, poll_fn(|cx| query.poll_answer(cx))).await {
-            return Ok(answer);
-        }
-    }
-}
-
 /// Forgets the question with the future that asks it.
-struct Asking<'a> {
+pub(crate) struct Asking<'a> {
     queries: &'a Queries,
     id: u64,
 }
@@ -72,9 +51,15 @@ impl Asking<'_> {
         lock(&self.queries.asked).queries.iter_mut().find(|query| query.id == self.id).map(work).unwrap_or_default()
     }
 
-    fn repeat(&self) {
+    /// Has the question sent, once more.
+    pub(crate) fn repeat(&self) {
         self.with(|query| query.is_due = true);
         self.queries.due.store(true, Ordering::SeqCst);
+    }
+
+    /// Waits for the answer.
+    pub(crate) async fn answer(&self) -> Bytes {
+        poll_fn(|cx| self.poll_answer(cx)).await
     }
 
     fn poll_answer(&self, cx: &Context<'_>) -> Poll<Bytes> {
@@ -95,6 +80,11 @@ impl Drop for Asking<'_> {
 }
 
 impl Queries {
+    /// Asks `to`, once [`Asking::repeat`] is called.
+    pub(crate) fn ask(&self, to: SocketAddr) -> Asking<'_> {
+        Asking { queries: self, id: self.add(to) }
+    }
+
     fn add(&self, to: SocketAddr) -> u64 {
         let mut asked = lock(&self.asked);
         let id = asked.next_id;
@@ -145,7 +135,5 @@ impl Queries {
     }
 }
 
-/// How long an answer is waited for before the question is repeated.
-const INTERVAL: Duration = Duration::from_millis(500);
 /// Servers of this library answer with at most three times what was asked: enough for 512 bytes.
 const QUERY_PADDING: usize = 172;

@@ -13,7 +13,8 @@ use crate::{engine::connection::Connection, socket::SendBatch};
 struct Scratch {
     batch: SendBatch,
     datagrams: Vec<(Path, BytesMut)>,
-    connections: Vec<Arc<Connection>>,
+    round: Vec<Arc<Connection>>,
+    senders: Vec<Arc<Connection>>,
 }
 
 thread_local! {
@@ -42,14 +43,24 @@ pub(crate) fn recycle_datagrams(mut datagrams: Vec<(Path, BytesMut)>) {
 }
 
 /// A list of peers to serve.
-pub(crate) fn take_connections() -> Vec<Arc<Connection>> {
-    take(|scratch| mem::take(&mut scratch.connections))
+pub(crate) fn take_round() -> Vec<Arc<Connection>> {
+    take(|scratch| mem::take(&mut scratch.round))
 }
 
 /// Gives a list back, emptied.
-pub(crate) fn recycle_connections(mut connections: Vec<Arc<Connection>>) {
+pub(crate) fn recycle_round(mut connections: Vec<Arc<Connection>>) {
     connections.clear();
-    give(|scratch| scratch.connections = connections);
+    give(|scratch| scratch.round = connections);
+}
+
+/// A list of the connections whose datagrams are in a batch.
+pub(crate) fn take_senders() -> Vec<Arc<Connection>> {
+    take(|scratch| mem::take(&mut scratch.senders))
+}
+
+/// Gives an empty list back.
+pub(crate) fn recycle_senders(senders: Vec<Arc<Connection>>) {
+    give(|scratch| scratch.senders = senders);
 }
 
 fn take<T: Default>(from: impl FnOnce(&mut Scratch) -> T) -> T {

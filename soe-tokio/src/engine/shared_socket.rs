@@ -4,34 +4,29 @@ use std::{
     fmt,
     net::SocketAddr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, Weak,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll, Waker},
-    time::Instant,
 };
 
-use soe_core::DisconnectReason;
 use tokio::{runtime::Handle, sync::Notify};
-use tracing::trace;
 
 use crate::{
     engine::{
-        connection::{Connection, now},
-        notices::Notices,
         query::Queries,
-        shared_endpoint::SharedEndpoint,
-        sync::until,
+        shared_endpoint::{DriverHandle, Member, SharedEndpoint},
+        sync::{lock, until},
     },
-    socket::{AsyncUdp, kernel::DropCounter},
+    socket::kernel::DropCounter,
 };
 
 /// State shared by a socket's driver, the sessions opened on it and its listener or connector. No two of its locks are ever held at
 /// once, none across an await, and none while foreign code runs.
-pub(crate) struct SharedSocket {
+pub(crate) struct SharedSocket<C> {
     pub(crate) local_addr: SocketAddr,
     pub(crate) runtime: Handle,
-    pub(crate) endpoint: Arc<SharedEndpoint>,
+    pub(crate) endpoint: Arc<SharedEndpoint<C>>,
     pub(crate) counters: Counters,
     /// Where the kernel counts what a listener's socket could not keep.
     pub(crate) drops: Option<DropCounter>,
@@ -41,15 +36,15 @@ pub(crate) struct SharedSocket {
     pub(crate) queries: Queries,
     /// Batches whose datagrams the kernel has taken, see [`Connection::is_flushed`].
     pub(crate) sent_batches: AtomicU64,
-    dirty: Mutex<ServiceQueue>,
+    dirty: Mutex<ServiceQueue<C>>,
     /// Tasks that wait until the socket is free.
     free: Notify,
 }
 
 /// The peers that need the driver. Each is in the list at most once: its own flag says whether it is.
-#[derive(Debug, Default)]
-struct ServiceQueue {
-    connections: Vec<Arc<Connection>>,
+#[derive(Debug)]
+struct ServiceQueue<C> {
+    connections: Vec<Arc<C>>,
     driver: Option<Waker>,
     stop: bool,
     /// A session that the driver has put off is no longer busy.
@@ -80,14 +75,15 @@ impl Counters {
     }
 }
 
-impl SharedSocket {
+impl<C: Member + Send + Sync + 'static> SharedSocket<C> {
     pub(crate) fn new(
-        endpoint: Arc<SharedEndpoint>,
+        endpoint: Arc<SharedEndpoint<C>>,
         local_addr: SocketAddr,
         runtime: Handle,
         drops: Option<DropCounter>,
     ) -> Arc<Self> {
-        let (counters, sent_batches, dirty) = (Counters::default(), AtomicU64::new(0), Mutex::default());
+        let (counters, sent_batches, dirty) =
+            (Counters::default(), AtomicU64::new(0), Mutex::new(ServiceQueue::default()));
         let (sessions, queries) = (AtomicUsize::new(0), Queries::default());
         let shared = Arc::new(Self {
             endpoint,
@@ -101,31 +97,36 @@ impl SharedSocket {
             dirty,
             free: Notify::new(),
         });
-        shared.endpoint.join(&shared);
+        let driver: Weak<Self> = Arc::downgrade(&shared);
+        shared.endpoint.join(driver);
         shared
     }
 
-    /// Asks the driver to serve a peer whose `dirty` flag was just set. Without a driver its session ends here.
-    pub(crate) fn push_dirty(&self, connection: Arc<Connection>) {
+    /// Asks the driver to serve a connection whose `dirty` flag was just set.
+    ///
+    /// # Errors
+    ///
+    /// There is no driver any more.
+    pub(crate) fn push_dirty(&self, connection: &Arc<C>) -> Result<(), Stopped> {
         let driver = {
-            let mut dirty = lock(&self.dirty);
-            if dirty.is_stopped {
-                drop(dirty);
-                return connection.stop_and_remove(now());
+            let mut queue = lock(&self.dirty);
+            if queue.is_stopped {
+                return Err(Stopped);
             }
-            dirty.connections.push(connection);
-            dirty.driver.take()
+            queue.connections.push(Arc::clone(connection));
+            queue.driver.take()
         };
         driver.into_iter().for_each(Waker::wake);
+        Ok(())
     }
 
     /// Like [`SharedSocket::push_dirty`] for the driver itself, which needs no waking.
-    pub(crate) fn put_back_dirty(&self, connections: &mut Vec<Arc<Connection>>) {
+    pub(crate) fn put_back_dirty(&self, connections: &mut Vec<Arc<C>>) {
         lock(&self.dirty).connections.append(connections);
     }
 
     /// Moves the peers that need service into `into`.
-    pub(crate) fn take_dirty(&self, into: &mut Vec<Arc<Connection>>) {
+    pub(crate) fn take_dirty(&self, into: &mut Vec<Arc<C>>) {
         into.append(&mut lock(&self.dirty).connections);
     }
 
@@ -178,21 +179,16 @@ impl SharedSocket {
         until(&self.free, || lock(&self.dirty).is_free.then_some(())).await;
     }
 
-    /// The driver is gone, by `stop` or with its runtime: ends every session that is left, those included that only the
-    /// driver knew.
-    pub(crate) fn driver_stopped(&self, now: Instant, known_to_driver: impl Iterator<Item = Arc<Connection>>) {
-        let dirty = {
-            let mut dirty = lock(&self.dirty);
-            dirty.is_stopped = true;
-            std::mem::take(&mut dirty.connections)
+    /// The driver is gone, by `stop` or with its runtime. Returns the connections that it did not get to serve. A connection
+    /// that asks for service after this is refused, see [`SharedSocket::push_dirty`].
+    pub(crate) fn driver_stopped(&self) -> Vec<Arc<C>> {
+        let queued = {
+            let mut queue = lock(&self.dirty);
+            queue.is_stopped = true;
+            std::mem::take(&mut queue.connections)
         };
         self.endpoint.close();
-        // Who comes after this finds out by itself, see `push_dirty`.
-        let served_here = |connection: &Arc<Connection>| std::ptr::eq(&*connection.shared, self);
-        let connections = self.endpoint.connections().into_iter().filter(served_here);
-        for connection in connections.chain(dirty).chain(known_to_driver) {
-            connection.stop_and_remove(now);
-        }
+        queued
     }
 
     /// The driver has dropped its socket.
@@ -202,35 +198,29 @@ impl SharedSocket {
     }
 }
 
-impl fmt::Debug for SharedSocket {
+impl<C: Member + Send + Sync + 'static> DriverHandle for SharedSocket<C> {
+    fn wake(&self) -> bool {
+        let is_driven = !self.is_stopped();
+        self.wake_driver();
+        is_driven
+    }
+}
+
+/// There is no driver any more.
+#[derive(Debug)]
+pub(crate) struct Stopped;
+
+impl<C> Default for ServiceQueue<C> {
+    fn default() -> Self {
+        let (connections, driver) = (Vec::new(), None);
+        Self { connections, driver, stop: false, is_called_back: false, is_stopped: false, is_free: false }
+    }
+}
+
+impl<C: Member> fmt::Debug for SharedSocket<C> {
     /// Without the peers, which show what they belong to.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sessions = self.endpoint.session_count();
         f.debug_struct("Socket").field("address", &self.local_addr).field("sessions", &sessions).finish_non_exhaustive()
     }
 }
-
-/// Takes the socket's reports of unreachable addresses, a bounded number at once, and says how many there were.
-pub(crate) fn take_reports(shared: &SharedSocket, socket: &mut dyn AsyncUdp, notices: &mut Notices) -> usize {
-    let mut reports = 0;
-    while reports < MAX_REPORTS
-        && let Some(address) = socket.next_unreachable()
-    {
-        reports += 1;
-        trace!(%address, "unreachable");
-        notices.unreachable.push(address);
-    }
-    Counters::add(&shared.counters.unreachable_reports, reports);
-    reports
-}
-
-/// Reports taken at once.
-const MAX_REPORTS: usize = 64;
-
-/// Takes a lock that guards data which is whole between any two statements.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The reason given to sessions that are ended by us without the application having said why.
-pub(crate) const ENDED_HERE: DisconnectReason = DisconnectReason::Application;

@@ -1,6 +1,10 @@
 //! Waiting for something that another task changes. A registration belongs to the future that waits and leaves with it.
 
-use std::{pin::pin, task::Waker};
+use std::{
+    pin::pin,
+    sync::{Mutex, MutexGuard, PoisonError},
+    task::Waker,
+};
 
 use tokio::{
     sync::{Notify, futures::Notified},
@@ -33,6 +37,11 @@ pub(crate) fn set_waker(slot: &mut Option<Waker>, waker: &Waker) -> Option<Waker
         Some(known) if known.will_wake(waker) => None,
         slot => slot.replace(waker.clone()),
     }
+}
+
+/// Takes a lock that guards data which is whole between any two statements.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

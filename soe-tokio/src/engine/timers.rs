@@ -11,46 +11,53 @@ use std::{
 use soe_core::SessionKey;
 use tokio::time::{Sleep, sleep_until};
 
-use crate::engine::connection::{Connection, now};
+use crate::engine::clock::now;
 
 /// When which session wants to be woken: one entry for each session that has a timer, one sleep for all of them.
 ///
 /// A deadline that moves to later costs nothing: its entry stays and is looked at again when it expires. So in every
 /// session the entry, which [`crate::engine::connection::state::ConnectionState::armed`] repeats, is never later than the session's own deadline once the
 /// driver has served it.
-#[derive(Debug, Default)]
-pub(crate) struct Timers {
+#[derive(Debug)]
+pub(crate) struct Timers<T> {
     /// Those that were near when they were set, and are kept to the instant.
-    near: Entries,
+    near: Entries<T>,
     /// Those that were far: heartbeats, time-outs, giving memory back. Nobody minds if they come a little late, and thousands
     /// of idle sessions then share the moments at which the driver wakes up.
-    far: Entries,
+    far: Entries<T>,
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
 /// By time, and by session, which tells entries of one instant apart.
-type Entries = BTreeMap<(Instant, SessionKey), Arc<Connection>>;
+type Entries<T> = BTreeMap<(Instant, SessionKey), Arc<T>>;
 
-impl Timers {
+impl<T> Default for Timers<T> {
+    fn default() -> Self {
+        Self { near: Entries::new(), far: Entries::new(), sleep: None }
+    }
+}
+
+impl<T> Timers<T> {
     /// Moves a session's entry. `from` is where it is, if it is anywhere.
     pub(crate) fn set(
         &mut self,
         now: Instant,
-        connection: &Arc<Connection>,
+        key: SessionKey,
+        session: &Arc<T>,
         from: Option<Instant>,
         to: Option<Instant>,
     ) {
-        let known = from.map(|from| (from, connection.key));
+        let known = from.map(|from| (from, key));
         let known = known.and_then(|key| self.near.remove(&key).or_else(|| self.far.remove(&key)));
         if let Some(to) = to {
             let entries = if to.saturating_duration_since(now) >= FAR { &mut self.far } else { &mut self.near };
-            entries.insert((to, connection.key), known.unwrap_or_else(|| Arc::clone(connection)));
+            entries.insert((to, key), known.unwrap_or_else(|| Arc::clone(session)));
         }
     }
 
     /// Takes an entry that has expired, if one has: of each kind the first one first.
-    pub(crate) fn pop(&mut self, now: Instant) -> Option<Arc<Connection>> {
-        let expired = |entries: &mut Entries| {
+    pub(crate) fn pop(&mut self, now: Instant) -> Option<Arc<T>> {
+        let expired = |entries: &mut Entries<T>| {
             let first = entries.first_entry()?;
             (first.key().0 <= now).then(|| first.remove())
         };
@@ -59,7 +66,7 @@ impl Timers {
 
     /// When to look next.
     pub(crate) fn next(&self) -> Option<Instant> {
-        let first = |entries: &Entries| entries.first_key_value().map(|((first, _), _)| *first);
+        let first = |entries: &Entries<T>| entries.first_key_value().map(|((first, _), _)| *first);
         let far = first(&self.far).map(|first| first + SLACK);
         [first(&self.near), far].into_iter().flatten().min()
     }
@@ -80,7 +87,7 @@ impl Timers {
     }
 
     /// Everybody who has a timer.
-    pub(crate) fn drain(&mut self) -> impl Iterator<Item = Arc<Connection>> {
+    pub(crate) fn drain(&mut self) -> impl Iterator<Item = Arc<T>> {
         let entries = [&mut self.near, &mut self.far].map(std::mem::take);
         entries.into_iter().flat_map(Entries::into_values)
     }

@@ -12,13 +12,16 @@ use tracing::{debug, trace};
 
 use crate::{
     engine::{
-        connection::{Connection, Served},
+        connection::{Connection, Round, Served},
         notices::Notices,
         scratch,
-        shared_socket::{Counters, SharedSocket, take_reports},
+        shared_socket::{Counters, SharedSocket},
         timers::Timers,
     },
-    socket::{AsyncUdp, SendBatch},
+    socket::{
+        AsyncUdp, SendBatch,
+        kernel::{is_never_of_this_datagram, is_of_earlier_datagram},
+    },
 };
 
 /// The sending half of the driver.
@@ -26,6 +29,8 @@ use crate::{
 pub(crate) struct Transmitter {
     /// What is on its way out. Between two flushes there is none, unless the socket is full.
     batch: SendBatch,
+    /// Connections with datagrams in the batch: its entries name them by their index here.
+    senders: Vec<Arc<Connection>>,
     /// The number of the batch that is being filled or sent; batches below it have left.
     number: u64,
     /// Peers that the driver itself found in need of service.
@@ -52,6 +57,7 @@ impl Default for Transmitter {
         let batch = SendBatch::new();
         Self {
             batch,
+            senders: vec![],
             number: 1,
             found: vec![],
             busy: vec![],
@@ -100,36 +106,43 @@ impl Transmitter {
     pub(crate) fn flush(
         &mut self,
         now: Instant,
-        shared: &SharedSocket,
+        shared: &SharedSocket<Connection>,
         socket: &mut dyn AsyncUdp,
-        timers: &mut Timers,
+        timers: &mut Timers<Connection>,
         notices: &mut Notices,
     ) {
         if !self.send(shared, socket, notices) {
             shared.put_back_dirty(&mut self.found);
             return;
         }
-        let mut round = scratch::take_connections();
+        let mut round = scratch::take_round();
         round.append(&mut self.found);
         round.append(&mut self.busy);
         shared.take_dirty(&mut round);
         if self.batch.is_bare() {
             self.batch = scratch::take_batch();
         }
+        if self.senders.capacity() == 0 {
+            self.senders = scratch::take_senders();
+        }
         self.max_segments = socket.max_segments();
         shared.queries.write(&mut self.batch);
         let mut again = std::mem::take(&mut self.found);
         let mut connections = round.drain(..);
         for connection in connections.by_ref() {
-            let (number, segments, batch) = (self.number, self.max_segments, &mut self.batch);
-            let served =
-                catch_unwind(AssertUnwindSafe(|| connection.serve(now, number, segments, batch, timers, notices)));
+            let (entries, owner) = (self.batch.len(), self.senders.len() as u32);
+            let round = Round { now, number: self.number, owner, max_segments: self.max_segments };
+            let batch = &mut self.batch;
+            let served = catch_unwind(AssertUnwindSafe(|| connection.serve(round, batch, timers, notices)));
             match served {
                 Ok(Served::All) => {}
-                Ok(Served::Part) => again.push(connection),
+                Ok(Served::Part) => again.push(Arc::clone(&connection)),
                 Ok(Served::Over) => notices.drained.push(connection.key),
-                Ok(Served::Busy) => self.busy.push(connection),
-                Err(_) => notices.fail_after_panic(&connection, now),
+                Ok(Served::Busy) => self.busy.push(Arc::clone(&connection)),
+                Err(_) => connection.fail_after_panic(now, notices),
+            }
+            if self.batch.len() > entries {
+                self.senders.push(connection);
             }
             if self.batch.is_full() && !self.send(shared, socket, notices) {
                 break;
@@ -141,14 +154,15 @@ impl Transmitter {
         }
         shared.put_back_dirty(&mut again);
         self.found = again;
-        scratch::recycle_connections(round);
+        scratch::recycle_round(round);
         if self.batch.is_done() {
             scratch::recycle_batch(std::mem::take(&mut self.batch));
+            scratch::recycle_senders(std::mem::take(&mut self.senders));
         }
     }
 
     /// Hands the batch to the socket; false if the socket is full.
-    fn send(&mut self, shared: &SharedSocket, socket: &mut dyn AsyncUdp, notices: &mut Notices) -> bool {
+    fn send(&mut self, shared: &SharedSocket<Connection>, socket: &mut dyn AsyncUdp, notices: &mut Notices) -> bool {
         while !self.is_blocked && !self.batch.is_done() {
             Counters::add(&shared.counters.send_calls, 1);
             match socket.try_send(&self.batch) {
@@ -166,7 +180,8 @@ impl Transmitter {
         }
         shared.sent_batches.store(self.number, Ordering::SeqCst);
         self.number += 1;
-        for connection in self.batch.finish() {
+        self.batch.clear();
+        for connection in self.senders.drain(..) {
             if !connection.batch_sent() {
                 self.busy.push(connection);
             }
@@ -179,16 +194,15 @@ impl Transmitter {
     /// to the system's choice of a local address, and then given up. UDP may lose anything, the sessions send it again.
     fn send_failed(
         &mut self,
-        shared: &SharedSocket,
+        shared: &SharedSocket<Connection>,
         socket: &mut dyn AsyncUdp,
         error: &io::Error,
         notices: &mut Notices,
     ) {
         trace!(%error, "send error");
-        let is_explained =
-            take_reports(shared, socket, notices) > 0 || crate::socket::kernel::is_never_of_this_datagram(error);
+        let is_explained = take_reports(shared, socket, notices) > 0 || is_never_of_this_datagram(error);
         self.failures += 1;
-        let may_be_old = crate::socket::kernel::is_of_earlier_datagram(error);
+        let may_be_old = is_of_earlier_datagram(error);
         if may_be_old && self.failures < if is_explained { MAX_OLD_ERRORS } else { FEW_OLD_ERRORS } {
             return;
         }
@@ -198,9 +212,8 @@ impl Transmitter {
             }
             // The address that the peer spoke to may be gone, or one that nobody can send from (broadcast).
             if self.batch.clear_local_ip() {
-                if let Some(mut state) =
-                    self.batch.first_connection().as_ref().and_then(|connection| connection.try_lock())
-                {
+                let owner = self.batch.first_owner().and_then(|owner| self.senders.get(owner as usize));
+                if let Some(mut state) = owner.and_then(|connection| connection.try_lock()) {
                     state.local_ip = None;
                 }
                 return;
@@ -216,7 +229,7 @@ impl Transmitter {
         (self.retried, self.failures) = (false, 0);
     }
 
-    fn count(&self, shared: &SharedSocket, entries: usize) {
+    fn count(&self, shared: &SharedSocket<Connection>, entries: usize) {
         let sent = self.batch.pending().take(entries);
         let (datagrams, bytes) = sent
             .fold((0, 0), |(datagrams, bytes), sent| (datagrams + sent.segments().len(), bytes + sent.contents.len()));
@@ -224,3 +237,24 @@ impl Transmitter {
         Counters::add(&shared.counters.bytes_sent, bytes);
     }
 }
+
+/// Takes the socket's reports of unreachable addresses, a bounded number at once, and says how many there were.
+pub(crate) fn take_reports(
+    shared: &SharedSocket<Connection>,
+    socket: &mut dyn AsyncUdp,
+    notices: &mut Notices,
+) -> usize {
+    let mut reports = 0;
+    while reports < MAX_REPORTS
+        && let Some(address) = socket.next_unreachable()
+    {
+        reports += 1;
+        trace!(%address, "unreachable");
+        notices.unreachable.push(address);
+    }
+    Counters::add(&shared.counters.unreachable_reports, reports);
+    reports
+}
+
+/// Reports taken at once.
+const MAX_REPORTS: usize = 64;

@@ -1,5 +1,6 @@
 //! What a session layer asks of a UDP socket, so that a simulated one can stand in for the kernel's.
 
+pub(crate) mod bind;
 #[cfg(unix)]
 mod drops;
 pub(crate) mod kernel;
@@ -11,14 +12,11 @@ mod segmentation;
 use std::{
     fmt, io,
     net::{IpAddr, SocketAddr},
-    sync::Arc,
     task::{Context, Poll},
 };
 
 use bytes::BytesMut;
 use soe_core::{Path, Transmit};
-
-use crate::engine::connection::Connection;
 
 /// A non-blocking datagram socket that sends and receives in batches.
 ///
@@ -171,7 +169,8 @@ struct Entry {
     end: usize,
     segment_size: usize,
     time_to_live: Option<u8>,
-    connection: Option<Arc<Connection>>,
+    /// Whose datagrams these are: a number that the sender of the batch gives.
+    owner: Option<u32>,
 }
 
 impl SendBatch {
@@ -197,13 +196,7 @@ impl SendBatch {
     }
 
     /// Describes what was just appended to the buffer, cut into entries of at most `max_segments` datagrams.
-    pub(crate) fn push(
-        &mut self,
-        path: Path,
-        transmit: &Transmit,
-        max_segments: usize,
-        connection: Option<&Arc<Connection>>,
-    ) {
+    pub(crate) fn push(&mut self, path: Path, transmit: &Transmit, max_segments: usize, owner: Option<u32>) {
         let segment_size = transmit.segment_size.max(1);
         // The kernel cuts no run into datagrams that it would have to fragment.
         let max_segments = if segment_size > MAX_SEGMENT_BYTES { 1 } else { max_segments };
@@ -211,8 +204,8 @@ impl SendBatch {
         let mut start = self.buffer.len() - transmit.size;
         while start < self.buffer.len() {
             let end = self.buffer.len().min(start + run);
-            let (time_to_live, connection) = (transmit.time_to_live, connection.cloned());
-            self.entries.push(Entry { path, start, end, segment_size, time_to_live, connection });
+            let time_to_live = transmit.time_to_live;
+            self.entries.push(Entry { path, start, end, segment_size, time_to_live, owner });
             start = end;
         }
     }
@@ -221,7 +214,7 @@ impl SendBatch {
     pub(crate) fn push_single(&mut self, path: Path, start: usize) {
         let end = self.buffer.len();
         let segment_size = (end - start).max(1);
-        self.entries.push(Entry { path, start, end, segment_size, time_to_live: None, connection: None });
+        self.entries.push(Entry { path, start, end, segment_size, time_to_live: None, owner: None });
     }
 
     /// Whether it has no memory of its own.
@@ -244,9 +237,9 @@ impl SendBatch {
         self.done = self.entries.len().min(self.done + entries);
     }
 
-    /// The peer that the first pending entry belongs to.
-    pub(crate) fn first_connection(&self) -> Option<Arc<Connection>> {
-        self.entries.get(self.done).and_then(|entry| entry.connection.clone())
+    /// The owner of the first pending entry.
+    pub(crate) fn first_owner(&self) -> Option<u32> {
+        self.entries.get(self.done)?.owner
     }
 
     /// Leaves the choice of a local address to the system, for all pending entries that share the first one's path. False if
@@ -269,24 +262,25 @@ impl SendBatch {
         if self.entries.get(self.done).is_none_or(|first| first.end - first.start <= first.segment_size) {
             return false;
         }
-        let Entry { path, start, end, segment_size, time_to_live, connection } = self.entries.remove(self.done);
+        let Entry { path, start, end, segment_size, time_to_live, owner } = self.entries.remove(self.done);
         let singles = (start..end).step_by(segment_size).map(|start| {
-            let (end, connection) = (end.min(start + segment_size), connection.clone());
-            Entry { path, start, end, segment_size, time_to_live, connection }
+            let end = end.min(start + segment_size);
+            Entry { path, start, end, segment_size, time_to_live, owner }
         });
         self.entries.splice(self.done..self.done, singles);
         true
     }
 
-    /// Forgets everything, and gives the peers whose datagrams have left, in order, each run of the same one once.
-    pub(crate) fn finish(&mut self) -> impl Iterator<Item = Arc<Connection>> {
+    /// How many entries it holds, those included that have left.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Empties it, and keeps its memory.
+    pub(crate) fn clear(&mut self) {
         self.buffer.clear();
+        self.entries.clear();
         self.done = 0;
-        let mut last = std::ptr::null();
-        self.entries
-            .drain(..)
-            .filter_map(|entry| entry.connection)
-            .filter(move |connection| std::mem::replace(&mut last, Arc::as_ptr(connection)) != Arc::as_ptr(connection))
     }
 }
 

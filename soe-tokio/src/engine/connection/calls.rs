@@ -14,14 +14,15 @@ use tokio::task::coop::poll_proceed;
 
 use crate::{
     engine::{
+        clock::now,
         connection::{
-            Connection, now,
+            Connection,
             state::{ConnectionState, End},
         },
         sync::{set_waker, until},
     },
     error::SessionError,
-    session::SessionEvent,
+    event::SessionEvent,
 };
 
 impl Connection {

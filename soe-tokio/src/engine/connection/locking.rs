@@ -14,8 +14,8 @@ use std::{
 };
 
 use crate::engine::{
-    connection::{Connection, now, state::ConnectionState},
-    shared_socket::ENDED_HERE,
+    clock::now,
+    connection::{Connection, ENDED_HERE, state::ConnectionState},
 };
 
 /// The flags around a session's lock.

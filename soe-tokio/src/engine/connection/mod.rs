@@ -6,6 +6,7 @@ pub(crate) mod state;
 
 use std::{
     fmt,
+    net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{
         Arc, Mutex, OnceLock,
@@ -18,17 +19,19 @@ use std::{
 use bytes::BytesMut;
 use soe_core::{DatagramOutcome, DisconnectReason, Path, Session, SessionKey, host::Fed};
 use tokio::sync::Notify;
-use tracing::{Span, debug, debug_span};
+use tracing::{Span, debug, debug_span, warn};
 
 use crate::{
     engine::{
+        clock::now,
         connection::{
             locking::Contention,
             state::{Changes, ConnectionState},
         },
         deferred::Work,
         notices::Notices,
-        shared_socket::{ENDED_HERE, SharedSocket},
+        shared_endpoint::Member,
+        shared_socket::SharedSocket,
         timers::Timers,
     },
     socket::SendBatch,
@@ -36,7 +39,7 @@ use crate::{
 
 /// One session as all tasks see it.
 pub(crate) struct Connection {
-    pub(crate) shared: Arc<SharedSocket>,
+    pub(crate) shared: Arc<SharedSocket<Self>>,
     pub(crate) session_id: u32,
     /// Its name at the endpoint.
     pub(crate) key: SessionKey,
@@ -85,8 +88,20 @@ pub(crate) enum Served {
     Busy,
 }
 
+/// A service round, as a connection needs to know it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Round {
+    pub(crate) now: Instant,
+    /// The number of the batch that the datagrams go into.
+    pub(crate) number: u64,
+    /// The connection's number within that batch.
+    pub(crate) owner: u32,
+    /// How many equal datagrams the socket takes in one entry of the batch.
+    pub(crate) max_segments: usize,
+}
+
 impl Connection {
-    pub(crate) fn new(shared: Arc<SharedSocket>, key: SessionKey, path: Path, session: Session) -> Arc<Self> {
+    pub(crate) fn new(shared: Arc<SharedSocket<Self>>, key: SessionKey, path: Path, session: Session) -> Arc<Self> {
         let address = path.remote;
         let session_id = session.session_id();
         let span = debug_span!(parent: None, "session", peer = %address, id = format_args!("{session_id:08x}"));
@@ -94,6 +109,7 @@ impl Connection {
         let state = ConnectionState::new(session, path, shared.endpoint.budget.open());
         let (flush_waiters, handles) = Default::default();
         let (waiters, contention) = Default::default();
+        shared.sessions.fetch_add(1, Ordering::Relaxed);
         Arc::new(Self {
             shared,
             session_id,
@@ -105,6 +121,21 @@ impl Connection {
             contention,
             state: Mutex::new(state),
         })
+    }
+
+    /// Opens a session from this side. `None`: a session that lives has the address.
+    pub(crate) fn connect(
+        shared: &Arc<SharedSocket<Self>>,
+        address: SocketAddr,
+        session: Session,
+    ) -> Option<Arc<Self>> {
+        // The application may have seen the end of a session before its driver has reported it.
+        let ended = shared.endpoint.hint(address).filter(|there| there.is_closed()).map(|there| there.key);
+        let session_id = session.session_id();
+        let open = |key| Self::new(Arc::clone(shared), key, address.into(), session);
+        let connection = shared.endpoint.register(address, session_id, ended, open)?;
+        connection.act(ConnectionState::mark);
+        Some(connection)
     }
 
     /// Does something to the session for the application. `work` says through [`ConnectionState::mark`] whether the driver is needed.
@@ -126,7 +157,7 @@ impl Connection {
             }
         };
         if marked {
-            self.shared.push_dirty(Arc::clone(self));
+            self.request_service();
         }
         match done {
             Ok((done, _)) => done,
@@ -177,33 +208,29 @@ impl Connection {
     /// Takes what the session wants to send, passes its events on, and sees to its timer.
     pub(crate) fn serve(
         self: &Arc<Self>,
-        now: Instant,
-        number: u64,
-        max_segments: usize,
+        round: Round,
         batch: &mut SendBatch,
-        timers: &mut Timers,
+        timers: &mut Timers<Self>,
         notices: &mut Notices,
     ) -> Served {
         let _entered = self.span.as_ref().map(|span| span.enter());
         let (served, changes) = {
             let Some(mut state) = self.try_lock() else { return Served::Busy };
-            self.serve_locked(&mut state, now, number, max_segments, batch, timers, &mut notices.wakers)
+            self.serve_locked(&mut state, round, batch, timers, &mut notices.wakers)
         };
         self.announce(&changes, notices);
         served
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the driver's parts are lent for one call")]
     fn serve_locked(
         self: &Arc<Self>,
         state: &mut ConnectionState,
-        now: Instant,
-        number: u64,
-        max_segments: usize,
+        round: Round,
         batch: &mut SendBatch,
-        timers: &mut Timers,
+        timers: &mut Timers<Self>,
         wakers: &mut Vec<Waker>,
     ) -> (Served, Changes) {
+        let Round { now, number, owner, max_segments } = round;
         state.dirty = false;
         if state.is_stopped {
             return (Served::All, Changes::default());
@@ -215,7 +242,7 @@ impl Connection {
         {
             taken += transmit.size;
             state.batch = number;
-            batch.push(state.path(), &transmit, max_segments, Some(self));
+            batch.push(state.path(), &transmit, max_segments, Some(owner));
         }
         let mut changes = state.take_events(wakers);
         state.collect_wakers(wakers);
@@ -223,12 +250,12 @@ impl Connection {
         // Each farewell may be the last one that somebody waits for.
         changes.any |= state.is_over && taken > 0;
         if state.session.is_drained() {
-            timers.set(now, self, state.armed.take(), None);
+            timers.set(now, self.key, self, state.armed.take(), None);
             return (Served::Over, changes);
         }
         if state.is_late() {
             let next = state.session.poll_timeout();
-            timers.set(now, self, std::mem::replace(&mut state.armed, next), next);
+            timers.set(now, self.key, self, std::mem::replace(&mut state.armed, next), next);
         }
         if taken >= BYTES_PER_ROUND {
             state.dirty = true;
@@ -238,7 +265,7 @@ impl Connection {
     }
 
     /// The session's entry among the timers has expired.
-    pub(crate) fn expire(self: &Arc<Self>, now: Instant, timers: &mut Timers, notices: &mut Notices) -> Visit {
+    pub(crate) fn expire(self: &Arc<Self>, now: Instant, timers: &mut Timers<Self>, notices: &mut Notices) -> Visit {
         let _entered = self.span.as_ref().map(|span| span.enter());
         let Some(mut guard) = self.try_lock() else { return Visit::Busy };
         let state = &mut *guard;
@@ -255,7 +282,7 @@ impl Connection {
         }
         // Now, and not only after the flush: time passes while the socket is full, too.
         if let Some(deadline) = state.session.poll_timeout().filter(|deadline| *deadline > now) {
-            timers.set(now, self, None, Some(deadline));
+            timers.set(now, self.key, self, None, Some(deadline));
             state.armed = Some(deadline);
         }
         let is_marked = is_due && !std::mem::replace(&mut state.dirty, true);
@@ -290,6 +317,13 @@ impl Connection {
         let has_moved = matches!(work, Work::Move(..));
         self.announce(&Changes { any: changes.any || has_moved, ..changes }, notices);
         if is_marked { Visit::Marked } else { Visit::Quiet }
+    }
+
+    /// Puts the connection in its driver's list, its `dirty` flag having just been set. Without a driver the session ends here.
+    pub(crate) fn request_service(self: &Arc<Self>) {
+        if self.shared.push_dirty(self).is_err() {
+            self.stop_and_remove(now());
+        }
     }
 
     /// Asks for the driver's service. True says that the caller has to put the peer in the driver's list.
@@ -364,10 +398,19 @@ impl Connection {
         self.notify(&Changes { any: true, flushed: true, ..Changes::default() });
     }
 
+    /// Ends a session that panicked in the driver's hands, in an application's codec or by a bug of ours. The other sessions
+    /// go on.
+    pub(crate) fn fail_after_panic(self: &Arc<Self>, now: Instant, notices: &mut Notices) {
+        warn!(session = self.session_id, "a session panicked; it is ended");
+        self.stop(now);
+        notices.ended.push((self.key, true));
+        notices.drained.push(self.key);
+    }
+
     /// [`Connection::stop`], and the endpoint forgets the session: nobody drives it any more.
     pub(crate) fn stop_and_remove(self: &Arc<Self>, now: Instant) {
         self.stop(now);
-        self.shared.endpoint.stop_and_remove(now, self.key);
+        self.shared.endpoint.remove_undriven(now, self.key);
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -404,9 +447,18 @@ impl Connection {
     }
 }
 
-/// The runtime's idea of now: virtual when its clock is paused.
-pub(crate) fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
+impl Member for Connection {
+    fn key(&self) -> SessionKey {
+        self.key
+    }
+
+    fn stop(self: &Arc<Self>, now: Instant) {
+        Self::stop(self, now);
+    }
+
+    fn removed(&self) {
+        self.shared.sessions.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl fmt::Debug for Connection {
@@ -416,5 +468,7 @@ impl fmt::Debug for Connection {
     }
 }
 
+/// The reason given to sessions that are ended by us without the application having said why.
+pub(crate) const ENDED_HERE: DisconnectReason = DisconnectReason::Application;
 /// What one session may take out of one service round, in bytes: no peer waits for the bulk transfer of another.
 const BYTES_PER_ROUND: usize = 64 << 10;

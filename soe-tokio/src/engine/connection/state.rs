@@ -15,7 +15,7 @@ use soe_core::{
 use crate::{
     engine::{connection::Connection, sync::set_waker},
     error::SessionError,
-    session::SessionEvent,
+    event::SessionEvent,
 };
 
 /// What the lock of a peer guards.

@@ -9,17 +9,17 @@ use std::{
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context, Poll, Waker},
+    time::Instant,
 };
 
 use dashmap::DashMap;
-use soe_core::{AdmissionConfig, Endpoint, EndpointStats, MemoryBudget, Path, RequestInfo, Session, SessionKey};
+use soe_core::{AdmissionConfig, Endpoint, EndpointStats, MemoryBudget, RequestInfo, SessionKey};
 use tokio::sync::Notify;
 
+use self::undriven::Undriven;
 use crate::engine::{
-    connection::{Connection, now, state::ConnectionState},
-    shared_endpoint::undriven::Undriven,
-    shared_socket::{SharedSocket, lock},
-    sync::{set_waker, until},
+    clock::now,
+    sync::{lock, set_waker, until},
 };
 
 /// The sessions of a listener or connector. A connector has one socket, a listener one or more
@@ -28,11 +28,11 @@ use crate::engine::{
 ///
 /// Every decision is the [`Endpoint`]'s. What is here beside it makes lookups fast.
 #[derive(Debug)]
-pub(crate) struct SharedEndpoint {
+pub(crate) struct SharedEndpoint<C> {
     /// Locked for strangers, moves and endings alone: the datagrams of a session find it by `hints`.
-    table: Mutex<Table>,
+    table: Mutex<Table<C>>,
     /// The sessions by address: a copy of what the endpoint has decided, and never asked for a decision.
-    hints: DashMap<SocketAddr, Arc<Connection>>,
+    hints: DashMap<SocketAddr, Arc<C>>,
     pub(crate) budget: Arc<MemoryBudget>,
     pub(crate) is_listener: bool,
     /// Sessions that are not forgotten.
@@ -45,36 +45,54 @@ pub(crate) struct SharedEndpoint {
     arrivals: Notify,
     /// The task that polls the listener as a stream.
     stream: Mutex<Option<Waker>>,
-    sockets: Mutex<Vec<Weak<SharedSocket>>>,
+    drivers: Mutex<Vec<Weak<dyn DriverHandle>>>,
 }
 
 #[derive(Debug)]
-struct Table {
+struct Table<C> {
     endpoint: Endpoint,
     /// Under the index of their keys.
-    sessions: Vec<Option<(SessionKey, Arc<Connection>)>>,
+    sessions: Vec<Option<(SessionKey, Arc<C>)>>,
 }
 
-impl Table {
-    fn get(&self, key: SessionKey) -> Option<&Arc<Connection>> {
+impl<C> Table<C> {
+    fn get(&self, key: SessionKey) -> Option<&Arc<C>> {
         let (other, connection) = self.sessions.get(key.index())?.as_ref()?;
         (*other == key).then_some(connection)
     }
 
-    fn put(&mut self, key: SessionKey, connection: Arc<Connection>) {
+    fn put(&mut self, key: SessionKey, connection: Arc<C>) {
         if self.sessions.len() <= key.index() {
             self.sessions.resize(key.index() + 1, None);
         }
         self.sessions[key.index()] = Some((key, connection));
     }
 
-    fn take(&mut self, key: SessionKey) -> Option<Arc<Connection>> {
+    fn take(&mut self, key: SessionKey) -> Option<Arc<C>> {
         let (_, connection) = self.sessions.get_mut(key.index())?.take_if(|(other, _)| *other == key)?;
         Some(connection)
     }
 }
 
-impl SharedEndpoint {
+/// What the endpoint's table needs of a session's connection. The type is known at compile time.
+pub(crate) trait Member {
+    /// Its name at the endpoint.
+    fn key(&self) -> SessionKey;
+
+    /// Ends the session without telling the peer.
+    fn stop(self: &Arc<Self>, now: Instant);
+
+    /// The table has dropped the session.
+    fn removed(&self);
+}
+
+/// The driver of one socket, as the endpoint wakes it.
+pub(crate) trait DriverHandle: Send + Sync {
+    /// Wakes the driver. False: it has ended.
+    fn wake(&self) -> bool;
+}
+
+impl<C: Member> SharedEndpoint<C> {
     pub(crate) fn new(endpoint: Endpoint, memory_limit: usize) -> Self {
         let is_listener = endpoint.config().is_some();
         // A connector has one session; a map with a part for each processor would take more than that.
@@ -89,13 +107,13 @@ impl SharedEndpoint {
             has_actions: AtomicBool::new(false),
             arrivals: Notify::new(),
             stream: Mutex::default(),
-            sockets: Mutex::default(),
+            drivers: Mutex::default(),
         }
     }
 
-    /// Adds a socket, to be woken when no session is left.
-    pub(crate) fn join(&self, socket: &Arc<SharedSocket>) {
-        lock(&self.sockets).push(Arc::downgrade(socket));
+    /// Adds the driver of a socket, to be woken when no session is left.
+    pub(crate) fn join(&self, driver: Weak<dyn DriverHandle>) {
+        lock(&self.drivers).push(driver);
     }
 
     /// Runs `work` on the endpoint, for whoever performs its actions afterwards.
@@ -130,16 +148,16 @@ impl SharedEndpoint {
     }
 
     /// The session at an address, as far as the endpoint has told.
-    pub(crate) fn hint(&self, address: SocketAddr) -> Option<Arc<Connection>> {
+    pub(crate) fn hint(&self, address: SocketAddr) -> Option<Arc<C>> {
         self.hints.get(&address).map(|entry| Arc::clone(entry.value()))
     }
 
-    pub(crate) fn session(&self, key: SessionKey) -> Option<Arc<Connection>> {
+    pub(crate) fn session(&self, key: SessionKey) -> Option<Arc<C>> {
         lock(&self.table).get(key).cloned()
     }
 
     /// Every session that is not forgotten.
-    pub(crate) fn connections(&self) -> Vec<Arc<Connection>> {
+    pub(crate) fn connections(&self) -> Vec<Arc<C>> {
         lock(&self.table).sessions.iter().flatten().map(|(_, connection)| Arc::clone(connection)).collect()
     }
 
@@ -147,47 +165,33 @@ impl SharedEndpoint {
         self.sessions.load(Ordering::Relaxed)
     }
 
-    /// Takes a session that the endpoint has let in by `socket`.
-    pub(crate) fn open(
-        &self,
-        socket: &Arc<SharedSocket>,
-        key: SessionKey,
-        path: Path,
-        session: Session,
-    ) -> Arc<Connection> {
-        let connection = Connection::new(Arc::clone(socket), key, path, session);
-        self.count(socket);
-        lock(&self.table).put(key, Arc::clone(&connection));
-        connection
-    }
-
-    fn count(&self, socket: &SharedSocket) {
+    /// Takes the connection of a session that the endpoint has let in.
+    pub(crate) fn insert(&self, key: SessionKey, connection: Arc<C>) {
         self.sessions.fetch_add(1, Ordering::Relaxed);
-        socket.sessions.fetch_add(1, Ordering::Relaxed);
+        lock(&self.table).put(key, connection);
     }
 
-    /// Registers a session that starts here. `None`: a session that lives has the address.
+    /// Registers a session that starts here, after the end of session `ended` where one is known to have ended. `None`: a
+    /// session that lives has the address.
     pub(crate) fn register(
         &self,
-        socket: &Arc<SharedSocket>,
         address: SocketAddr,
-        session: Session,
-    ) -> Option<Arc<Connection>> {
-        // The application may have seen the end of a session before its driver has reported it.
-        let ended = self.hint(address).filter(|there| there.is_closed()).map(|there| there.key);
+        session_id: u32,
+        ended: Option<SessionKey>,
+        open: impl FnOnce(SessionKey) -> Arc<C>,
+    ) -> Option<Arc<C>> {
         let connection = {
             let mut table = lock(&self.table);
             if let Some(ended) = ended {
                 table.endpoint.handle_session_ended(now(), ended, false);
             }
-            let key = table.endpoint.connect(address, session.session_id())?;
-            let connection = Connection::new(Arc::clone(socket), key, address.into(), session);
+            let key = table.endpoint.connect(address, session_id)?;
+            let connection = open(key);
             table.put(key, Arc::clone(&connection));
             connection
         };
-        self.count(socket);
+        self.sessions.fetch_add(1, Ordering::Relaxed);
         self.hand_over_actions();
-        connection.act(ConnectionState::mark);
         Some(connection)
     }
 
@@ -199,21 +203,21 @@ impl SharedEndpoint {
     }
 
     pub(crate) fn unroute(&self, address: SocketAddr, key: SessionKey) {
-        self.hints.remove_if(&address, |_, there| there.key == key);
+        self.hints.remove_if(&address, |_, there| there.key() == key);
     }
 
     /// Drops a session. Its handles keep what has arrived.
-    pub(crate) fn forget(&self, key: SessionKey) {
+    pub(crate) fn remove(&self, key: SessionKey) {
         let Some(connection) = lock(&self.table).take(key) else { return };
         self.sessions.fetch_sub(1, Ordering::Relaxed);
-        connection.shared.sessions.fetch_sub(1, Ordering::Relaxed);
+        connection.removed();
         if !self.is_needed() {
             self.wake_drivers();
         }
     }
 
     /// Reports that a session is over, nobody being there who drives it.
-    pub(crate) fn stop_and_remove(&self, now: std::time::Instant, key: SessionKey) {
+    pub(crate) fn remove_undriven(&self, now: Instant, key: SessionKey) {
         self.call(|endpoint| {
             endpoint.handle_session_ended(now, key, true);
             endpoint.handle_session_drained(now, key);
@@ -241,13 +245,9 @@ impl SharedEndpoint {
 
     /// Wakes the drivers. False: there is none.
     fn wake_drivers(&self) -> bool {
-        let sockets: Vec<_> = lock(&self.sockets).iter().filter_map(Weak::upgrade).collect();
-        let mut is_driven = false;
-        for socket in sockets {
-            is_driven |= !socket.is_stopped();
-            socket.wake_driver();
-        }
-        is_driven
+        let drivers: Vec<_> = lock(&self.drivers).iter().filter_map(Weak::upgrade).collect();
+        // Not `any`, which would stop at the first that runs.
+        drivers.iter().fold(false, |is_driven, driver| driver.wake() | is_driven)
     }
 
     /// There is one more session to accept.
@@ -258,7 +258,7 @@ impl SharedEndpoint {
     }
 
     /// The next session in the accept queue, or `Some(None)` after the last one.
-    fn next_arrival(&self) -> Option<Option<(Arc<Connection>, RequestInfo)>> {
+    fn next_arrival(&self) -> Option<Option<(Arc<C>, RequestInfo)>> {
         loop {
             let (next, is_closed) = self.call(|endpoint| (endpoint.poll_accept(now()), endpoint.is_closed()));
             let Some((key, request)) = next else { return is_closed.then_some(None) };
@@ -269,12 +269,12 @@ impl SharedEndpoint {
     }
 
     /// Waits for the next session in the accept queue. `None`: no new sessions are wanted any more.
-    pub(crate) async fn accept(&self) -> Option<(Arc<Connection>, RequestInfo)> {
+    pub(crate) async fn accept(&self) -> Option<(Arc<C>, RequestInfo)> {
         until(&self.arrivals, || self.next_arrival()).await
     }
 
     /// Like [`SharedEndpoint::accept`], for the one task that polls the listener as a stream.
-    pub(crate) fn poll_accept(&self, cx: &Context<'_>) -> Poll<Option<(Arc<Connection>, RequestInfo)>> {
+    pub(crate) fn poll_accept(&self, cx: &Context<'_>) -> Poll<Option<(Arc<C>, RequestInfo)>> {
         if let Some(next) = self.next_arrival() {
             return Poll::Ready(next);
         }

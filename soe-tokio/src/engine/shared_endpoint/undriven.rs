@@ -8,16 +8,14 @@ use soe_core::{
     host::{self, Fed, Host},
 };
 
-use crate::engine::{
-    connection::{Connection, now},
-    shared_endpoint::SharedEndpoint,
-};
+use super::{Member, SharedEndpoint};
+use crate::engine::clock::now;
 
 /// Performs what the endpoint wants done as far as that needs no socket. Sessions end, nobody is told.
 #[derive(Debug)]
-pub(crate) struct Undriven<'a>(pub(crate) &'a SharedEndpoint);
+pub(crate) struct Undriven<'a, C>(pub(crate) &'a SharedEndpoint<C>);
 
-impl Undriven<'_> {
+impl<C: Member> Undriven<'_, C> {
     pub(crate) fn settle(&mut self) {
         while self.0.take_actions() {
             host::perform(self, now());
@@ -25,29 +23,23 @@ impl Undriven<'_> {
     }
 }
 
-impl Host for Undriven<'_> {
-    type Session = Arc<Connection>;
+impl<C: Member> Host for Undriven<'_, C> {
+    type Session = Arc<C>;
 
     fn with_endpoint<T>(&mut self, work: impl FnOnce(&mut Endpoint) -> T) -> T {
         self.0.with_endpoint(work)
     }
 
-    fn lookup(&mut self, _: SocketAddr) -> Option<Arc<Connection>> {
+    fn lookup(&mut self, _: SocketAddr) -> Option<Arc<C>> {
         None
     }
 
-    fn session(&mut self, key: SessionKey) -> Option<Arc<Connection>> {
+    fn session(&mut self, key: SessionKey) -> Option<Arc<C>> {
         self.0.session(key)
     }
 
-    fn feed(
-        &mut self,
-        now: Instant,
-        connection: &Arc<Connection>,
-        _: Path,
-        _: &mut dyn Iterator<Item = BytesMut>,
-    ) -> Fed {
-        Fed::new(connection.key, now)
+    fn feed(&mut self, now: Instant, connection: &Arc<C>, _: Path, _: &mut dyn Iterator<Item = BytesMut>) -> Fed {
+        Fed::new(connection.key(), now)
     }
 
     fn send(&mut self, _: Path, _: Vec<u8>) {}
@@ -62,17 +54,17 @@ impl Host for Undriven<'_> {
         self.0.unroute(address, key);
     }
 
-    fn relocate(&mut self, _: Instant, _: &Arc<Connection>, _: SocketAddr, _: Path) {}
+    fn relocate(&mut self, _: Instant, _: &Arc<C>, _: SocketAddr, _: Path) {}
 
-    fn probe(&mut self, _: Instant, _: &Arc<Connection>) {}
+    fn probe(&mut self, _: Instant, _: &Arc<C>) {}
 
-    fn unreachable(&mut self, _: Instant, _: &Arc<Connection>) {}
+    fn unreachable(&mut self, _: Instant, _: &Arc<C>) {}
 
-    fn end(&mut self, now: Instant, connection: &Arc<Connection>, _: DisconnectReason, _: bool) {
+    fn end(&mut self, now: Instant, connection: &Arc<C>, _: DisconnectReason, _: bool) {
         connection.stop(now);
     }
 
     fn forget(&mut self, key: SessionKey) {
-        self.0.forget(key);
+        self.0.remove(key);
     }
 }
