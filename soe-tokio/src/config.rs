@@ -1,4 +1,4 @@
-//! What a socket and a listener need to know beside the protocol.
+//! The configuration of sockets and listeners.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ pub struct SocketConfig {
     /// Send buffer to ask the kernel for (`SO_SNDBUF`), in bytes. Default 1 MiB. What does not fit waits in the sessions,
     /// where back-pressure counts it.
     pub send_buffer: usize,
-    /// Whether to look for the next datagram, after one has come, before going to sleep. Default
+    /// Whether to poll the socket for the next datagram, after one was received, before going to sleep. Default
     /// [`BusyPoll::WhileItPays`].
     pub busy_poll: BusyPoll,
 }
@@ -40,7 +40,7 @@ impl SocketConfig {
         self
     }
 
-    /// Looks for the next datagram before going to sleep, or does not. A [`Duration`] stands for [`BusyPoll::For`].
+    /// Sets whether to poll before going to sleep. A [`Duration`] stands for [`BusyPoll::For`].
     #[must_use]
     pub fn busy_poll(mut self, busy_poll: impl Into<BusyPoll>) -> Self {
         self.busy_poll = busy_poll.into();
@@ -48,20 +48,20 @@ impl SocketConfig {
     }
 }
 
-/// What a socket does between two datagrams. To wake a sleeping thread takes tens of microseconds, which a look at the
-/// socket spares, at the price of a processor that works where it could rest. Other tasks of the thread run in between
-/// either way. Sockets of the caller's own (`from_socket`) always sleep.
+/// What a driver does between two datagrams. Waking a sleeping thread takes tens of microseconds. Polling the socket avoids
+/// that, at the price of CPU time. Other tasks of the thread run in between either way. Sockets given by the caller
+/// (`from_socket`) are never polled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BusyPoll {
-    /// It sleeps.
+    /// Sleeps at once.
     Never,
-    /// It looks for up to 100 microseconds where it has few sessions (up to 8), as long as four looks of five find
-    /// something; otherwise it sleeps, and tries again up to some times a second. So two programs that answer each other at
-    /// once wait for each other awake, and all others asleep.
+    /// Polls the socket for up to 100 us before sleeping, on sockets with at most 8 sessions, while at least 80 % of the polls
+    /// find a datagram. Otherwise sleeps, and retries a few times a second. So two programs that answer each other at once
+    /// wait for each other awake, and all others asleep.
     #[default]
     WhileItPays,
-    /// It looks for so long after each datagram, whatever comes of it. Zero is the same as [`BusyPoll::Never`].
+    /// Polls for this long after each datagram, whether it finds another or not. Zero is the same as [`BusyPoll::Never`].
     For(Duration),
 }
 
@@ -116,7 +116,8 @@ impl ListenerConfig {
         self
     }
 
-    /// Ends sessions that hold much once all together hold more than this many bytes.
+    /// Limits the memory of all sessions of the listener, in bytes. Above it, a session that takes more and holds more than an
+    /// equal share and 256 KiB is ended with `ReliableOverflow`.
     #[must_use]
     pub fn memory_limit(mut self, bytes: usize) -> Self {
         self.memory_limit = bytes;

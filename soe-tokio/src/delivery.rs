@@ -1,4 +1,4 @@
-//! Knowing that a message has arrived.
+//! Receipts: waiting for the acknowledgement of a message.
 
 use std::{
     future::poll_fn,
@@ -18,7 +18,7 @@ use crate::{
 ///
 /// The future gives an error if the session ends before that.
 #[derive(Debug)]
-#[must_use = "delivery is reported to who asks"]
+#[must_use = "a delivery does nothing unless awaited"]
 pub struct Delivery {
     connection: Arc<Connection>,
     receipt: Receipt,

@@ -19,7 +19,7 @@ use crate::{
     error::SessionError,
 };
 
-/// The hold of a session or of one of its halves. The last one to go closes the session.
+/// Counts a session or one of its halves as a holder of the connection. Dropping the last one closes the session.
 #[derive(Debug)]
 pub(crate) struct SessionHandle {
     pub(crate) connection: Arc<Connection>,
@@ -59,8 +59,7 @@ pub(crate) fn poll_close(connection: &Arc<Connection>, cx: &Context<'_>) -> Poll
     }
 }
 
-/// No `async fn`: its future would hold the message three times over, and every task of an application that can send has
-/// room for one.
+/// No `async fn`: its future would have room for the message three times, in every task of an application that can send.
 pub(crate) fn send(connection: &Arc<Connection>, message: Message) -> impl Future<Output = Result<(), SessionError>> {
     let mut waiting = Some(message);
     poll_fn(move |cx| connection.poll_send(&mut waiting, ConnectionState::send, cx))
@@ -69,9 +68,9 @@ pub(crate) fn send(connection: &Arc<Connection>, message: Message) -> impl Futur
 pub(crate) async fn close(connection: &Arc<Connection>, reason: DisconnectReason) -> Option<Closed> {
     connection.close(reason);
     let end = closed(connection).await;
-    // Nobody acknowledges a farewell: it is repeated, and the program may end after this.
+    // A farewell is not acknowledged but repeated, and the program may end after this.
     connection.farewell_sent().await;
-    // The last one may still be on its way to the kernel. That the session is over is no error here.
+    // The last farewell may not have reached the kernel yet. That the session has ended is no error here.
     let _ = connection.flushed().await;
     end
 }

@@ -1,4 +1,4 @@
-//! The server's side: a socket that strangers may open sessions on.
+//! The server's side: a socket that accepts sessions.
 
 use std::{
     io,
@@ -186,7 +186,7 @@ impl SoeListener {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future leaves the sessions closing by themselves, as if the listener had been dropped.
+    /// If the future is dropped, the sessions keep closing in the background, as after dropping the listener.
     pub async fn shutdown(&self, deadline: Duration) -> ShutdownReport {
         self.endpoint.close();
         shutdown::run(&self.endpoint, &self.sockets, deadline).await

@@ -1,4 +1,4 @@
-//! A session in the application's hands.
+//! The handle of a session: a stream and a sink of messages.
 
 use std::{
     future::poll_fn,
@@ -76,8 +76,8 @@ impl SoeSession {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future before it is ready drops the message unsent. Nothing else is lost; who must keep the message
-    /// waits with [`SoeSession::ready`] and then calls [`SoeSession::try_send`].
+    /// Dropping the future before it is ready drops the message unsent. Nothing else is lost. To keep the message,
+    /// wait with [`SoeSession::ready`] and then call [`SoeSession::try_send`].
     pub fn send(&mut self, message: impl Into<Message>) -> impl Future<Output = Result<(), SessionError>> {
         handle::send(self.connection(), message.into())
     }
@@ -106,8 +106,8 @@ impl SoeSession {
         self.connection().send(message.into(), true)
     }
 
-    /// Waits until the send buffers of all channels have room. [`SoeSession::try_send`] then takes the next message,
-    /// whatever its size and channel.
+    /// Waits until every channel has room in its send buffer, so that the next [`SoeSession::try_send`] cannot return
+    /// [`SendError::Blocked`].
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! Ending everything within a bound, and saying what was lost.
+//! Closing all sessions within a deadline, and reporting what was lost.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -69,7 +69,7 @@ pub(crate) async fn run(
 ) -> ShutdownReport {
     let deadline = deadline.min(FOREVER);
     let now = Instant::now();
-    // Farewells are repeated, since nobody acknowledges them: the last part of the time is theirs.
+    // Farewells are repeated, since they are not acknowledged: the last part of the time is kept for them.
     let (cut_off, end) = (now + deadline - FAREWELL.min(deadline / 4), now + deadline);
     let mut connections = endpoint.connections();
     connections.retain(|connection| !connection.is_closed());
@@ -79,7 +79,7 @@ pub(crate) async fn run(
     let mut report = ShutdownReport::default();
     for connection in &connections {
         let in_time = timeout_at(cut_off, connection.closed()).await.is_ok();
-        // Counted before the queue is thrown away.
+        // Counted before `abort` drops the queue.
         let session = report_of(connection);
         if !in_time {
             connection.abort(ENDED_HERE, true);
@@ -90,7 +90,7 @@ pub(crate) async fn run(
     for (connection, session) in connections.iter().zip(&mut report.sessions) {
         session.told = timeout_at(end, connection.farewell_sent()).await.unwrap_or(false);
     }
-    // What is left are a few datagrams; a socket that is full even then must not keep us.
+    // Only a few datagrams are left. A socket that is still full must not delay the shutdown.
     let end = end.max(Instant::now()) + LAST_DATAGRAMS;
     for connection in &connections {
         let _ = timeout_at(end, connection.flushed()).await;
@@ -99,7 +99,7 @@ pub(crate) async fn run(
         socket.stop();
     }
     for socket in sockets {
-        // If the runtime of the sockets does not run, nothing will free them.
+        // If the runtime of the sockets does not run, nothing closes them.
         let _ = timeout_at(end, socket.closed_by_driver()).await;
     }
     report

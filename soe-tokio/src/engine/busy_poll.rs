@@ -1,22 +1,22 @@
-//! Whether to look for the next datagram instead of going to sleep.
+//! Whether to poll the socket for the next datagram before going to sleep.
 
 use std::time::{Duration, Instant};
 
 use crate::config::{BusyPoll, FOREVER};
 
-/// When a driver looks, and what came of it.
+/// When a driver polls, and how often polls have found a datagram.
 #[derive(Debug)]
 pub(crate) struct BusyPoller {
     mode: BusyPoll,
-    /// Until when to look.
+    /// Until when to poll.
     until: Option<Instant>,
-    /// Whether this look has once found nothing: what was there already is no success of looking.
+    /// Whether a poll since the last batch has found nothing. A datagram that was there at once is no success of polling.
     has_found_nothing: bool,
-    /// Successes less failures, see [`BusyPoller::failed`]; without any there is only a trial now and then.
+    /// Successes less failures, see [`BusyPoller::failed`]. At zero only occasional trials are made.
     credit: u8,
-    /// When the next trial may be.
+    /// When the next trial may start.
     paused_until: Option<Instant>,
-    /// How long to rest after a trial that fails.
+    /// How long to pause after a trial that fails.
     pause: Duration,
 }
 
@@ -25,7 +25,7 @@ impl BusyPoller {
         Self { mode, until: None, has_found_nothing: false, credit: 0, paused_until: None, pause: FIRST_PAUSE }
     }
 
-    /// A batch has come, and this many sessions share the socket.
+    /// A batch was received, and `sessions` sessions share the socket.
     pub(crate) fn received(&mut self, now: Instant, sessions: usize) {
         if self.until.take().is_some() && self.has_found_nothing {
             self.credit = (self.credit + 1).min(MAX_CREDIT);
@@ -48,12 +48,12 @@ impl BusyPoller {
         self.has_found_nothing = false;
     }
 
-    /// Whether to look at all just now; spares asking for the time.
+    /// Whether polling is on at all. Asked first, because reading the clock costs 26 ns.
     pub(crate) fn is_polling(&self) -> bool {
         self.until.is_some()
     }
 
-    /// Whether to look once more.
+    /// Whether to poll once more.
     pub(crate) fn should_poll(&mut self, now: Instant) -> bool {
         let should_poll = self.until.is_some_and(|until| now < until);
         if !should_poll && self.until.take().is_some() && self.has_found_nothing {
@@ -62,12 +62,12 @@ impl BusyPoller {
         should_poll
     }
 
-    /// There was nothing.
+    /// A poll has found nothing.
     pub(crate) fn found_nothing(&mut self) {
         self.has_found_nothing = true;
     }
 
-    /// A failure counts as much as four successes, so that looking goes on only while four looks of five find something.
+    /// A failure counts as much as four successes, so polling goes on only while at least 80 % of the polls succeed.
     fn failed(&mut self, now: Instant) {
         self.credit = self.credit.saturating_sub(FAILURE);
         if self.credit == 0 {
@@ -77,17 +77,17 @@ impl BusyPoller {
     }
 }
 
-/// How long to look while it pays: somewhat longer than a peer needs that has to be woken up.
+/// How long to poll while it pays: somewhat longer than a peer takes that has to wake a thread first.
 const POLL_TIME: Duration = Duration::from_micros(100);
-/// With more sessions than this there is nearly always something to do, or a longer time of nothing.
+/// With more sessions than this the socket is either nearly always readable or idle for longer than a poll lasts.
 const FEW_SESSIONS: usize = 8;
-/// What one look in vain costs.
+/// The credit that one failed poll costs.
 const FAILURE: u8 = 4;
-/// What a trial begins with: the first look in vain ends it.
+/// The credit of a trial: its first failed poll ends it.
 const TRIAL: u8 = FAILURE;
-/// What long success earns: a few looks in vain among many are forgiven.
+/// The highest credit: after long success a few failed polls change nothing.
 const MAX_CREDIT: u8 = 16;
-/// How long to rest after the first trial that fails, and at most: a trial costs a tenth of a millisecond.
+/// The first and the longest pause after a trial that fails. A trial costs 0.1 ms.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 
@@ -97,7 +97,7 @@ mod tests {
 
     const US: Duration = Duration::from_micros(1);
 
-    /// A batch comes every `gap`; says how many of them a look has found, and how long it looked in all.
+    /// A batch comes every `gap`. Returns how many of them a poll has found, and the time spent polling.
     fn watch(
         busy_poller: &mut BusyPoller,
         start: Instant,
@@ -121,14 +121,14 @@ mod tests {
     }
 
     #[test]
-    fn it_looks_on_while_datagrams_come_soon() {
+    fn polling_goes_on_while_datagrams_come_soon() {
         let mut busy_poller = BusyPoller::new(BusyPoll::WhileItPays);
         let (found, _) = watch(&mut busy_poller, Instant::now(), 20 * US, 1000, 1);
         assert_eq!(found, 1000);
     }
 
     #[test]
-    fn it_sleeps_where_datagrams_come_late_but_for_a_trial_now_and_then() {
+    fn a_socket_whose_datagrams_come_late_sleeps_but_for_occasional_trials() {
         let mut busy_poller = BusyPoller::new(BusyPoll::WhileItPays);
         let (found, looked) = watch(&mut busy_poller, Instant::now(), 200 * US, 50_000, 1);
         assert_eq!(found, 0);
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_few_late_ones_among_many_are_forgiven_and_a_change_is_noticed() {
+    fn a_few_late_datagrams_among_many_change_nothing_and_a_lasting_change_is_noticed() {
         let (mut busy_poller, start) = (BusyPoller::new(BusyPoll::WhileItPays), Instant::now());
         watch(&mut busy_poller, start, 20 * US, 100, 1);
         assert_eq!(watch(&mut busy_poller, start + 5_000 * US, 500 * US, 1, 1).0, 0);
@@ -153,14 +153,14 @@ mod tests {
     }
 
     #[test]
-    fn it_can_be_told_to_look_for_ever() {
+    fn polling_can_be_configured_for_ever() {
         let (mut busy_poller, now) = (BusyPoller::new(BusyPoll::For(Duration::MAX)), Instant::now());
         busy_poller.received(now, 1);
         assert!(busy_poller.should_poll(now + Duration::from_secs(365 * 24 * 3600)));
     }
 
     #[test]
-    fn it_looks_always_or_never_if_told_to() {
+    fn polling_can_be_configured_always_or_never() {
         let now = Instant::now();
         let always = &mut BusyPoller::new(BusyPoll::For(300 * US));
         assert_eq!(watch(always, now, 1000 * US, 10, 100), (0, 3000 * US));

@@ -1,17 +1,17 @@
-//! What the driver puts off because an application's key or hook holds a session's lock.
+//! Work that the driver defers because an application's key or hook holds a session's lock.
 
 use std::{collections::VecDeque, net::SocketAddr, sync::Arc};
 
 use bytes::BytesMut;
 use soe_core::{DisconnectReason, Path};
 
-/// Work for sessions that are busy, oldest first.
+/// Deferred work, oldest first.
 #[derive(Debug)]
 pub(crate) struct Deferred<T> {
     work: VecDeque<(Arc<T>, Work)>,
 }
 
-/// What is to be done to a session.
+/// One piece of work on a session.
 #[derive(Debug)]
 pub(crate) enum Work {
     /// Datagrams came in. At most [`MAX_DATAGRAMS`] wait; the rest are lost, as on a link.
@@ -20,11 +20,11 @@ pub(crate) enum Work {
     Timer,
     /// Its peer has moved.
     Move(SocketAddr, Path),
-    /// Its peer is to give a sign of life.
+    /// The session asks its peer for a sign of life.
     Probe,
-    /// The network says that nobody is at its peer's address.
+    /// The network reported the peer's address as unreachable.
     Unreachable,
-    /// The endpoint ends it. The peer is told, or not.
+    /// The endpoint ends the session. The flag says whether the peer is told.
     End(DisconnectReason, bool),
 }
 

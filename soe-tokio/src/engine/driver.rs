@@ -1,5 +1,5 @@
-//! The one task that touches a socket, in the order that [`IoLoop`] gives: everything that has arrived, then timers, then
-//! everything that waits to be sent.
+//! The driver: the one task that touches a socket. It works in the order that [`IoLoop`] gives: it receives everything that
+//! has arrived, fires the timers, and then transmits.
 
 use std::{
     future::poll_fn,
@@ -35,7 +35,7 @@ use crate::{
     socket::{AsyncUdp, RecvBatch, kernel::is_of_earlier_datagram},
 };
 
-/// Serves one socket until nobody needs it. What several sockets of one listener share is in
+/// Serves one socket until no handle and no session needs it. The sockets of one listener share the
 /// [`crate::engine::shared_endpoint::SharedEndpoint`].
 #[derive(Debug)]
 pub(crate) struct Driver {
@@ -44,13 +44,13 @@ pub(crate) struct Driver {
     turn: IoLoop,
     timers: Timers<Connection>,
     received: RecvBatch,
-    /// A receive call that has been made while the driver waited, and is to be looked at in turn.
+    /// The result of a receive call that was made while waiting. It is handled in the next receive step.
     received_early: Option<io::Result<()>>,
     pub(crate) transmitter: Transmitter,
     pub(crate) deferred: Deferred<Connection>,
     pub(crate) notices: Notices,
     endpoint_timer: Option<Pin<Box<Sleep>>>,
-    /// Looks at the socket in a row that failed.
+    /// Receive calls in a row that failed.
     failures: u32,
     is_only_thread: bool,
     busy_poller: BusyPoller,
@@ -58,7 +58,7 @@ pub(crate) struct Driver {
     _freed: Freed,
 }
 
-/// Reports that the socket is free.
+/// Reports, when dropped, that the socket is closed.
 #[derive(Debug)]
 struct Freed(Arc<SharedSocket<Connection>>);
 
@@ -118,7 +118,7 @@ impl Driver {
         [self.timers.next(), endpoint].into_iter().flatten().min()
     }
 
-    /// Looks into the socket, without waiting.
+    /// Receives one batch, without waiting.
     async fn receive(&mut self) {
         for _ in 0..MAX_OLD_ERRORS {
             let received = match self.received_early.take() {
@@ -143,15 +143,15 @@ impl Driver {
                     trace!(%error, "receive error");
                     Counters::add(&self.shared.counters.receive_errors, 1);
                     self.take_reports();
-                    // About a datagram that was sent earlier, and there may be as many as peers have gone: what has arrived
-                    // from others waits behind them.
+                    // The error reports an earlier send, and there can be one for each peer that has gone. Datagrams of
+                    // other peers wait behind these errors.
                     if !is_of_earlier_datagram(&error) {
                         break;
                     }
                 }
             }
         }
-        // None of the others stops the socket either; one that does nothing but fail is left alone for a moment.
+        // Other errors are not fatal either. After many in a row the loop backs off.
         self.turn.received(1, 0);
         self.failures = self.failures.saturating_add(1);
         if self.failures >= FAILURES_BEFORE_PAUSE {
@@ -193,17 +193,17 @@ impl Driver {
         self.notices.wake();
     }
 
-    /// Has a peer served whose `dirty` flag was just set.
+    /// Has a connection served whose `dirty` flag was just set.
     pub(crate) fn serve_soon(&mut self, connection: &Arc<Connection>) {
         if Arc::ptr_eq(&connection.shared, &self.shared) {
             self.transmitter.add(Arc::clone(connection));
         } else {
-            // It has moved, and the kernel hands it to another socket than the one that serves it.
+            // The peer has moved, and the kernel delivers its datagrams to a socket other than the one that serves it.
             connection.request_service();
         }
     }
 
-    /// Does something to a session, or puts it off while the session is busy.
+    /// Applies `work` to a session, or defers it while the session is busy.
     pub(crate) fn visit(&mut self, now: Instant, connection: &Arc<Connection>, work: Work) {
         match catch_unwind(AssertUnwindSafe(|| connection.visit(now, &work, &mut self.notices))) {
             Ok(Visit::Marked) => self.serve_soon(connection),
@@ -213,7 +213,7 @@ impl Driver {
         }
     }
 
-    /// Tries again what was put off because a session was busy.
+    /// Retries what was deferred because a session was busy.
     fn retry_deferred(&mut self, now: Instant) {
         for _ in 0..self.deferred.len() {
             let Some((connection, work)) = self.deferred.pop() else { break };
@@ -249,7 +249,7 @@ impl Driver {
         }
     }
 
-    /// Sends for everybody who has something to send.
+    /// Sends for every connection that has something to send.
     fn transmit(&mut self) {
         let now = now();
         self.retry_deferred(now);
@@ -262,7 +262,7 @@ impl Driver {
         self.notices.wake();
     }
 
-    /// Tells the endpoint what has become of sessions and addresses.
+    /// Reports ended and drained sessions and unreachable addresses to the endpoint.
     fn settle(&mut self, now: Instant) {
         while let Some(address) = self.notices.unreachable.pop() {
             host::unreachable(self, now, Some(address));
@@ -286,8 +286,8 @@ impl Driver {
         self.endpoint_timer = deadline.map(|deadline| Box::pin(sleep_until(deadline.into())));
     }
 
-    /// The runtime ends, and nobody serves the sessions any more: what they have to send leaves now, and a farewell behind it,
-    /// as far as the socket takes it at once. Nothing is repeated.
+    /// The runtime is shutting down: sends what the sessions have queued and one farewell each, as far as the socket takes it
+    /// at once. Nothing is repeated.
     fn send_farewells(&mut self) {
         let now = now();
         self.transmitter.unblock();
@@ -312,7 +312,7 @@ impl Driver {
         connections
     }
 
-    /// Waits for something to do: awake for a while after a datagram, if that pays, and then asleep.
+    /// Waits for something to do. Polls the socket for a while after a datagram, if that pays, and then sleeps.
     async fn wait(&mut self) {
         while self.busy_poller.is_polling() && self.busy_poller.should_poll(Instant::now()) {
             if poll_fn(|cx| Poll::Ready(self.poll_work(cx))).await.is_ready() {
@@ -346,7 +346,7 @@ impl Driver {
 }
 
 impl Drop for Driver {
-    /// Also when the runtime shuts down or something here panics: nobody may wait for a socket that is not served.
+    /// Runs also when the runtime shuts down or the driver panics. Tasks must not keep waiting for a socket that is not served.
     fn drop(&mut self) {
         if !std::thread::panicking() {
             self.send_farewells();
@@ -360,13 +360,13 @@ impl Drop for Driver {
     }
 }
 
-/// Lets the tasks run that are ready now.
+/// Lets the tasks run that are ready now, so that their replies carry the acknowledgements.
 async fn yield_to_tasks(is_only_thread: bool) {
     if !is_only_thread {
         return tokio::task::yield_now().await;
     }
-    // On a runtime of one thread tasks run in the order in which they were woken, so whoever wakes itself comes last.
-    // Tokio's own yield would look for events of the system in between, with a system call.
+    // On a runtime of one thread tasks run in the order in which they were woken, so a task that wakes itself comes last.
+    // Tokio's own yield would also poll for I/O events, with a system call.
     let mut has_waited = false;
     poll_fn(|cx| {
         if std::mem::replace(&mut has_waited, true) {
@@ -378,12 +378,12 @@ async fn yield_to_tasks(is_only_thread: bool) {
     .await;
 }
 
-/// Sessions whose timers are seen to between two looks at the socket.
+/// Timers fired between two receive calls.
 const MAX_EXPIRED: usize = 256;
-/// Rounds of service before a driver that is dropped lets its sessions go: each takes up to 64 KiB from each of them.
+/// Service rounds before a driver that is dropped stops its sessions. Each round takes up to 64 KiB from each session.
 const LAST_ROUNDS: usize = 16;
-/// Errors about earlier datagrams that are passed over in one look at the socket. Each such look counts as one failure.
+/// Errors about earlier datagrams that one receive step skips. Such a step counts as one failure.
 const MAX_OLD_ERRORS: u32 = 1024;
-/// Failures in a row after which the socket is left alone for [`FAILURE_PAUSE`].
+/// Failures in a row after which the loop pauses for [`FAILURE_PAUSE`] after each.
 const FAILURES_BEFORE_PAUSE: u32 = 64;
 const FAILURE_PAUSE: Duration = Duration::from_millis(10);

@@ -1,4 +1,4 @@
-//! The driver as the host of an endpoint: what [`soe_core::host`] wants done, with locks, wakers and a socket.
+//! The driver as the [`Host`] of an endpoint: performs its actions on connections and the socket.
 
 use std::{
     net::SocketAddr,

@@ -1,4 +1,5 @@
-//! What runs behind the handles: one driver for each socket, and the sessions that it serves.
+//! The engine behind the handles: one driver for each socket, and the connections that it serves. It uses `socket` and
+//! never names a handle; of its own files only `host` names the driver.
 
 pub(crate) mod busy_poll;
 pub(crate) mod clock;

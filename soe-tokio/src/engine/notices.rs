@@ -1,4 +1,4 @@
-//! What the driver learns under the lock of a session, and acts on once no lock is held.
+//! What the driver collects under the lock of a session and handles once no lock is held.
 
 use std::{net::SocketAddr, task::Waker};
 
@@ -10,7 +10,7 @@ pub(crate) struct Notices {
     pub(crate) wakers: Vec<Waker>,
     /// Sessions that have ended, and whether they have messages to read.
     pub(crate) ended: Vec<(SessionKey, bool)>,
-    /// Sessions that have nothing more to say.
+    /// Sessions that have nothing left to send.
     pub(crate) drained: Vec<SessionKey>,
     /// Addresses that the network has reported as unreachable.
     pub(crate) unreachable: Vec<SocketAddr>,

@@ -1,4 +1,4 @@
-//! Questions to servers outside of any session.
+//! Status queries to servers, outside of any session.
 
 use std::{
     future::poll_fn,
@@ -15,12 +15,12 @@ use soe_core::wire::Packet;
 
 use crate::{engine::sync::lock, socket::SendBatch};
 
-/// The questions that were asked by a socket, or are about to be.
+/// The status queries of one socket.
 #[derive(Debug, Default)]
 pub(crate) struct Queries {
-    /// Whether there is any: spares the driver a lock for each batch.
+    /// Whether there is any query. Read without the lock, once per received batch.
     any: AtomicBool,
-    /// Whether one is to be sent.
+    /// Whether a query waits to be sent.
     due: AtomicBool,
     asked: Mutex<Asked>,
 }
@@ -40,7 +40,7 @@ struct Query {
     waker: Option<Waker>,
 }
 
-/// Forgets the question with the future that asks it.
+/// A query under way. Dropping it removes the query.
 pub(crate) struct Asking<'a> {
     queries: &'a Queries,
     id: u64,
@@ -51,7 +51,7 @@ impl Asking<'_> {
         lock(&self.queries.asked).queries.iter_mut().find(|query| query.id == self.id).map(work).unwrap_or_default()
     }
 
-    /// Has the question sent, once more.
+    /// Has the query sent, or sent again.
     pub(crate) fn repeat(&self) {
         self.with(|query| query.is_due = true);
         self.queries.due.store(true, Ordering::SeqCst);
@@ -80,7 +80,7 @@ impl Drop for Asking<'_> {
 }
 
 impl Queries {
-    /// Asks `to`, once [`Asking::repeat`] is called.
+    /// Registers a query to `to`. [`Asking::repeat`] sends it.
     pub(crate) fn ask(&self, to: SocketAddr) -> Asking<'_> {
         Asking { queries: self, id: self.add(to) }
     }
@@ -102,7 +102,7 @@ impl Queries {
         self.due.load(Ordering::SeqCst)
     }
 
-    /// Appends the questions that are to be sent.
+    /// Appends the queries that wait to be sent.
     pub(crate) fn write(&self, batch: &mut SendBatch) {
         if !self.due.swap(false, Ordering::SeqCst) {
             return;
@@ -116,7 +116,7 @@ impl Queries {
         }
     }
 
-    /// Gives an answer to those who asked for it; true if somebody did.
+    /// Passes an answer to the queries to this address. True if there was one.
     pub(crate) fn answer(&self, from: SocketAddr, datagram: &[u8]) -> bool {
         let Ok(Packet::ServerStatus(status)) = Packet::decode(datagram) else { return false };
         let mut wakers = Vec::new();

@@ -1,5 +1,5 @@
-//! Secrets: session ids, and the key that seeds are derived from. They are all that stands between a session and somebody
-//! who cannot see its datagrams, so they come from the system's generator.
+//! Secrets: session ids, and the key that seeds are derived from. They are the only protection against an attacker who
+//! cannot see the datagrams of a session, so they come from the system's generator.
 
 use std::{
     io,
@@ -12,7 +12,7 @@ use rand::{TryRng, rngs::SysRng};
 #[derive(Debug)]
 pub(crate) enum Secrets {
     System,
-    /// Anybody who knows the seed knows the secrets: for simulations.
+    /// For simulations: knowing the seed is knowing the secrets.
     Seeded(AtomicU64),
 }
 

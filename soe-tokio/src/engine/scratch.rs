@@ -1,5 +1,5 @@
-//! Memory that the drivers of one thread use in turn. Each needs it for a moment only, and there may be thousands of them:
-//! with memory of their own they would keep it from the processor's cache.
+//! Buffers that the drivers of one thread share. A driver needs them only within one step, and there may be thousands of
+//! drivers: with buffers of their own each would displace the others' from the processor's cache.
 
 use std::{cell::RefCell, mem, sync::Arc};
 
@@ -26,7 +26,7 @@ pub(crate) fn take_batch() -> SendBatch {
     take(|scratch| mem::take(&mut scratch.batch))
 }
 
-/// Gives a batch back that holds nothing.
+/// Returns an empty batch.
 pub(crate) fn recycle_batch(batch: SendBatch) {
     give(|scratch| scratch.batch = batch);
 }
@@ -36,18 +36,18 @@ pub(crate) fn take_datagrams() -> Vec<(Path, BytesMut)> {
     take(|scratch| mem::take(&mut scratch.datagrams))
 }
 
-/// Gives a list back, emptied.
+/// Empties a list and returns it.
 pub(crate) fn recycle_datagrams(mut datagrams: Vec<(Path, BytesMut)>) {
     datagrams.clear();
     give(|scratch| scratch.datagrams = datagrams);
 }
 
-/// A list of peers to serve.
+/// A list of connections to serve.
 pub(crate) fn take_round() -> Vec<Arc<Connection>> {
     take(|scratch| mem::take(&mut scratch.round))
 }
 
-/// Gives a list back, emptied.
+/// Empties a list and returns it.
 pub(crate) fn recycle_round(mut connections: Vec<Arc<Connection>>) {
     connections.clear();
     give(|scratch| scratch.round = connections);
@@ -58,13 +58,13 @@ pub(crate) fn take_senders() -> Vec<Arc<Connection>> {
     take(|scratch| mem::take(&mut scratch.senders))
 }
 
-/// Gives an empty list back.
+/// Returns an empty list.
 pub(crate) fn recycle_senders(senders: Vec<Arc<Connection>>) {
     give(|scratch| scratch.senders = senders);
 }
 
 fn take<T: Default>(from: impl FnOnce(&mut Scratch) -> T) -> T {
-    // At the end of its thread there is nothing spare.
+    // While the thread ends the buffers are gone: an empty one is made.
     SCRATCH.try_with(|scratch| from(&mut scratch.borrow_mut())).unwrap_or_default()
 }
 

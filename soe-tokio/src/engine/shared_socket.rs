@@ -1,4 +1,4 @@
-//! What the tasks around one socket share: the list of the peers that need service, and figures.
+//! The state that the tasks around one socket share: the list of connections that need service, and counters.
 
 use std::{
     fmt,
@@ -28,34 +28,34 @@ pub(crate) struct SharedSocket<C> {
     pub(crate) runtime: Handle,
     pub(crate) endpoint: Arc<SharedEndpoint<C>>,
     pub(crate) counters: Counters,
-    /// Where the kernel counts what a listener's socket could not keep.
+    /// Reads the kernel's count of datagrams that a listener's socket dropped.
     pub(crate) drops: Option<DropCounter>,
-    /// Sessions that were opened on this socket and have not been forgotten.
+    /// Sessions that were opened on this socket and have not been removed.
     pub(crate) sessions: AtomicUsize,
-    /// Questions to servers that wait for an answer.
+    /// Status queries that wait for an answer.
     pub(crate) queries: Queries,
-    /// Batches whose datagrams the kernel has taken, see [`Connection::is_flushed`].
+    /// Batches whose datagrams the kernel has taken, see `Connection::is_flushed`.
     pub(crate) sent_batches: AtomicU64,
     dirty: Mutex<ServiceQueue<C>>,
-    /// Tasks that wait until the socket is free.
+    /// Tasks that wait until the socket is closed.
     free: Notify,
 }
 
-/// The peers that need the driver. Each is in the list at most once: its own flag says whether it is.
+/// The connections that need the driver. Each is in the list at most once: its own `dirty` flag says whether it is.
 #[derive(Debug)]
 struct ServiceQueue<C> {
     connections: Vec<Arc<C>>,
     driver: Option<Waker>,
     stop: bool,
-    /// A session that the driver has put off is no longer busy.
+    /// A session whose work the driver has deferred is no longer busy.
     is_called_back: bool,
-    /// Nobody is served any more.
+    /// The driver has ended.
     is_stopped: bool,
-    /// And the socket is gone.
+    /// The driver has dropped the socket.
     is_free: bool,
 }
 
-/// Figures of a socket, in the order in which [`crate::SocketStats`] documents them.
+/// Counters of a socket, in the order in which [`crate::SocketStats`] documents them.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) datagrams_received: AtomicU64,
@@ -125,12 +125,12 @@ impl<C: Member + Send + Sync + 'static> SharedSocket<C> {
         lock(&self.dirty).connections.append(connections);
     }
 
-    /// Moves the peers that need service into `into`.
+    /// Moves the connections that need service into `into`.
     pub(crate) fn take_dirty(&self, into: &mut Vec<Arc<C>>) {
         into.append(&mut lock(&self.dirty).connections);
     }
 
-    /// Waits for something that only the driver can do. With `serve` false, peers in the list are left where they are.
+    /// Waits for work of the driver. With `serve` false (the socket is full) connections in the list are no reason to wake up.
     pub(crate) fn poll_work(&self, cx: &Context<'_>, serve: bool) -> Poll<()> {
         let mut dirty = lock(&self.dirty);
         if dirty.stop || !self.endpoint.is_needed() || self.endpoint.has_actions() {
@@ -153,7 +153,7 @@ impl<C: Member + Send + Sync + 'static> SharedSocket<C> {
         driver.into_iter().for_each(Waker::wake);
     }
 
-    /// Has the driver try again what it has put off.
+    /// Has the driver retry the work that it has deferred.
     pub(crate) fn call_back(&self) {
         lock(&self.dirty).is_called_back = true;
         self.wake_driver();
@@ -165,7 +165,7 @@ impl<C: Member + Send + Sync + 'static> SharedSocket<C> {
         self.wake_driver();
     }
 
-    /// Whether nobody needs the driver any more.
+    /// Whether the driver may end.
     pub(crate) fn is_done(&self) -> bool {
         !self.endpoint.is_needed() || lock(&self.dirty).stop
     }
@@ -174,7 +174,7 @@ impl<C: Member + Send + Sync + 'static> SharedSocket<C> {
         lock(&self.dirty).is_stopped
     }
 
-    /// Waits until the driver has ended and the socket is free.
+    /// Waits until the driver has ended and closed the socket.
     pub(crate) async fn closed_by_driver(&self) {
         until(&self.free, || lock(&self.dirty).is_free.then_some(())).await;
     }
@@ -218,7 +218,7 @@ impl<C> Default for ServiceQueue<C> {
 }
 
 impl<C: Member> fmt::Debug for SharedSocket<C> {
-    /// Without the peers, which show what they belong to.
+    /// Without the connections, which show the socket they belong to.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sessions = self.endpoint.session_count();
         f.debug_struct("Socket").field("address", &self.local_addr).field("sessions", &sessions).finish_non_exhaustive()

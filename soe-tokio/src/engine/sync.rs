@@ -1,4 +1,4 @@
-//! Waiting for something that another task changes. A registration belongs to the future that waits and leaves with it.
+//! Waiting for what another task changes. A registration belongs to the future that waits and is dropped with it.
 
 use std::{
     pin::pin,
@@ -11,9 +11,9 @@ use tokio::{
     task::consume_budget,
 };
 
-/// Waits until `ready` returns something. Whoever changes what it looks at notifies `notify` afterwards.
+/// Waits until `ready` returns something. The task that changes what `ready` reads notifies `notify` afterwards.
 ///
-/// Each return takes part in Tokio's cooperative budget.
+/// Takes part in Tokio's cooperative budget.
 pub(crate) async fn until<T>(notify: &Notify, mut ready: impl FnMut() -> Option<T>) -> T {
     consume_budget().await;
     if let Some(done) = ready() {
@@ -21,7 +21,7 @@ pub(crate) async fn until<T>(notify: &Notify, mut ready: impl FnMut() -> Option<
     }
     loop {
         let mut notified = pin!(notify.notified());
-        // Before the look, or a change between the two would be missed.
+        // Registered before `ready` is called: otherwise a change between the two would be missed.
         Notified::enable(notified.as_mut());
         if let Some(done) = ready() {
             return done;
@@ -39,7 +39,7 @@ pub(crate) fn set_waker(slot: &mut Option<Waker>, waker: &Waker) -> Option<Waker
     }
 }
 
-/// Takes a lock that guards data which is whole between any two statements.
+/// Takes a lock, poisoned or not: the data under it is consistent after each statement.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -13,17 +13,17 @@ use tokio::time::{Sleep, sleep_until};
 
 use crate::engine::clock::now;
 
-/// When which session wants to be woken: one entry for each session that has a timer, one sleep for all of them.
+/// When to wake each session: one entry for each session that has a timer, one sleep for all of them.
 ///
-/// A deadline that moves to later costs nothing: its entry stays and is looked at again when it expires. So in every
+/// A deadline that moves to later costs nothing: its entry stays and is checked again when it expires. So in every
 /// session the entry, which [`crate::engine::connection::state::ConnectionState::armed`] repeats, is never later than the session's own deadline once the
 /// driver has served it.
 #[derive(Debug)]
 pub(crate) struct Timers<T> {
-    /// Those that were near when they were set, and are kept to the instant.
+    /// Deadlines less than a second away when they were set. They are kept exactly.
     near: Entries<T>,
-    /// Those that were far: heartbeats, time-outs, giving memory back. Nobody minds if they come a little late, and thousands
-    /// of idle sessions then share the moments at which the driver wakes up.
+    /// The others: heartbeats, time-outs, giving memory back. They may fire up to 50 ms late, so that thousands of idle
+    /// sessions share the wake-ups of the driver.
     far: Entries<T>,
     sleep: Option<Pin<Box<Sleep>>>,
 }
@@ -64,7 +64,7 @@ impl<T> Timers<T> {
         expired(&mut self.near).or_else(|| expired(&mut self.far))
     }
 
-    /// When to look next.
+    /// When the first entry is due.
     pub(crate) fn next(&self) -> Option<Instant> {
         let first = |entries: &Entries<T>| entries.first_key_value().map(|((first, _), _)| *first);
         let far = first(&self.far).map(|first| first + SLACK);
@@ -86,14 +86,14 @@ impl<T> Timers<T> {
         sleep.as_mut().poll(cx)
     }
 
-    /// Everybody who has a timer.
+    /// Removes and returns every session that has a timer.
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = Arc<T>> {
         let entries = [&mut self.near, &mut self.far].map(std::mem::take);
         entries.into_iter().flat_map(Entries::into_values)
     }
 }
 
-/// A deadline this far away need not be kept to the instant.
+/// A deadline this far away need not be kept exactly.
 const FAR: Duration = Duration::from_secs(1);
-/// How late such a one may be.
+/// How late such a deadline may fire.
 const SLACK: Duration = Duration::from_millis(50);

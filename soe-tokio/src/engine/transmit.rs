@@ -1,4 +1,4 @@
-//! Sending for everybody at once: the sessions that need service, their datagrams in one buffer, few system calls.
+//! Sending for all sessions at once: their datagrams are collected in one buffer and leave in few system calls.
 
 use std::{
     io,
@@ -27,15 +27,15 @@ use crate::{
 /// The sending half of the driver.
 #[derive(Debug)]
 pub(crate) struct Transmitter {
-    /// What is on its way out. Between two flushes there is none, unless the socket is full.
+    /// The datagrams to send. Empty between two flushes, unless the socket is full.
     batch: SendBatch,
     /// Connections with datagrams in the batch: its entries name them by their index here.
     senders: Vec<Arc<Connection>>,
     /// The number of the batch that is being filled or sent; batches below it have left.
     number: u64,
-    /// Peers that the driver itself found in need of service.
+    /// Connections that the driver itself found in need of service.
     found: Vec<Arc<Connection>>,
-    /// Peers whose lock the application held when they were to be served.
+    /// Connections whose lock the application held when they were to be served.
     busy: Vec<Arc<Connection>>,
     /// The socket is full: nothing is taken from sessions until it is writable.
     is_blocked: bool,
@@ -46,8 +46,8 @@ pub(crate) struct Transmitter {
     max_segments: usize,
 }
 
-/// Errors in a row, of earlier datagrams, that an entry outlasts: a report is taken with each. More come from a socket that
-/// does not work.
+/// Errors of earlier datagrams in a row before an entry is dropped. A report is read with each; more come only from a socket
+/// that does not work.
 const MAX_OLD_ERRORS: u32 = 4096;
 /// The same for errors that may be about the entry itself, with no report to explain them.
 const FEW_OLD_ERRORS: u32 = 3;
@@ -70,12 +70,12 @@ impl Default for Transmitter {
 }
 
 impl Transmitter {
-    /// Serves a peer in the next flush, its `dirty` flag being set.
+    /// Serves a connection in the next flush. Its `dirty` flag must be set.
     pub(crate) fn add(&mut self, connection: Arc<Connection>) {
         self.found.push(connection);
     }
 
-    /// Takes a datagram of no session. While the socket is full it is lost: strangers repeat themselves.
+    /// Sends a datagram of no session. While the socket is full it is dropped: unknown peers repeat their requests.
     pub(crate) fn reply(&mut self, to: Path, datagram: &[u8]) {
         if self.is_blocked {
             return;
@@ -88,7 +88,7 @@ impl Transmitter {
         self.batch.push_single(to, start);
     }
 
-    /// Peers that wait for a flush.
+    /// Removes and returns the connections that wait for a flush.
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = Arc<Connection>> {
         self.found.drain(..).chain(self.busy.drain(..))
     }
@@ -101,8 +101,8 @@ impl Transmitter {
         self.is_blocked = false;
     }
 
-    /// Serves each peer that needs it once, and sends what they have. Stops early when the socket is full; the rest keep
-    /// their place in the list.
+    /// Serves each connection that needs it once, and sends what they have. Stops early when the socket is full; the others
+    /// stay in the list.
     pub(crate) fn flush(
         &mut self,
         now: Instant,
@@ -189,9 +189,9 @@ impl Transmitter {
         true
     }
 
-    /// An error of a send may be an old one of the socket's, an ICMP report about some other peer: the reports are taken, and
-    /// the entry is tried again. What is about the entry itself is tried once more, then cut into single datagrams, then left
-    /// to the system's choice of a local address, and then given up. UDP may lose anything, the sessions send it again.
+    /// A send error can be an earlier one of the socket (an ICMP report about another peer): the reports are read and the entry
+    /// is retried. An error about the entry itself leads to these steps, one per error: retry; cut the run into single
+    /// datagrams; let the system choose the local address; drop the entry. Sessions resend what mattered in it.
     fn send_failed(
         &mut self,
         shared: &SharedSocket<Connection>,
@@ -210,7 +210,7 @@ impl Transmitter {
             if !std::mem::replace(&mut self.retried, true) || self.batch.split() {
                 return;
             }
-            // The address that the peer spoke to may be gone, or one that nobody can send from (broadcast).
+            // The local address that the peer used may be gone, or be one that cannot send (broadcast).
             if self.batch.clear_local_ip() {
                 let owner = self.batch.first_owner().and_then(|owner| self.senders.get(owner as usize));
                 if let Some(mut state) = owner.and_then(|connection| connection.try_lock()) {
@@ -222,7 +222,7 @@ impl Transmitter {
         debug!(%error, "a datagram could not be sent");
         Counters::add(&shared.counters.send_errors, 1);
         if may_be_old && !is_explained {
-            // There is no way to the peer, the system says so at once.
+            // The system has no route to the peer.
             notices.unreachable.extend(self.batch.pending().next().map(|first| first.to));
         }
         self.batch.advance(1);
@@ -238,7 +238,7 @@ impl Transmitter {
     }
 }
 
-/// Takes the socket's reports of unreachable addresses, a bounded number at once, and says how many there were.
+/// Takes the socket's reports of unreachable addresses, a bounded number at once, and returns how many there were.
 pub(crate) fn take_reports(
     shared: &SharedSocket<Connection>,
     socket: &mut dyn AsyncUdp,
@@ -256,5 +256,5 @@ pub(crate) fn take_reports(
     reports
 }
 
-/// Reports taken at once.
+/// Reports read at once.
 const MAX_REPORTS: usize = 64;

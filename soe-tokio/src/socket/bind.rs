@@ -1,4 +1,4 @@
-//! Where a socket is bound.
+//! Binding a socket to the first address that works.
 
 use std::{io, net::SocketAddr};
 

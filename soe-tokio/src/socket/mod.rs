@@ -1,4 +1,5 @@
-//! What a session layer asks of a UDP socket, so that a simulated one can stand in for the kernel's.
+//! The socket as the engine sees it: the trait [`AsyncUdp`], which the kernel's socket and simulated ones implement, and the
+//! batches that it receives and sends. Nothing here knows a connection.
 
 pub(crate) mod bind;
 #[cfg(unix)]
@@ -26,7 +27,7 @@ use soe_core::{Path, Transmit};
 pub trait AsyncUdp: fmt::Debug + Send + 'static {
     /// Receives what is there into `batch`, at least one datagram, or registers the task's waker.
     ///
-    /// An error ends nothing: the caller logs it and asks again. A socket that fails for ever is asked less often.
+    /// No error is fatal: the caller logs it and calls again. After many errors in a row it calls less often.
     fn poll_recv(&mut self, cx: &mut Context<'_>, batch: &mut RecvBatch) -> Poll<io::Result<()>>;
 
     /// Waits until [`AsyncUdp::try_send`] is worth another attempt.
@@ -169,7 +170,7 @@ struct Entry {
     end: usize,
     segment_size: usize,
     time_to_live: Option<u8>,
-    /// Whose datagrams these are: a number that the sender of the batch gives.
+    /// Whose datagrams these are: a number that the caller chooses, here an index into its list of connections.
     owner: Option<u32>,
 }
 
@@ -190,7 +191,7 @@ impl SendBatch {
         })
     }
 
-    /// The buffer that a session or an admission appends its datagrams to, to be followed by [`SendBatch::note`].
+    /// The buffer that a session appends its datagrams to, to be followed by [`SendBatch::push`].
     pub(crate) fn buffer(&mut self) -> &mut Vec<u8> {
         &mut self.buffer
     }
@@ -217,7 +218,7 @@ impl SendBatch {
         self.entries.push(Entry { path, start, end, segment_size, time_to_live: None, owner: None });
     }
 
-    /// Whether it has no memory of its own.
+    /// Whether it has no buffer.
     pub(crate) fn is_bare(&self) -> bool {
         self.buffer.capacity() == 0
     }
@@ -232,7 +233,7 @@ impl SendBatch {
         self.buffer.len() >= FULL_BYTES || self.entries.len() - self.done >= FULL_ENTRIES
     }
 
-    /// Passes over the first `entries` pending ones.
+    /// Skips the first `entries` pending ones.
     pub(crate) fn advance(&mut self, entries: usize) {
         self.done = self.entries.len().min(self.done + entries);
     }

@@ -1,4 +1,4 @@
-//! Several sockets on one port, a receive loop each.
+//! Several sockets on one port (`SO_REUSEPORT`), each with its own driver.
 
 use std::{io, net::SocketAddr};
 
@@ -27,5 +27,5 @@ pub(crate) fn bind(address: SocketAddr, config: &ListenerConfig) -> io::Result<V
 
 /// Elsewhere `SO_REUSEPORT` is unknown, or gives everything to one of the sockets.
 const IS_SUPPORTED: bool = cfg!(any(target_os = "linux", target_os = "android"));
-/// More receive loops than this need a machine that nobody has tried.
+/// A bound on mistakes: no machine with more processors was tested.
 const MAX_SHARDS: usize = 256;

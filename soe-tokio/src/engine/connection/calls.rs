@@ -1,4 +1,4 @@
-//! What a session's two sides in the application call: each locks the session for a moment.
+//! The calls of the handles. Each locks the session briefly.
 
 use std::{
     net::IpAddr,
@@ -35,7 +35,7 @@ impl Connection {
                 if !state.session.is_readable() {
                     state.account(now());
                 }
-                // What was taken has made room: what waited for it is to be acknowledged.
+                // The receive buffer has room again: the datagrams that waited for it can be acknowledged.
                 if was_held_back {
                     state.mark();
                 }
@@ -45,7 +45,7 @@ impl Connection {
                 replaced = set_waker(&mut state.reader, cx.waker());
                 return Poll::Pending;
             };
-            // A message that cannot be decrypted ends the session here: the peer is to hear of it.
+            // A message that cannot be decrypted has ended the session: the driver tells the peer.
             if state.needs_service(now()) {
                 state.mark();
             }
@@ -88,7 +88,7 @@ impl Connection {
         cx: &mut Context<'_>,
     ) -> Poll<Result<T, SessionError>> {
         let coop = ready!(poll_proceed(cx));
-        // Only a future that is polled after it was ready finds nothing here.
+        // Empty only if the future is polled after it was ready.
         let Some(next) = message.take() else { return Poll::Pending };
         let mut replaced = None;
         let sent = self.act(|state| {
@@ -116,7 +116,7 @@ impl Connection {
     pub(crate) fn send(self: &Arc<Self>, message: Message, flush: bool) -> Result<(), SendError> {
         self.act(|state| {
             let sent = state.send(message);
-            // A full buffer may end the session, by configuration: the peer is to hear of that.
+            // A full buffer may have ended the session, by configuration: the driver tells the peer.
             if flush && sent.is_ok() || state.end().is_some() {
                 state.mark();
             }
@@ -138,7 +138,7 @@ impl Connection {
         Poll::Pending
     }
 
-    /// What a refused message means to a caller who waits for room.
+    /// The error of a call that waits for room.
     pub(crate) fn refusal(&self, error: SendError) -> SessionError {
         match error {
             SendError::Blocked(message) => SessionError::NotReady(message),
@@ -198,7 +198,7 @@ impl Connection {
         spoken_to.map(|ip| ip.to_canonical()).or_else(|| (!bound.is_unspecified()).then_some(bound))
     }
 
-    /// Sets a key or a hook: from here on the application may hold the session's lock for long.
+    /// Sets a key or a hook. From here on the application may hold the session's lock for long.
     pub(crate) fn set_transform<T>(self: &Arc<Self>, set: impl FnOnce(&mut Session) -> T) -> T {
         self.expect_transforms();
         self.act(|state| set(&mut state.session))
@@ -219,7 +219,7 @@ impl Connection {
         until(&self.waiters().changes, || self.lock().end()).await
     }
 
-    /// Waits until the session has told its peer that it is over. False: nobody serves it any more.
+    /// Waits until the farewells have been sent. False: the driver has ended before that.
     pub(crate) async fn farewell_sent(&self) -> bool {
         until(&self.waiters().changes, || {
             let state = self.lock();
@@ -254,12 +254,13 @@ impl Connection {
     }
 }
 
-/// Counts a task among those that wait, as long as it does.
+/// Counts a task as waiting, until it is dropped.
 struct Waiting<'a>(&'a AtomicU32);
 
 impl<'a> Waiting<'a> {
     fn new(count: &'a AtomicU32) -> Self {
-        // Before the look at the batches that have left: the driver counts those first and looks at this second.
+        // The order closes a race: this task raises its count before it reads the number of sent batches, and the driver
+        // stores that number before it reads the count. One of the two sees the other.
         count.fetch_add(1, Ordering::SeqCst);
         Self(count)
     }

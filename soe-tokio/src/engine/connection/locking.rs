@@ -1,8 +1,8 @@
-//! Who may hold a session's lock, and for how long.
+//! The lock of a session, which the driver never waits for while the application may hold it for long.
 //!
 //! A session's keys and hooks transform messages in the tasks of the application, under the session's lock. That may take
-//! long: the driver, which every other session waits for, never waits for such a lock. It puts the session off, and whoever
-//! holds the lock calls it back.
+//! long, and all other sessions would wait with the driver. So the driver only tries such a lock, defers the work, and is
+//! woken by the holder when the lock is free.
 
 use std::{
     ops::{Deref, DerefMut},
@@ -29,7 +29,7 @@ pub(crate) struct Contention {
 
 /// The locked state of a session.
 pub(crate) struct Locked<'a> {
-    // In this order: the driver is called after the lock is free.
+    // Fields are dropped in this order: the driver is woken after the lock is free.
     state: MutexGuard<'a, ConnectionState>,
     _release: Release<'a>,
 }
@@ -37,21 +37,22 @@ pub(crate) struct Locked<'a> {
 struct Release<'a>(&'a Connection);
 
 impl Connection {
-    /// Locks the state, however long that takes. If somebody panicked under the lock (a message hook, in its own task), the
-    /// session ends here.
+    /// Locks the state, however long that takes. If a task panicked under the lock (in a message hook), the
+    /// session is ended.
     pub(crate) fn lock(&self) -> Locked<'_> {
         let state = self.state.lock().unwrap_or_else(|poisoned| self.end_after_panic(poisoned));
         Locked { state, _release: Release(self) }
     }
 
-    /// Locks the state for the driver. `None`: somebody holds the lock who may take long; the driver is woken once it is free.
+    /// Locks the state for the driver. `None`: the lock is held, perhaps for long. The driver is woken once it is free.
     pub(crate) fn try_lock(&self) -> Option<Locked<'_>> {
         if !self.contention.transforms.load(Ordering::Relaxed) {
             return Some(self.lock());
         }
         self.try_once().or_else(|| {
             self.contention.is_wanted.store(true, Ordering::SeqCst);
-            // The holder looks at the flag after it has unlocked; it may have done both in between.
+            // The holder reads the flag after unlocking, and may have done both since the first attempt: try again, after the
+            // flag is visible.
             fence(Ordering::SeqCst);
             self.try_once()
         })

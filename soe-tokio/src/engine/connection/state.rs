@@ -1,4 +1,4 @@
-//! What the lock of a peer guards: the core session and everybody who waits for it.
+//! The state under the lock of a connection: the core session and the wakers of the tasks that wait for it.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -18,7 +18,7 @@ use crate::{
     event::SessionEvent,
 };
 
-/// What the lock of a peer guards.
+/// The state under the lock of a connection.
 #[derive(Debug)]
 pub(crate) struct ConnectionState {
     pub(crate) session: Session,
@@ -26,16 +26,16 @@ pub(crate) struct ConnectionState {
     pub(crate) address: SocketAddr,
     /// Where they leave from: the local address that the peer speaks to, where a socket has several.
     pub(crate) local_ip: Option<IpAddr>,
-    /// Whether the peer is in the driver's list, or about to be put there by who set this.
+    /// Whether the connection is in the driver's list, or about to be put there by the task that set this.
     pub(crate) dirty: bool,
-    /// Where the session's entry among the driver's timers is.
+    /// The instant of the session's entry in the driver's timers.
     pub(crate) armed: Option<Instant>,
     pub(crate) reader: Option<Waker>,
     /// The batch that last took datagrams of this session.
     pub(crate) batch: u64,
-    /// What the session held when the driver last looked.
+    /// The memory that the session held when it was last counted.
     account: MemoryAccount,
-    /// Made when first needed: thousands of sessions do without.
+    /// Allocated when first needed: most sessions never need it.
     cold: Option<Box<Cold>>,
     /// The session's last event has been seen: nothing more will be reported as delivered.
     pub(crate) is_over: bool,
@@ -49,7 +49,7 @@ pub(crate) struct ConnectionState {
     pub(crate) is_broken: bool,
 }
 
-/// What few sessions need at any moment.
+/// Rarely used fields.
 #[derive(Debug, Default)]
 pub(crate) struct Cold {
     /// The task that waits for room to send, on one channel or on all.
@@ -57,12 +57,12 @@ pub(crate) struct Cold {
     /// The task that closes the session as a sink.
     pub(crate) closer: Option<Waker>,
     pub(crate) events: VecDeque<SessionEvent>,
-    /// Messages whose delivery somebody wants to know of and that has not been reported.
+    /// Messages with a [`crate::Delivery`] whose acknowledgement has not been reported.
     pub(crate) receipts: BTreeMap<Receipt, Option<Waker>>,
 }
 
 impl Cold {
-    /// Keeps an event for the application, in place of the oldest if it takes none.
+    /// Keeps an event for the application. Replaces the oldest if the application takes none.
     fn report(&mut self, event: SessionEvent) {
         if self.events.len() == MAX_EVENTS {
             self.events.pop_front();
@@ -91,12 +91,12 @@ impl ConnectionState {
         }
     }
 
-    /// For who has something to put there.
+    /// Returns the cold state, allocating it on first use.
     pub(crate) fn cold(&mut self) -> &mut Cold {
         self.cold.get_or_insert_default()
     }
 
-    /// For who only looks.
+    /// Returns the cold state, if there is any.
     pub(crate) fn cold_if_any(&mut self) -> Option<&mut Cold> {
         self.cold.as_deref_mut()
     }
@@ -123,7 +123,7 @@ impl ConnectionState {
         Ok(receipt)
     }
 
-    /// Passes on what has happened to the session.
+    /// Takes the events of the session, and the wakers of the tasks that wait for them.
     pub(crate) fn take_events(&mut self, wakers: &mut Vec<Waker>) -> Changes {
         let mut changes = Changes { problem: self.session.take_problem(), ..Changes::default() };
         while let Some(event) = self.session.poll_event() {
@@ -146,12 +146,12 @@ impl ConnectionState {
         changes
     }
 
-    /// Gives the next message to the application, as long as the session can be trusted to.
+    /// Returns the next message, unless the session is broken.
     pub(crate) fn recv(&mut self) -> Option<Message> {
         if self.is_broken { None } else { self.session.recv() }
     }
 
-    /// Remembers the task that waits for room, and has what fills the buffer sent. Returns the waker that it replaces, to be
+    /// Remembers the task that waits for room, and asks for service, which makes room. Returns the waker that it replaces, to be
     /// dropped once no lock is held.
     pub(crate) fn await_room(&mut self, channel: Option<Channel>, waker: &Waker) -> Option<Waker> {
         self.mark();
@@ -176,7 +176,7 @@ impl ConnectionState {
         }
     }
 
-    /// Whether the session wants to be woken before its timer expires.
+    /// Whether the session has a deadline before its entry in the timers.
     pub(crate) fn is_late(&self) -> bool {
         match (self.session.poll_timeout(), self.armed) {
             (Some(deadline), Some(armed)) => deadline < armed,
@@ -185,12 +185,12 @@ impl ConnectionState {
         }
     }
 
-    /// Whether there is something to send, a timer to set, or a session to forget.
+    /// Whether there is something to send, a timer to set, or a session to remove.
     pub(crate) fn needs_service(&self, now: Instant) -> bool {
         self.session.has_transmit(now) || self.is_late() || self.session.is_drained()
     }
 
-    /// Corrects what all sessions hold together by what this one holds now. Ends it, and says so, if that is too much.
+    /// Updates the memory count of all sessions by what this one holds now. True: the session held too much and was ended.
     pub(crate) fn account(&mut self, now: Instant) -> bool {
         let is_over_share = self.account.update(self.session.held());
         if is_over_share {
@@ -260,18 +260,18 @@ impl From<End> for SessionError {
     }
 }
 
-/// What a session has reported, for the tasks that wait and for the log, once no lock is held.
+/// What a session has reported. It is forwarded to waiting tasks and to the log once no lock is held.
 #[derive(Debug, Default)]
 pub(crate) struct Changes {
-    /// Whether there is any.
+    /// Whether there was any event.
     pub(crate) any: bool,
     /// It has ended, just now.
     pub(crate) closed: Option<Closed>,
-    /// And has messages that the application has not read.
+    /// The ended session has messages that the application has not read.
     pub(crate) is_readable: bool,
     /// The peer has sent something wrong.
     pub(crate) problem: Option<Problem>,
-    /// What was queued has left, and somebody waits for that.
+    /// What was queued has left, and a task waits for that.
     pub(crate) flushed: bool,
 }
 

@@ -1,4 +1,5 @@
-//! What the sockets of one listener share: the endpoint that decides, and the sessions that it has let in.
+//! What the sockets of one listener or connector share: the [`Endpoint`] under its lock, the routing table in front of it,
+//! and the tasks that wait in `accept`.
 
 mod undriven;
 
@@ -26,20 +27,20 @@ use crate::engine::{
 /// ([`crate::ListenerConfig::shards`]); a session is served by the socket that it was opened on, and is found here whichever
 /// socket its next datagram comes in by: the kernel may hand a client that moves to another one.
 ///
-/// Every decision is the [`Endpoint`]'s. What is here beside it makes lookups fast.
+/// The [`Endpoint`] makes every decision. The routing table (`hints`) only makes lookups fast.
 #[derive(Debug)]
 pub(crate) struct SharedEndpoint<C> {
-    /// Locked for strangers, moves and endings alone: the datagrams of a session find it by `hints`.
+    /// Locked for unknown senders, moves and endings only: datagrams of known addresses find their session in `hints`.
     table: Mutex<Table<C>>,
-    /// The sessions by address: a copy of what the endpoint has decided, and never asked for a decision.
+    /// The routing table, address to connection: a copy of what the endpoint has decided.
     hints: DashMap<SocketAddr, Arc<C>>,
     pub(crate) budget: Arc<MemoryBudget>,
     pub(crate) is_listener: bool,
-    /// Sessions that are not forgotten.
+    /// Sessions that have not been removed.
     sessions: AtomicUsize,
     /// Whether the listener or connector still wants new sessions.
     is_open: AtomicBool,
-    /// Whether the endpoint wants something done that a driver has to do.
+    /// Whether the endpoint has actions for a driver to perform.
     has_actions: AtomicBool,
     /// Tasks that wait in `accept`.
     arrivals: Notify,
@@ -76,7 +77,7 @@ impl<C> Table<C> {
 
 /// What the endpoint's table needs of a session's connection. The type is known at compile time.
 pub(crate) trait Member {
-    /// Its name at the endpoint.
+    /// Its key at the endpoint.
     fn key(&self) -> SessionKey;
 
     /// Ends the session without telling the peer.
@@ -95,7 +96,7 @@ pub(crate) trait DriverHandle: Send + Sync {
 impl<C: Member> SharedEndpoint<C> {
     pub(crate) fn new(endpoint: Endpoint, memory_limit: usize) -> Self {
         let is_listener = endpoint.config().is_some();
-        // A connector has one session; a map with a part for each processor would take more than that.
+        // A connector has few sessions: a map with shards for each processor would take more memory than they do.
         let hints = if is_listener { DashMap::new() } else { DashMap::with_shard_amount(FEWEST_SHARDS) };
         Self {
             table: Mutex::new(Table { endpoint, sessions: Vec::new() }),
@@ -116,12 +117,12 @@ impl<C: Member> SharedEndpoint<C> {
         lock(&self.drivers).push(driver);
     }
 
-    /// Runs `work` on the endpoint, for whoever performs its actions afterwards.
+    /// Runs `work` on the endpoint, for a caller that performs its actions afterwards.
     pub(crate) fn with_endpoint<T>(&self, work: impl FnOnce(&mut Endpoint) -> T) -> T {
         work(&mut lock(&self.table).endpoint)
     }
 
-    /// Makes a call of the application's on the endpoint. What follows from it is performed by a driver.
+    /// Runs a call of the application on the endpoint. A driver performs the resulting actions.
     pub(crate) fn call<T>(&self, work: impl FnOnce(&mut Endpoint) -> T) -> T {
         let (done, has_actions) = self.with_endpoint(|endpoint| (work(endpoint), endpoint.has_actions()));
         if has_actions {
@@ -137,7 +138,7 @@ impl<C: Member> SharedEndpoint<C> {
         }
     }
 
-    /// Whether the endpoint has actions that nobody performs yet. The caller does.
+    /// Whether the endpoint has actions. If so, the caller must perform them.
     pub(crate) fn take_actions(&self) -> bool {
         self.has_actions.load(Ordering::Relaxed) && self.has_actions.swap(false, Ordering::SeqCst)
     }
@@ -147,7 +148,7 @@ impl<C: Member> SharedEndpoint<C> {
         self.has_actions.load(Ordering::SeqCst)
     }
 
-    /// The session at an address, as far as the endpoint has told.
+    /// The connection at an address, by the routing table.
     pub(crate) fn hint(&self, address: SocketAddr) -> Option<Arc<C>> {
         self.hints.get(&address).map(|entry| Arc::clone(entry.value()))
     }
@@ -156,7 +157,7 @@ impl<C: Member> SharedEndpoint<C> {
         lock(&self.table).get(key).cloned()
     }
 
-    /// Every session that is not forgotten.
+    /// Every session that has not been removed.
     pub(crate) fn connections(&self) -> Vec<Arc<C>> {
         lock(&self.table).sessions.iter().flatten().map(|(_, connection)| Arc::clone(connection)).collect()
     }
@@ -195,7 +196,7 @@ impl<C: Member> SharedEndpoint<C> {
         Some(connection)
     }
 
-    /// Datagrams from this address belong to this session from here on.
+    /// Routes datagrams from this address to this session from here on.
     pub(crate) fn route(&self, address: SocketAddr, key: SessionKey) {
         if let Some(connection) = self.session(key) {
             self.hints.insert(address, connection);
@@ -206,7 +207,7 @@ impl<C: Member> SharedEndpoint<C> {
         self.hints.remove_if(&address, |_, there| there.key() == key);
     }
 
-    /// Drops a session. Its handles keep what has arrived.
+    /// Removes a session. Its handles keep what has arrived.
     pub(crate) fn remove(&self, key: SessionKey) {
         let Some(connection) = lock(&self.table).take(key) else { return };
         self.sessions.fetch_sub(1, Ordering::Relaxed);
@@ -216,7 +217,7 @@ impl<C: Member> SharedEndpoint<C> {
         }
     }
 
-    /// Reports that a session is over, nobody being there who drives it.
+    /// Removes a session that has no driver any more.
     pub(crate) fn remove_undriven(&self, now: Instant, key: SessionKey) {
         self.call(|endpoint| {
             endpoint.handle_session_ended(now, key, true);
@@ -224,7 +225,7 @@ impl<C: Member> SharedEndpoint<C> {
         });
     }
 
-    /// Whether there is, or may yet be, somebody to serve.
+    /// Whether there are sessions to serve, or may yet be.
     pub(crate) fn is_needed(&self) -> bool {
         self.is_open() || self.session_count() > 0 || self.has_actions()
     }
@@ -233,7 +234,7 @@ impl<C: Member> SharedEndpoint<C> {
         self.is_open.load(Ordering::Relaxed)
     }
 
-    /// No new sessions from here on: whoever waits to be accepted is refused. The drivers end once the last session is over.
+    /// Takes no new sessions from here on, and refuses those that wait to be accepted. The drivers end with the last session.
     pub(crate) fn close(&self) {
         self.is_open.store(false, Ordering::Relaxed);
         self.call(|endpoint| endpoint.close(now()));
@@ -296,5 +297,5 @@ impl<C: Member> SharedEndpoint<C> {
     }
 }
 
-/// The fewest parts that a concurrent map can have.
+/// The smallest number of shards that `DashMap` takes.
 const FEWEST_SHARDS: usize = 2;

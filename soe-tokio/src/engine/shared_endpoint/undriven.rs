@@ -1,4 +1,4 @@
-//! What is left to do when no driver runs any more: the runtime is gone.
+//! The actions of an endpoint whose drivers have all ended with their runtime.
 
 use std::{net::SocketAddr, sync::Arc, time::Instant};
 
@@ -11,7 +11,7 @@ use soe_core::{
 use super::{Member, SharedEndpoint};
 use crate::engine::clock::now;
 
-/// Performs what the endpoint wants done as far as that needs no socket. Sessions end, nobody is told.
+/// Performs the actions that need no socket. Sessions end without telling their peers.
 #[derive(Debug)]
 pub(crate) struct Undriven<'a, C>(pub(crate) &'a SharedEndpoint<C>);
 

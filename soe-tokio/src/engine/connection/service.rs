@@ -1,0 +1,248 @@
+//! What the driver does with a connection: it feeds datagrams, fires the timer, serves what is to be sent.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, atomic::Ordering},
+    task::Waker,
+    time::Instant,
+};
+
+use bytes::BytesMut;
+use soe_core::{DatagramOutcome, DisconnectReason, Path, host::Fed};
+use tracing::{debug, warn};
+
+use super::{
+    Connection, ENDED_HERE,
+    state::{Changes, ConnectionState},
+};
+use crate::{
+    engine::{deferred::Work, notices::Notices, timers::Timers},
+    socket::SendBatch,
+};
+
+/// The outcome of work of the driver on a session.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Visit {
+    /// It is done.
+    Quiet,
+    /// It is done, and the connection must be put in the driver's list.
+    Marked,
+    /// The session's lock is held, perhaps for long: nothing was done. The driver is woken once the lock is free.
+    Busy,
+}
+
+/// The outcome of a service round.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Served {
+    /// Everything that may leave now has been taken.
+    All,
+    /// The round's share has been taken and there may be more: the connection stays in the list.
+    Part,
+    /// The session is over and can be removed.
+    Over,
+    /// The session's lock is held, perhaps for long. The driver is woken once the lock is free.
+    Busy,
+}
+
+/// A service round, as a connection needs to know it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Round {
+    pub(crate) now: Instant,
+    /// The number of the batch that the datagrams go into.
+    pub(crate) number: u64,
+    /// The connection's number within that batch.
+    pub(crate) owner: u32,
+    /// How many equal datagrams the socket takes in one entry of the batch.
+    pub(crate) max_segments: usize,
+}
+
+impl Connection {
+    /// Feeds the datagrams that came by one path, and records the outcome in `fed`.
+    pub(crate) fn feed(
+        self: &Arc<Self>,
+        now: Instant,
+        path: Path,
+        datagrams: &mut impl Iterator<Item = BytesMut>,
+        fed: &mut Fed,
+        notices: &mut Notices,
+    ) -> Visit {
+        let _entered = self.span.as_ref().map(|span| span.enter());
+        let (marked, is_over_share, changes) = {
+            let Some(mut guard) = self.try_lock() else { return Visit::Busy };
+            let state = &mut *guard;
+            fed.heard = state.session.last_heard();
+            for datagram in datagrams {
+                match state.session.handle_datagram(now, datagram) {
+                    DatagramOutcome::Authentic => fed.is_authentic = true,
+                    DatagramOutcome::Rejected(datagram) | DatagramOutcome::ForEndpoint(datagram) => {
+                        fed.returned.push(datagram)
+                    }
+                    _ => {}
+                }
+            }
+            if fed.is_authentic && path.remote == state.address {
+                state.local_ip = path.local;
+            }
+            let is_over_share = state.account(now);
+            let changes = state.take_events(&mut notices.wakers);
+            state.collect_wakers(&mut notices.wakers);
+            // Most datagrams only wake the application, whose reply then asks for service.
+            let needs_service = state.needs_service(now);
+            (needs_service && !std::mem::replace(&mut state.dirty, true), is_over_share, changes)
+        };
+        self.announce(&changes, notices);
+        if is_over_share {
+            debug!("all sessions together hold too much, and this one more than its share");
+        }
+        if marked { Visit::Marked } else { Visit::Quiet }
+    }
+
+    /// Takes what the session wants to send, forwards its events and sets its timer.
+    pub(crate) fn serve(
+        self: &Arc<Self>,
+        round: Round,
+        batch: &mut SendBatch,
+        timers: &mut Timers<Self>,
+        notices: &mut Notices,
+    ) -> Served {
+        let _entered = self.span.as_ref().map(|span| span.enter());
+        let (served, changes) = {
+            let Some(mut state) = self.try_lock() else { return Served::Busy };
+            self.serve_locked(&mut state, round, batch, timers, &mut notices.wakers)
+        };
+        self.announce(&changes, notices);
+        served
+    }
+
+    fn serve_locked(
+        self: &Arc<Self>,
+        state: &mut ConnectionState,
+        round: Round,
+        batch: &mut SendBatch,
+        timers: &mut Timers<Self>,
+        wakers: &mut Vec<Waker>,
+    ) -> (Served, Changes) {
+        let Round { now, number, owner, max_segments } = round;
+        state.dirty = false;
+        if state.is_stopped {
+            return (Served::All, Changes::default());
+        }
+        state.account(now);
+        let mut taken = 0;
+        while taken < BYTES_PER_ROUND
+            && let Some(transmit) = state.session.poll_transmit(now, batch.buffer())
+        {
+            taken += transmit.size;
+            state.batch = number;
+            batch.push(state.path(), &transmit, max_segments, Some(owner));
+        }
+        let mut changes = state.take_events(wakers);
+        state.collect_wakers(wakers);
+        changes.flushed = state.is_flush_awaited(self);
+        // This farewell may be the last one, which a task waits for.
+        changes.any |= state.is_over && taken > 0;
+        if state.session.is_drained() {
+            timers.set(now, self.key, self, state.armed.take(), None);
+            return (Served::Over, changes);
+        }
+        if state.is_late() {
+            let next = state.session.poll_timeout();
+            timers.set(now, self.key, self, std::mem::replace(&mut state.armed, next), next);
+        }
+        if taken >= BYTES_PER_ROUND {
+            state.dirty = true;
+            return (Served::Part, changes);
+        }
+        (Served::All, changes)
+    }
+
+    /// The session's entry among the timers has expired.
+    pub(crate) fn expire(self: &Arc<Self>, now: Instant, timers: &mut Timers<Self>, notices: &mut Notices) -> Visit {
+        let _entered = self.span.as_ref().map(|span| span.enter());
+        let Some(mut guard) = self.try_lock() else { return Visit::Busy };
+        let state = &mut *guard;
+        state.armed = None;
+        if state.is_stopped {
+            return Visit::Quiet;
+        }
+        let mut changes = Changes::default();
+        let is_due = state.session.poll_timeout().is_some_and(|deadline| deadline <= now);
+        if is_due {
+            state.session.handle_timeout(now);
+            changes = state.take_events(&mut notices.wakers);
+            state.collect_wakers(&mut notices.wakers);
+        }
+        // Set now and not only in the flush: while the socket is full there is no flush, and time goes on.
+        if let Some(deadline) = state.session.poll_timeout().filter(|deadline| *deadline > now) {
+            timers.set(now, self.key, self, None, Some(deadline));
+            state.armed = Some(deadline);
+        }
+        let is_marked = is_due && !std::mem::replace(&mut state.dirty, true);
+        drop(guard);
+        self.announce(&changes, notices);
+        if is_marked { Visit::Marked } else { Visit::Quiet }
+    }
+
+    /// Does what the endpoint has decided about the session.
+    pub(crate) fn visit(self: &Arc<Self>, now: Instant, work: &Work, notices: &mut Notices) -> Visit {
+        let (is_marked, changes) = {
+            let Some(mut guard) = self.try_lock() else {
+                // Doubts about the peer of a busy session are dropped: its application is working on what the peer has sent.
+                return if matches!(work, Work::Probe | Work::Unreachable) { Visit::Quiet } else { Visit::Busy };
+            };
+            let state = &mut *guard;
+            match *work {
+                Work::Move(from, to) => state.move_to(now, from, to),
+                Work::Probe => state.session.ask_for_life(),
+                // For an open session that is a hint; an attempt to connect is over, so that the next address can be tried.
+                Work::Unreachable if state.session.is_connecting() => {
+                    state.session.abandon(now, DisconnectReason::IcmpError, false);
+                }
+                Work::Unreachable => state.session.handle_unreachable(now),
+                Work::End(reason, tell_peer) => state.session.abort(now, reason, tell_peer),
+                Work::Datagrams(..) | Work::Timer => {}
+            }
+            let changes = state.take_events(&mut notices.wakers);
+            state.collect_wakers(&mut notices.wakers);
+            (!std::mem::replace(&mut state.dirty, true), changes)
+        };
+        let has_moved = matches!(work, Work::Move(..));
+        self.announce(&Changes { any: changes.any || has_moved, ..changes }, notices);
+        if is_marked { Visit::Marked } else { Visit::Quiet }
+    }
+
+    /// The kernel has taken a batch with datagrams of this connection. False: the session is busy, call again.
+    pub(crate) fn batch_sent(self: &Arc<Self>) -> bool {
+        if self.flush_waiters.load(Ordering::SeqCst) == 0 {
+            return true;
+        }
+        let Some(state) = self.try_lock() else { return false };
+        let changes = Changes { flushed: state.is_flush_awaited(self), ..Changes::default() };
+        drop(state);
+        self.notify(&changes);
+        true
+    }
+
+    /// Ends a session whose driver is about to end, and tells the peer. True: the session must be served once more.
+    pub(crate) fn cut_off(&self, now: Instant) -> bool {
+        let Some(mut state) = self.try_lock() else { return false };
+        if state.session.closed().is_none() {
+            state.was_cut = true;
+            let aborted = catch_unwind(AssertUnwindSafe(|| state.session.abort(now, ENDED_HERE, true)));
+            state.is_broken |= aborted.is_err();
+        }
+        !std::mem::replace(&mut state.dirty, true)
+    }
+
+    /// Ends a session that panicked in the driver's hands, in an application's codec or by a bug of ours. The other sessions
+    /// go on.
+    pub(crate) fn fail_after_panic(self: &Arc<Self>, now: Instant, notices: &mut Notices) {
+        warn!(session = self.session_id, "a session panicked; it is ended");
+        self.stop(now);
+        notices.ended.push((self.key, true));
+        notices.drained.push(self.key);
+    }
+}
+
+/// What one session may send in one service round, in bytes: no session waits for the bulk transfer of another.
+const BYTES_PER_ROUND: usize = 64 << 10;
