@@ -249,7 +249,7 @@ impl SoeSession {
 
     /// The id that the client chose for this session.
     pub fn session_id(&self) -> u32 {
-        self.connection().session_id
+        self.connection().session_id()
     }
 }
 

@@ -109,7 +109,7 @@ fn report_of(connection: &Arc<Connection>) -> SessionReport {
     let state = connection.lock();
     SessionReport {
         peer_addr: state.address,
-        session_id: connection.session_id,
+        session_id: state.session.session_id(),
         closed: state.session.closed(),
         undelivered: state.session.undelivered(),
         told: false,

@@ -209,7 +209,7 @@ macro_rules! common {
 
             /// The id that the client chose for this session.
             pub fn session_id(&self) -> u32 {
-                self.handle.connection.session_id
+                self.handle.connection.session_id()
             }
         }
 

@@ -31,7 +31,6 @@ use crate::engine::{clock::now, notices::Notices, shared_endpoint::Member, share
 /// One session, shared by its handles and the driver.
 pub(crate) struct Connection {
     pub(crate) shared: Arc<SharedSocket<Self>>,
-    pub(crate) session_id: u32,
     /// Its key at the endpoint.
     pub(crate) key: SessionKey,
     /// How many tasks wait for the datagrams to leave. While it is zero the driver skips a lock.
@@ -65,17 +64,7 @@ impl Connection {
         let (flush_waiters, handles) = Default::default();
         let (waiters, contention) = Default::default();
         shared.sessions.fetch_add(1, Ordering::Relaxed);
-        Arc::new(Self {
-            shared,
-            session_id,
-            key,
-            flush_waiters,
-            handles,
-            span,
-            waiters,
-            contention,
-            state: Mutex::new(state),
-        })
+        Arc::new(Self { shared, key, flush_waiters, handles, span, waiters, contention, state: Mutex::new(state) })
     }
 
     /// Opens a session from this side. `None`: a session that lives has the address.
@@ -182,6 +171,11 @@ impl Connection {
         self.shared.endpoint.remove_undriven(now, self.key);
     }
 
+    /// The id that the client chose. Read from the session: a copy would cost 8 bytes in each idle session.
+    pub(crate) fn session_id(&self) -> u32 {
+        self.lock().session.session_id()
+    }
+
     pub(crate) fn is_closed(&self) -> bool {
         self.lock().end().is_some()
     }
@@ -233,7 +227,7 @@ impl Member for Connection {
 impl fmt::Debug for Connection {
     /// Without the state, whose lock may be held, and without what all connections share.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Peer").field("session_id", &format_args!("{:08x}", self.session_id)).finish_non_exhaustive()
+        f.debug_struct("Connection").field("key", &self.key).finish_non_exhaustive()
     }
 }
 

@@ -237,8 +237,8 @@ impl Connection {
     /// Ends a session that panicked in the driver's hands, in an application's codec or by a bug of ours. The other sessions
     /// go on.
     pub(crate) fn fail_after_panic(self: &Arc<Self>, now: Instant, notices: &mut Notices) {
-        warn!(session = self.session_id, "a session panicked; it is ended");
         self.stop(now);
+        warn!(session = self.session_id(), "a session panicked; it is ended");
         notices.ended.push((self.key, true));
         notices.drained.push(self.key);
     }

@@ -53,25 +53,23 @@ pub(crate) struct SharedEndpoint<C> {
 struct Table<C> {
     endpoint: Endpoint,
     /// Under the index of their keys.
-    sessions: Vec<Option<(SessionKey, Arc<C>)>>,
+    sessions: Vec<Option<Arc<C>>>,
 }
 
-impl<C> Table<C> {
+impl<C: Member> Table<C> {
     fn get(&self, key: SessionKey) -> Option<&Arc<C>> {
-        let (other, connection) = self.sessions.get(key.index())?.as_ref()?;
-        (*other == key).then_some(connection)
+        self.sessions.get(key.index())?.as_ref().filter(|connection| connection.key() == key)
     }
 
     fn put(&mut self, key: SessionKey, connection: Arc<C>) {
         if self.sessions.len() <= key.index() {
-            self.sessions.resize(key.index() + 1, None);
+            self.sessions.resize_with(key.index() + 1, || None);
         }
-        self.sessions[key.index()] = Some((key, connection));
+        self.sessions[key.index()] = Some(connection);
     }
 
     fn take(&mut self, key: SessionKey) -> Option<Arc<C>> {
-        let (_, connection) = self.sessions.get_mut(key.index())?.take_if(|(other, _)| *other == key)?;
-        Some(connection)
+        self.sessions.get_mut(key.index())?.take_if(|connection| connection.key() == key)
     }
 }
 
@@ -159,7 +157,7 @@ impl<C: Member> SharedEndpoint<C> {
 
     /// Every session that has not been removed.
     pub(crate) fn connections(&self) -> Vec<Arc<C>> {
-        lock(&self.table).sessions.iter().flatten().map(|(_, connection)| Arc::clone(connection)).collect()
+        lock(&self.table).sessions.iter().flatten().map(Arc::clone).collect()
     }
 
     pub(crate) fn session_count(&self) -> usize {
