@@ -4,7 +4,7 @@ use std::{fmt::Write, net::SocketAddr};
 
 use soe_core::SessionStats;
 
-use crate::{ListenerStats, SocketStats};
+use crate::stats::{ListenerStats, SocketStats};
 
 /// The content type to serve [`Metrics::encode_openmetrics`] under.
 pub const OPENMETRICS_CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
