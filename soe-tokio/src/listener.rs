@@ -150,7 +150,7 @@ impl SoeListener {
         let now = now();
         let sample = |connection: Arc<Connection>| {
             let state = connection.lock();
-            let (session_id, peer_addr) = (connection.session_id, state.address);
+            let (session_id, peer_addr) = (state.session.session_id(), state.address);
             Sample { session_id, peer_addr, stats: state.session.stats(now) }
         };
         Metrics::new(self.stats(), self.endpoint.connections().into_iter().map(sample).collect())
