@@ -6,25 +6,40 @@ use std::time::Duration;
 const GRANULARITY: Duration = Duration::from_millis(2);
 /// More lateness than this is a machine that was asleep, not one that is busy: 250 ms.
 const MOST: u8 = 125;
-/// How fast lateness is forgotten, per time that timers are served: 1/64, and 2 ms at least.
-const DECAY: u8 = 64;
+/// Timers served earlier than that, one after another, after which part of it is forgotten: a busy processor serves most in
+/// time.
+const CALM: u8 = 64;
+/// The part that is forgotten then: 1/8.
+const DECAY: u8 = 8;
 
-/// How late the timers of a session have been served of late, in one byte. Where the processor is shared, acknowledgements wait
+/// How late the timers of a session have been served of late, in two bytes. Where the processor is shared, acknowledgements wait
 /// for it as timers do, at this end and, on the same machine, at the other: a resend timer that does not know sends again
 /// what has long arrived, and makes the processor busier.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Lateness(u8);
+pub(super) struct Lateness {
+    /// In multiples of the granularity.
+    late: u8,
+    /// How many timers have been served earlier since it last changed.
+    calm: u8,
+}
 
 impl Lateness {
     /// Timers have been served so much after the first of them was due.
     pub(super) fn served(&mut self, late: Duration) {
         let late = u8::try_from(late.as_nanos() / GRANULARITY.as_nanos()).unwrap_or(MOST).min(MOST);
-        self.0 = if late > self.0 { late - (late - self.0) / 2 } else { self.0 - (self.0 - late).div_ceil(DECAY) };
+        if late > self.late {
+            *self = Self { late: late - (late - self.late) / 2, calm: 0 };
+        } else if self.late > 0 {
+            self.calm += 1;
+            if self.calm == CALM {
+                *self = Self { late: self.late - (self.late - late).div_ceil(DECAY), calm: 0 };
+            }
+        }
     }
 
     /// What a time-out allows for it.
     pub(super) fn allowance(self) -> Duration {
-        GRANULARITY * u32::from(self.0)
+        GRANULARITY * u32::from(self.late)
     }
 }
 
@@ -39,9 +54,9 @@ mod tests {
         let mut lateness = Lateness::default();
         (0..4).for_each(|_| lateness.served(100 * MS));
         assert!((90 * MS..=100 * MS).contains(&lateness.allowance()), "{lateness:?}");
-        lateness.served(Duration::ZERO);
+        (0..CALM).for_each(|_| lateness.served(Duration::ZERO));
         assert!(lateness.allowance() > 80 * MS, "{lateness:?}");
-        (0..100).for_each(|_| lateness.served(MS));
+        (0..3_000).for_each(|_| lateness.served(MS));
         assert_eq!(lateness.allowance(), Duration::ZERO);
     }
 
