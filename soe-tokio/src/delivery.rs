@@ -25,10 +25,14 @@ pub struct Delivery {
 }
 
 impl Delivery {
+    pub(crate) fn new(connection: Arc<Connection>, receipt: Receipt) -> Self {
+        Self { connection, receipt }
+    }
+
     pub(crate) async fn send(connection: &Arc<Connection>, message: Message) -> Result<Self, SessionError> {
         let mut waiting = Some(message);
         let receipt = poll_fn(|cx| connection.poll_send(&mut waiting, ConnectionState::send_with_receipt, cx)).await?;
-        Ok(Self { connection: Arc::clone(connection), receipt })
+        Ok(Self::new(Arc::clone(connection), receipt))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{io, net::SocketAddr};
 
-use soe_core::{Closed, Message, SendError};
+use soe_core::{Closed, DisconnectReason, Message, SendError};
 use thiserror::Error;
 
 /// Why a socket could not be opened.
@@ -23,6 +23,10 @@ pub enum BindError {
     /// The system's random source, which session ids and seeds come from, failed.
     #[error("the system's random source failed")]
     Random(#[source] io::Error),
+    /// This thread is in no Tokio runtime, which would serve the socket. Call from within `Runtime::block_on`, a task, or
+    /// after `Runtime::enter`.
+    #[error("sockets are served by a Tokio runtime, and this thread is in none")]
+    NoRuntime,
 }
 
 /// Why no session came about.
@@ -45,9 +49,10 @@ pub enum ConnectError {
     /// The system's random source, which session ids come from, failed.
     #[error("the system's random source failed")]
     Random(#[source] io::Error),
-    /// The server refused, did not answer in time, or offered something that cannot be spoken.
-    #[error("the connection failed: {0}")]
-    Closed(#[source] Closed),
+    /// The server refused ([`ConnectError::is_refused`]), did not answer in time ([`ConnectError::is_timeout`]), or offered
+    /// something that cannot be spoken. After a time-out another attempt may succeed, see [`crate::SoeReconnector`].
+    #[error(transparent)]
+    Closed(Closed),
     /// The task that serves the socket is gone: its runtime has been shut down.
     #[error("the socket is not served any more")]
     Stopped,
@@ -72,16 +77,19 @@ pub enum QueryError {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum SessionError {
-    /// The session has ended; nothing more can be sent.
-    #[error("the session is closed: {0}")]
-    Closed(#[source] Closed),
-    /// The task that served the session is gone: its runtime has been shut down.
+    /// The session has ended; nothing more can be sent. Where an application has closed it, nothing went wrong: see
+    /// [`SessionError::is_clean_close`].
+    #[error(transparent)]
+    Closed(Closed),
+    /// The task that served the session is gone: its runtime has been shut down. Open the session on a runtime that lives as
+    /// long as it.
     #[error("the session is not served any more")]
     Stopped,
-    /// The protocol cannot carry a message of no bytes. The message comes back.
+    /// The protocol cannot carry a message of no bytes. The message comes back; the session goes on.
     #[error("an empty message cannot be sent")]
     Empty(Message),
-    /// The message is longer than this session may send. The message comes back.
+    /// The message is longer than this session may send. The message comes back; the session goes on. Cut it, or raise
+    /// [`max_message_size`](soe_core::Settings::max_message_size) on both sides.
     #[error("a message of {} bytes exceeds the limit of {limit}", .message.payload.len())]
     TooLarge {
         /// The message.
@@ -90,12 +98,132 @@ pub enum SessionError {
         limit: u32,
     },
     /// The send buffer is full, and [`futures_sink::Sink::start_send`] was called without asking first. The message comes
-    /// back.
+    /// back. Wait with `ready`, or drop it.
     #[error("the send buffer is full")]
     NotReady(Message),
     /// The message was refused for another reason. The message comes back.
     #[error(transparent)]
     Refused(Box<SendError>),
+}
+
+impl ConnectError {
+    /// Why the attempt ended, where it got as far as the server.
+    pub fn reason(&self) -> Option<DisconnectReason> {
+        if let Self::Closed(closed) = self { Some(closed.reason) } else { None }
+    }
+
+    /// Whether the server did not answer or could not be reached: another attempt may succeed.
+    pub fn is_timeout(&self) -> bool {
+        matches!(self, Self::Closed(closed) if closed.is_timeout())
+    }
+
+    /// Whether the server wants no session with this client: it is full, or the two speak different protocols.
+    pub fn is_refused(&self) -> bool {
+        matches!(self, Self::Closed(closed) if closed.is_refused())
+    }
+}
+
+impl SessionError {
+    /// How the session ended, if that is the error.
+    pub fn closed(&self) -> Option<Closed> {
+        if let Self::Closed(closed) = self { Some(*closed) } else { None }
+    }
+
+    /// Why the session ended, if that is the error.
+    pub fn reason(&self) -> Option<DisconnectReason> {
+        self.closed().map(|closed| closed.reason)
+    }
+
+    /// Whether the peer fell silent or could not be reached any more.
+    pub fn is_timeout(&self) -> bool {
+        self.closed().is_some_and(|closed| closed.is_timeout())
+    }
+
+    /// Whether the peer refused the session.
+    pub fn is_refused(&self) -> bool {
+        self.closed().is_some_and(|closed| closed.is_refused())
+    }
+
+    /// Whether an application, of either side, has closed the session: it is over, and nothing went wrong. Receiving shows
+    /// such an end as `None`; only what is sent after it fails with this.
+    pub fn is_clean_close(&self) -> bool {
+        self.closed().is_some_and(|closed| closed.is_clean())
+    }
+
+    /// The message that was not taken, where it comes back.
+    pub fn into_message(self) -> Option<Message> {
+        match self {
+            Self::Empty(message) | Self::NotReady(message) | Self::TooLarge { message, .. } => Some(message),
+            Self::Refused(error) => Some(error.into_message()),
+            Self::Closed(_) | Self::Stopped => None,
+        }
+    }
+}
+
+/// So that `?` takes the errors of `send` and `try_send` alike. They are two types because `try_send` gives every message back,
+/// also that of a session that has ended; `send` tells how it ended.
+impl From<SendError> for SessionError {
+    fn from(error: SendError) -> Self {
+        match error {
+            SendError::Blocked(message) => Self::NotReady(message),
+            SendError::Empty(message) => Self::Empty(message),
+            SendError::TooLarge { message, limit } => Self::TooLarge { message, limit },
+            other => Self::Refused(Box::new(other)),
+        }
+    }
+}
+
+/// The kind that the standard library has for the end of a connection.
+fn kind_of(closed: &Closed) -> io::ErrorKind {
+    match closed {
+        _ if closed.is_timeout() => io::ErrorKind::TimedOut,
+        _ if closed.is_refused() => io::ErrorKind::ConnectionRefused,
+        _ if closed.is_clean() => io::ErrorKind::BrokenPipe,
+        _ => io::ErrorKind::ConnectionReset,
+    }
+}
+
+impl From<SessionError> for io::Error {
+    fn from(error: SessionError) -> Self {
+        let kind = match &error {
+            SessionError::Closed(closed) => kind_of(closed),
+            SessionError::Stopped => io::ErrorKind::NotConnected,
+            SessionError::NotReady(_) => io::ErrorKind::WouldBlock,
+            SessionError::Empty(_) | SessionError::TooLarge { .. } => io::ErrorKind::InvalidInput,
+            SessionError::Refused(error) if matches!(**error, SendError::Closed(_)) => io::ErrorKind::BrokenPipe,
+            SessionError::Refused(_) => io::ErrorKind::InvalidInput,
+        };
+        Self::new(kind, error)
+    }
+}
+
+impl From<ConnectError> for io::Error {
+    fn from(error: ConnectError) -> Self {
+        let kind = match &error {
+            ConnectError::Closed(closed) => kind_of(closed),
+            ConnectError::Bind(error) => error.kind(),
+            ConnectError::Resolve(error) | ConnectError::Random(error) => error.kind(),
+            ConnectError::NoAddress => io::ErrorKind::AddrNotAvailable,
+            ConnectError::Occupied(_) => io::ErrorKind::AddrInUse,
+            ConnectError::Stopped => io::ErrorKind::NotConnected,
+        };
+        Self::new(kind, error)
+    }
+}
+
+impl BindError {
+    fn kind(&self) -> io::ErrorKind {
+        match self {
+            Self::Resolve(error) | Self::Socket { source: error, .. } | Self::Random(error) => error.kind(),
+            Self::NoRuntime => io::ErrorKind::Unsupported,
+        }
+    }
+}
+
+impl From<BindError> for io::Error {
+    fn from(error: BindError) -> Self {
+        Self::new(error.kind(), error)
+    }
 }
 
 /// What can go wrong with a [`crate::SoeFramed`]: the session, or the codec.
@@ -105,9 +233,9 @@ pub enum FramedError<E> {
     /// The session failed.
     #[error(transparent)]
     Session(#[from] SessionError),
-    /// The codec could not make sense of a message, or could not write one.
-    #[error("the codec failed: {0}")]
-    Codec(E),
+    /// The codec could not make sense of a message, or could not write one. The session goes on.
+    #[error("the codec failed")]
+    Codec(#[source] E),
 }
 
 #[cfg(test)]
@@ -119,5 +247,23 @@ mod tests {
     fn what_a_session_gives_out_takes_little_more_than_a_message() {
         let received = size_of::<Option<Result<Message, SessionError>>>();
         assert!(received <= size_of::<Message>() + size_of::<usize>(), "{received} bytes");
+    }
+
+    #[test]
+    fn an_error_says_a_thing_once() {
+        let closed = |error: &dyn std::error::Error| (error.to_string(), error.source().map(ToString::to_string));
+        let text = "the send buffer is full";
+        assert_eq!(closed(&SessionError::from(SendError::Blocked(Message::from("x")))), (text.into(), None));
+        let codec = FramedError::Codec(io::Error::other("no such item"));
+        assert_eq!(closed(&codec), ("the codec failed".into(), Some("no such item".into())));
+    }
+
+    #[test]
+    fn a_refused_message_comes_back_from_either_error() {
+        let message = Message::from("x");
+        let error = SessionError::from(SendError::Closed(message.clone()));
+        assert_eq!(error.to_string(), "the session is closed");
+        assert_eq!(error.into_message(), Some(message.clone()));
+        assert_eq!(io::Error::from(SessionError::NotReady(message)).kind(), io::ErrorKind::WouldBlock);
     }
 }

@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use soe_core::ReliableChannel;
+
 /// Something that happened to a session beside its messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -21,4 +23,7 @@ pub enum SessionEvent {
         /// The largest packet that has arrived meanwhile, in bytes.
         largest_delivered: usize,
     },
+    /// The peer is there, but takes nothing more on this channel: its application has not read for five seconds or more.
+    /// Told once, until the channel moves again. What becomes of the session, see [`soe_core::Event::PeerNotReading`].
+    PeerNotReading(ReliableChannel),
 }

@@ -1,6 +1,7 @@
 //! Typed messages: a codec between the application's items and the session's messages.
 
 use std::{
+    future::poll_fn,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -12,20 +13,81 @@ use soe_core::{Channel, Message};
 use tokio::task::coop::poll_proceed;
 use tokio_util::codec::{Decoder, Encoder};
 
-use crate::{error::FramedError, session::SoeSession};
+use crate::{
+    error::{FramedError, SessionError},
+    session::SoeSession,
+    split::{RecvHalf, SendHalf},
+};
 
-/// A session that speaks the items of a codec. See [`SoeSession::framed`].
+/// What a decoder makes of a message, or what went wrong.
+type Decoded<C> = Result<<C as Decoder>::Item, FramedError<<C as Decoder>::Error>>;
+
+/// A session, or one half of it, that speaks the items of a codec. See [`SoeSession::framed`].
 ///
 /// Each item is encoded into one message. Each message is decoded by itself: the codec sees it whole, as if it were all that
 /// will ever come (`decode_eof`), may find several items in it, and fails if it leaves bytes over.
+///
+/// The sink sends on one channel, at first reliable channel 0. [`send_on`](Self::send_on) and
+/// [`recv_with_channel`](Self::recv_with_channel) name the channel with each item;
+/// [`with_channels`](Self::with_channels) makes a stream and a sink of pairs.
 ///
 /// An error of the decoder ends the stream: it comes once, and then `None`, as with `tokio_util::codec::Framed`. A codec may
 /// keep a part of the message that it failed at, and would take the next one for its rest. The session goes on, and the sink
 /// with it; [`SoeFramed::into_parts`] gives the session back, to be framed with a fresh codec. To pass over bad messages,
 /// let the decoder return them as items.
+///
+/// ```
+/// use bytes::BytesMut;
+/// use futures_util::{SinkExt, StreamExt};
+/// use soe_testing::Network;
+/// use soe_tokio::{Channel, SessionConfig};
+/// use tokio_util::codec::{Decoder, Encoder};
+///
+/// /// One line of chat in each message.
+/// struct Chat;
+///
+/// impl Encoder<String> for Chat {
+///     type Error = std::io::Error;
+///
+///     fn encode(&mut self, line: String, out: &mut BytesMut) -> std::io::Result<()> {
+///         out.extend_from_slice(line.as_bytes());
+///         Ok(())
+///     }
+/// }
+///
+/// impl Decoder for Chat {
+///     type Item = String;
+///     type Error = std::io::Error;
+///
+///     fn decode(&mut self, bytes: &mut BytesMut) -> std::io::Result<Option<String>> {
+///         let line = String::from_utf8(bytes.split().to_vec()).map_err(std::io::Error::other)?;
+///         Ok(Some(line).filter(|line| !line.is_empty()))
+///     }
+/// }
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?.block_on(async {
+/// let (client, server) = Network::new(1).pair(SessionConfig::new("Chat")?).await?;
+///
+/// let mut client = client.framed(Chat);
+/// client.send("hello".into()).await?;
+/// client.send_on(Channel::Unreliable, "psst".into()).await?;
+///
+/// let (send, recv) = server.split();
+/// let (mut send, mut recv) = (send.framed(Chat), recv.framed(Chat));
+/// while let Some((channel, line)) = recv.recv_with_channel().await.transpose()? {
+///     send.send_on(channel, line.to_uppercase()).await?;
+///     if channel == Channel::Unreliable {
+///         break;
+///     }
+/// }
+/// assert_eq!(client.next().await.expect("open")?, "HELLO");
+/// # Ok(()) })
+/// # }
+/// ```
 #[derive(Debug)]
-pub struct SoeFramed<C> {
-    session: SoeSession,
+pub struct SoeFramed<C, S = SoeSession> {
+    session: S,
     codec: C,
     channel: Channel,
     encoded: BytesMut,
@@ -42,8 +104,22 @@ impl SoeSession {
     }
 }
 
-impl<C> SoeFramed<C> {
-    fn new(session: SoeSession, codec: C) -> Self {
+impl SendHalf {
+    /// Turns the half into a sink of the codec's items, one message per item, on reliable channel 0.
+    pub fn framed<C>(self, codec: C) -> SoeFramed<C, Self> {
+        SoeFramed::new(self, codec)
+    }
+}
+
+impl RecvHalf {
+    /// Turns the half into a stream of the codec's items.
+    pub fn framed<C>(self, codec: C) -> SoeFramed<C, Self> {
+        SoeFramed::new(self, codec)
+    }
+}
+
+impl<C, S> SoeFramed<C, S> {
+    fn new(session: S, codec: C) -> Self {
         let (channel, received_on) = (Channel::default(), Channel::default());
         let (encoded, received) = (BytesMut::new(), BytesMut::new());
         Self { session, codec, channel, encoded, received, received_on, has_failed: false }
@@ -72,12 +148,12 @@ impl<C> SoeFramed<C> {
     }
 
     /// The session underneath.
-    pub fn session(&self) -> &SoeSession {
+    pub fn session(&self) -> &S {
         &self.session
     }
 
     /// The session underneath, for keys and messages past the codec.
-    pub fn session_mut(&mut self) -> &mut SoeSession {
+    pub fn session_mut(&mut self) -> &mut S {
         &mut self.session
     }
 
@@ -92,37 +168,86 @@ impl<C> SoeFramed<C> {
     }
 
     /// Gives the session and the codec back. Items of a message that have not been taken are lost.
-    pub fn into_parts(self) -> (SoeSession, C) {
+    pub fn into_parts(self) -> (S, C) {
         (self.session, self.codec)
+    }
+
+    /// Turns this into a stream and a sink of pairs: each item with the channel that it travels on.
+    pub fn with_channels(self) -> FramedChannels<C, S> {
+        FramedChannels { framed: self }
     }
 }
 
-impl<C: Decoder + Unpin> Stream for SoeFramed<C> {
-    type Item = Result<C::Item, FramedError<C::Error>>;
+impl<C, S: Sink<Message, Error = SessionError> + Unpin> SoeFramed<C, S> {
+    /// Encodes an item and sends it on `channel`, waiting for room. The channel of other items stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// [`FramedError::Session`] if the session is over or cannot carry the message, [`FramedError::Codec`] if the codec
+    /// refuses the item.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future before it is ready drops the item unsent.
+    pub async fn send_on<I>(&mut self, channel: impl Into<Channel>, item: I) -> Result<(), FramedError<C::Error>>
+    where
+        C: Encoder<I>,
+    {
+        let channel = channel.into();
+        poll_fn(|cx| Pin::new(&mut self.session).poll_ready(cx)).await?;
+        self.start_send_on(channel, item)?;
+        poll_fn(|cx| Pin::new(&mut self.session).poll_flush(cx)).await?;
+        Ok(())
+    }
 
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let this = self.get_mut();
+    fn start_send_on<I>(&mut self, channel: Channel, item: I) -> Result<(), FramedError<C::Error>>
+    where
+        C: Encoder<I>,
+    {
+        self.encoded.clear();
+        self.codec.encode(item, &mut self.encoded).map_err(FramedError::Codec)?;
+        let message = Message::new(channel, self.encoded.split().freeze());
+        Pin::new(&mut self.session).start_send(message).map_err(FramedError::Session)
+    }
+}
+
+impl<C: Decoder, S: Stream<Item = Result<Message, SessionError>> + Unpin> SoeFramed<C, S> {
+    /// Receives the next item, with the channel that it came on. `None`: the session is over, or the decoder has failed.
+    ///
+    /// # Errors
+    ///
+    /// [`FramedError::Codec`] once if the decoder fails, [`FramedError::Session`] once if the transport ended the session.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: an item is taken only when the future is ready.
+    pub async fn recv_with_channel(&mut self) -> Option<Result<(Channel, C::Item), FramedError<C::Error>>> {
+        let item = poll_fn(|cx| self.poll_item(cx)).await?;
+        Some(item.map(|item| (self.received_on, item)))
+    }
+
+    fn poll_item(&mut self, cx: &mut Context<'_>) -> Poll<Option<Decoded<C>>> {
         loop {
-            if this.has_failed {
+            if self.has_failed {
                 return Poll::Ready(None);
             }
-            if !this.received.is_empty() {
+            if !self.received.is_empty() {
                 // A message of many items is no reason to hold up other tasks.
                 ready!(poll_proceed(cx)).made_progress();
-                match this.codec.decode_eof(&mut this.received) {
+                match self.codec.decode_eof(&mut self.received) {
                     Ok(Some(item)) => return Poll::Ready(Some(Ok(item))),
-                    Ok(None) => this.received.clear(),
+                    Ok(None) => self.received.clear(),
                     Err(error) => {
-                        this.received.clear();
-                        this.has_failed = true;
+                        self.received.clear();
+                        self.has_failed = true;
                         return Poll::Ready(Some(Err(FramedError::Codec(error))));
                     }
                 }
             }
-            match ready!(Pin::new(&mut this.session).poll_next(cx)) {
+            match ready!(Pin::new(&mut self.session).poll_next(cx)) {
                 Some(Ok(message)) => {
-                    this.received_on = message.channel;
-                    this.received = BytesMut::from(message.payload);
+                    self.received_on = message.channel;
+                    self.received = BytesMut::from(message.payload);
                 }
                 Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
                 None => return Poll::Ready(None),
@@ -131,7 +256,23 @@ impl<C: Decoder + Unpin> Stream for SoeFramed<C> {
     }
 }
 
-impl<C: Encoder<I> + Unpin, I> Sink<I> for SoeFramed<C> {
+impl<C, S> Stream for SoeFramed<C, S>
+where
+    C: Decoder + Unpin,
+    S: Stream<Item = Result<Message, SessionError>> + Unpin,
+{
+    type Item = Result<C::Item, FramedError<C::Error>>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.get_mut().poll_item(cx)
+    }
+}
+
+impl<C, S, I> Sink<I> for SoeFramed<C, S>
+where
+    C: Encoder<I> + Unpin,
+    S: Sink<Message, Error = SessionError> + Unpin,
+{
     type Error = FramedError<C::Error>;
 
     fn poll_ready(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
@@ -140,10 +281,7 @@ impl<C: Encoder<I> + Unpin, I> Sink<I> for SoeFramed<C> {
 
     fn start_send(self: Pin<&mut Self>, item: I) -> Result<(), Self::Error> {
         let this = self.get_mut();
-        this.encoded.clear();
-        this.codec.encode(item, &mut this.encoded).map_err(FramedError::Codec)?;
-        let message = Message::new(this.channel, this.encoded.split().freeze());
-        Pin::new(&mut this.session).start_send(message).map_err(FramedError::Session)
+        this.start_send_on(this.channel, item)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
@@ -152,5 +290,56 @@ impl<C: Encoder<I> + Unpin, I> Sink<I> for SoeFramed<C> {
 
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         Pin::new(&mut self.get_mut().session).poll_close(cx).map_err(FramedError::Session)
+    }
+}
+
+/// A stream and a sink of items with their channels. See [`SoeFramed::with_channels`].
+#[derive(Debug)]
+pub struct FramedChannels<C, S = SoeSession> {
+    framed: SoeFramed<C, S>,
+}
+
+impl<C, S> FramedChannels<C, S> {
+    /// Gives back what this was made of.
+    pub fn into_inner(self) -> SoeFramed<C, S> {
+        self.framed
+    }
+}
+
+impl<C, S> Stream for FramedChannels<C, S>
+where
+    C: Decoder + Unpin,
+    S: Stream<Item = Result<Message, SessionError>> + Unpin,
+{
+    type Item = Result<(Channel, C::Item), FramedError<C::Error>>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let framed = &mut self.get_mut().framed;
+        let item = ready!(framed.poll_item(cx));
+        Poll::Ready(item.map(|item| item.map(|item| (framed.received_on, item))))
+    }
+}
+
+impl<C, S, I> Sink<(Channel, I)> for FramedChannels<C, S>
+where
+    C: Encoder<I> + Unpin,
+    S: Sink<Message, Error = SessionError> + Unpin,
+{
+    type Error = FramedError<C::Error>;
+
+    fn poll_ready(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Pin::new(&mut self.get_mut().framed.session).poll_ready(cx).map_err(FramedError::Session)
+    }
+
+    fn start_send(self: Pin<&mut Self>, (channel, item): (Channel, I)) -> Result<(), Self::Error> {
+        self.get_mut().framed.start_send_on(channel, item)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Pin::new(&mut self.get_mut().framed.session).poll_flush(cx).map_err(FramedError::Session)
+    }
+
+    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Pin::new(&mut self.get_mut().framed.session).poll_close(cx).map_err(FramedError::Session)
     }
 }

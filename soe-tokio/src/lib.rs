@@ -49,6 +49,7 @@ mod framed;
 mod handle;
 mod listener;
 mod metrics;
+mod owner;
 mod session;
 mod shutdown;
 mod socket;
@@ -56,11 +57,19 @@ mod split;
 mod stats;
 
 pub use config::{BusyPoll, ListenerConfig, SocketConfig};
-pub use connector::SoeConnector;
+pub use connector::{
+    SoeConnector,
+    reconnect::{LoginFailure, ReconnectError, SoeReconnector},
+};
 pub use delivery::Delivery;
 pub use error::{BindError, ConnectError, FramedError, QueryError, SessionError};
 pub use event::SessionEvent;
-pub use framed::SoeFramed;
+pub use framed::{FramedChannels, SoeFramed};
+pub use handle::{
+    SessionHandle, SessionId,
+    broadcast::{BroadcastReport, SlowReceiver, broadcast},
+    events::SessionEvents,
+};
 pub use listener::{Incoming, SoeListener};
 pub use metrics::{Metrics, OPENMETRICS_CONTENT_TYPE};
 pub use session::SoeSession;
@@ -68,9 +77,10 @@ pub use shutdown::{SessionReport, ShutdownReport};
 pub use socket::{AsyncUdp, Outgoing, RecvBatch, SendBatch};
 pub use soe_core;
 pub use soe_core::{
-    AdmissionConfig, AdmissionStats, CapacityStats, Channel, Closed, ConfigError, Dialect, DisconnectReason,
-    EndpointStats, HookError, KeyError, Message, MessageHook, Origin, ReliableChannel, RemapPolicy, RequestFilter,
-    RequestInfo, SendError, SessionConfig, SessionStats, Undelivered,
+    AdmissionConfig, AdmissionConfigBuilder, AdmissionSettings, AdmissionStats, CapacityStats, Channel, ChannelOptions,
+    Closed, ConfigError, Dialect, DisconnectReason, EndpointStats, EscapeRule, HookError, KeyError, Message,
+    MessageHook, NoSuchChannel, Origin, Overflow, Oversized, Pass, Rc4, ReliableChannel, RemapPolicy, RequestFilter,
+    RequestInfo, SendError, SessionConfig, SessionConfigBuilder, SessionStats, Settings, StatusReply, Undelivered,
 };
 pub use split::{RecvHalf, ReuniteError, SendHalf};
 pub use stats::{ListenerStats, SocketStats};

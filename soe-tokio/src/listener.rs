@@ -20,12 +20,13 @@ use crate::{
         shared_socket::SharedSocket,
     },
     error::BindError,
+    handle::SessionHandle,
     metrics::{Metrics, Sample},
     session::SoeSession,
     shutdown::{self, ShutdownReport},
     socket::{
         AsyncUdp,
-        bind::{bind_first, local_address},
+        bind::{bind_first, from_std, local_address},
         kernel::DropCounter,
         reuse_port,
     },
@@ -69,11 +70,39 @@ impl SoeListener {
         Self::start(counted.collect(), config)
     }
 
-    /// Accepts sessions on a socket of the caller's, for simulated networks.
+    /// Accepts sessions on a UDP socket that is bound already: one that systemd has passed on, is bound to an interface, or has
+    /// a DSCP value or other options set. It is served like a socket of [`SoeListener::bind`], with runs of datagrams (GSO and
+    /// GRO) where the system has them. Must be called within a Tokio runtime with I/O and time enabled.
+    ///
+    /// Of `config` the buffers are asked for here as well; [`ListenerConfig::shards`] is not looked at.
+    ///
+    /// ```no_run
+    /// # async fn demo() -> Result<(), Box<dyn std::error::Error>> {
+    /// use soe_tokio::{SessionConfig, SoeListener};
+    ///
+    /// let socket = std::net::UdpSocket::bind("[::]:20060")?;
+    /// let listener = SoeListener::from_std(socket, SessionConfig::new("Echo")?)?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
-    /// If the socket does not know its address, or the system's random source fails.
+    /// [`BindError::NoRuntime`] outside of a runtime, [`BindError::Socket`] if the system refuses an option, and if its random
+    /// source fails.
+    pub fn from_std(socket: std::net::UdpSocket, config: impl Into<ListenerConfig>) -> Result<Self, BindError> {
+        let config = config.into();
+        let socket = from_std(socket, &config.socket)?;
+        let drops = socket.drop_counter();
+        Self::start(vec![(Box::new(socket), drops)], config)
+    }
+
+    /// Accepts sessions on a socket of the caller's, for simulated networks. Must be called within a Tokio runtime with time
+    /// enabled.
+    ///
+    /// # Errors
+    ///
+    /// [`BindError::NoRuntime`] outside of a runtime, and if the socket does not know its address or the system's random source
+    /// fails.
     pub fn from_socket(socket: Box<dyn AsyncUdp>, config: impl Into<ListenerConfig>) -> Result<Self, BindError> {
         Self::from_sockets(vec![socket], config)
     }
@@ -98,12 +127,13 @@ impl SoeListener {
             return Err(BindError::Resolve(io::Error::new(io::ErrorKind::InvalidInput, "no socket")));
         };
         let local_addr = local_address(&**first)?;
+        let runtime = Handle::try_current().map_err(|_| BindError::NoRuntime)?;
         let busy_poll = config.socket.busy_poll;
         let key = Secrets::new(first.secrets_seed()).endpoint_key().map_err(BindError::Random)?;
         let endpoint = Endpoint::new(now(), config.admission, key);
         let endpoint = Arc::new(SharedEndpoint::new(endpoint, config.memory_limit));
         let share =
-            |(socket, drops)| (SharedSocket::new(Arc::clone(&endpoint), local_addr, Handle::current(), drops), socket);
+            |(socket, drops)| (SharedSocket::new(Arc::clone(&endpoint), local_addr, runtime.clone(), drops), socket);
         // Each socket is known before the first is served: a driver that finds itself alone may have to wake the others.
         let sockets: Vec<_> = sockets.into_iter().map(share).collect();
         let spawn = |(shared, socket)| {
@@ -176,6 +206,42 @@ impl SoeListener {
         self.endpoint.budget.set_limit(bytes);
     }
 
+    /// Handles of the sessions that were accepted and are not over: not those that wait to be accepted, and not those whose
+    /// [`SoeSession`] was dropped. In no order; sessions that open meanwhile may be missing.
+    ///
+    /// For [`broadcast`](crate::broadcast), a list of players, or to kick one of them:
+    ///
+    /// ```
+    /// # use soe_tokio::{DisconnectReason, SoeListener};
+    /// # fn demo(listener: &SoeListener, cheater: std::net::SocketAddr) {
+    /// for player in listener.sessions().filter(|player| player.peer_addr() == cheater) {
+    ///     player.kick(DisconnectReason::ConnectionRefused);
+    /// }
+    /// # }
+    /// ```
+    pub fn sessions(&self) -> impl Iterator<Item = SessionHandle> + use<> {
+        let connections = self.endpoint.connections().into_iter();
+        connections.filter(|connection| connection.is_held()).map(SessionHandle::new)
+    }
+
+    /// Accepts nobody any more: newcomers and those who wait to be accepted are refused, and [`SoeListener::accept`] returns
+    /// `None`. Sessions go on. This cannot be taken back.
+    ///
+    /// A server that is to be replaced stops accepting, waits with [`SoeListener::wait_idle`] as long as it likes, and shuts
+    /// down.
+    pub fn stop_accepting(&self) {
+        self.endpoint.close();
+    }
+
+    /// Waits until no session is left, those that wait to be accepted and those that are closing included.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn wait_idle(&self) {
+        self.endpoint.until_idle().await;
+    }
+
     /// Closes every session and the socket, within `deadline` from now.
     ///
     /// New sessions are refused from now on. Live ones are closed like [`SoeSession::close`] with
@@ -188,8 +254,17 @@ impl SoeListener {
     ///
     /// If the future is dropped, the sessions keep closing in the background, as after dropping the listener.
     pub async fn shutdown(&self, deadline: Duration) -> ShutdownReport {
+        self.shutdown_with(DisconnectReason::Application, deadline).await
+    }
+
+    /// Like [`SoeListener::shutdown`], telling the peers this reason.
+    ///
+    /// # Cancel safety
+    ///
+    /// As for [`SoeListener::shutdown`].
+    pub async fn shutdown_with(&self, reason: DisconnectReason, deadline: Duration) -> ShutdownReport {
         self.endpoint.close();
-        shutdown::run(&self.endpoint, &self.sockets, deadline).await
+        shutdown::run(&self.endpoint, &self.sockets, reason, deadline).await
     }
 }
 
@@ -214,6 +289,10 @@ impl Stream for SoeListener {
 ///
 /// The client has proved its address and believes that the session is open; what it sends is kept within the session's
 /// receive buffer. Dropping this refuses the session, with [`DisconnectReason::ConnectionRefused`].
+///
+/// It cannot be accepted under another configuration: the server's answer, which fixes CRC, passes and datagram length, has
+/// left before the client had proved its address. What depends on the client is chosen by its version and protocol name, see
+/// [`AdmissionSettings::others`](soe_core::AdmissionSettings::others).
 #[derive(Debug)]
 #[must_use = "dropping it refuses the session"]
 pub struct Incoming {

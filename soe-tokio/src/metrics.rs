@@ -242,8 +242,7 @@ mod tests {
     #[test]
     fn every_line_is_a_comment_or_a_sample_of_a_family_named_before_and_no_family_comes_twice() {
         let mut out = String::new();
-        let mut stats = ListenerStats::default();
-        stats.shards = vec![SocketStats::default(); 2];
+        let stats = ListenerStats { shards: vec![SocketStats::default(); 2], ..ListenerStats::default() };
         Metrics::new(stats, samples(3)).encode_openmetrics(&mut out);
         let (mut families, mut current) = (std::collections::BTreeSet::new(), String::new());
         for line in out.lines().filter(|line| *line != "# EOF") {

@@ -19,7 +19,7 @@ use crate::{
     engine::{clock::now, connection::Connection},
     error::SessionError,
     event::SessionEvent,
-    handle::{self, SessionHandle},
+    owner::{self, SessionOwner},
 };
 
 /// One session with one peer: a stream and a sink of [`Message`]s.
@@ -33,24 +33,24 @@ use crate::{
 /// [`DisconnectReason::Application`]: what is queued is still delivered, within the session's `close_timeout`.
 #[derive(Debug)]
 pub struct SoeSession {
-    handle: SessionHandle,
+    owner: SessionOwner,
 }
 
 impl SoeSession {
     pub(crate) fn new(connection: Arc<Connection>) -> Self {
-        Self { handle: SessionHandle::new(connection) }
+        Self { owner: SessionOwner::new(connection) }
     }
 
-    pub(crate) fn from_handle(handle: SessionHandle) -> Self {
-        Self { handle }
+    pub(crate) fn from_owner(owner: SessionOwner) -> Self {
+        Self { owner }
     }
 
-    pub(crate) fn into_handle(self) -> SessionHandle {
-        self.handle
+    pub(crate) fn into_owner(self) -> SessionOwner {
+        self.owner
     }
 
     pub(crate) fn connection(&self) -> &Arc<Connection> {
-        &self.handle.connection
+        &self.owner.connection
     }
 
     /// Receives the next message, in the order of its channel. `None`: the session is over.
@@ -79,7 +79,7 @@ impl SoeSession {
     /// Dropping the future before it is ready drops the message unsent. Nothing else is lost. To keep the message,
     /// wait with [`SoeSession::ready`] and then call [`SoeSession::try_send`].
     pub fn send(&mut self, message: impl Into<Message>) -> impl Future<Output = Result<(), SessionError>> {
-        handle::send(self.connection(), message.into())
+        owner::send(self.connection(), message.into())
     }
 
     /// Like [`SoeSession::send`], and gives a future that is ready once the peer has acknowledged the whole message. What is
@@ -136,7 +136,7 @@ impl SoeSession {
 
     /// Waits for the next event. `None`: the session is over.
     ///
-    /// Events that nobody asks for are kept, up to 16; then the oldest are dropped.
+    /// Events that nobody asks for are kept, up to 16; then the oldest are dropped. Each is given to one of those who ask.
     ///
     /// # Cancel safety
     ///
@@ -157,22 +157,12 @@ impl SoeSession {
     ///
     /// Closing starts with the first poll and goes on if the future is dropped.
     pub async fn close(&self, reason: DisconnectReason) -> Option<Closed> {
-        handle::close(self.connection(), reason).await
+        owner::close(self.connection(), reason).await
     }
 
     /// Ends the session now. What is queued is lost; the peer is told once, or not at all.
     pub fn abort(&self, reason: DisconnectReason, tell_peer: bool) {
         self.connection().abort(reason, tell_peer);
-    }
-
-    /// Waits for the end of the session and says how it ended. `None`: it was not served to its end. Its runtime was shut down,
-    /// or an application's codec panicked in the task that serves it.
-    ///
-    /// # Cancel safety
-    ///
-    /// Cancel safe.
-    pub async fn closed(&self) -> Option<Closed> {
-        handle::closed(self.connection()).await
     }
 
     /// Encrypts every reliable message queued from here on with RC4 under `key`; `None` stops that. Messages queued before are
@@ -185,7 +175,7 @@ impl SoeSession {
     ///
     /// If RC4 cannot use the key.
     pub fn set_send_key(&mut self, key: Option<&[u8]>) -> Result<(), KeyError> {
-        handle::set_send_key(self.connection(), key)
+        owner::set_send_key(self.connection(), key)
     }
 
     /// Decrypts every reliable message received from here on with RC4 under `key`; `None` stops that. Messages are decrypted
@@ -196,7 +186,7 @@ impl SoeSession {
     ///
     /// If RC4 cannot use the key.
     pub fn set_recv_key(&mut self, key: Option<&[u8]>) -> Result<(), KeyError> {
-        handle::set_recv_key(self.connection(), key)
+        owner::set_recv_key(self.connection(), key)
     }
 
     /// Transforms every message queued on this reliable channel from here on by `hook`; `None` sends them as they are.
@@ -222,7 +212,7 @@ impl SoeSession {
 
     /// The session's figures.
     pub fn stats(&self) -> SessionStats {
-        handle::stats(self.connection())
+        owner::stats(self.connection())
     }
 
     /// What was queued here and is not known to have arrived.
@@ -269,7 +259,7 @@ impl Sink<Message> for SoeSession {
     }
 
     fn start_send(self: Pin<&mut Self>, message: Message) -> Result<(), SessionError> {
-        handle::start_send(self.connection(), message)
+        owner::start_send(self.connection(), message)
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), SessionError>> {
@@ -277,6 +267,6 @@ impl Sink<Message> for SoeSession {
     }
 
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SessionError>> {
-        handle::poll_close(self.connection(), cx)
+        owner::poll_close(self.connection(), cx)
     }
 }

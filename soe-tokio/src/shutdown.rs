@@ -7,11 +7,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::{
     config::FOREVER,
-    engine::{
-        connection::{Connection, ENDED_HERE},
-        shared_endpoint::SharedEndpoint,
-        shared_socket::SharedSocket,
-    },
+    engine::{connection::Connection, shared_endpoint::SharedEndpoint, shared_socket::SharedSocket},
 };
 
 /// What became of the sessions of a listener that was shut down.
@@ -65,6 +61,7 @@ impl ShutdownReport {
 pub(crate) async fn run(
     endpoint: &SharedEndpoint<Connection>,
     sockets: &[Arc<SharedSocket<Connection>>],
+    reason: DisconnectReason,
     deadline: Duration,
 ) -> ShutdownReport {
     let deadline = deadline.min(FOREVER);
@@ -74,7 +71,7 @@ pub(crate) async fn run(
     let mut connections = endpoint.connections();
     connections.retain(|connection| !connection.is_closed());
     for connection in &connections {
-        connection.close(DisconnectReason::Application);
+        connection.close(reason);
     }
     let mut report = ShutdownReport::default();
     for connection in &connections {
@@ -82,7 +79,7 @@ pub(crate) async fn run(
         // Counted before `abort` drops the queue.
         let session = report_of(connection);
         if !in_time {
-            connection.abort(ENDED_HERE, true);
+            connection.abort(reason, true);
         }
         let is_cut_off = !in_time || session.closed.is_none_or(|closed| !closed.is_clean());
         report.add(session, is_cut_off);

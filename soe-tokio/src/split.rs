@@ -11,13 +11,17 @@ use std::{
 
 use futures_core::Stream;
 use futures_sink::Sink;
-use soe_core::{Closed, DisconnectReason, KeyError, Message, MessageHook, ReliableChannel, SendError, SessionStats};
+use soe_core::{
+    Closed, DisconnectReason, KeyError, Message, MessageHook, ReliableChannel, SendError, SessionStats, Undelivered,
+};
 use thiserror::Error;
 
 use crate::{
     delivery::Delivery,
+    engine::{clock::now, connection::Connection},
     error::SessionError,
-    handle::{self, SessionHandle},
+    event::SessionEvent,
+    owner::{self, SessionOwner},
     session::SoeSession,
 };
 
@@ -26,7 +30,7 @@ use crate::{
 /// The session is closed when both halves have been dropped; a dropped half alone changes nothing.
 #[derive(Debug)]
 pub struct SendHalf {
-    handle: SessionHandle,
+    owner: SessionOwner,
 }
 
 /// The half of a session that receives. See [`SoeSession::split`].
@@ -35,7 +39,7 @@ pub struct SendHalf {
 /// messages, and the peer has to stop sending once the receive buffer is full.
 #[derive(Debug)]
 pub struct RecvHalf {
-    handle: SessionHandle,
+    owner: SessionOwner,
 }
 
 /// The halves belong to different sessions. Both come back.
@@ -47,14 +51,14 @@ pub struct ReuniteError(pub SendHalf, pub RecvHalf);
 impl SoeSession {
     /// Splits the session into a half that sends and one that receives, for two tasks.
     pub fn split(self) -> (SendHalf, RecvHalf) {
-        let other = SessionHandle::new(Arc::clone(self.connection()));
-        (SendHalf::new(self.into_handle()), RecvHalf::new(other))
+        let other = SessionOwner::new(Arc::clone(self.connection()));
+        (SendHalf::new(self.into_owner()), RecvHalf::new(other))
     }
 }
 
 impl SendHalf {
-    pub(crate) fn new(handle: SessionHandle) -> Self {
-        Self { handle }
+    pub(crate) fn new(owner: SessionOwner) -> Self {
+        Self { owner }
     }
 
     /// Like [`SoeSession::send`], errors and cancel safety included.
@@ -63,7 +67,7 @@ impl SendHalf {
     ///
     /// See [`SoeSession::send`].
     pub fn send(&mut self, message: impl Into<Message>) -> impl Future<Output = Result<(), SessionError>> {
-        handle::send(&self.handle.connection, message.into())
+        owner::send(&self.owner.connection, message.into())
     }
 
     /// Like [`SoeSession::send_with_receipt`], errors and cancel safety included.
@@ -72,7 +76,7 @@ impl SendHalf {
     ///
     /// See [`SoeSession::send`].
     pub async fn send_with_receipt(&mut self, message: impl Into<Message>) -> Result<Delivery, SessionError> {
-        Delivery::send(&self.handle.connection, message.into()).await
+        Delivery::send(&self.owner.connection, message.into()).await
     }
 
     /// Like [`SoeSession::try_send`].
@@ -81,7 +85,7 @@ impl SendHalf {
     ///
     /// See [`SoeSession::try_send`].
     pub fn try_send(&mut self, message: impl Into<Message>) -> Result<(), SendError> {
-        self.handle.connection.send(message.into(), true)
+        self.owner.connection.send(message.into(), true)
     }
 
     /// Like [`SoeSession::ready`]. Cancel safe.
@@ -90,7 +94,7 @@ impl SendHalf {
     ///
     /// See [`SoeSession::ready`].
     pub async fn ready(&mut self) -> Result<(), SessionError> {
-        poll_fn(|cx| self.handle.connection.poll_ready(cx)).await
+        poll_fn(|cx| self.owner.connection.poll_ready(cx)).await
     }
 
     /// Like [`SoeSession::flushed`]. Cancel safe.
@@ -99,7 +103,7 @@ impl SendHalf {
     ///
     /// See [`SoeSession::flushed`].
     pub async fn flushed(&self) -> Result<(), SessionError> {
-        self.handle.connection.flushed().await
+        self.owner.connection.flushed().await
     }
 
     /// Like [`SoeSession::set_send_key`].
@@ -108,12 +112,12 @@ impl SendHalf {
     ///
     /// See [`SoeSession::set_send_key`].
     pub fn set_send_key(&mut self, key: Option<&[u8]>) -> Result<(), KeyError> {
-        handle::set_send_key(&self.handle.connection, key)
+        owner::set_send_key(&self.owner.connection, key)
     }
 
     /// Like [`SoeSession::set_send_hook`].
     pub fn set_send_hook(&mut self, channel: ReliableChannel, hook: Option<Box<dyn MessageHook>>) {
-        self.handle.connection.set_transform(|session| session.set_send_hook(channel, hook));
+        self.owner.connection.set_transform(|session| session.set_send_hook(channel, hook));
     }
 
     /// Puts the session together again.
@@ -122,8 +126,8 @@ impl SendHalf {
     ///
     /// Gives both halves back if they belong to different sessions.
     pub fn reunite(self, recv: RecvHalf) -> Result<SoeSession, ReuniteError> {
-        if self.handle.is_with(&recv.handle) {
-            Ok(SoeSession::from_handle(self.handle))
+        if self.owner.is_with(&recv.owner) {
+            Ok(SoeSession::from_owner(self.owner))
         } else {
             Err(ReuniteError(self, recv))
         }
@@ -131,8 +135,8 @@ impl SendHalf {
 }
 
 impl RecvHalf {
-    pub(crate) fn new(handle: SessionHandle) -> Self {
-        Self { handle }
+    pub(crate) fn new(owner: SessionOwner) -> Self {
+        Self { owner }
     }
 
     /// Like [`SoeSession::recv`]. Cancel safe.
@@ -141,7 +145,7 @@ impl RecvHalf {
     ///
     /// See [`SoeSession::recv`].
     pub async fn recv(&mut self) -> Option<Result<Message, SessionError>> {
-        poll_fn(|cx| self.handle.connection.poll_recv(cx)).await
+        poll_fn(|cx| self.owner.connection.poll_recv(cx)).await
     }
 
     /// Like [`SoeSession::set_recv_key`].
@@ -150,12 +154,12 @@ impl RecvHalf {
     ///
     /// See [`SoeSession::set_recv_key`].
     pub fn set_recv_key(&mut self, key: Option<&[u8]>) -> Result<(), KeyError> {
-        handle::set_recv_key(&self.handle.connection, key)
+        owner::set_recv_key(&self.owner.connection, key)
     }
 
     /// Like [`SoeSession::set_recv_hook`].
     pub fn set_recv_hook(&mut self, channel: ReliableChannel, hook: Option<Box<dyn MessageHook>>) {
-        self.handle.connection.set_transform(|session| session.set_recv_hook(channel, hook));
+        self.owner.connection.set_transform(|session| session.set_recv_hook(channel, hook));
     }
 
     /// Puts the session together again.
@@ -172,44 +176,58 @@ impl RecvHalf {
 macro_rules! common {
     ($half:ident) => {
         impl $half {
+            pub(crate) fn connection(&self) -> &Arc<Connection> {
+                &self.owner.connection
+            }
+
             /// Closes the whole session, like [`SoeSession::close`]: goes on if the future is dropped.
             pub async fn close(&self, reason: DisconnectReason) -> Option<Closed> {
-                handle::close(&self.handle.connection, reason).await
+                owner::close(&self.owner.connection, reason).await
             }
 
             /// Ends the whole session now, like [`SoeSession::abort`].
             pub fn abort(&self, reason: DisconnectReason, tell_peer: bool) {
-                self.handle.connection.abort(reason, tell_peer);
+                self.owner.connection.abort(reason, tell_peer);
             }
 
-            /// Waits for the end of the session, like [`SoeSession::closed`]. Cancel safe.
-            pub async fn closed(&self) -> Option<Closed> {
-                handle::closed(&self.handle.connection).await
+            /// Waits for the next event, like [`SoeSession::next_event`]. Cancel safe.
+            pub async fn next_event(&self) -> Option<SessionEvent> {
+                self.owner.connection.next_event().await
+            }
+
+            /// What was queued here and is not known to have arrived.
+            pub fn undelivered(&self) -> Undelivered {
+                self.owner.connection.lock().session.undelivered()
+            }
+
+            /// The server's clock, like [`SoeSession::server_clock`].
+            pub fn server_clock(&self) -> Option<u32> {
+                self.owner.connection.lock().session.server_clock(now())
             }
 
             /// The session's figures, of both directions.
             pub fn stats(&self) -> SessionStats {
-                handle::stats(&self.handle.connection)
+                owner::stats(&self.owner.connection)
             }
 
             /// Where the peer is now.
             pub fn peer_addr(&self) -> SocketAddr {
-                self.handle.connection.lock().address
+                self.owner.connection.lock().address
             }
 
             /// Where the socket is bound.
             pub fn local_addr(&self) -> SocketAddr {
-                self.handle.connection.shared.local_addr
+                self.owner.connection.shared.local_addr
             }
 
             /// The local address that the peer speaks to, like [`SoeSession::local_ip`].
             pub fn local_ip(&self) -> Option<IpAddr> {
-                self.handle.connection.local_ip()
+                self.owner.connection.local_ip()
             }
 
             /// The id that the client chose for this session.
             pub fn session_id(&self) -> u32 {
-                self.handle.connection.session_id()
+                self.owner.connection.session_id()
             }
         }
 
@@ -228,7 +246,7 @@ impl Stream for RecvHalf {
     type Item = Result<Message, SessionError>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.handle.connection.poll_recv(cx)
+        self.owner.connection.poll_recv(cx)
     }
 }
 
@@ -236,18 +254,18 @@ impl Sink<Message> for SendHalf {
     type Error = SessionError;
 
     fn poll_ready(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SessionError>> {
-        self.handle.connection.poll_ready(cx)
+        self.owner.connection.poll_ready(cx)
     }
 
     fn start_send(self: Pin<&mut Self>, message: Message) -> Result<(), SessionError> {
-        handle::start_send(&self.handle.connection, message)
+        owner::start_send(&self.owner.connection, message)
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), SessionError>> {
-        Poll::Ready(self.handle.connection.flush())
+        Poll::Ready(self.owner.connection.flush())
     }
 
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SessionError>> {
-        handle::poll_close(&self.handle.connection, cx)
+        owner::poll_close(&self.owner.connection, cx)
     }
 }

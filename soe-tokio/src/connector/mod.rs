@@ -1,11 +1,12 @@
 //! The client's side: sessions that start here.
 
 mod racing;
+pub(crate) mod reconnect;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use soe_core::{Endpoint, Session, SessionConfig};
+use soe_core::{DisconnectReason, Endpoint, Session, SessionConfig};
 use tokio::{
     net::{ToSocketAddrs, lookup_host},
     runtime::Handle,
@@ -27,7 +28,7 @@ use crate::{
     shutdown::{self, ShutdownReport},
     socket::{
         AsyncUdp,
-        bind::{bind_first, local_address},
+        bind::{bind_first, from_std, local_address},
         kernel::{KernelUdp, canonical, unspecified_for},
     },
     stats::SocketStats,
@@ -87,21 +88,34 @@ impl SoeConnector {
         Self::start(Box::new(socket), config.busy_poll)
     }
 
-    /// Opens sessions from a socket of the caller's, for simulated networks.
+    /// Opens sessions from a UDP socket that is bound already: to an interface, or with a DSCP value or other options set. It is
+    /// served like a socket of [`SoeConnector::bind`]. Must be called within a Tokio runtime with I/O and time enabled.
     ///
     /// # Errors
     ///
-    /// If the socket does not know its address.
+    /// [`BindError::NoRuntime`] outside of a runtime, [`BindError::Socket`] if the system refuses an option, and if its random
+    /// source fails.
+    pub fn from_std(socket: std::net::UdpSocket, config: SocketConfig) -> Result<Self, BindError> {
+        Self::start(Box::new(from_std(socket, &config)?), config.busy_poll)
+    }
+
+    /// Opens sessions from a socket of the caller's, for simulated networks. Must be called within a Tokio runtime with time
+    /// enabled.
+    ///
+    /// # Errors
+    ///
+    /// [`BindError::NoRuntime`] outside of a runtime, and if the socket does not know its address.
     pub fn from_socket(socket: Box<dyn AsyncUdp>) -> Result<Self, BindError> {
         Self::start(socket, BusyPoll::Never)
     }
 
     fn start(socket: Box<dyn AsyncUdp>, busy_poll: BusyPoll) -> Result<Self, BindError> {
         let address = local_address(&*socket)?;
+        let runtime = Handle::try_current().map_err(|_| BindError::NoRuntime)?;
         let secrets = Secrets::new(socket.secrets_seed());
         let key = secrets.endpoint_key().map_err(BindError::Random)?;
         let endpoint = Arc::new(SharedEndpoint::new(Endpoint::connector(now(), key), usize::MAX));
-        let shared = SharedSocket::new(endpoint, address, Handle::current(), None);
+        let shared = SharedSocket::new(endpoint, address, runtime, None);
         Driver::spawn(Arc::clone(&shared), socket, busy_poll);
         Ok(Self { shared, secrets })
     }
@@ -210,8 +224,27 @@ impl SoeConnector {
     ///
     /// [`SoeListener::shutdown`]: crate::SoeListener::shutdown
     pub async fn shutdown(&self, deadline: Duration) -> ShutdownReport {
+        self.shutdown_with(DisconnectReason::Application, deadline).await
+    }
+
+    /// Like [`SoeConnector::shutdown`], telling the peers this reason.
+    ///
+    /// # Cancel safety
+    ///
+    /// As for [`SoeConnector::shutdown`].
+    pub async fn shutdown_with(&self, reason: DisconnectReason, deadline: Duration) -> ShutdownReport {
         self.shared.endpoint.close();
-        shutdown::run(&self.shared.endpoint, std::slice::from_ref(&self.shared), deadline).await
+        shutdown::run(&self.shared.endpoint, std::slice::from_ref(&self.shared), reason, deadline).await
+    }
+
+    /// Waits until no session is left, those that are closing included. Cancel safe.
+    pub async fn wait_idle(&self) {
+        self.shared.endpoint.until_idle().await;
+    }
+
+    /// A random number that means nothing to anybody else; `None` if the system has none.
+    fn random_word(&self) -> Option<u32> {
+        self.secrets.session_id().ok()
     }
 
     /// The socket's figures.

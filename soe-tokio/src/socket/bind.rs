@@ -1,17 +1,25 @@
 //! Binding a socket to the first address that works.
 
-use std::{io, net::SocketAddr};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+};
 
-use tokio::net::{ToSocketAddrs, lookup_host};
+use tokio::{
+    net::{ToSocketAddrs, lookup_host},
+    runtime::Handle,
+};
 
-use super::AsyncUdp;
-use crate::error::BindError;
+use super::{AsyncUdp, kernel::KernelUdp};
+use crate::{config::SocketConfig, error::BindError};
 
 /// Resolves and binds: the first address that works, or else the last error.
 pub(crate) async fn bind_first<T>(
     address: impl ToSocketAddrs,
     bind: impl Fn(SocketAddr) -> io::Result<T>,
 ) -> Result<T, BindError> {
+    // Tokio's sockets panic there.
+    Handle::try_current().map_err(|_| BindError::NoRuntime)?;
     let mut last = BindError::Resolve(io::Error::new(io::ErrorKind::NotFound, "no address"));
     for address in lookup_host(address).await.map_err(BindError::Resolve)? {
         match bind(address) {
@@ -22,7 +30,16 @@ pub(crate) async fn bind_first<T>(
     Err(last)
 }
 
-pub(crate) fn local_address(socket: &dyn AsyncUdp) -> Result<SocketAddr, BindError> {
-    let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
-    socket.local_addr().map_err(|source| BindError::Socket { address: unknown, source })
+/// Takes a socket that somebody else has bound.
+pub(crate) fn from_std(socket: std::net::UdpSocket, config: &SocketConfig) -> Result<KernelUdp, BindError> {
+    Handle::try_current().map_err(|_| BindError::NoRuntime)?;
+    let address = socket.local_addr().unwrap_or(UNKNOWN);
+    KernelUdp::from_socket(socket.into(), address, config).map_err(|source| BindError::Socket { address, source })
 }
+
+pub(crate) fn local_address(socket: &dyn AsyncUdp) -> Result<SocketAddr, BindError> {
+    socket.local_addr().map_err(|source| BindError::Socket { address: UNKNOWN, source })
+}
+
+/// Stands in for the address of a socket that does not know its own.
+const UNKNOWN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);

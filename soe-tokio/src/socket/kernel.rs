@@ -49,7 +49,6 @@ impl KernelUdp {
         {
             debug!(%error, "this system keeps IPv6 sockets to themselves");
         }
-        socket.set_nonblocking(true)?;
         #[cfg(any(target_os = "linux", target_os = "android"))]
         if shares_port {
             socket.set_reuse_port(true)?;
@@ -57,6 +56,12 @@ impl KernelUdp {
         #[cfg(not(any(target_os = "linux", target_os = "android")))]
         let _ = shares_port;
         socket.bind(&address.into())?;
+        Self::from_socket(socket, address, config)
+    }
+
+    /// Takes a socket that is bound to `address`. Must be called within a Tokio runtime.
+    pub(crate) fn from_socket(socket: Socket, address: SocketAddr, config: &SocketConfig) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
         size_buffers(&socket, config);
         let io = UdpSocket::from_std(socket.into())?;
         let state = UdpSocketState::new((&io).into())?;

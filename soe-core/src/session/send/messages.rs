@@ -40,6 +40,12 @@ impl Session {
         Ok(Receipt(id))
     }
 
+    /// Drops the unreliable message that has waited longest to be sent: newer ones matter more to most games. False: none
+    /// waits.
+    pub fn drop_oldest_unreliable(&mut self) -> bool {
+        self.outbox.pop_unreliable().is_some()
+    }
+
     fn enqueue(&mut self, message: Message, receipt: Option<NonZeroU64>) -> Result<(), SendError> {
         if !matches!(self.state, State::Connecting(_) | State::Open) {
             return Err(SendError::Closed(message));

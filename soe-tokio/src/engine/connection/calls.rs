@@ -1,6 +1,7 @@
 //! The calls of the handles. Each locks the session briefly.
 
 use std::{
+    any::Any,
     net::IpAddr,
     sync::{
         Arc,
@@ -124,6 +125,64 @@ impl Connection {
         })
     }
 
+    /// Queues a message and has it sent, waiting for room among any number of tasks: the place of [`Connection::poll_send`] is
+    /// the owner's.
+    pub(crate) async fn send_shared<T>(
+        self: &Arc<Self>,
+        message: Message,
+        queue: fn(&mut ConnectionState, Message) -> Result<T, SendError>,
+    ) -> Result<T, SessionError> {
+        let attempt = |message| {
+            self.act(|state| {
+                state.mark();
+                queue(state, message)
+            })
+        };
+        // Most find room at once, and need no place to wait in.
+        let mut waiting = match attempt(message) {
+            Err(SendError::Blocked(message)) => Some(message),
+            sent => return sent.map_err(|error| self.refusal(error)),
+        };
+        until(&self.waiters().room, || match attempt(waiting.take()?) {
+            Err(SendError::Blocked(message)) => {
+                waiting = Some(message);
+                None
+            }
+            sent => Some(sent.map_err(|error| self.refusal(error))),
+        })
+        .await
+    }
+
+    /// Queues a message and has it sent, if there is room now: after dropping unreliable messages that wait, oldest first, if
+    /// that is wanted and makes room. Says how many were dropped.
+    pub(crate) fn offer(self: &Arc<Self>, message: Message, drops_oldest: bool) -> (Result<(), SendError>, usize) {
+        self.act(|state| {
+            let (mut queued, mut dropped) = (state.send(message), 0);
+            while let Err(SendError::Blocked(message)) = queued {
+                let is_in_the_way = !message.channel.is_reliable() && !state.has_room(Some(message.channel));
+                if !drops_oldest || !is_in_the_way || !state.session.drop_oldest_unreliable() {
+                    queued = Err(SendError::Blocked(message));
+                    break;
+                }
+                dropped += 1;
+                queued = state.send(message);
+            }
+            state.mark();
+            (queued, dropped)
+        })
+    }
+
+    /// Keeps data of the application's, in place of what was there.
+    pub(crate) fn set_data(&self, data: Arc<dyn Any + Send + Sync>) {
+        // Dropped without the lock: it is code of the application's.
+        let replaced = self.lock().cold().data.replace(data);
+        drop(replaced);
+    }
+
+    pub(crate) fn data(&self) -> Option<Arc<dyn Any + Send + Sync>> {
+        self.lock().cold_if_any()?.data.clone()
+    }
+
     /// Waits until the peer has acknowledged the message with this receipt.
     pub(crate) fn poll_delivered(&self, receipt: Receipt, cx: &Context<'_>) -> Poll<Result<(), SessionError>> {
         let mut state = self.lock();
@@ -140,15 +199,9 @@ impl Connection {
 
     /// The error of a call that waits for room.
     pub(crate) fn refusal(&self, error: SendError) -> SessionError {
-        match error {
-            SendError::Blocked(message) => SessionError::NotReady(message),
-            SendError::Empty(message) => SessionError::Empty(message),
-            SendError::TooLarge { message, limit } => SessionError::TooLarge { message, limit },
-            SendError::Closed(message) => match self.lock().end() {
-                Some(end) => end.into(),
-                None => SessionError::Refused(Box::new(SendError::Closed(message))),
-            },
-            other => SessionError::Refused(Box::new(other)),
+        match (&error, self.lock().end()) {
+            (SendError::Closed(_), Some(end)) => end.into(),
+            _ => error.into(),
         }
     }
 

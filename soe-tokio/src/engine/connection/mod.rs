@@ -52,6 +52,8 @@ pub(crate) struct Waiters {
     pub(crate) changes: Notify,
     /// For the datagrams to leave.
     pub(crate) flush: Notify,
+    /// For room in a send buffer, by handles: the owner has a place of its own.
+    pub(crate) room: Notify,
 }
 
 impl Connection {
@@ -142,6 +144,9 @@ impl Connection {
         if changes.flushed {
             waiters.flush.notify_waiters();
         }
+        if changes.any || changes.room {
+            waiters.room.notify_waiters();
+        }
     }
 
     /// Where tasks wait for this session.
@@ -174,6 +179,11 @@ impl Connection {
     /// The id that the client chose. Read from the session: a copy would cost 8 bytes in each idle session.
     pub(crate) fn session_id(&self) -> u32 {
         self.lock().session.session_id()
+    }
+
+    /// Whether the application has accepted or opened it, has not let go of it, and it is not over.
+    pub(crate) fn is_held(&self) -> bool {
+        self.handles.load(Ordering::Relaxed) > 0 && !self.is_closed()
     }
 
     pub(crate) fn is_closed(&self) -> bool {

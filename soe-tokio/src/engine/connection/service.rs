@@ -141,6 +141,7 @@ impl Connection {
         changes.flushed = state.is_flush_awaited(self);
         // This farewell may be the last one, which a task waits for.
         changes.any |= state.is_over && taken > 0;
+        changes.room = taken > 0;
         if state.session.is_drained() {
             timers.set(now, self.key, self, state.armed.take(), None);
             return (Served::Over, changes);

@@ -1,9 +1,10 @@
 //! The state under the lock of a connection: the core session and the wakers of the tasks that wait for it.
 
 use std::{
+    any::Any,
     collections::{BTreeMap, VecDeque},
     net::{IpAddr, SocketAddr},
-    sync::atomic::Ordering,
+    sync::{Arc, atomic::Ordering},
     task::Waker,
     time::Instant,
 };
@@ -59,6 +60,8 @@ pub(crate) struct Cold {
     pub(crate) events: VecDeque<SessionEvent>,
     /// Messages with a [`crate::Delivery`] whose acknowledgement has not been reported.
     pub(crate) receipts: BTreeMap<Receipt, Option<Waker>>,
+    /// What the application keeps beside the session.
+    pub(crate) data: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 impl Cold {
@@ -135,6 +138,9 @@ impl ConnectionState {
             }
             if let Event::LargeDatagramsLost { smallest_lost, largest_delivered } = event {
                 self.cold().report(SessionEvent::LargeDatagramsLost { smallest_lost, largest_delivered });
+            }
+            if let Event::PeerNotReading(channel) = event {
+                self.cold().report(SessionEvent::PeerNotReading(channel));
             }
             let Some(cold) = self.cold.as_deref_mut() else { continue };
             match event {
@@ -273,6 +279,8 @@ pub(crate) struct Changes {
     pub(crate) problem: Option<Problem>,
     /// What was queued has left, and a task waits for that.
     pub(crate) flushed: bool,
+    /// Datagrams have been taken: there may be room in a send buffer.
+    pub(crate) room: bool,
 }
 
 /// Events kept for an application that does not ask for them; the oldest go first.

@@ -7,7 +7,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex, Weak,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll, Waker},
     time::Instant,
@@ -30,6 +30,8 @@ use crate::engine::{
 /// The [`Endpoint`] makes every decision. The routing table (`hints`) only makes lookups fast.
 #[derive(Debug)]
 pub(crate) struct SharedEndpoint<C> {
+    /// No other endpoint of this process has the same.
+    pub(crate) number: u64,
     /// Locked for unknown senders, moves and endings only: datagrams of known addresses find their session in `hints`.
     table: Mutex<Table<C>>,
     /// The routing table, address to connection: a copy of what the endpoint has decided.
@@ -47,6 +49,8 @@ pub(crate) struct SharedEndpoint<C> {
     /// The task that polls the listener as a stream.
     stream: Mutex<Option<Waker>>,
     drivers: Mutex<Vec<Weak<dyn DriverHandle>>>,
+    /// Tasks that wait until no session is left.
+    idle: Notify,
 }
 
 #[derive(Debug)]
@@ -97,6 +101,7 @@ impl<C: Member> SharedEndpoint<C> {
         // A connector has few sessions: a map with shards for each processor would take more memory than they do.
         let hints = if is_listener { DashMap::new() } else { DashMap::with_shard_amount(FEWEST_SHARDS) };
         Self {
+            number: ENDPOINTS.fetch_add(1, Ordering::Relaxed),
             table: Mutex::new(Table { endpoint, sessions: Vec::new() }),
             hints,
             budget: MemoryBudget::new(memory_limit),
@@ -107,6 +112,7 @@ impl<C: Member> SharedEndpoint<C> {
             arrivals: Notify::new(),
             stream: Mutex::default(),
             drivers: Mutex::default(),
+            idle: Notify::new(),
         }
     }
 
@@ -208,11 +214,18 @@ impl<C: Member> SharedEndpoint<C> {
     /// Removes a session. Its handles keep what has arrived.
     pub(crate) fn remove(&self, key: SessionKey) {
         let Some(connection) = lock(&self.table).take(key) else { return };
-        self.sessions.fetch_sub(1, Ordering::Relaxed);
+        if self.sessions.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.idle.notify_waiters();
+        }
         connection.removed();
         if !self.is_needed() {
             self.wake_drivers();
         }
+    }
+
+    /// Waits until no session is left.
+    pub(crate) async fn until_idle(&self) {
+        until(&self.idle, || (self.sessions.load(Ordering::SeqCst) == 0).then_some(())).await;
     }
 
     /// Removes a session that has no driver any more.
@@ -295,5 +308,7 @@ impl<C: Member> SharedEndpoint<C> {
     }
 }
 
+/// Endpoints that this process has made.
+static ENDPOINTS: AtomicU64 = AtomicU64::new(0);
 /// The smallest number of shards that `DashMap` takes.
 const FEWEST_SHARDS: usize = 2;

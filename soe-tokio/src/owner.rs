@@ -21,11 +21,11 @@ use crate::{
 
 /// Counts a session or one of its halves as a holder of the connection. Dropping the last one closes the session.
 #[derive(Debug)]
-pub(crate) struct SessionHandle {
+pub(crate) struct SessionOwner {
     pub(crate) connection: Arc<Connection>,
 }
 
-impl SessionHandle {
+impl SessionOwner {
     pub(crate) fn new(connection: Arc<Connection>) -> Self {
         connection.handles.fetch_add(1, Ordering::Relaxed);
         Self { connection }
@@ -37,7 +37,7 @@ impl SessionHandle {
     }
 }
 
-impl Drop for SessionHandle {
+impl Drop for SessionOwner {
     fn drop(&mut self) {
         if self.connection.handles.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.connection.close(ENDED_HERE);

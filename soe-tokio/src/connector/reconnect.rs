@@ -1,0 +1,270 @@
+//! A client that comes back: after a restart of its server, a change of network, a time-out.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use soe_core::{DisconnectReason, SessionConfig};
+use thiserror::Error;
+use tokio::{
+    net::ToSocketAddrs,
+    time::{Instant, sleep},
+};
+
+use super::SoeConnector;
+use crate::{
+    engine::random::Secrets,
+    error::{BindError, ConnectError, SessionError},
+    session::SoeSession,
+};
+
+type RetryIf = Box<dyn Fn(&ConnectError) -> bool + Send + Sync>;
+
+/// Opens a session, and opens it anew whenever it is asked to: with pauses that grow, and a login in each new session.
+///
+/// The first attempt is made at once. From then on each attempt, also the first one after a session that has ended, waits:
+/// [`first_delay`](Self::first_delay) at first, twice as long after each failure, up to
+/// [`longest_delay`](Self::longest_delay). A random part of each pause is left out ([`jitter`](Self::jitter)), so that the
+/// clients of a server that restarts do not all come back at once. A session that has lasted
+/// [`stable_after`](Self::stable_after) begins the row of pauses anew.
+///
+/// What the old session had not delivered is lost with it ([`SoeSession::undelivered`] counts it): only the application knows
+/// what to say again.
+///
+/// ```no_run
+/// use soe_tokio::{LoginFailure, SessionConfig, SessionError, SoeReconnector, SoeSession};
+///
+/// #[derive(Debug, thiserror::Error)]
+/// #[error("the server knows no such player")]
+/// struct Unknown;
+///
+/// async fn login(mut session: SoeSession) -> Result<SoeSession, LoginFailure<Unknown>> {
+///     session.send("I am Ann").await?;
+///     match session.recv().await {
+///         Some(Ok(answer)) if answer.payload == "welcome" => Ok(session),
+///         Some(Ok(_)) => Err(LoginFailure::Stop(Unknown)),
+///         _ => Err(LoginFailure::Retry),
+///     }
+/// }
+///
+/// # async fn play(session: &mut SoeSession) -> Result<(), SessionError> { Ok(()) }
+/// # async fn demo() -> Result<(), Box<dyn std::error::Error>> {
+/// let mut server = SoeReconnector::new("login.example.org:20042", SessionConfig::new("LoginUdp_9")?).max_attempts(20);
+/// loop {
+///     let mut session = server.connect(login).await?;
+///     match play(&mut session).await {
+///         Ok(()) => break,
+///         Err(error) if error.is_timeout() => continue,
+///         Err(error) => return Err(error.into()),
+///     }
+/// }
+/// # Ok(()) }
+/// ```
+pub struct SoeReconnector<A> {
+    remote: A,
+    config: SessionConfig,
+    connector: Option<Arc<SoeConnector>>,
+    first_delay: Duration,
+    longest_delay: Duration,
+    jitter: f64,
+    stable_after: Duration,
+    max_attempts: Option<u32>,
+    retry_if: RetryIf,
+    /// Attempts since the beginning, or since a session that lasted; the one that led to it included.
+    failures: u32,
+    /// When the last session came about.
+    connected: Option<Instant>,
+}
+
+/// Why a login did not succeed, as the hook of [`SoeReconnector::connect`] says. A [`SessionError`] becomes
+/// [`LoginFailure::Retry`], so that `?` does the right thing.
+#[derive(Debug)]
+#[expect(clippy::exhaustive_enums, reason = "one tries again or one does not")]
+pub enum LoginFailure<E> {
+    /// The session broke: another attempt follows.
+    Retry,
+    /// Another attempt would end the same: [`SoeReconnector::connect`] returns this.
+    Stop(E),
+}
+
+impl<E> From<SessionError> for LoginFailure<E> {
+    fn from(_: SessionError) -> Self {
+        Self::Retry
+    }
+}
+
+/// Why there is no session, and no further attempt.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ReconnectError<E> {
+    /// As many attempts in a row as [`SoeReconnector::max_attempts`] allows have failed.
+    #[error("no session after {attempts} attempts")]
+    GaveUp {
+        /// How many.
+        attempts: u32,
+        /// The error of the last one; `None` if its login failed.
+        #[source]
+        last: Option<ConnectError>,
+    },
+    /// An attempt failed in a way that [`SoeReconnector::retry_if`] takes for final.
+    #[error(transparent)]
+    Connect(ConnectError),
+    /// The login failed with [`LoginFailure::Stop`].
+    #[error("the login failed")]
+    Login(#[source] E),
+}
+
+impl<A: ToSocketAddrs> SoeReconnector<A> {
+    /// Sessions with `remote`, each from a socket of its own. A name is resolved anew for each attempt.
+    pub fn new(remote: A, config: impl Into<SessionConfig>) -> Self {
+        Self {
+            remote,
+            config: config.into(),
+            connector: None,
+            first_delay: Duration::from_secs(1),
+            longest_delay: Duration::from_secs(30),
+            jitter: 0.5,
+            stable_after: Duration::from_secs(60),
+            max_attempts: None,
+            retry_if: Box::new(may_pass),
+            failures: 0,
+            connected: None,
+        }
+    }
+
+    /// Opens the sessions from this socket.
+    #[must_use]
+    pub fn via(mut self, connector: Arc<SoeConnector>) -> Self {
+        self.connector = Some(connector);
+        self
+    }
+
+    /// The pause before the second attempt, and before the first one after a session that lasted. Default 1 s.
+    #[must_use]
+    pub fn first_delay(mut self, delay: Duration) -> Self {
+        self.first_delay = delay;
+        self
+    }
+
+    /// The longest pause between two attempts. Default 30 s.
+    #[must_use]
+    pub fn longest_delay(mut self, delay: Duration) -> Self {
+        self.longest_delay = delay;
+        self
+    }
+
+    /// The share of each pause, 0 to 1, of which a random part is left out. Default 0.5: pauses of half to full length.
+    #[must_use]
+    pub fn jitter(mut self, share: f64) -> Self {
+        self.jitter = if share.is_nan() { 0.0 } else { share.clamp(0.0, 1.0) };
+        self
+    }
+
+    /// How long a session must have been there for the next pause to be [`first_delay`](Self::first_delay) again. Default
+    /// 60 s: a server that lets clients in and drops them at once is not asked every second.
+    #[must_use]
+    pub fn stable_after(mut self, lifetime: Duration) -> Self {
+        self.stable_after = lifetime;
+        self
+    }
+
+    /// How many attempts in a row may fail, at least 1. Default: any number.
+    #[must_use]
+    pub fn max_attempts(mut self, attempts: u32) -> Self {
+        self.max_attempts = Some(attempts.max(1));
+        self
+    }
+
+    /// Which errors another attempt may cure. Default: a server that is silent, unreachable or full, and a name that cannot
+    /// be resolved; not a server that speaks another protocol, and nothing that is wrong on this side.
+    #[must_use]
+    pub fn retry_if(mut self, may_pass: impl Fn(&ConnectError) -> bool + Send + Sync + 'static) -> Self {
+        self.retry_if = Box::new(may_pass);
+        self
+    }
+
+    /// Opens a session and runs `login` in it, again and again until both succeed. What `login` makes of the session is
+    /// returned: the session itself, or whatever the application wraps it in.
+    ///
+    /// # Errors
+    ///
+    /// [`ReconnectError`] when no further attempt is made.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives the attempt up. The next call goes on in the row of pauses.
+    pub async fn connect<T, E, F>(&mut self, mut login: impl FnMut(SoeSession) -> F) -> Result<T, ReconnectError<E>>
+    where
+        F: Future<Output = Result<T, LoginFailure<E>>>,
+    {
+        if self.connected.take().is_some_and(|since| since.elapsed() >= self.stable_after) {
+            self.failures = 1;
+        }
+        let mut attempts = 0;
+        loop {
+            if self.failures > 0 {
+                sleep(self.pause()).await;
+            }
+            self.failures = self.failures.saturating_add(1);
+            attempts += 1;
+            let last = match self.attempt().await {
+                Ok(session) => match login(session).await {
+                    Ok(done) => {
+                        self.connected = Some(Instant::now());
+                        return Ok(done);
+                    }
+                    Err(LoginFailure::Stop(error)) => return Err(ReconnectError::Login(error)),
+                    Err(LoginFailure::Retry) => None,
+                },
+                Err(error) if !(self.retry_if)(&error) => return Err(ReconnectError::Connect(error)),
+                Err(error) => Some(error),
+            };
+            if self.max_attempts.is_some_and(|most| attempts >= most) {
+                return Err(ReconnectError::GaveUp { attempts, last });
+            }
+        }
+    }
+
+    async fn attempt(&self) -> Result<SoeSession, ConnectError> {
+        let config = self.config.clone();
+        match &self.connector {
+            Some(connector) => connector.connect(&self.remote, config).await,
+            None => SoeSession::connect(&self.remote, config).await,
+        }
+    }
+
+    /// How long to wait before the next attempt.
+    fn pause(&self) -> Duration {
+        let doublings = (self.failures - 1).min(MAX_DOUBLINGS);
+        let whole = self.first_delay.saturating_mul(1 << doublings).min(self.longest_delay);
+        // Without randomness the pause is whole: it may be longer than others, and hurts nobody.
+        let word = match &self.connector {
+            Some(connector) => connector.random_word(),
+            None => Secrets::new(None).session_id().ok(),
+        };
+        let share = word.map_or(0.0, |word| f64::from(word) / (f64::from(u32::MAX) + 1.0));
+        whole.mul_f64(1.0 - self.jitter * share)
+    }
+}
+
+/// Whether an error may be cured by waiting.
+fn may_pass(error: &ConnectError) -> bool {
+    match error {
+        ConnectError::Closed(closed) => {
+            closed.negotiation.is_none() && closed.reason != DisconnectReason::ProtocolMismatch
+        }
+        ConnectError::Resolve(_) | ConnectError::NoAddress => true,
+        ConnectError::Bind(BindError::Socket { .. }) => true,
+        _ => false,
+    }
+}
+
+impl<A: fmt::Debug> fmt::Debug for SoeReconnector<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SoeReconnector")
+            .field("remote", &self.remote)
+            .field("failures", &self.failures)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Above this a pause is the longest in any case.
+const MAX_DOUBLINGS: u32 = 20;
