@@ -1,9 +1,9 @@
 //! The Sony Online Entertainment (SOE) UDP transport as a value you drive: no socket, no clock, no executor.
 //!
-//! A [`Session`] is one side of one connection, an [`Endpoint`] what a socket decides: whose a
-//! datagram is, and who may open a session. Time, datagrams and random words come in
-//! as arguments, datagrams and messages come out, so that every run can be repeated. Whatever bytes the network brings, nothing
-//! here panics, grows or loops without bound. For servers and clients over Tokio see the crate `soe-tokio`.
+//! A [`Session`] is one side of one connection. An [`Endpoint`] makes the decisions of a socket: which session a datagram
+//! belongs to, and who may open one. Time, datagrams and random words are arguments; datagrams and messages are results.
+//! Every run can therefore be repeated. No input from the network panics, or allocates or loops without bound. The crate
+//! `soe-tokio` has servers and clients for Tokio.
 //!
 //! ```
 //! use std::{net::SocketAddr, time::{Duration, Instant}};

@@ -187,7 +187,7 @@ impl SoeListener {
     }
 
     /// Datagrams that the kernel dropped because a receive buffer was full (see [`crate::SocketConfig::recv_buffer`]), on all
-    /// sockets together. `None` where it does not say; on Linux it does, to who may read /proc.
+    /// sockets together. `None` if the system does not report them. Linux does, if the process may read /proc.
     ///
     /// The kernel lists every UDP socket of the system for it, which takes tens of milliseconds where there are ten thousand:
     /// ask now and then, not for every datagram.
@@ -196,7 +196,7 @@ impl SoeListener {
     }
 
     /// Puts the limits of `limits` in force for strangers from now on: sessions, strangers remembered, rates. Its session
-    /// configurations, filter and other choices are not looked at. What is over a lowered limit already stays.
+    /// configurations and its filter are ignored. Sessions above a lowered limit continue.
     pub fn set_limits(&self, limits: &AdmissionConfig) {
         self.endpoint.set_limits(limits);
     }

@@ -121,7 +121,7 @@ impl Dialect {
 
     /// Star Wars Galaxies: zlib, then the XOR chain.
     ///
-    /// Source: public servers and retail captures. Who asks for statistics comes from the captures.
+    /// Source: public servers and retail captures. Which side sends NetStatusRequests comes from the captures.
     pub fn star_wars_galaxies() -> Self {
         Self {
             name: Cow::Borrowed("star-wars-galaxies"),

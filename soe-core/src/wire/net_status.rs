@@ -48,7 +48,7 @@ impl NetStatusRequest {
         })
     }
 
-    /// How many bytes [`encode`](Self::encode) appends. Some peers drop whoever sends fewer.
+    /// The length of the packet in bytes. Some peers drop shorter ones.
     pub const ENCODED_LEN: usize = HEADER_LEN + 38;
 
     /// Appends the packet to `out`.

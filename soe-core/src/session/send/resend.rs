@@ -1,4 +1,4 @@
-//! When packets are sent again, and what is made of it.
+//! Resends: the resend timer, loss detection, and what follows from missing acknowledgements.
 
 use std::time::{Duration, Instant};
 
@@ -11,21 +11,21 @@ use crate::{
     wire::DisconnectReason,
 };
 
-/// The resend timer doubles up to this, so that a link that comes back is noticed soon.
+/// The longest resend interval after doubling, so that a restored link is noticed soon.
 const MAX_RESEND_INTERVAL: Duration = Duration::from_secs(2);
-/// Packets sent again when the resend timer fires: enough to provoke an acknowledgement, too few to congest.
+/// Packets resent when the resend timer fires: enough to provoke an acknowledgement, too few to congest the path.
 const PROBES: usize = 2;
 /// How often that number doubles at most.
 const MAX_PROBE_SHIFT: u8 = 2;
-/// Resend timers in a row without any acknowledgement after which the path counts as a new one.
+/// Resend timers in a row without any acknowledgement after which the path is treated as a new one.
 const PERSISTENT: u8 = 3;
-/// The longest resend interval of a session that closes, if two round trips are no longer.
+/// The longest resend interval of a closing session, unless two round trips are longer.
 const CLOSING_RESEND_INTERVAL: Duration = Duration::from_millis(300);
-/// What a round trip counts as for that before one has been measured.
+/// The round trip assumed for that before one has been measured.
 const UNMEASURED_ROUND_TRIP: Duration = Duration::from_millis(200);
-/// A peer that still acknowledges this long after a packet was sent, but not that packet, does not read.
+/// A peer that acknowledges this long after a packet was sent, but not that packet, does not read.
 const UNREAD: Duration = Duration::from_secs(5);
-/// While large datagrams are lost, one leaves this often: the path may have changed.
+/// The interval at which one large packet is tried while large ones are lost.
 const LARGE_PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Session {
@@ -36,7 +36,8 @@ impl Session {
             return;
         }
         let interval = self.resend_interval();
-        // More each time that it fires without an answer: of a long tail all may be lost, and one packet at a time takes long.
+        // More packets for each timer without an answer: a whole tail may be lost, and one packet per timer would take
+        // long to repair it.
         let most = PROBES << self.backoff.min(MAX_PROBE_SHIFT);
         let mut probes = 0;
         let cold = &mut self.cold;
@@ -54,7 +55,7 @@ impl Session {
             if self.backoff == PERSISTENT {
                 self.congestion.persistent();
             }
-            // Small, and answered by everybody: it tells a path that takes nothing from one that takes nothing large.
+            // A small probe that every peer answers tells a dead path from one that drops large datagrams.
             self.outbox.net_status_due |= self.backoff >= PERSISTENT;
         }
         if let Some(sizes) = self.cold.as_mut().and_then(|cold| cold.sizes.as_mut())
@@ -66,8 +67,8 @@ impl Session {
         self.detect_losses(now);
     }
 
-    /// Why reliable packets that the peer does not take end the session now, if they do. A peer that acknowledges, if only
-    /// what it had acknowledged before, is there; it is its application that takes nothing.
+    /// The reason to end the session for an unacknowledged packet, if there is one. A peer that repeats
+    /// acknowledgements is alive; its application does not read.
     fn given_up(&self, now: Instant) -> Option<DisconnectReason> {
         if self.is_in_grace(now) {
             return None;
@@ -77,7 +78,7 @@ impl Session {
         let is_over = |since: Instant, timeout: Duration| !timeout.is_zero() && now >= since + timeout;
         self.channels.iter().flatten().find_map(|reliable| {
             let sent = reliable.sender.oldest_first_sent()?;
-            // On a path that takes nothing large, what is small is acknowledged, and says nothing about the rest.
+            // On a path that drops large datagrams, acknowledgements of small packets say nothing about the large ones.
             let answered = reliable.answered.filter(|_| !is_narrow);
             let answered = answered.map_or(sent, |answered| sent.max(answered.instant()));
             if is_over(answered, unanswered) {
@@ -87,7 +88,7 @@ impl Session {
         })
     }
 
-    /// Tells the application of channels that the peer acknowledges on and takes nothing more from.
+    /// Reports channels on which the peer acknowledges but accepts nothing new.
     fn report_unread(&mut self) {
         if self.is_narrow() {
             return;
@@ -104,7 +105,7 @@ impl Session {
         }
     }
 
-    /// Whether large datagrams are lost one after another.
+    /// Whether the path drops large datagrams.
     fn is_narrow(&self) -> bool {
         self.cold.as_ref().and_then(|cold| cold.sizes.as_ref()?.limit()).is_some()
     }
@@ -113,7 +114,7 @@ impl Session {
         let timeout = self.rtt.timeout() + self.lateness.allowance();
         let interval = (timeout * 2u32.pow(u32::from(self.backoff.min(8)))).min(MAX_RESEND_INTERVAL.max(timeout));
         match &self.state {
-            // Who is about to leave has no time to wait for a slow acknowledger, or for a link that comes back.
+            // A closing session has a deadline. It does not wait for slow acknowledgements or a restored link.
             State::Closing(_) => {
                 let round_trip = self.rtt.smoothed().unwrap_or(UNMEASURED_ROUND_TRIP);
                 interval.min(CLOSING_RESEND_INTERVAL.max(round_trip * 2))
@@ -122,7 +123,7 @@ impl Session {
         }
     }
 
-    /// Looks for packets that later ones have overtaken, and sets the resend timer anew.
+    /// Marks packets as lost that later ones have overtaken, and sets the resend timer.
     pub(in crate::session) fn detect_losses(&mut self, now: Instant) {
         let patience = self.rtt.patience();
         let interval = self.resend_interval();
@@ -131,7 +132,7 @@ impl Session {
         for reliable in self.channels.iter_mut().flatten() {
             let next = reliable.sender.flight().detect_losses(now, patience, |bytes| {
                 let sizes = cold.get_or_insert_default().sizes.get_or_insert_default();
-                // A path that is too narrow is no congestion.
+                // A loss by size is no congestion.
                 if sizes.limit().is_none_or(|limit| bytes < limit) {
                     congestion.lost(bytes);
                 }
@@ -148,7 +149,7 @@ impl Session {
         self.timers.set(Timer::Resend, deadline);
     }
 
-    /// When the next large datagram leaves, if large ones are lost and something waits.
+    /// When the next large packet is tried, if large ones are lost and something waits.
     fn large_probe(&mut self, now: Instant) -> Option<Instant> {
         let sizes = self.cold.as_mut()?.sizes.as_mut()?;
         let Some(smallest_lost) = sizes.limit() else {
@@ -164,18 +165,18 @@ impl Session {
         self.cold.as_ref()?.sizes.as_ref()?.probe_at.filter(|_| !idle)
     }
 
-    /// A packet of this many bytes has arrived.
+    /// A packet of this many bytes was acknowledged.
     pub(in crate::session) fn passed(&mut self, bytes: usize) {
         if let Some(sizes) = self.cold.as_mut().and_then(|cold| cold.sizes.as_mut()) {
             sizes.arrived(bytes);
         }
     }
 
-    /// A NetStatusRequest has been answered. If nothing that was sent reliably has been for long, small datagrams pass and
-    /// those do not.
+    /// A NetStatusRequest was answered. If reliable packets have stayed unacknowledged for long, the path passes small
+    /// datagrams and drops large ones.
     pub(in crate::session) fn small_passed(&mut self) {
         if self.backoff >= PERSISTENT {
-            // A peer that acknowledges again what it had before has received what it does not take.
+            // A repeated acknowledgement shows that the packet arrived and was not accepted.
             let unanswered = self.channels.iter().flatten().filter(|reliable| {
                 let sent = reliable.sender.oldest_first_sent();
                 sent.is_some_and(|sent| reliable.answered.is_none_or(|answered| answered.instant() <= sent))
@@ -187,22 +188,22 @@ impl Session {
         }
     }
 
-    /// Bytes that a datagram may have for the time being, if not as many as were agreed on.
+    /// The current size limit of datagrams in bytes, if it is below the negotiated one.
     pub(in crate::session) fn narrowed(&self) -> Option<usize> {
         let sizes = self.cold.as_ref()?.sizes.as_ref()?;
         let limit = sizes.limit().filter(|_| !sizes.probe_due)?;
         Some(limit.saturating_sub(MULTI_OVERHEAD).max(sizes.passed()))
     }
 
-    /// The largest packet that messages may be gathered in. What has been gathered once cannot be taken apart: if the path may
-    /// take nothing large, several small messages would wait for it together.
+    /// The largest packet that may combine several messages. A packet cannot be split later: if the path drops large
+    /// datagrams, all its messages would wait together.
     pub(in crate::session) fn gathers(&self) -> usize {
         let open = self.cold.as_ref().and_then(|cold| cold.sizes.as_ref()).is_some_and(Sizes::is_open);
         let is_known = self.rtt.latest().is_some() && !open;
         self.packet_limit().min(if is_known { usize::MAX } else { SAFE_PACKET })
     }
 
-    /// A datagram has been filled: if a large one was due, this was it.
+    /// A datagram was filled. If a large one was due, this was it.
     pub(in crate::session) fn probed(&mut self) {
         if let Some(sizes) = self.cold.as_mut().and_then(|cold| cold.sizes.as_mut()) {
             sizes.probe_due = false;
@@ -210,7 +211,8 @@ impl Session {
     }
 }
 
-/// What every path takes, in bytes: IPv4 and UDP headers leave 548 of the 576 that every host must take (RFC 1122).
+/// The packet size that every path carries, in bytes: 548 of the 576 bytes that every host must accept remain after
+/// IPv4 and UDP headers (RFC 1122).
 const SAFE_PACKET: usize = 512;
-/// What a Multi takes beside its first packet.
+/// The bytes that a Multi adds to its first packet.
 const MULTI_OVERHEAD: usize = 8;
