@@ -199,7 +199,8 @@ fn limits_change_while_running_and_keep_who_is_waiting() {
         handle(&mut endpoint, now, client.address, &datagram, &mut reply);
         let _ = client.session.handle_datagram(now, reply[..].into());
     }
-    let limits = AdmissionConfig::builder(SessionConfig::new("Other").unwrap()).max_strangers(4_096).response_rate(1);
+    let limits =
+        AdmissionConfig::builder(SessionConfig::new("Other").unwrap()).max_pending_handshakes(4_096).response_rate(1);
     endpoint.set_limits(now, &limits.build().unwrap());
     assert_eq!(endpoint.config().unwrap().session.protocol_name, "LoginUdp_9");
     assert!(endpoint.memory_ceiling() < 700_000, "the table is smaller");

@@ -32,7 +32,7 @@ impl Pair {
     fn new(fates: impl FnMut() -> Fate + 'static) -> Self {
         let now = Instant::now();
         let config = SessionConfig::builder("Test").build().unwrap();
-        let admission = AdmissionConfig::builder(config.clone()).max_strangers(1).build().unwrap();
+        let admission = AdmissionConfig::builder(config.clone()).max_pending_handshakes(1).build().unwrap();
         let mut endpoint = Endpoint::new(now, admission, [1; 16]);
         let mut client = Session::connect(now, config, 1);
         let from = SocketAddr::from(([192, 0, 2, 1], 7));

@@ -39,7 +39,7 @@ async fn a_listener_of_the_largest_values_serves() {
     let admission = admission(config())
         .max_sessions(1 << 24)
         .accept_backlog(usize::MAX)
-        .max_strangers(1 << 20)
+        .max_pending_handshakes(1 << 20)
         .response_rate(u32::MAX)
         .response_rate_per_prefix(u32::MAX)
         .response_burst_per_prefix(u32::MAX)
@@ -55,7 +55,7 @@ async fn a_listener_of_the_smallest_values_serves() {
     let admission = admission(config())
         .max_sessions(1)
         .accept_backlog(1)
-        .max_strangers(1)
+        .max_pending_handshakes(1)
         .response_rate(1)
         .response_rate_per_prefix(1)
         .response_burst_per_prefix(1)
@@ -86,7 +86,7 @@ fn what_cannot_be_served_is_refused_by_name() {
     assert_eq!(refused(builder().accept_backlog(0)), "accept_backlog");
     for sessions in [0, usize::MAX] {
         assert_eq!(refused(builder().max_sessions(sessions)), "max_sessions");
-        assert_eq!(refused(builder().max_strangers(sessions)), "max_strangers");
+        assert_eq!(refused(builder().max_pending_handshakes(sessions)), "max_pending_handshakes");
     }
     assert_eq!(refused(builder().others(vec![config(); 14])), "others");
     assert_eq!(refused(builder().response_rate(0)), "response_rate");

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::BytesMut;
-use soe_core::{Action, Endpoint, Message, Session, SessionConfig, DatagramOutcome};
+use soe_core::{Action, DatagramOutcome, Endpoint, Message, Session, SessionConfig};
 
 /// How long a datagram is under way.
 const HOP: Duration = Duration::from_micros(50);

@@ -147,7 +147,7 @@ pub struct AdmissionSettings {
     pub accept_backlog: usize,
     /// The most handshakes that may be pending: clients that have sent a request and no valid datagram yet. 1 to
     /// 16,777,216, at 64 bytes each. The table begins with 1/16 of its places and never exceeds this number. \[65,536\]
-    pub max_strangers: usize,
+    pub max_pending_handshakes: usize,
     /// Whether a request beyond `max_sessions` is answered with a refusal, or not at all. \[answered\]
     pub refuse_over_capacity: bool,
     /// The most responses to session requests per second, over all addresses, 1 or more. Also the size of a burst.
@@ -188,7 +188,7 @@ impl AdmissionSettings {
             filter: RequestFilter::default(),
             max_sessions: 65_536,
             accept_backlog: 1_024,
-            max_strangers: 65_536,
+            max_pending_handshakes: 65_536,
             refuse_over_capacity: true,
             response_rate: 100_000,
             response_rate_per_prefix: 2_000,
@@ -225,8 +225,8 @@ impl AdmissionConfigBuilder {
             settings.accept_backlog,
             "below 1: no session could be accepted",
         )?;
-        let strangers = settings.max_strangers;
-        check((1..=1 << 24).contains(&strangers), "max_strangers", strangers, "not within 1..=16777216")?;
+        let pending = settings.max_pending_handshakes;
+        check((1..=1 << 24).contains(&pending), "max_pending_handshakes", pending, "not within 1..=16777216")?;
         check(settings.others.len() <= 13, "others", settings.others.len(), "more than 13 configurations")?;
         let rates = [
             ("response_rate", settings.response_rate),
@@ -245,7 +245,7 @@ setters!(AdmissionConfigBuilder, AdmissionSettings {
     filter: RequestFilter,
     max_sessions: usize,
     accept_backlog: usize,
-    max_strangers: usize,
+    max_pending_handshakes: usize,
     refuse_over_capacity: bool,
     response_rate: u32,
     response_rate_per_prefix: u32,

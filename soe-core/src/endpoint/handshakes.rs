@@ -102,7 +102,7 @@ impl Handshakes {
         Self {
             epoch: now,
             cookies: Cookies::new(now, key),
-            pending: PendingHandshakes::new(now, config.max_strangers),
+            pending: PendingHandshakes::new(now, config.max_pending_handshakes),
             answers: Limiter::new(now),
             openings: Limiter::new(now),
             unknown_senders: Limiter::new(now),
@@ -172,8 +172,8 @@ impl Handshakes {
     }
 
     pub(super) fn set_limits(&mut self, now: Instant, limits: &AdmissionConfig) {
-        let places = limits.max_strangers;
-        if places != self.config.max_strangers {
+        let places = limits.max_pending_handshakes;
+        if places != self.config.max_pending_handshakes {
             let old = std::mem::replace(&mut self.pending, PendingHandshakes::new(self.epoch, places));
             for pending in old.iter(now) {
                 self.remember(now, &pending);

@@ -120,7 +120,7 @@ pub fn datagram_to_endpoint(data: &[u8]) {
     let others = vec![input.config()];
     let config = AdmissionConfig::builder(input.config())
         .others(others)
-        .max_strangers(1 + usize::from(input.byte()))
+        .max_pending_handshakes(1 + usize::from(input.byte()))
         .max_sessions(1 + usize::from(input.byte() & 7))
         .accept_backlog(2)
         .response_rate_per_prefix(10)

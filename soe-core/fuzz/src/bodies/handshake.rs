@@ -16,7 +16,7 @@ pub fn handshake(data: &[u8]) {
     let (client, server) = (input.config(), input.config());
     let agree = client.dialect.name == server.dialect.name;
     let mut now = start();
-    let admission = AdmissionConfig::builder(server).max_strangers(1).build().expect("within the ranges");
+    let admission = AdmissionConfig::builder(server).max_pending_handshakes(1).build().expect("within the ranges");
     let mut endpoint = Endpoint::new(now, admission, [7; 16]);
     let mut client = Session::connect(now, client, SESSION_ID);
     let mut server: Option<Session> = None;

@@ -43,7 +43,8 @@ impl Target {
     pub fn server(config: &SessionConfig) -> Self {
         let now = start();
         let mut client = Session::connect(now, config.clone(), SESSION_ID);
-        let admission = AdmissionConfig::builder(config.clone()).max_strangers(1).build().expect("within the ranges");
+        let admission =
+            AdmissionConfig::builder(config.clone()).max_pending_handshakes(1).build().expect("within the ranges");
         let mut endpoint = Endpoint::new(now, admission, [7; 16]);
         let from = SocketAddr::from(([192, 0, 2, 1], 7));
         for _ in 0..2 {
