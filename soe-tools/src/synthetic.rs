@@ -163,8 +163,6 @@ impl World {
                     2 => ReliableChannel::ONE.into(),
                     _ => Channel::default(),
                 };
-                // With a key everything shares one key stream: one channel keeps the order.
-                let channel = if plan.key.is_some() && channel.is_reliable() { Channel::default() } else { channel };
                 let session = if is_client { Some(&mut self.client) } else { self.server.as_mut() };
                 if let Some(session) = session.filter(|session| session.is_connected()) {
                     // What does not fit is not sent: the simulation keeps no queue.

@@ -5,6 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use bytes::{Bytes, BytesMut};
+use soe_core::ReliableChannel;
 use soe_core::cipher::{EverQuest2Hook, MessageHook, Rc4};
 use soe_core::wire::unescape;
 use thiserror::Error;
@@ -22,7 +23,7 @@ const MAX_MESSAGE: usize = 16 << 20;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CipherKind {
-    /// RC4 with one key stream for all channels of the direction.
+    /// RC4. Each reliable channel runs a key stream of its own from the same key, so that the order of channels does not matter.
     Rc4,
     /// EverQuest II: RC4 over a flag and a running deflate stream.
     EverQuest2,
@@ -206,61 +207,79 @@ pub(crate) fn hex(text: &str) -> Option<Vec<u8>> {
 pub(super) struct Decryption {
     /// Keys to come, the next one last.
     keys: Vec<Key>,
-    hook: Option<Box<dyn MessageHook>>,
+    /// The key that applies, from which each channel's stream begins with its first message under it.
+    key: Option<Key>,
+    streams: [Stream; ReliableChannel::COUNT],
     direction: Option<Direction>,
     /// Reliable messages that went through.
     pub(super) count: u64,
 }
 
+/// The key stream of one channel.
+#[derive(Debug, Default)]
+enum Stream {
+    /// No message under the present key has come.
+    #[default]
+    Unused,
+    Running(Box<dyn MessageHook>),
+    /// Out of step, until another key.
+    Lost,
+}
+
 impl Decryption {
     pub(super) fn new(mut keys: Vec<Key>, direction: Direction) -> Self {
         keys.reverse();
-        Self { keys, hook: None, direction: Some(direction), count: 0 }
+        Self { keys, direction: Some(direction), ..Self::default() }
     }
 
     /// Takes the escape off the next reliable message and decrypts it where a key applies; says whether one did.
-    pub(super) fn open(&mut self, raw: Bytes) -> Result<(Bytes, bool), String> {
+    pub(super) fn open(&mut self, channel: ReliableChannel, raw: Bytes) -> Result<(Bytes, bool), String> {
         let unescaped = raw.slice_ref(unescape(&raw));
-        let mut refused = None;
         while let Some(key) = self.keys.pop_if(|key| key.from <= self.count) {
-            match hook(&key, self.direction) {
-                Ok(hook) => self.hook = hook,
-                Err(reason) => refused = Some(reason),
-            }
+            self.streams = Default::default();
+            self.key = (key.cipher != CipherKind::Off).then_some(key);
         }
         self.count += 1;
-        if let Some(reason) = refused {
-            return Err(reason);
+        let stream = &mut self.streams[channel.index()];
+        if let (Stream::Unused, Some(key)) = (&stream, &self.key) {
+            match hook(key, self.direction) {
+                Ok(hook) => *stream = Stream::Running(hook),
+                Err(reason) => {
+                    self.key = None;
+                    return Err(reason);
+                }
+            }
         }
-        let Some(hook) = &mut self.hook else { return Ok((unescaped, false)) };
+        let Stream::Running(hook) = stream else { return Ok((unescaped, false)) };
         // A copy: the message shares its datagram's buffer with others.
         match hook.open(BytesMut::from(&unescaped[..]).freeze(), MAX_MESSAGE) {
             Ok(opened) => Ok((opened, true)),
             Err(error) => {
-                self.hook = None;
+                *stream = Stream::Lost;
                 Err(error.to_string())
             }
         }
     }
 
-    /// Something is missing: the key stream is out of step. True if there was one.
-    pub(super) fn lose(&mut self) -> bool {
-        self.hook.take().is_some()
+    /// Something is missing on a channel: its key stream is out of step. True if there was one.
+    pub(super) fn lose(&mut self, channel: ReliableChannel) -> bool {
+        let is_keyed = self.key.is_some();
+        let lost = if is_keyed { Stream::Lost } else { Stream::Unused };
+        !matches!(std::mem::replace(&mut self.streams[channel.index()], lost), Stream::Lost) && is_keyed
     }
 }
 
-fn hook(key: &Key, direction: Option<Direction>) -> Result<Option<Box<dyn MessageHook>>, String> {
+fn hook(key: &Key, direction: Option<Direction>) -> Result<Box<dyn MessageHook>, String> {
     match key.cipher {
-        CipherKind::Off => Ok(None),
-        CipherKind::Rc4 => {
+        CipherKind::Rc4 | CipherKind::Off => {
             let cipher = Rc4::new(&key.bytes).map_err(|error| error.to_string())?;
-            Ok(Some(Box::new(cipher)))
+            Ok(Box::new(cipher))
         }
         CipherKind::EverQuest2 => {
             let key = key.bytes[..].try_into().map_err(|_| "a key of EverQuest II has 8 bytes".to_owned())?;
             let (to_client, to_server) = EverQuest2Hook::server(key);
             let hook = if direction == Some(Direction::ToClient) { to_client } else { to_server };
-            Ok(Some(Box::new(hook)))
+            Ok(Box::new(hook))
         }
     }
 }
@@ -289,9 +308,30 @@ mod tests {
         let mut decryption = Decryption::new(secrets.keys_of(Some(42), Direction::ToServer), Direction::ToServer);
         let mut sealed = *b"Plaintext";
         Rc4::new(b"Key").unwrap().apply(&mut sealed);
-        let mut open = |bytes: &[u8]| decryption.open(Bytes::copy_from_slice(bytes)).unwrap();
+        let mut open = |bytes: &[u8]| decryption.open(ReliableChannel::ZERO, Bytes::copy_from_slice(bytes)).unwrap();
         assert_eq!(open(b"first"), (Bytes::from_static(b"first"), false));
         assert_eq!(open(&sealed), (Bytes::from_static(b"Plaintext"), true));
         assert_eq!(open(b"third"), (Bytes::from_static(b"third"), false));
+    }
+
+    #[test]
+    fn each_channel_runs_a_key_stream_of_its_own_and_one_that_is_lost_leaves_the_others() {
+        let key = "6b6579".parse().unwrap_or_else(|error| panic!("{error}"));
+        let mut decryption = Decryption::new(vec![key], Direction::ToServer);
+        let mut seal = [Rc4::new(b"key").unwrap(), Rc4::new(b"key").unwrap()];
+        let mut turn = |channel: ReliableChannel, loses: bool| {
+            let mut text = *b"text";
+            seal[channel.index()].apply(&mut text);
+            if loses {
+                assert!(decryption.lose(channel));
+                assert!(!decryption.lose(channel), "said once");
+            }
+            decryption.open(channel, Bytes::copy_from_slice(&text)).unwrap() == (Bytes::from_static(b"text"), true)
+        };
+        for channel in [ReliableChannel::ZERO, ReliableChannel::ONE, ReliableChannel::ONE, ReliableChannel::ZERO] {
+            assert!(turn(channel, false), "{channel:?}");
+        }
+        assert!(!turn(ReliableChannel::ZERO, true));
+        assert!(turn(ReliableChannel::ONE, false));
     }
 }

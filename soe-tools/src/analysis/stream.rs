@@ -195,7 +195,7 @@ impl Session {
     }
 
     fn key_stream_lost(&mut self, cx: &mut Context<'_>, data: At, channel: ReliableChannel) -> io::Result<()> {
-        if self.sides[data.direction.index()].decryption.lose() {
+        if self.sides[data.direction.index()].decryption.lose(channel) {
             self.find(cx, data, Finding::KeyStreamLost { channel: channel.index() })?;
         }
         Ok(())
@@ -229,11 +229,7 @@ impl Session {
             match output {
                 Output::Broken(reason) => self.find(cx, at, Finding::BrokenTrain { channel: index, reason })?,
                 Output::Payload { raw, first, packets, started } => {
-                    let frame = Frame {
-                        carrier: Carrier::Reliable(channel, first),
-                        packets,
-                        took: at.time - started.min(at.time),
-                    };
+                    let frame = Frame { channel, sequence: first, packets, took: at.time - started.min(at.time) };
                     self.payload(cx, at, frame, &raw, &raw, 0)?;
                 }
             }
@@ -267,9 +263,10 @@ impl Session {
                 let side = &mut self.sides[at.direction.index()];
                 let number = side.decryption.count;
                 side.counters.messages += 1;
-                match side.decryption.open(raw) {
+                match side.decryption.open(frame.channel, raw) {
                     Ok((payload, is_decrypted)) => {
-                        let Frame { carrier, packets, took } = frame;
+                        let Frame { channel, sequence, packets, took } = frame;
+                        let carrier = Carrier::Reliable(channel, sequence);
                         let payload = &payload[..];
                         let message = Message { carrier, number, payload, is_decrypted, packets, took };
                         self.emit(cx, at, EventKind::Message(message))
@@ -284,7 +281,9 @@ impl Session {
 /// How a payload came.
 #[derive(Clone, Copy)]
 struct Frame {
-    carrier: Carrier,
+    channel: ReliableChannel,
+    /// Of its first packet.
+    sequence: u64,
     packets: u32,
     took: u64,
 }

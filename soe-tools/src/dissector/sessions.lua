@@ -14,7 +14,7 @@ local function key_of(pinfo)
 end
 
 local function direction_state(key, first)
-  return { streams = {}, count = 0, cipher = #key > 0 and rc4(key) or nil, first = first }
+  return { streams = {}, count = 0, key = #key > 0 and key or nil, ciphers = {}, first = first }
 end
 
 local function new_session(frame, client, params)
@@ -125,8 +125,10 @@ local function deliver(state, record, channel, raw, depth)
     return
   end
   local text, decrypted = unescape(raw), false
-  if state.cipher and state.count >= state.first then
-    text, decrypted = state.cipher(text), true
+  -- Each channel runs a key stream of its own; `false` marks one that is out of step.
+  if state.key and state.count >= state.first and state.ciphers[channel] ~= false then
+    state.ciphers[channel] = state.ciphers[channel] or rc4(state.key)
+    text, decrypted = state.ciphers[channel](text), true
   end
   state.count = state.count + 1
   record.messages[#record.messages + 1] = { text = text, channel = channel, decrypted = decrypted }
@@ -191,7 +193,8 @@ local function acknowledged(state, record, code, text)
       take(state, stream, record, (code - 9) % 4, packet)
     else
       record.notes[#record.notes + 1] = "missing"
-      stream.train, stream.lost, state.cipher = nil, true, nil
+      stream.train, stream.lost = nil, true
+      state.ciphers[(code - 9) % 4] = false
     end
     stream.next = (stream.next + 1) % 65536
   end
