@@ -213,11 +213,15 @@ pub(crate) async fn expect_empty(listener: &SoeListener) {
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         let stats = listener.stats();
-        if (stats.socket.sessions, stats.memory_held) == (0, 0) {
+        let endpoint = stats.endpoint;
+        let left = [stats.socket.sessions, endpoint.sessions, endpoint.waiting, endpoint.lingering, stats.memory_held];
+        if left == [0; 5] {
             return;
         }
-        let (sessions, held) = (stats.socket.sessions, stats.memory_held);
-        assert!(Instant::now() < deadline, "{sessions} sessions and {held} bytes are left");
+        assert!(
+            Instant::now() < deadline,
+            "sessions served, open, waiting and lingering, and bytes, are left: {left:?}"
+        );
         sleep(Duration::from_millis(100)).await;
     }
 }
