@@ -2,6 +2,8 @@
 
 mod admission;
 mod channel;
+#[cfg(feature = "serde")]
+mod deserialize;
 mod presets;
 mod session;
 

@@ -1,0 +1,151 @@
+//! Configurations of sockets and listeners from files (feature `serde`). Errors name the knob.
+
+use std::{fmt, time::Duration};
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, MapAccess, Visitor},
+};
+use soe_core::{AdmissionConfig, SessionConfig};
+
+use crate::config::{BusyPoll, ListenerConfig, SocketConfig};
+
+struct ListenerKnobs;
+
+impl<'de> Deserialize<'de> for ListenerConfig {
+    /// Reads a map. Either `admission` or `session` must be there: a whole [`AdmissionConfig`], or its session alone. `socket`,
+    /// `shards` and `memory_limit` keep their defaults if they are left out.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(ListenerKnobs)
+    }
+}
+
+impl<'de> Visitor<'de> for ListenerKnobs {
+    type Value = ListenerConfig;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the knobs of a listener")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ListenerConfig, A::Error> {
+        let (mut admission, mut socket) = (None::<AdmissionConfig>, SocketConfig::default());
+        let (mut shards, mut memory_limit) = (None, None);
+        while let Some(name) = map.next_key::<String>()? {
+            match name.as_str() {
+                "admission" => admission = Some(value(&mut map, &name)?),
+                "session" => admission = Some(value::<SessionConfig, A>(&mut map, &name)?.into()),
+                "socket" => socket = value(&mut map, &name)?,
+                "shards" => shards = Some(value(&mut map, &name)?),
+                "memory_limit" => memory_limit = Some(value(&mut map, &name)?),
+                unknown => return Err(de::Error::unknown_field(unknown, LISTENER)),
+            }
+        }
+        let admission = admission.ok_or_else(|| de::Error::missing_field("admission"))?;
+        let mut config = ListenerConfig::new(admission).socket(socket);
+        if let Some(shards) = shards {
+            config = config.shards(shards);
+        }
+        if let Some(bytes) = memory_limit {
+            config = config.memory_limit(bytes);
+        }
+        Ok(config)
+    }
+}
+
+struct SocketKnobs;
+
+impl<'de> Deserialize<'de> for SocketConfig {
+    /// Reads a map of its fields; what is left out keeps its default. `busy_poll` is `"never"`, `"while_it_pays"`, or a number
+    /// of microseconds.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(SocketKnobs)
+    }
+}
+
+impl<'de> Visitor<'de> for SocketKnobs {
+    type Value = SocketConfig;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the knobs of a socket")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<SocketConfig, A::Error> {
+        let mut config = SocketConfig::default();
+        while let Some(name) = map.next_key::<String>()? {
+            match name.as_str() {
+                "recv_buffer" => config.recv_buffer = value(&mut map, &name)?,
+                "send_buffer" => config.send_buffer = value(&mut map, &name)?,
+                "busy_poll" => config.busy_poll = value(&mut map, &name)?,
+                unknown => return Err(de::Error::unknown_field(unknown, SOCKET)),
+            }
+        }
+        Ok(config)
+    }
+}
+
+struct BusyPollKnob;
+
+impl<'de> Deserialize<'de> for BusyPoll {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(BusyPollKnob)
+    }
+}
+
+impl Visitor<'_> for BusyPollKnob {
+    type Value = BusyPoll;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("\"never\", \"while_it_pays\", or a number of microseconds")
+    }
+
+    fn visit_u64<E: de::Error>(self, microseconds: u64) -> Result<BusyPoll, E> {
+        Ok(Duration::from_micros(microseconds).into())
+    }
+
+    fn visit_i64<E: de::Error>(self, microseconds: i64) -> Result<BusyPoll, E> {
+        let negative = |_| E::invalid_value(de::Unexpected::Signed(microseconds), &self);
+        Ok(Duration::from_micros(u64::try_from(microseconds).map_err(negative)?).into())
+    }
+
+    fn visit_str<E: de::Error>(self, name: &str) -> Result<BusyPoll, E> {
+        match name {
+            "never" => Ok(BusyPoll::Never),
+            "while_it_pays" => Ok(BusyPoll::WhileItPays),
+            unknown => Err(E::invalid_value(de::Unexpected::Str(unknown), &self)),
+        }
+    }
+}
+
+/// The value of a knob; what is wrong with it is told with the knob's name.
+fn value<'de, T: Deserialize<'de>, A: MapAccess<'de>>(map: &mut A, name: &str) -> Result<T, A::Error> {
+    map.next_value().map_err(|error| de::Error::custom(format_args!("{name}: {error}")))
+}
+
+const LISTENER: &[&str] = &["admission", "session", "socket", "shards", "memory_limit"];
+const SOCKET: &[&str] = &["recv_buffer", "send_buffer", "busy_poll"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_is_configured_by_the_names_of_its_knobs() {
+        let json =
+            r#"{"session": {"protocol_name": "A"}, "shards": 2, "socket": {"busy_poll": "never", "send_buffer": 9}}"#;
+        let config: ListenerConfig = serde_json::from_str(json).unwrap();
+        assert_eq!((config.shards, config.socket.busy_poll, config.socket.send_buffer), (2, BusyPoll::Never, 9));
+        assert_eq!(config.admission.session.protocol_name, "A");
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_the_whole_way_to_its_knob() {
+        let error = |json: &str| serde_json::from_str::<ListenerConfig>(json).unwrap_err().to_string();
+        assert!(error(r#"{"session": {}, "shards": "two"}"#).contains("shards: invalid type"));
+        assert!(
+            error(r#"{"admission": {"session": {"linger": true}}}"#).contains("admission: session: linger: invalid")
+        );
+        assert!(error(r#"{"session": {}, "sokcet": {}}"#).contains("unknown field `sokcet`"));
+        assert!(error(r#"{"session": {}, "socket": {"busy_poll": "always"}}"#).contains("socket: busy_poll: invalid"));
+        assert!(error("{}").contains("missing field `admission`"));
+    }
+}
