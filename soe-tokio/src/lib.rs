@@ -36,12 +36,32 @@
 //! The background needs the runtime. A program that ends right after a `send` or a `drop` lets its sessions send what they have
 //! and say farewell, once: a datagram that the network then loses is not repeated. To be sure that a message has arrived and
 //! that the peer knows of the end, end with [`SoeSession::close`] and await it.
+//!
+//! # Logs
+//!
+//! Events are emitted with the crate `tracing`, under targets that begin with `soe_tokio`:
+//!
+//! | level | what | fields |
+//! |---|---|---|
+//! | `WARN` | a socket buffer that the system did not grant; a session that panicked | `which`, `wanted`, `granted`; `session` |
+//! | `INFO` | listening | `address`, `sockets` |
+//! | `INFO` | newcomers are refused since the listener is full; at most once a minute | `refused`, `sessions` |
+//! | `INFO` | sessions are closed over the memory limit; at most once a minute | `closed`, `memory_held` |
+//! | `INFO` | the kernel has dropped datagrams; at most once a minute | `dropped` |
+//! | `DEBUG` | a session opens, ends, moves, or its peer sends something wrong | `from`, `reason`, `by`, `problem` |
+//! | `TRACE` | errors of single datagrams | `error`, `address` |
+//!
+//! At `DEBUG` each session has a span `session` with its peer's address and its id: `session{peer=192.0.2.1:40000 id=5a17c0de}`.
+//! With `tracing-subscriber` and its environment filter, `RUST_LOG=soe_tokio=info` is for operation, `RUST_LOG=soe_tokio=debug`
+//! for the life of each session. [`SoeListener::stats`] counts the same.
 #![forbid(unsafe_code)]
 #![warn(missing_docs, clippy::exhaustive_enums, clippy::exhaustive_structs, clippy::unwrap_used)]
 
 mod config;
 mod connector;
 mod delivery;
+#[cfg(feature = "serde")]
+mod deserialize;
 mod engine;
 mod error;
 mod event;
@@ -62,6 +82,7 @@ pub use connector::{
     reconnect::{LoginFailure, ReconnectError, SoeReconnector},
 };
 pub use delivery::Delivery;
+pub use engine::ended::{EndedFor, EndedSessions};
 pub use error::{BindError, ConnectError, FramedError, QueryError, SessionError};
 pub use event::SessionEvent;
 pub use framed::{FramedChannels, SoeFramed};

@@ -12,12 +12,13 @@ use std::{
 use futures_core::Stream;
 use soe_core::{AdmissionConfig, DisconnectReason, Endpoint, RequestInfo, SessionKey};
 use tokio::{net::ToSocketAddrs, runtime::Handle, task::coop::poll_proceed};
+use tracing::info;
 
 use crate::{
     config::{BusyPoll, ListenerConfig},
     engine::{
         clock::now, connection::Connection, driver::Driver, random::Secrets, shared_endpoint::SharedEndpoint,
-        shared_socket::SharedSocket,
+        shared_socket::SharedSocket, sync::lock,
     },
     error::BindError,
     handle::SessionHandle,
@@ -140,7 +141,8 @@ impl SoeListener {
             Driver::spawn(Arc::clone(&shared), socket, busy_poll);
             shared
         };
-        let sockets = sockets.into_iter().map(spawn).collect();
+        let sockets: Vec<_> = sockets.into_iter().map(spawn).collect();
+        info!(address = %local_addr, sockets = sockets.len(), "listening");
         Ok(Self { endpoint, sockets, local_addr })
     }
 
@@ -171,6 +173,7 @@ impl SoeListener {
             endpoint: self.endpoint.stats(),
             memory_held,
             memory_overflows,
+            ended: lock(&self.endpoint.ended).clone(),
         }
     }
 

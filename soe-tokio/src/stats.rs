@@ -1,12 +1,15 @@
 //! Figures of sockets and listeners. Those of one session are [`crate::SessionStats`].
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    fmt,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use soe_core::EndpointStats;
 
-use crate::engine::{connection::Connection, shared_socket::SharedSocket};
+use crate::engine::{connection::Connection, ended::EndedSessions, shared_socket::SharedSocket};
 
-/// What a socket has done since it was bound.
+/// What a socket has done since it was bound. `{}` shows it in one line, `{:#}` in full.
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct SocketStats {
@@ -32,7 +35,7 @@ pub struct SocketStats {
     pub sessions: usize,
 }
 
-/// What a listener has done since it was bound.
+/// What a listener has done since it was bound. `{}` shows the figures that are looked at first, in one line, `{:#}` shows all.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct ListenerStats {
@@ -47,6 +50,8 @@ pub struct ListenerStats {
     pub memory_held: usize,
     /// Sessions that were ended because of that limit.
     pub memory_overflows: u64,
+    /// What the sessions that have ended had done, and why they ended.
+    pub ended: EndedSessions,
 }
 
 impl SocketStats {
@@ -82,5 +87,31 @@ impl SocketStats {
             unreachable_reports: sum(|socket| socket.unreachable_reports),
             sessions: sockets.iter().map(|socket| socket.sessions).sum(),
         }
+    }
+}
+
+impl fmt::Display for SocketStats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if f.alternate() {
+            return write!(f, "{self:#?}");
+        }
+        let Self { sessions, datagrams_received, bytes_received, datagrams_sent, bytes_sent, .. } = self;
+        write!(f, "{sessions} sessions, received {datagrams_received} datagrams ({bytes_received} bytes), ")?;
+        write!(f, "sent {datagrams_sent} ({bytes_sent} bytes) in {} calls, ", self.send_calls)?;
+        write!(f, "{} errors, ", self.send_errors + self.receive_errors)?;
+        write!(f, "{} reports of unreachable peers", self.unreachable_reports)
+    }
+}
+
+impl fmt::Display for ListenerStats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if f.alternate() {
+            return write!(f, "{self:#?}");
+        }
+        let Self { socket, endpoint, ended, .. } = self;
+        write!(f, "{socket}, {} opened, ", endpoint.admission.opened)?;
+        write!(f, "{} refused over capacity, {} waiting, ", endpoint.admission.over_capacity, endpoint.waiting)?;
+        write!(f, "{} ended (resent {} of {}), ", ended.sessions, ended.resent, ended.reliable_sent)?;
+        write!(f, "{} bytes held", self.memory_held)
     }
 }

@@ -14,6 +14,7 @@ mod fairness;
 mod handles;
 mod limits;
 mod logs;
+mod operating;
 mod panics;
 mod reconnecting;
 mod reports;

@@ -27,6 +27,7 @@ use crate::{
         connection::{Connection, Visit},
         deferred::{Deferred, Work},
         notices::Notices,
+        operator_log::Rounds,
         scratch,
         shared_socket::{Counters, SharedSocket},
         timers::Timers,
@@ -54,6 +55,7 @@ pub(crate) struct Driver {
     failures: u32,
     is_only_thread: bool,
     busy_poller: BusyPoller,
+    operator_log: Rounds,
     /// Dropped last.
     _freed: Freed,
 }
@@ -87,6 +89,7 @@ impl Driver {
             failures: 0,
             is_only_thread: runtime.runtime_flavor() == RuntimeFlavor::CurrentThread,
             busy_poller: BusyPoller::new(busy_poll),
+            operator_log: Rounds::default(),
         };
         runtime.spawn(driver.run());
     }
@@ -260,6 +263,12 @@ impl Driver {
         self.transmitter.flush(now, &self.shared, &mut *self.socket, &mut self.timers, &mut self.notices);
         self.settle(now);
         self.notices.wake();
+        if self.shared.endpoint.is_listener && self.operator_log.is_due(now) {
+            self.shared.endpoint.tell_operator(now);
+            if let Some(counter) = self.shared.drops {
+                self.operator_log.look_at_drops(now, &self.shared.runtime, counter);
+            }
+        }
     }
 
     /// Reports ended and drained sessions and unreachable addresses to the endpoint.

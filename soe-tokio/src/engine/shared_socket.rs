@@ -120,6 +120,24 @@ impl<C: Member + Send + Sync + 'static> SharedSocket<C> {
         Ok(())
     }
 
+    /// Like [`SharedSocket::push_dirty`] for many connections at once, which are moved away.
+    ///
+    /// # Errors
+    ///
+    /// There is no driver any more.
+    pub(crate) fn push_all_dirty(&self, connections: &mut Vec<Arc<C>>) -> Result<(), Stopped> {
+        let driver = {
+            let mut queue = lock(&self.dirty);
+            if queue.is_stopped {
+                return Err(Stopped);
+            }
+            queue.connections.append(connections);
+            queue.driver.take()
+        };
+        driver.into_iter().for_each(Waker::wake);
+        Ok(())
+    }
+
     /// Like [`SharedSocket::push_dirty`] for the driver itself, which needs no waking.
     pub(crate) fn put_back_dirty(&self, connections: &mut Vec<Arc<C>>) {
         lock(&self.dirty).connections.append(connections);

@@ -3,6 +3,7 @@
 use soe_core::{DisconnectReason, Message, SendError};
 
 use super::SessionHandle;
+use crate::engine::connection::batch::ServiceBatch;
 
 /// What becomes of a receiver whose send buffer is full, in [`broadcast`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -70,10 +71,11 @@ pub fn broadcast<'a>(
     slow: SlowReceiver,
 ) -> BroadcastReport {
     let message = message.into();
-    let mut report = BroadcastReport::default();
+    let (mut report, mut batch) = (BroadcastReport::default(), ServiceBatch::default());
+    let drops_oldest = slow == SlowReceiver::DropOldest;
     for receiver in receivers {
         let connection = receiver.connection();
-        let (queued, dropped) = connection.offer(message.clone(), slow == SlowReceiver::DropOldest);
+        let (queued, dropped) = batch.act(connection, |state| state.offer(message.clone(), drops_oldest));
         report.dropped += dropped;
         match queued {
             Ok(()) => report.sent += 1,

@@ -153,25 +153,6 @@ impl Connection {
         .await
     }
 
-    /// Queues a message and has it sent, if there is room now: after dropping unreliable messages that wait, oldest first, if
-    /// that is wanted and makes room. Says how many were dropped.
-    pub(crate) fn offer(self: &Arc<Self>, message: Message, drops_oldest: bool) -> (Result<(), SendError>, usize) {
-        self.act(|state| {
-            let (mut queued, mut dropped) = (state.send(message), 0);
-            while let Err(SendError::Blocked(message)) = queued {
-                let is_in_the_way = !message.channel.is_reliable() && !state.has_room(Some(message.channel));
-                if !drops_oldest || !is_in_the_way || !state.session.drop_oldest_unreliable() {
-                    queued = Err(SendError::Blocked(message));
-                    break;
-                }
-                dropped += 1;
-                queued = state.send(message);
-            }
-            state.mark();
-            (queued, dropped)
-        })
-    }
-
     /// Keeps data of the application's, in place of what was there.
     pub(crate) fn set_data(&self, data: Arc<dyn Any + Send + Sync>) {
         // Dropped without the lock: it is code of the application's.

@@ -1,5 +1,6 @@
 //! A connection: one core session under its lock, and the tasks that wait for it.
 
+pub(crate) mod batch;
 mod calls;
 mod locking;
 mod service;
@@ -14,6 +15,7 @@ use std::{
         atomic::{AtomicU8, AtomicU32, Ordering},
     },
     task::Waker,
+    thread,
     time::Instant,
 };
 
@@ -26,7 +28,7 @@ use self::{
     locking::Contention,
     state::{Changes, ConnectionState},
 };
-use crate::engine::{clock::now, notices::Notices, shared_endpoint::Member, shared_socket::SharedSocket};
+use crate::engine::{clock::now, notices::Notices, shared_endpoint::Member, shared_socket::SharedSocket, sync::lock};
 
 /// One session, shared by its handles and the driver.
 pub(crate) struct Connection {
@@ -86,6 +88,16 @@ impl Connection {
 
     /// Runs `work` on the session for the application. It says through [`ConnectionState::mark`] whether the driver is needed.
     pub(crate) fn act<T>(self: &Arc<Self>, work: impl FnOnce(&mut ConnectionState) -> T) -> T {
+        let (done, marked) = self.work_on(work);
+        if marked {
+            self.request_service();
+        }
+        done.unwrap_or_else(|panic| resume_unwind(panic))
+    }
+
+    /// Like [`Connection::act`], and leaves two things to the caller: to ask for the driver's service if the second value is
+    /// true, and to go on with a panic of the application's.
+    fn work_on<T>(&self, work: impl FnOnce(&mut ConnectionState) -> T) -> (thread::Result<T>, bool) {
         let _entered = self.span.as_ref().map(|span| span.enter());
         let done = catch_unwind(AssertUnwindSafe(|| {
             let mut state = self.lock();
@@ -93,21 +105,14 @@ impl Connection {
             let done = work(&mut state);
             (done, state.dirty && !was_dirty)
         }));
-        let marked = match &done {
-            Ok((_, marked)) => *marked,
-            Err(_) => {
+        match done {
+            Ok((done, marked)) => (Ok(done), marked),
+            Err(panic) => {
                 // A hook has panicked, in a task of the application. The lock ends the session; the driver is to see to it,
                 // though it may be told twice.
                 self.lock().dirty = true;
-                true
+                (Err(panic), true)
             }
-        };
-        if marked {
-            self.request_service();
-        }
-        match done {
-            Ok((done, _)) => done,
-            Err(panic) => resume_unwind(panic),
         }
     }
 
@@ -129,8 +134,9 @@ impl Connection {
         if let Some(problem) = &changes.problem {
             debug!(%problem, "the peer has sent something wrong");
         }
-        if let Some(closed) = changes.closed {
-            debug!(%closed, "the session is closed");
+        if let (Some(closed), Some(totals)) = (changes.closed, &changes.totals) {
+            debug!(reason = %closed.reason, by = %closed.origin, "a session ends");
+            lock(&self.shared.endpoint.ended).add(closed, totals);
             notices.ended.push((self.key, changes.is_readable));
         }
         self.notify(changes);

@@ -186,6 +186,7 @@ impl Connection {
 
     /// Does what the endpoint has decided about the session.
     pub(crate) fn visit(self: &Arc<Self>, now: Instant, work: &Work, notices: &mut Notices) -> Visit {
+        let _entered = self.span.as_ref().map(|span| span.enter());
         let (is_marked, changes) = {
             let Some(mut guard) = self.try_lock() else {
                 // Doubts about the peer of a busy session are dropped: its application is working on what the peer has sent.

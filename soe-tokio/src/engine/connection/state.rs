@@ -11,10 +11,11 @@ use std::{
 
 use soe_core::{
     Channel, Closed, DisconnectReason, Event, MemoryAccount, Message, Path, Problem, Receipt, SendError, Session,
+    SessionStats,
 };
 
 use crate::{
-    engine::{connection::Connection, sync::set_waker},
+    engine::{clock::now, connection::Connection, sync::set_waker},
     error::SessionError,
     event::SessionEvent,
 };
@@ -117,6 +118,22 @@ impl ConnectionState {
         if self.is_stopped { Err(SendError::Closed(message)) } else { self.session.send(message) }
     }
 
+    /// Queues a message if there is room now: after dropping unreliable messages that wait, oldest first, if that is wanted and
+    /// makes room. Says how many were dropped.
+    pub(crate) fn offer(&mut self, message: Message, drops_oldest: bool) -> (Result<(), SendError>, usize) {
+        let (mut queued, mut dropped) = (self.send(message), 0);
+        while let Err(SendError::Blocked(message)) = queued {
+            let is_in_the_way = !message.channel.is_reliable() && !self.has_room(Some(message.channel));
+            if !drops_oldest || !is_in_the_way || !self.session.drop_oldest_unreliable() {
+                return (Err(SendError::Blocked(message)), dropped);
+            }
+            dropped += 1;
+            queued = self.send(message);
+        }
+        self.mark();
+        (queued, dropped)
+    }
+
     pub(crate) fn send_with_receipt(&mut self, message: Message) -> Result<Receipt, SendError> {
         if self.is_stopped {
             return Err(SendError::Closed(message));
@@ -134,6 +151,7 @@ impl ConnectionState {
             if let Event::Closed(closed) = event {
                 changes.closed = Some(closed);
                 changes.is_readable = self.session.is_readable();
+                changes.totals = Some(Box::new(self.session.stats(now())));
                 self.is_over = true;
             }
             if let Event::LargeDatagramsLost { smallest_lost, largest_delivered } = event {
@@ -273,6 +291,8 @@ pub(crate) struct Changes {
     pub(crate) any: bool,
     /// It has ended, just now.
     pub(crate) closed: Option<Closed>,
+    /// What it had done until then.
+    pub(crate) totals: Option<Box<SessionStats>>,
     /// The ended session has messages that the application has not read.
     pub(crate) is_readable: bool,
     /// The peer has sent something wrong.

@@ -20,6 +20,8 @@ use tokio::sync::Notify;
 use self::undriven::Undriven;
 use crate::engine::{
     clock::now,
+    ended::EndedSessions,
+    operator_log::Told,
     sync::{lock, set_waker, until},
 };
 
@@ -51,6 +53,9 @@ pub(crate) struct SharedEndpoint<C> {
     drivers: Mutex<Vec<Weak<dyn DriverHandle>>>,
     /// Tasks that wait until no session is left.
     idle: Notify,
+    /// What the sessions that have ended had done.
+    pub(crate) ended: Mutex<EndedSessions>,
+    told: Mutex<Told>,
 }
 
 #[derive(Debug)]
@@ -113,6 +118,8 @@ impl<C: Member> SharedEndpoint<C> {
             stream: Mutex::default(),
             drivers: Mutex::default(),
             idle: Notify::new(),
+            ended: Mutex::default(),
+            told: Mutex::default(),
         }
     }
 
@@ -301,6 +308,13 @@ impl<C: Member> SharedEndpoint<C> {
 
     pub(crate) fn set_limits(&self, limits: &AdmissionConfig) {
         self.call(|endpoint| endpoint.set_limits(now(), limits));
+    }
+
+    /// Logs what an operator wants to hear of.
+    pub(crate) fn tell_operator(&self, now: Instant) {
+        let stats = self.stats();
+        let news = lock(&self.told).news(now, &stats, &self.budget);
+        news.tell();
     }
 
     pub(crate) fn stats(&self) -> EndpointStats {

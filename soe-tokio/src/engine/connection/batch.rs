@@ -1,0 +1,38 @@
+//! Asking for the service of many connections at once.
+
+use std::{panic::resume_unwind, sync::Arc};
+
+use super::{Connection, state::ConnectionState};
+use crate::engine::clock::now;
+
+/// Connections that need their drivers. The drivers hear of it when this is dropped: one that is woken by the first of a
+/// thousand would compete for the locks of the others.
+#[derive(Debug, Default)]
+pub(crate) struct ServiceBatch {
+    connections: Vec<Arc<Connection>>,
+}
+
+impl ServiceBatch {
+    /// [`Connection::act`], with the driver's service asked for later.
+    pub(crate) fn act<T>(&mut self, on: &Arc<Connection>, work: impl FnOnce(&mut ConnectionState) -> T) -> T {
+        let (done, marked) = on.work_on(work);
+        if marked {
+            self.connections.push(Arc::clone(on));
+        }
+        done.unwrap_or_else(|panic| resume_unwind(panic))
+    }
+}
+
+impl Drop for ServiceBatch {
+    fn drop(&mut self) {
+        let mut waiting = std::mem::take(&mut self.connections);
+        while let Some(shared) = waiting.first().map(|first| Arc::clone(&first.shared)) {
+            let is_there = |connection: &Arc<Connection>| Arc::ptr_eq(&connection.shared, &shared);
+            let (mut there, elsewhere): (Vec<_>, _) = waiting.into_iter().partition(is_there);
+            if shared.push_all_dirty(&mut there).is_err() {
+                there.iter().for_each(|connection| connection.stop_and_remove(now()));
+            }
+            waiting = elsewhere;
+        }
+    }
+}

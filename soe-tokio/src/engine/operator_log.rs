@@ -1,0 +1,133 @@
+//! What an operator wants to hear once, at INFO, whatever happens how often: each kind at most once a minute.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use soe_core::{EndpointStats, MemoryBudget};
+use tokio::runtime::Handle;
+use tracing::info;
+
+use crate::socket::kernel::DropCounter;
+
+/// A count that has something to say when it rises.
+#[derive(Debug, Default)]
+struct Rising {
+    told: u64,
+    last: Option<Instant>,
+}
+
+impl Rising {
+    /// By how much the count has risen since that was last told, if it is to be told now.
+    fn risen(&mut self, now: Instant, count: u64) -> Option<u64> {
+        let is_quiet = self.last.is_some_and(|last| now.saturating_duration_since(last) < PAUSE);
+        if is_quiet || count <= self.told {
+            return None;
+        }
+        self.last = Some(now);
+        Some(count - std::mem::replace(&mut self.told, count))
+    }
+}
+
+/// What has been told about a listener, whichever of its drivers did it.
+#[derive(Debug, Default)]
+pub(crate) struct Told {
+    over_capacity: Rising,
+    over_memory: Rising,
+}
+
+/// What is to be told of a listener now, once no lock is held.
+#[derive(Debug)]
+pub(crate) struct News {
+    refused: Option<u64>,
+    closed: Option<u64>,
+    sessions: usize,
+    memory_held: usize,
+}
+
+impl Told {
+    pub(crate) fn news(&mut self, now: Instant, stats: &EndpointStats, budget: &MemoryBudget) -> News {
+        News {
+            refused: self.over_capacity.risen(now, stats.admission.over_capacity),
+            closed: self.over_memory.risen(now, budget.overflows()),
+            sessions: stats.sessions,
+            memory_held: budget.held(),
+        }
+    }
+}
+
+impl News {
+    pub(crate) fn tell(&self) {
+        let Self { refused, closed, sessions, memory_held } = *self;
+        if let Some(refused) = refused {
+            info!(refused, sessions, "the listener is full: newcomers are refused (max_sessions)");
+        }
+        if let Some(closed) = closed {
+            info!(
+                closed,
+                memory_held, "the memory limit is reached: sessions that hold most are closed (memory_limit)"
+            );
+        }
+    }
+}
+
+/// When a driver looks at the counts.
+#[derive(Debug, Default)]
+pub(crate) struct Rounds {
+    next: Option<Instant>,
+    next_drops: Option<Instant>,
+    /// Read on a thread of its own: the kernel takes its time.
+    drops: Arc<AtomicU64>,
+}
+
+impl Rounds {
+    /// Whether it is time to look at the counts again.
+    pub(crate) fn is_due(&mut self, now: Instant) -> bool {
+        let is_due = self.next.is_none_or(|next| next <= now);
+        if is_due {
+            self.next = Some(now + INTERVAL);
+        }
+        is_due
+    }
+
+    /// Has the kernel's count of dropped datagrams read, once a minute.
+    pub(crate) fn look_at_drops(&mut self, now: Instant, runtime: &Handle, counter: DropCounter) {
+        if self.next_drops.is_some_and(|next| now < next) {
+            return;
+        }
+        self.next_drops = Some(now + PAUSE);
+        let known = Arc::clone(&self.drops);
+        runtime.spawn_blocking(move || {
+            let Some(count) = counter.read() else { return };
+            let dropped = count.saturating_sub(known.swap(count, Ordering::Relaxed));
+            if dropped > 0 {
+                info!(dropped, "the kernel has dropped datagrams: the receive buffer was full (recv_buffer)");
+            }
+        });
+    }
+}
+
+/// How often the counts are looked at.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// How long a kind is not told again.
+const PAUSE: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rising_count_is_told_at_once_and_then_once_a_minute() {
+        let (start, mut count) = (Instant::now(), Rising::default());
+        let after = |seconds| start + Duration::from_secs(seconds);
+        assert_eq!(count.risen(after(0), 0), None);
+        assert_eq!(count.risen(after(1), 5), Some(5));
+        assert_eq!(count.risen(after(30), 9), None);
+        assert_eq!(count.risen(after(61), 12), Some(7));
+        assert_eq!(count.risen(after(200), 12), None);
+    }
+}
