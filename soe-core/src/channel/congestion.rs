@@ -216,7 +216,8 @@ impl Congestion {
         let excess = lost.saturating_sub(total * usize::from(self.link_loss) * 3 / 200);
         let queue = self.round.lowest.map_or(Duration::ZERO, |lowest| lowest.duration().saturating_sub(base));
         let slack = DELAY_SLACK.max(base / 4);
-        let noise = slack.max(self.noise.duration());
+        // What light use has shown in a few seconds is seldom the most that there is.
+        let noise = slack.max(self.noise.duration() * 3 / 2);
         // One packet of two says nothing about a window of which they are a small part.
         let counts = used || excess >= 4 * usize::from(self.datagram);
         if excess * HEAVY_LOSS > total && counts {
