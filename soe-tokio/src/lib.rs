@@ -17,6 +17,15 @@
 //! # Ok(()) }
 //! ```
 //!
+//! # What there is
+//!
+//! - [`SoeListener`] and [`Incoming`]: accept, refuse, list the sessions, shut down with a report.
+//! - [`SoeSession`], [`SendHalf`] and [`RecvHalf`]: one session; [`SoeFramed`]: the same with typed messages.
+//! - [`SessionHandle`]: sends to a session, watches and ends it, from any task; [`broadcast`]: one message to many.
+//! - [`SoeConnector`]: several sessions from one socket; [`SoeReconnector`]: a client that comes back.
+//! - [`SessionConfig`], [`ListenerConfig`]: every limit and choice; read from files with the feature `serde`.
+//! - The crate `soe-testing`: a network in memory, for tests.
+//!
 //! # What runs where
 //!
 //! Each socket is served by one task, the *driver*. It receives in batches, feeds every datagram to its session, keeps the

@@ -1,11 +1,11 @@
-//! Names with several addresses, over real sockets.
+//! Names with several addresses, and sockets that somebody else has bound, over real sockets.
 
 use std::{
     net::{SocketAddr, UdpSocket},
     time::{Duration, Instant},
 };
 
-use soe_tokio::{SoeConnector, SoeSession};
+use soe_tokio::{SocketConfig, SoeConnector, SoeListener, SoeSession};
 
 use crate::{config, echo, incoming, listen, receive, soon};
 
@@ -33,4 +33,24 @@ async fn a_server_behind_the_second_address_of_a_name_is_found() {
     let connector = SoeConnector::bind("0.0.0.0:0").await.expect("the wildcard address can be bound");
     let session = soon("connect", connector.connect(&[closed, live][..], config())).await.expect("it answers");
     assert_eq!(session.peer_addr(), live);
+}
+
+#[tokio::test]
+async fn sockets_that_somebody_else_has_bound_carry_runs_of_datagrams_like_own_ones() {
+    let bound = || UdpSocket::bind("127.0.0.1:0").expect("loopback can be bound");
+    let listener = SoeListener::from_std(bound(), config()).expect("a bound socket");
+    let connector = SoeConnector::from_std(bound(), SocketConfig::default()).expect("a bound socket");
+    let (client, server) = tokio::join!(connector.connect(listener.local_addr(), config()), incoming(&listener));
+    let (mut client, mut server) = (soon("connect", async { client }).await.expect("it answers"), server.accept());
+    for number in 0..200_u32 {
+        client.send(vec![number as u8; 5_000]).await.expect("open");
+    }
+    for number in 0..200_u32 {
+        assert_eq!(receive(&mut server).await, vec![number as u8; 5_000]);
+    }
+    assert_eq!(server.peer_addr(), connector.local_addr());
+    let stats = connector.stats();
+    if cfg!(target_os = "linux") {
+        assert!(stats.send_calls < stats.datagrams_sent / 2, "{stats}");
+    }
 }

@@ -283,6 +283,20 @@ async fn a_listener_that_stops_accepting_serves_who_is_there_until_it_is_idle() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_polite_close_is_told_once_and_as_what_it_is() {
+    let network = Network::new(1);
+    let (listener, connector) = (listen(&network, config()), connector(&network, CLIENT));
+    let (client, mut server) = pair(&listener, &connector).await;
+    client.close(DisconnectReason::Application).await;
+    assert!(server.recv().await.is_none(), "no error to who receives");
+    let error = server.send("too late").await.expect_err("the session is over");
+    assert!(error.is_clean_close() && !error.is_timeout() && !error.is_refused());
+    assert_eq!(error.to_string(), "session closed by the peer: ended by the application");
+    assert!(std::error::Error::source(&error).is_none(), "it is all in the text");
+    assert_eq!(std::io::Error::from(error).kind(), std::io::ErrorKind::BrokenPipe);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_shutdown_tells_the_reason_that_it_was_given() {
     let network = Network::new(1);
     let (listener, connector) = (listen(&network, config()), connector(&network, CLIENT));
