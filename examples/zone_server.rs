@@ -19,7 +19,8 @@ use common::{
     game::{self, CHAT, Key, LINK_PROTOCOL, Packet, ZONE_PROTOCOL},
 };
 use soe_tokio::{
-    Channel, DisconnectReason, Incoming, Message, SendError, SendHalf, SessionConfig, SoeListener, SoeSession,
+    Channel, DisconnectReason, Incoming, Message, SessionConfig, SessionHandle, SlowReceiver, SoeListener, SoeSession,
+    broadcast,
 };
 use tokio::{signal, time::timeout};
 
@@ -79,12 +80,12 @@ async fn run(listen: SocketAddr, link: SocketAddr, metrics: Option<SocketAddr>) 
 struct Zone {
     /// Announced and not yet here.
     tickets: Mutex<HashMap<u64, (Key, String, Instant)>>,
-    /// The sending halves of everybody who is here, by player number.
-    players: Mutex<HashMap<u32, SendHalf>>,
+    /// Everybody who is here, by player number.
+    players: Mutex<HashMap<u32, SessionHandle>>,
 }
 
 impl Zone {
-    fn players(&self) -> MutexGuard<'_, HashMap<u32, SendHalf>> {
+    fn players(&self) -> MutexGuard<'_, HashMap<u32, SessionHandle>> {
         self.players.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -93,14 +94,10 @@ impl Zone {
     }
 
     /// Passes a message on to everybody. Never waits: one player's slow line must not hold up the others.
-    fn broadcast(&self, message: &Message) {
-        for half in self.players().values_mut() {
-            // Each player has a key of its own, so each copy is encrypted by itself, as it is queued.
-            if let Err(SendError::Blocked(_)) = half.try_send(message.clone()) {
-                // A megabyte behind. What it misses would be missing for good, so it has to come again.
-                half.abort(DisconnectReason::ReliableOverflow, true);
-            }
-        }
+    fn broadcast(&self, message: Message) {
+        // Each player has a key of its own, so each copy is encrypted by itself, as it is queued. Who is a megabyte behind would
+        // miss this for good, and has to come again.
+        broadcast(self.players().values(), message, SlowReceiver::Close(DisconnectReason::ReliableOverflow));
     }
 }
 
@@ -129,24 +126,23 @@ async fn serve(incoming: Incoming, zone: Arc<Zone>) {
         Err(_) => return println!("{peer}: took too long"),
     };
     println!("{peer}: {name} is here");
-    let (send, mut recv) = session.split();
-    zone.players().insert(id, send);
-    while let Some(Ok(message)) = recv.recv().await {
+    zone.players().insert(id, session.handle());
+    while let Some(Ok(message)) = session.recv().await {
         match Packet::decode(&message.payload) {
             // Who speaks is for the server to say.
             Some(Packet::Chat { number, text, .. }) => {
-                zone.broadcast(&Message::new(CHAT, Packet::Chat { player: id, number, text }.encode()));
+                zone.broadcast(Message::new(CHAT, Packet::Chat { player: id, number, text }.encode()));
             }
             Some(Packet::Moved { x, y, .. }) => {
-                zone.broadcast(&Message::new(Channel::Unreliable, Packet::Moved { player: id, x, y }.encode()));
+                zone.broadcast(Message::new(Channel::Unreliable, Packet::Moved { player: id, x, y }.encode()));
             }
             _ => {
-                recv.abort(DisconnectReason::CorruptPacket, true);
+                session.abort(DisconnectReason::CorruptPacket, true);
             }
         }
     }
     zone.players().remove(&id);
-    match recv.closed().await {
+    match session.closed().await {
         Some(closed) => println!("{peer}: {name} has left, {closed}"),
         None => println!("{peer}: {name} has left"),
     }
