@@ -143,7 +143,7 @@ knobs!(AdmissionKnobs, "the knobs of a server towards strangers" {
     names: BTreeSet<String>,
     max_sessions: usize,
     accept_backlog: usize,
-    max_strangers: usize,
+    max_pending_handshakes: usize,
     refuse_over_capacity: bool,
     response_rate: u32,
     response_rate_per_prefix: u32,
@@ -167,7 +167,7 @@ impl<'de> Deserialize<'de> for AdmissionConfig {
             builder = builder.filter(RequestFilter::AnyOf(names));
         }
         apply!(builder, knobs:
-            others, max_sessions, accept_backlog, max_strangers,
+            others, max_sessions, accept_backlog, max_pending_handshakes,
             refuse_over_capacity, response_rate, response_rate_per_prefix,
             response_burst_per_prefix, unproven_rate, unknown_sender_replies,
             unknown_sender_rate, unknown_sender_rate_per_prefix, remap,
