@@ -287,10 +287,24 @@ fn resident_bytes() -> u64 {
     kibibytes.unwrap_or_default() << 10
 }
 
+const USAGE: &str = "\
+Runs traffic, reconnects and hostile datagrams over loopback UDP for a long time, and watches memory and messages.
+
+usage: soak [--seconds N] [--sessions N]
+
+  --seconds N         how long, 3 or more (30)
+  --sessions N        how many sessions at a time, 1 or more (1000)
+
+exit codes: 0 if nothing was lost and memory stayed flat, 1 otherwise";
+
 fn arguments() -> Result<(u64, u64), Box<dyn Error>> {
     let (mut seconds, mut sessions) = (30, 1_000);
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
+        if word == "--help" {
+            println!("{USAGE}");
+            std::process::exit(0);
+        }
         let mut value = || words.next().ok_or_else(|| format!("{word} wants a number"));
         match word.as_str() {
             "--seconds" => seconds = value()?.parse::<u64>()?.max(3),

@@ -96,18 +96,26 @@ impl Driver {
 
     async fn run(mut self) {
         self.arm_endpoint();
-        while !self.shared.is_done() {
-            match self.turn.next(now(), self.due()) {
-                Step::Receive => self.receive().await,
+        // Read anew when time has passed, and not for each step: a client's driver wakes up for every datagram. A moment that
+        // is a little old makes timers wait for another look at the socket, never the other way round.
+        let mut at = now();
+        loop {
+            match self.turn.next(at, self.due()) {
+                Step::Receive => at = self.receive(at).await,
                 Step::Fire(due) => {
                     self.fire(due);
                     // Thousands of timers that are due at once leave the other tasks of this thread some time.
                     consume_budget().await;
+                    at = now();
                 }
-                Step::Transmit => self.transmit(),
+                Step::Transmit => self.transmit(at),
                 Step::Sleep(_) => {
                     self.wait().await;
+                    if self.shared.is_done() {
+                        break;
+                    }
                     self.turn.wake();
+                    at = now();
                 }
                 _ => {}
             }
@@ -121,8 +129,8 @@ impl Driver {
         [self.timers.next(), endpoint].into_iter().flatten().min()
     }
 
-    /// Receives one batch, without waiting.
-    async fn receive(&mut self) {
+    /// Receives one batch, without waiting. Returns the time afterwards.
+    async fn receive(&mut self, at: Instant) -> Instant {
         for _ in 0..MAX_OLD_ERRORS {
             let received = match self.received_early.take() {
                 Some(received) => Poll::Ready(received),
@@ -132,15 +140,17 @@ impl Driver {
             match received {
                 Poll::Pending => {
                     self.failures = 0;
-                    return self.turn.found_empty();
+                    self.turn.found_empty();
+                    return at;
                 }
                 Poll::Ready(Ok(())) => {
                     self.failures = 0;
                     self.busy_poller.received(Instant::now(), self.shared.endpoint.session_count());
-                    self.dispatch(now());
+                    self.dispatch(at);
                     // Tasks that the batch woke answer first, and the acks ride on their replies. Without the pause a flood
                     // would also keep every other task of this thread from running.
-                    return yield_to_tasks(self.is_only_thread).await;
+                    yield_to_tasks(self.is_only_thread).await;
+                    return now();
                 }
                 Poll::Ready(Err(error)) => {
                     trace!(%error, "receive error");
@@ -162,6 +172,7 @@ impl Driver {
         } else {
             tokio::task::yield_now().await;
         }
+        now()
     }
 
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -253,8 +264,7 @@ impl Driver {
     }
 
     /// Sends for every connection that has something to send.
-    fn transmit(&mut self) {
-        let now = now();
+    fn transmit(&mut self, now: Instant) {
         self.retry_deferred(now);
         if self.shared.endpoint.take_actions() {
             host::perform(self, now);

@@ -140,7 +140,14 @@ impl<C: Member + Send + Sync + 'static> SharedSocket<C> {
 
     /// Like [`SharedSocket::push_dirty`] for the driver itself, which needs no waking.
     pub(crate) fn put_back_dirty(&self, connections: &mut Vec<Arc<C>>) {
-        lock(&self.dirty).connections.append(connections);
+        if !connections.is_empty() {
+            lock(&self.dirty).connections.append(connections);
+        }
+    }
+
+    /// Whether connections need service, or a query is to be sent.
+    pub(crate) fn has_service(&self) -> bool {
+        self.queries.are_due() || !lock(&self.dirty).connections.is_empty()
     }
 
     /// Moves the connections that need service into `into`.

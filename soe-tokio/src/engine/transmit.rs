@@ -101,6 +101,11 @@ impl Transmitter {
         self.is_blocked = false;
     }
 
+    /// Whether the last flush has left nothing to do.
+    fn has_nothing(&self) -> bool {
+        self.found.is_empty() && self.busy.is_empty() && self.batch.is_done()
+    }
+
     /// Serves each connection that needs it once, and sends what they have. Stops early when the socket is full; the others
     /// stay in the list.
     pub(crate) fn flush(
@@ -111,6 +116,9 @@ impl Transmitter {
         timers: &mut Timers<Connection>,
         notices: &mut Notices,
     ) {
+        if self.has_nothing() && !shared.has_service() {
+            return;
+        }
         if !self.send(shared, socket, notices) {
             shared.put_back_dirty(&mut self.found);
             return;

@@ -70,7 +70,6 @@ impl Connection {
         let (marked, is_over_share, changes) = {
             let Some(mut guard) = self.try_lock() else { return Visit::Busy };
             let state = &mut *guard;
-            fed.heard = state.session.last_heard();
             for datagram in datagrams {
                 match state.session.handle_datagram(now, datagram) {
                     DatagramOutcome::Authentic => fed.is_authentic = true,
@@ -79,6 +78,9 @@ impl Connection {
                     }
                     _ => {}
                 }
+            }
+            if !fed.returned.is_empty() {
+                fed.heard = state.session.last_heard();
             }
             if fed.is_authentic && path.remote == state.address {
                 state.local_ip = path.local;
