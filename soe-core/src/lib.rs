@@ -17,6 +17,9 @@
 //!
 //! let heard = loop {
 //!     now += Duration::from_millis(1);
+//!     if client.poll_timeout().is_some_and(|due| due <= now) {
+//!         client.handle_timeout(now);
+//!     }
 //!     let mut buf = Vec::new();
 //!     while let Some(Transmit { segment_size, .. }) = client.poll_transmit(now, &mut buf) {
 //!         for datagram in buf.chunks(segment_size) {
