@@ -68,7 +68,7 @@ async fn their_client_comes_back_at_once_when_our_server_has_closed_its_session(
             ours.close(DisconnectReason::Application).await.expect("the runtime goes on");
             assert_eq!(theirs.hear().await, Heard::Closed(PeerReason::Application));
             // `close` returns as its last farewell leaves: that one is still under way.
-            tokio::time::sleep(2 * delay).await;
+            sleep(2 * delay).await;
         }
         let mut ours = theirs_joins_ours(&mut theirs, &listener).await;
         nothing_of_the_last_session_disturbs(&mut ours, &mut theirs).await;
