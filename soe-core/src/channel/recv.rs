@@ -1,6 +1,6 @@
 //! The receiving half of a reliable channel: reordering, reassembly and acknowledgements.
 
-use std::{collections::VecDeque, time::Instant};
+use std::collections::VecDeque;
 
 use bytes::Bytes;
 
@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     message::{Channel, ReliableChannel},
+    timestamp::Timestamp,
     wire::{MAX_NESTING, Payload, group::GroupElements},
 };
 
@@ -83,7 +84,7 @@ impl Receiver {
     /// Handles one packet and delivers everything that is now in order.
     pub(crate) fn receive(
         &mut self,
-        now: Instant,
+        now: Timestamp,
         sequence: u16,
         kind: Kind,
         body: Bytes,

@@ -1,6 +1,6 @@
 //! How long a datagram takes to the peer and its acknowledgement back, and what follows for the resend timer.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::flight::Patience;
 use crate::timestamp::{Micros, Timestamp};
@@ -56,19 +56,19 @@ impl RttEstimator {
     }
 
     /// An acknowledgement came `newest` after the newest packet that it covers was sent and `oldest` after the oldest.
-    pub(crate) fn sample(&mut self, now: Instant, newest: Duration, oldest: Duration) {
+    pub(crate) fn sample(&mut self, now: Timestamp, newest: Duration, oldest: Duration) {
         let (newest, oldest) = (Micros::from(newest), Micros::from(oldest));
         self.latest = newest;
         self.minimum = Some(self.minimum.map_or(newest, |minimum| minimum.min(newest)));
         self.event = match self.event {
-            Some((began, event_newest, event_oldest)) if now < began.instant() + EVENT => {
+            Some((began, event_newest, event_oldest)) if now < began + EVENT => {
                 Some((began, event_newest.min(newest), event_oldest.max(oldest)))
             }
             last => {
                 if let Some((_, newest, oldest)) = last {
                     self.learn(newest.duration(), oldest.duration());
                 }
-                Some((now.into(), newest, oldest))
+                Some((now, newest, oldest))
             }
         };
         if self.variance.is_none() {
@@ -193,7 +193,7 @@ mod tests {
     #[test]
     fn reordering_is_waited_for_and_forgotten_when_packets_are_lost_in_fact() {
         let mut rtt = RttEstimator::default();
-        rtt.sample(Instant::now(), 100 * MS, 100 * MS);
+        rtt.sample(Timestamp::now(), 100 * MS, 100 * MS);
         assert_eq!(rtt.patience().by_count, Duration::ZERO);
         (0..50).for_each(|_| rtt.reordered(160 * MS));
         assert!((155 * MS..=160 * MS).contains(&rtt.patience().by_count), "{:?}", rtt.patience());
@@ -207,14 +207,14 @@ mod tests {
     #[test]
     fn the_first_sample_sets_the_estimate() {
         let mut rtt = RttEstimator::default();
-        rtt.sample(Instant::now(), 100 * MS, 100 * MS);
+        rtt.sample(Timestamp::now(), 100 * MS, 100 * MS);
         assert_eq!(rtt.smoothed(), Some(100 * MS));
         assert_eq!(rtt.timeout(), 300 * MS);
     }
 
     #[test]
     fn a_steady_link_gets_a_tight_timer() {
-        let (mut rtt, start) = (RttEstimator::default(), Instant::now());
+        let (mut rtt, start) = (RttEstimator::default(), Timestamp::now());
         for n in 0..100 {
             rtt.sample(start + n * 20 * MS, 50 * MS, 50 * MS);
         }
@@ -224,7 +224,7 @@ mod tests {
     #[test]
     fn a_peer_that_acknowledges_every_half_second_is_waited_for() {
         for acks in [1, 5, 50] {
-            let (mut rtt, start) = (RttEstimator::default(), Instant::now());
+            let (mut rtt, start) = (RttEstimator::default(), Timestamp::now());
             for n in 0..3 {
                 let now = start + n * 500 * MS;
                 for ack in 0..acks {
@@ -238,7 +238,7 @@ mod tests {
 
     #[test]
     fn a_lost_acknowledgement_now_and_then_hardly_moves_the_timer() {
-        let (mut rtt, start) = (RttEstimator::default(), Instant::now());
+        let (mut rtt, start) = (RttEstimator::default(), Timestamp::now());
         for n in 0..1_000 {
             let lost = n % 50 == 49;
             rtt.sample(start + n * 20 * MS, 50 * MS, if lost { 70 * MS } else { 50 * MS });

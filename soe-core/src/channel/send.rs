@@ -1,10 +1,6 @@
 //! The sending half of a reliable channel: the queue, the packets under way, and how messages become packets.
 
-use std::{
-    collections::VecDeque,
-    num::NonZeroU64,
-    time::{Duration, Instant},
-};
+use std::{collections::VecDeque, num::NonZeroU64, time::Duration};
 
 use bytes::{BufMut, Bytes};
 
@@ -16,6 +12,7 @@ use super::{
 };
 use crate::{
     message::ReliableChannel,
+    timestamp::Timestamp,
     wire::{group, opcode},
 };
 
@@ -51,7 +48,7 @@ impl SendLimits {
 /// The time and the space that a packet is written for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Slot {
-    pub(crate) now: Instant,
+    pub(crate) now: Timestamp,
     /// The number of the datagram, counted over the session.
     pub(crate) datagram: u64,
     /// Bytes that the packet may take.
@@ -146,7 +143,7 @@ impl Sender {
     }
 
     /// When the oldest unacknowledged packet was first sent.
-    pub(crate) fn oldest_first_sent(&self) -> Option<Instant> {
+    pub(crate) fn oldest_first_sent(&self) -> Option<Timestamp> {
         self.flight.oldest_first_sent()
     }
 
@@ -321,7 +318,7 @@ impl Sender {
     }
 
     /// Everything up to this wire sequence has arrived. `None`: it was never sent.
-    pub(crate) fn acknowledge_all(&mut self, now: Instant, wire: u16, soonest: Option<Duration>) -> Option<Acked> {
+    pub(crate) fn acknowledge_all(&mut self, now: Timestamp, wire: u16, soonest: Option<Duration>) -> Option<Acked> {
         let sequence = widen_acked(wire, self.flight.next())?;
         let acked = self.flight.acknowledge_all(now, sequence, soonest);
         self.release();
@@ -329,7 +326,7 @@ impl Sender {
     }
 
     /// This wire sequence has arrived. `None`: it was never sent.
-    pub(crate) fn acknowledge(&mut self, now: Instant, wire: u16, soonest: Option<Duration>) -> Option<Acked> {
+    pub(crate) fn acknowledge(&mut self, now: Timestamp, wire: u16, soonest: Option<Duration>) -> Option<Acked> {
         let sequence = widen_acked(wire, self.flight.next())?;
         let acked = self.flight.acknowledge(now, sequence, soonest);
         self.release();

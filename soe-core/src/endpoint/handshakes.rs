@@ -260,7 +260,7 @@ impl Handshakes {
         self.stats.responses += 1;
         if config.dialect.policies.opens_on == OpensOn::Response && self.may_open(now, from, standing) {
             let info = request.info();
-            return match Session::accept(now, self.epoch, config, &info, seed) {
+            return match Session::accept(now.into(), self.epoch.into(), config, &info, seed) {
                 Ok(mut session) => {
                     session.answer_request(request.length);
                     self.opened(info, session)
@@ -342,7 +342,9 @@ impl Handshakes {
             udp_length: u32::from(pending.udp_length),
             protocol_name: String::from_utf8_lossy(pending.name.as_bytes()).into_owned(),
         };
-        let Ok(mut session) = Session::accept(now, self.epoch, config, &info, seed) else { return self.ignored() };
+        let Ok(mut session) = Session::accept(now.into(), self.epoch.into(), config, &info, seed) else {
+            return self.ignored();
+        };
         self.pending.remove(now, place, from);
         let _ = session.handle_datagram(now, datagram);
         self.opened(info, session)

@@ -1,9 +1,6 @@
 //! Cold state: the rarely used fields of a session.
 
-use std::{
-    collections::VecDeque,
-    time::{Duration, Instant},
-};
+use std::{collections::VecDeque, time::Duration};
 
 use super::{Session, problem::Problem, send::Sizes, types::Event};
 use crate::timestamp::Timestamp;
@@ -36,11 +33,9 @@ const FORGOTTEN: Duration = Duration::from_secs(4);
 
 impl Cold {
     /// Whether nothing in it matters any more.
-    fn is_spent(&self, now: Instant) -> bool {
+    fn is_spent(&self, now: Timestamp) -> bool {
         let moments = [self.answered_at, self.unknown_sender_at, self.remap_until, self.remap_asked_at];
-        self.events.is_empty()
-            && self.late_calls == 0
-            && moments.into_iter().flatten().all(|at| at.instant() + FORGOTTEN <= now)
+        self.events.is_empty() && self.late_calls == 0 && moments.into_iter().flatten().all(|at| at + FORGOTTEN <= now)
     }
 }
 
@@ -54,7 +49,7 @@ impl Session {
         self.cold().events.push_back(event);
     }
 
-    pub(super) fn shrink_cold(&mut self, now: Instant) {
+    pub(super) fn shrink_cold(&mut self, now: Timestamp) {
         self.cold.take_if(|cold| cold.is_spent(now));
         if let Some(cold) = &mut self.cold {
             cold.events.shrink_to_fit();

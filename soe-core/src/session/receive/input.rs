@@ -17,6 +17,7 @@ use crate::{
         problem::Problem,
         types::DatagramOutcome,
     },
+    timestamp::Timestamp,
     wire::{DecodeError, MAX_NESTING, MultiPieces, OrderedData, OrderedStream, Packet, opcode},
 };
 
@@ -33,6 +34,7 @@ impl Session {
     /// The buffer stays allocated while a message in it waits for the application. No input panics. A datagram that
     /// fails the CRC only increments a counter.
     pub fn handle_datagram(&mut self, now: Instant, datagram: BytesMut) -> DatagramOutcome {
+        let now = Timestamp::from(now);
         self.stats.datagrams_received += 1;
         self.stats.bytes_received += datagram.len() as u64;
         if opcode::of(&datagram).is_some_and(opcode::is_exempt) {
@@ -74,7 +76,7 @@ impl Session {
     }
 
     /// Handles packets without a CRC. Anybody can send them.
-    fn handle_exempt(&mut self, now: Instant, datagram: BytesMut) -> DatagramOutcome {
+    fn handle_exempt(&mut self, now: Timestamp, datagram: BytesMut) -> DatagramOutcome {
         match Packet::decode(&datagram) {
             Ok(Packet::SessionRequest(request)) => {
                 if matches!(self.state, State::Connecting(_)) {
@@ -106,9 +108,9 @@ impl Session {
     }
 
     /// Records a valid datagram: the peer is alive and knows the session.
-    pub(in crate::session) fn heard(&mut self, now: Instant) {
+    pub(in crate::session) fn heard(&mut self, now: Timestamp) {
         self.stats.datagrams_authentic += 1;
-        self.last_received = now.into();
+        self.last_received = now;
         if !self.confirmed {
             self.confirmed = true;
             self.timers.stop(Timer::Handshake);
@@ -121,14 +123,14 @@ impl Session {
         }
     }
 
-    fn handle_straggler(&mut self, now: Instant, packet: &[u8]) {
+    fn handle_straggler(&mut self, now: Timestamp, packet: &[u8]) {
         if opcode::of(packet) != Some(opcode::DISCONNECT) {
             self.straggler(now);
         }
     }
 
     /// Handles a packet and the packets nested in it, in order. The stack has a fixed depth.
-    fn handle_packets(&mut self, now: Instant, packet: &Bytes) {
+    fn handle_packets(&mut self, now: Timestamp, packet: &Bytes) {
         let mut stack: [Option<MultiPieces<'_>>; MAX_NESTING] = [const { None }; MAX_NESTING];
         let mut depth = 0;
         let mut next = Some(Ok(&packet[..]));
@@ -164,7 +166,7 @@ impl Session {
     }
 
     /// Handles one packet. `datagram` is the buffer that contains it.
-    fn handle_packet(&mut self, now: Instant, datagram: &Bytes, packet: Packet<'_>) {
+    fn handle_packet(&mut self, now: Timestamp, datagram: &Bytes, packet: Packet<'_>) {
         if !matches!(packet, Packet::Disconnect(_)) && !self.announced {
             self.announce();
         }
@@ -201,7 +203,7 @@ impl Session {
             }
             Packet::Heartbeat => {
                 let answers = self.role == Role::Server && self.config.dialect.policies.answers_heartbeat;
-                if answers && now >= self.last_sent.instant() + HEARTBEAT_ANSWER_AFTER {
+                if answers && now >= self.last_sent + HEARTBEAT_ANSWER_AFTER {
                     self.outbox.heartbeat_due = true;
                 }
             }
@@ -215,7 +217,7 @@ impl Session {
         }
     }
 
-    fn handle_reliable(&mut self, now: Instant, channel: ReliableChannel, sequence: u16, kind: Kind, body: Bytes) {
+    fn handle_reliable(&mut self, now: Timestamp, channel: ReliableChannel, sequence: u16, kind: Kind, body: Bytes) {
         let limits = self.recv_limits(now, channel);
         self.reliable(channel);
         self.watch_quiet(now);
@@ -231,13 +233,13 @@ impl Session {
         self.stalled |= reliable.receiver.is_stalled();
     }
 
-    fn handle_acked(&mut self, now: Instant, channel: ReliableChannel, acked: Option<Acked>) {
+    fn handle_acked(&mut self, now: Timestamp, channel: ReliableChannel, acked: Option<Acked>) {
         let Some(acked) = acked else {
             self.stats.cold().bogus_acks += 1;
             return;
         };
         let Some(reliable) = self.channels[channel.index()].as_deref_mut() else { return };
-        reliable.answered = Some(now.into());
+        reliable.answered = Some(now);
         if acked.packets == 0 {
             return;
         }
@@ -304,7 +306,7 @@ impl Session {
     }
 
     /// Updates losses, receipts, a graceful close and acknowledgements after all packets of a datagram.
-    fn after_input(&mut self, now: Instant) {
+    fn after_input(&mut self, now: Timestamp) {
         if std::mem::take(&mut self.outbox.acked) {
             self.poll_receipts();
             self.detect_losses(now);

@@ -1,6 +1,6 @@
 //! How much may be sent now: congestion window, pacing, trickle rates, and the order of the channels.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::{
     channel::pacer::Pacer,
@@ -41,7 +41,7 @@ impl Session {
     }
 
     /// Refills the token buckets.
-    pub(in crate::session) fn fill_pacers(&mut self, now: Instant) {
+    pub(in crate::session) fn fill_pacers(&mut self, now: Timestamp) {
         if let Some(rate) = self.pace() {
             self.pacing.pacer.fill(now, rate, BURST * self.udp_length());
         }
@@ -76,7 +76,7 @@ impl Session {
 
     /// Returns the channels in the order in which they may send: by priority, alternating among equals. A starved
     /// channel goes first; otherwise it would wait behind new data as long as there is any.
-    pub(in crate::session) fn send_order(&mut self, now: Instant) -> [ReliableChannel; ReliableChannel::COUNT] {
+    pub(in crate::session) fn send_order(&mut self, now: Timestamp) -> [ReliableChannel; ReliableChannel::COUNT] {
         let first = usize::from(self.first_channel);
         self.first_channel = self.first_channel.wrapping_add(1);
         let mut order = ReliableChannel::ALL;
@@ -84,7 +84,7 @@ impl Session {
         order.sort_by_key(|channel| {
             let reliable = self.channels[channel.index()].as_ref();
             let oldest = reliable.and_then(|reliable| reliable.sender.oldest_first_sent());
-            let waiting = reliable.and_then(|reliable| reliable.waiting_since).map(Timestamp::instant);
+            let waiting = reliable.and_then(|reliable| reliable.waiting_since);
             let is_starved =
                 oldest.into_iter().chain(waiting).any(|since| now.saturating_duration_since(since) >= STARVED);
             (!is_starved, self.config.channels[channel.index()].priority)

@@ -1,8 +1,6 @@
 //! Detection of paths that drop large datagrams (an MTU black hole).
 
-use std::time::Instant;
-
-use crate::wire::NetStatusRequest;
+use crate::{timestamp::Timestamp, wire::NetStatusRequest};
 
 /// Consecutive losses above the largest delivered size that prove a size limit. With random loss of 50 % this happens
 /// once in a million times.
@@ -25,7 +23,7 @@ pub(in crate::session) struct Sizes {
     /// The largest packet delivered, in bytes.
     largest_passed: usize,
     /// When to try a large datagram again, while there is a limit.
-    pub(in crate::session) probe_at: Option<Instant>,
+    pub(in crate::session) probe_at: Option<Timestamp>,
     /// One large datagram may be sent now.
     pub(in crate::session) probe_due: bool,
 }
