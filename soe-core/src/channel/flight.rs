@@ -106,7 +106,7 @@ struct Doubt {
 }
 
 /// How old a packet must be to count as lost once a later datagram has been acknowledged.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Patience {
     /// With three later ones acknowledged. No longer than `by_time`.
     pub(crate) by_count: Duration,
@@ -182,6 +182,11 @@ impl Flight {
         open.fold((0, 0), |(bytes, messages), packet| {
             (bytes + packet.payload.len(), messages + usize::from(packet.ends))
         })
+    }
+
+    /// Whether [`detect_losses`](Self::detect_losses) has nothing to do.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.packets.is_empty() && self.doubt.is_none()
     }
 
     pub(crate) fn push(&mut self, packet: Packet) {

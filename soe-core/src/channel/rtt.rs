@@ -125,27 +125,28 @@ impl RttEstimator {
 
     /// After this long without an acknowledgement a packet is worth a second try.
     pub(crate) fn timeout(&self) -> Duration {
-        let Some((smoothed, variance)) = self.measured() else {
+        // In microseconds: this runs for every acknowledgement and every turn of sending.
+        let (Some(smoothed), Some(variance)) = (self.round_trip, self.variance) else {
             return self.round_trip.map_or(INITIAL_TIMEOUT, |round_trip| round_trip.duration() + UNSEEN_ACK_DELAY);
         };
+        let (smoothed, variance) = (smoothed.count(), variance.count());
         // What the event at hand shows counts already: the next may be as far away.
-        let pending = self
-            .event
-            .map_or(Duration::ZERO, |(_, newest, oldest)| oldest.duration().saturating_sub(newest.duration()));
-        let habit = if pending > smoothed / 2 { pending.min(MAX_ACK_DELAY) } else { Duration::ZERO };
-        let ack_delay = self.ack_delay.duration().max(habit);
-        let timeout = smoothed + (variance * 4).max(GRANULARITY) + ack_delay + ack_delay / 8;
-        timeout.clamp(MIN_TIMEOUT, MAX_TIMEOUT)
+        let pending = self.event.map_or(0, |(_, newest, oldest)| oldest.count().saturating_sub(newest.count()));
+        let habit = if pending > smoothed / 2 { pending.min(micros(MAX_ACK_DELAY)) } else { 0 };
+        let ack_delay = self.ack_delay.count().max(habit);
+        let timeout = smoothed + (variance * 4).max(micros(GRANULARITY)) + ack_delay + ack_delay / 8;
+        Duration::from_micros(timeout.clamp(micros(MIN_TIMEOUT), micros(MAX_TIMEOUT)))
     }
 
     /// How old a packet is that counts as lost once later ones have been acknowledged (RFC 9002, section 6.1): by count at
     /// once, by time after 9/8 of a round trip. A link that reorders more than that is waited for in both cases.
     pub(crate) fn patience(&self) -> Patience {
-        let smoothed = self.measured().map_or(INITIAL_TIMEOUT, |(smoothed, _)| smoothed);
-        let (round_trip, reordering) = (smoothed.max(self.latest.duration()), self.reordering.duration());
+        let smoothed =
+            self.round_trip.filter(|_| self.variance.is_some()).map_or(micros(INITIAL_TIMEOUT), Micros::count);
+        let (round_trip, reordering) = (smoothed.max(self.latest.count()), self.reordering.count());
         let by_time = round_trip + (round_trip / 8).max(reordering);
-        let by_count = if reordering > smoothed / 8 { smoothed + reordering } else { Duration::ZERO };
-        Patience { by_count, by_time: by_time.max(Duration::from_millis(1)) }
+        let by_count = if reordering > smoothed / 8 { smoothed + reordering } else { 0 };
+        Patience { by_count: Duration::from_micros(by_count), by_time: Duration::from_micros(by_time.max(1_000)) }
     }
 
     /// The smoothed round trip, or the handshake's before there is one.
@@ -171,6 +172,10 @@ impl RttEstimator {
     pub(crate) fn latest(&self) -> Option<Duration> {
         self.variance.map(|_| self.latest.duration())
     }
+}
+
+const fn micros(duration: Duration) -> u64 {
+    duration.as_micros() as u64
 }
 
 #[cfg(test)]

@@ -142,6 +142,11 @@ impl Sender {
         self.queue.is_empty() && self.flight.is_empty()
     }
 
+    /// Whether nothing can be lost: no packet is unacknowledged, and no acknowledgement is ambiguous.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.flight.is_settled()
+    }
+
     /// When the oldest unacknowledged packet was first sent.
     pub(crate) fn oldest_first_sent(&self) -> Option<Timestamp> {
         self.flight.oldest_first_sent()

@@ -1,6 +1,6 @@
 //! The timers of a session and their deadlines.
 
-use crate::timestamp::Timestamp;
+use crate::timestamp::{Timestamp, earlier};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
@@ -99,8 +99,8 @@ impl Timers {
 
     /// The earliest deadline.
     pub(crate) fn next(&self) -> Option<Timestamp> {
-        let cold = self.cold.as_deref().map_or(&[][..], |cold| cold);
-        self.common.iter().chain(cold).flatten().min().copied()
+        let cold = self.cold.as_deref().and_then(|cold| cold.iter().copied().reduce(earlier)?);
+        self.common.iter().copied().fold(cold, earlier)
     }
 
     /// Removes and returns a timer that has expired. Call until `None`.

@@ -8,7 +8,7 @@ use crate::{
     error::{Closed, Origin},
     message::ReliableChannel,
     session::{Session, State, life::Timer, types::Event},
-    timestamp::Timestamp,
+    timestamp::{Timestamp, earlier},
     wire::DisconnectReason,
 };
 
@@ -113,7 +113,10 @@ impl Session {
 
     fn resend_interval(&self) -> Duration {
         let timeout = self.rtt.timeout() + self.lateness.allowance();
-        let interval = (timeout * 2u32.pow(u32::from(self.backoff.min(8)))).min(MAX_RESEND_INTERVAL.max(timeout));
+        let interval = match self.backoff {
+            0 => timeout,
+            backoff => (timeout * 2u32.pow(u32::from(backoff.min(8)))).min(MAX_RESEND_INTERVAL.max(timeout)),
+        };
         match &self.state {
             // A closing session has a deadline. It does not wait for slow acknowledgements or a restored link.
             State::Closing(_) => {
@@ -126,11 +129,13 @@ impl Session {
 
     /// Marks packets as lost that later ones have overtaken, and sets the resend timer.
     pub(in crate::session) fn detect_losses(&mut self, now: Timestamp) {
-        let patience = self.rtt.patience();
-        let interval = self.resend_interval();
         let mut deadline: Option<Timestamp> = None;
+        // Mostly everything has just been acknowledged, and then neither time is needed.
+        let is_settled = self.channels.iter().flatten().all(|reliable| reliable.sender.is_settled());
+        let (patience, interval) =
+            if is_settled { Default::default() } else { (self.rtt.patience(), self.resend_interval()) };
         let (congestion, cold) = (&mut self.congestion, &mut self.cold);
-        for reliable in self.channels.iter_mut().flatten() {
+        for reliable in self.channels.iter_mut().flatten().filter(|_| !is_settled) {
             let next = reliable.sender.flight().detect_losses(now, patience, |bytes| {
                 let sizes = cold.get_or_insert_default().sizes.get_or_insert_default();
                 // A loss by size is no congestion.
@@ -140,14 +145,14 @@ impl Session {
                 sizes.lost(bytes);
             });
             let resend = reliable.sender.flight().timer_start().map(|start| start + interval);
-            deadline = [deadline, next, resend].into_iter().flatten().min();
+            deadline = earlier(deadline, earlier(next, resend));
         }
         // What was to be probed for may have been acknowledged before it left: then the congestion window holds again.
         if !self.channels.iter_mut().flatten().any(|reliable| reliable.sender.flight().has_lost()) {
             self.outbox.probes = 0;
         }
-        let deadline = deadline.into_iter().chain(self.large_probe(now)).min();
-        self.timers.set(Timer::Resend, deadline);
+        let large_probe = self.large_probe(now);
+        self.timers.set(Timer::Resend, earlier(deadline, large_probe));
     }
 
     /// When the next large packet is tried, if large ones are lost and something waits.
