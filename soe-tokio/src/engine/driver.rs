@@ -30,7 +30,7 @@ use crate::{
         operator_log::Rounds,
         scratch,
         shared_socket::{Counters, SharedSocket},
-        timers::Timers,
+        timers::{Timers, earlier},
         transmit::{Transmitter, take_reports},
     },
     socket::{AsyncUdp, RecvBatch, kernel::is_of_earlier_datagram},
@@ -47,6 +47,8 @@ pub(crate) struct Driver {
     received: RecvBatch,
     /// The result of a receive call that was made while waiting. It is handled in the next receive step.
     received_early: Option<io::Result<()>>,
+    /// The last receive call found nothing and has registered this task with the socket, since which the task has not waited.
+    is_registered: bool,
     pub(crate) transmitter: Transmitter,
     pub(crate) deferred: Deferred<Connection>,
     pub(crate) notices: Notices,
@@ -82,6 +84,7 @@ impl Driver {
             timers: Timers::default(),
             received: RecvBatch::new(),
             received_early: None,
+            is_registered: false,
             transmitter: Transmitter::default(),
             deferred: Deferred::default(),
             notices: Notices::default(),
@@ -126,11 +129,12 @@ impl Driver {
     /// When the first timer is due.
     fn due(&self) -> Option<Instant> {
         let endpoint = self.endpoint_timer.as_ref().map(|timer| timer.deadline().into_std());
-        [self.timers.next(), endpoint].into_iter().flatten().min()
+        earlier(self.timers.next(), endpoint)
     }
 
     /// Receives one batch, without waiting. Returns the time afterwards.
     async fn receive(&mut self, at: Instant) -> Instant {
+        self.is_registered = false;
         for _ in 0..MAX_OLD_ERRORS {
             let received = match self.received_early.take() {
                 Some(received) => Poll::Ready(received),
@@ -140,6 +144,7 @@ impl Driver {
             match received {
                 Poll::Pending => {
                     self.failures = 0;
+                    self.is_registered = true;
                     self.turn.found_empty();
                     return at;
                 }
@@ -283,6 +288,9 @@ impl Driver {
 
     /// Reports ended and drained sessions and unreachable addresses to the endpoint.
     fn settle(&mut self, now: Instant) {
+        if self.notices.are_settled() {
+            return;
+        }
         while let Some(address) = self.notices.unreachable.pop() {
             host::unreachable(self, now, Some(address));
         }
@@ -353,6 +361,9 @@ impl Driver {
         let has_work = self.shared.poll_work(cx, !self.transmitter.is_blocked()).is_ready();
         if is_due || has_work {
             return Poll::Ready(());
+        }
+        if std::mem::take(&mut self.is_registered) {
+            return Poll::Pending;
         }
         match self.poll_recv(cx) {
             Poll::Ready(received) => {
