@@ -352,6 +352,11 @@ impl Driver {
     }
 
     fn poll_work(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        // Before the timers: a request that the network has already answered needs no repetition.
+        if self.socket.poll_unreachable(cx).is_ready() {
+            self.take_reports();
+            return Poll::Ready(());
+        }
         let is_due = self.timers.poll(cx).is_ready()
             || self.endpoint_timer.as_mut().is_some_and(|timer| timer.as_mut().poll(cx).is_ready());
         if self.transmitter.is_blocked() && self.socket.poll_writable(cx).is_ready() {
