@@ -1,7 +1,11 @@
 //! Session requests, first datagrams and queries: datagrams from addresses without a session, and those that a live
 //! session returned (sections 6 and 9 of `docs/protocol.md`).
 
-use std::{collections::VecDeque, net::SocketAddr, time::Instant};
+use std::{
+    collections::VecDeque,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use bytes::{Bytes, BytesMut};
 
@@ -193,6 +197,11 @@ impl Handshakes {
 
     pub(super) fn remember(&mut self, now: Instant, pending: &PendingHandshake) {
         let place_of = |from: SocketAddr| self.cookies.place(from.ip(), from.port());
+    /// The time since the last response to a client whose handshake is pending.
+    pub(super) fn newest_age(&self, now: Instant) -> Option<Duration> {
+        self.pending.newest_age(now)
+    }
+
         self.stats.evicted += u64::from(self.pending.put(now, pending, place_of));
     }
 

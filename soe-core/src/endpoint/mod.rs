@@ -20,7 +20,12 @@ mod selection;
 mod suspicion;
 mod types;
 
-use std::{collections::VecDeque, fmt, net::SocketAddr, time::Instant};
+use std::{
+    collections::VecDeque,
+    fmt,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use bytes::BytesMut;
 
@@ -72,6 +77,8 @@ pub struct Endpoint {
     capacity: Capacity,
     /// `None` for a socket that only connects.
     handshakes: Option<Box<Handshakes>>,
+    /// A closed endpoint refuses the clients that it had answered until then. See [`HANDSHAKE_LINGER`].
+    lingers_until: Option<Instant>,
     actions: VecDeque<Action>,
     counts: Counts,
 }
@@ -100,7 +107,7 @@ impl Endpoint {
 
     fn with(now: Instant, capacity: Capacity, handshakes: Option<Box<Handshakes>>, key: [u8; 16]) -> Self {
         let (routes, actions, counts) = (Routes::new(key), VecDeque::new(), Counts::default());
-        Self { epoch: now, routes, capacity, handshakes, actions, counts }
+        Self { epoch: now, routes, capacity, handshakes, lingers_until: None, actions, counts }
     }
 
     /// Registers a session that this side opens. `None` if a live session already has the address.
@@ -199,6 +206,7 @@ impl Endpoint {
     /// Rotates keys and removes expired state.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.routes.expire(now);
+        self.lingers_until = self.lingers_until.filter(|&until| now < until);
         if let Some(handshakes) = &mut self.handshakes {
             handshakes.handle_timeout(now);
         }
@@ -206,7 +214,8 @@ impl Endpoint {
 
     /// When [`handle_timeout`](Self::handle_timeout) must be called; `None` if no timer is set.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.handshakes.as_ref().map(|handshakes| handshakes.poll_timeout())
+        let rotation = self.handshakes.as_ref().map(|handshakes| handshakes.poll_timeout());
+        [rotation, self.lingers_until].into_iter().flatten().min()
     }
 
     /// Returns the next action. Call until `None` after every other call, and perform the actions in this order.
@@ -239,9 +248,17 @@ impl Endpoint {
         self.capacity.live()
     }
 
-    /// Whether the endpoint is closed and all sessions have been dropped.
+    /// Whether the endpoint is closed, all sessions have been dropped, and it does not
+    /// [linger](Self::is_lingering).
     pub fn is_finished(&self) -> bool {
-        self.capacity.is_closed && self.routes.len() == 0 && self.actions.is_empty()
+        self.capacity.is_closed && self.routes.len() == 0 && self.actions.is_empty() && !self.is_lingering()
+    }
+
+    /// Whether the endpoint is closed and still waits for the first datagrams of clients that it has answered, to
+    /// refuse them. Otherwise they would report themselves connected, and hear nothing. It ends with
+    /// [`handle_timeout`](Self::handle_timeout), at most three seconds after the last response.
+    pub fn is_lingering(&self) -> bool {
+        self.lingers_until.is_some()
     }
 
     /// All counters.
@@ -387,3 +404,6 @@ impl fmt::Debug for Endpoint {
 
 /// An empty action queue with more capacity than this is freed.
 const MANY_ACTIONS: usize = 64;
+/// How long after its last response a closed endpoint waits for the first datagram of that client. It comes one round
+/// trip later, and is repeated every second until it is answered.
+const HANDSHAKE_LINGER: Duration = Duration::from_secs(3);

@@ -102,6 +102,7 @@ impl Driver {
         // Read anew when time has passed, and not for each step: a client's driver wakes up for every datagram. A moment that
         // is a little old makes timers wait for another look at the socket, never the other way round.
         let mut at = now();
+        let mut is_open = true;
         loop {
             match self.turn.next(at, self.due()) {
                 Step::Receive => at = self.receive(at).await,
@@ -116,6 +117,10 @@ impl Driver {
                     self.wait().await;
                     if self.shared.is_done() {
                         break;
+                    }
+                    if std::mem::replace(&mut is_open, self.shared.endpoint.is_open()) && !is_open {
+                        // A closed endpoint waits a while for clients that it has answered.
+                        self.arm_endpoint();
                     }
                     self.turn.wake();
                     at = now();
@@ -250,7 +255,11 @@ impl Driver {
     fn fire(&mut self, due: Instant) {
         let now = now();
         if self.endpoint_timer.as_ref().is_some_and(|timer| timer.deadline().into_std() <= due) {
-            host::call(self, now, |endpoint| endpoint.handle_timeout(now));
+            let lingers = host::call(self, now, |endpoint| {
+                endpoint.handle_timeout(now);
+                endpoint.is_lingering()
+            });
+            self.shared.endpoint.set_lingering(lingers);
             self.arm_endpoint();
         }
         for _ in 0..MAX_EXPIRED {
