@@ -337,8 +337,11 @@ impl Endpoint {
     fn repeats_a_session(&self, path: Path, datagram: &[u8]) -> bool {
         let Some(handshakes) = &self.handshakes else { return false };
         let Some(session_id) = Handshakes::requested_id(datagram) else { return false };
-        let mut seeds = handshakes.cookies.seeds(path.remote, session_id);
-        seeds.any(|seed| self.routes.by_identity(session_id, seed).is_some())
+        let mut sessions = handshakes
+            .cookies
+            .seeds(path.remote, session_id)
+            .filter_map(|seed| self.routes.by_identity(session_id, seed));
+        sessions.any(|key| self.routes.resident(path.remote) != Some(key))
     }
 
     /// Handles a datagram from a session's address that is not the session's.
@@ -359,10 +362,11 @@ impl Endpoint {
     }
 
     fn standing(&self, now: Instant, address: SocketAddr) -> Standing {
-        let is_taken = self.routes.resident(address).is_some_and(|key| self.is_live(key));
+        let resident = self.routes.resident(address).and_then(|key| self.routes.get(key));
+        let is_taken = resident.is_some_and(|slot| !slot.has_ended());
         let live = is_taken || self.routes.candidate(now, address).is_some();
         // Whoever replaces a session takes its place.
-        Standing { live, room: self.capacity.room(is_taken) }
+        Standing { live, seed: resident.map(|slot| slot.seed), room: self.capacity.room(is_taken) }
     }
 
     fn conclude(&mut self, now: Instant, path: Path, outcome: Outcome) {
@@ -402,8 +406,8 @@ impl fmt::Debug for Endpoint {
     }
 }
 
-/// An empty action queue with more capacity than this is freed.
-const MANY_ACTIONS: usize = 64;
 /// How long after its last response a closed endpoint waits for the first datagram of that client. It comes one round
 /// trip later, and is repeated every second until it is answered.
 const HANDSHAKE_LINGER: Duration = Duration::from_secs(3);
+/// An empty action queue with more capacity than this is freed.
+const MANY_ACTIONS: usize = 64;

@@ -108,16 +108,16 @@ impl Session {
         usize::try_from(allowed.saturating_sub(self.stats.bytes_sent)).unwrap_or(usize::MAX)
     }
 
-    /// Answers a repeated request of this session. Anybody who has seen the request can repeat it, so the rate is
-    /// limited.
-    pub(in crate::session) fn answer_again(&mut self, now: Timestamp) {
+    /// Whether a repeated request of this session is answered. Anybody who has seen the request can repeat it, so the
+    /// rate is limited.
+    pub(in crate::session) fn may_answer_again(&mut self, now: Timestamp) -> bool {
         let last = &mut self.cold().answered_at;
         if last.is_some_and(|last| now < last + RESPONSE_INTERVAL) {
             self.stats.cold().ignored += 1;
-        } else {
-            *last = Some(now);
-            self.outbox.response_due = true;
+            return false;
         }
+        *last = Some(now);
+        true
     }
 
     fn negotiate(

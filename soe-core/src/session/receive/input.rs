@@ -23,6 +23,8 @@ use crate::{
 
 /// A server answers a heartbeat if it has sent nothing for this long.
 const HEARTBEAT_ANSWER_AFTER: Duration = Duration::from_millis(500);
+/// A client that was heard within this time has not started again. One that has repeats its request a second later.
+const HEARD_LATELY: Duration = Duration::from_secs(1);
 /// An ordered message is newer than the last one if its stamp is ahead by 1 to this.
 const MAX_STAMP_AHEAD: u16 = 30_000;
 /// A heartbeat without CRC, as some peers send it. It proves nothing. A live peer also answers a probe.
@@ -90,8 +92,16 @@ impl Session {
                         self.fall_silent();
                     }
                     return DatagramOutcome::ForEndpoint(datagram);
-                } else {
-                    self.answer_again(now);
+                } else if self.confirmed && now < self.last_received + HEARD_LATELY {
+                    // A client that has proved itself has the response: this is a late copy of its request.
+                    self.stats.cold().ignored += 1;
+                } else if self.may_answer_again(now) {
+                    // After some silence the client may have started again with the same id: the endpoint answers with
+                    // another seed.
+                    if self.confirmed {
+                        return DatagramOutcome::ForEndpoint(datagram);
+                    }
+                    self.outbox.response_due = true;
                 }
             }
             Ok(Packet::SessionResponse(response)) if self.role == Role::Client => self.handle_response(now, &response),
