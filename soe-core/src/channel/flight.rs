@@ -96,6 +96,9 @@ pub(crate) struct Acked {
 
 /// The acknowledgement of a packet that was sent again may be for either time. If it is for the second, everything sent before
 /// that has been overtaken; if for the first, the timer was too short and everything is on its way, as further
+    /// How many packets the peer has passed that it had acknowledged one by one before: it had held them, its application reads
+    /// again, and its window has moved by as many.
+    pub(crate) moved: usize,
 /// acknowledgements will show in a moment. Taking the one for the other would send a whole window twice.
 #[derive(Clone, Copy, Debug)]
 struct Doubt {
@@ -424,6 +427,19 @@ impl Flight {
             probes += 1;
         }
         probes
+    }
+
+    /// The peer has dropped what was sent until `deadline`: up to `most` of the oldest packets go again. Returns how many.
+    pub(crate) fn dropped(&mut self, deadline: Timestamp, most: usize) -> usize {
+        let mut dropped = 0;
+        while dropped < most
+            && let Some(index) = self.oldest()
+            && self.packets[index].sent <= deadline
+        {
+            self.lose_oldest(index, Cause::Timeout);
+            dropped += 1;
+        }
+        dropped
     }
 
     /// Memory held, fragments not counted: they are parts of messages, which are.

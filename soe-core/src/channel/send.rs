@@ -90,6 +90,8 @@ pub(crate) struct Sender {
     /// How much of the first message was sent in fragments.
     offset: usize,
     flight: Flight,
+    /// The peer has acknowledged everything below this sequence at once.
+    passed: u64,
     /// Allocated for the first message with a receipt, or in fragments.
     ends: Option<Box<Ends>>,
 }
@@ -118,7 +120,7 @@ impl Sender {
     /// A sender whose next packet has this sequence.
     pub(crate) fn starting_at(channel: ReliableChannel, sequence: u64) -> Self {
         let (queue, flight) = (VecDeque::new(), Flight::starting_at(sequence));
-        Self { channel, queue, queued: 0, offset: 0, flight, ends: None }
+        Self { channel, queue, queued: 0, offset: 0, flight, passed: sequence, ends: None }
     }
 
     /// Queues a message in its wire form.
@@ -325,7 +327,11 @@ impl Sender {
     /// Everything up to this wire sequence has arrived. `None`: it was never sent.
     pub(crate) fn acknowledge_all(&mut self, now: Timestamp, wire: u16, soonest: Option<Duration>) -> Option<Acked> {
         let sequence = widen_acked(wire, self.flight.next())?;
-        let acked = self.flight.acknowledge_all(now, sequence, soonest);
+        let mut acked = self.flight.acknowledge_all(now, sequence, soonest);
+        if acked.packets == 0 {
+            acked.moved = (sequence + 1).saturating_sub(self.passed) as usize;
+        }
+        self.passed = self.passed.max(sequence + 1);
         self.release();
         Some(acked)
     }

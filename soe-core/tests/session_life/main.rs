@@ -7,4 +7,5 @@ mod limits;
 mod link;
 mod opening;
 mod pauses;
+mod reading;
 mod silence;

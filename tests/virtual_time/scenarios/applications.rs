@@ -33,6 +33,29 @@ async fn an_application_that_reads_after_five_minutes_finds_everything() {
     assert_eq!(server.checker.received(Side::Server), 600);
 }
 
+/// Half a round trip until the sender learns it, and half a round trip back.
+#[tokio::test(start_paused = true)]
+async fn an_application_that_reads_again_has_new_data_a_round_trip_later() {
+    for pause in [5_100, 7_300, 10_000] {
+        let network = Network::new(pause);
+        network.link(LinkProfile::lossless().delay(10 * MILLISECOND));
+        let small = config().to_builder().recv_buffer(20_000).build().expect("valid");
+        let listener = network.listener(small).expect("bound");
+        let (session, incoming) = tokio::join!(network.client(config()), listener.accept());
+        let (mut client, mut server) = (session.expect("the server answers"), incoming.expect("it lives").accept());
+        for _ in 0..800 {
+            client.try_send(vec![7; 1_000]).expect("there is room");
+        }
+        sleep(Duration::from_millis(pause)).await;
+        for number in 0..800 {
+            let start = Instant::now();
+            server.recv().await.expect("open").expect("well");
+            let waited = start.elapsed();
+            assert!(waited <= 25 * MILLISECOND, "message {number} came after {waited:?}");
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_application_that_never_reads_holds_up_nobody_else() {
     let network = Network::new(1);

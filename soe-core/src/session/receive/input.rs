@@ -251,6 +251,9 @@ impl Session {
         let Some(reliable) = self.channels[channel.index()].as_deref_mut() else { return };
         reliable.answered = Some(now);
         if acked.packets == 0 {
+            if acked.moved > 0 {
+                self.window_moved(now, channel, acked.moved);
+            }
             return;
         }
         // Only the acknowledgement of something new shows that the application reads.

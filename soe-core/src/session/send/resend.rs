@@ -68,6 +68,18 @@ impl Session {
         self.detect_losses(now);
     }
 
+    /// The peer's application reads again, and its window has moved by this many packets. It has dropped what was sent beyond
+    /// the window before, and would get it with the next resend timer only, which has been doubled for each that it ignored.
+    pub(in crate::session) fn window_moved(&mut self, now: Timestamp, channel: ReliableChannel, packets: usize) {
+        self.backoff = 0;
+        // What was sent later may have met the open window.
+        let deadline = now.checked_sub(self.rtt.patience().by_time);
+        let (Some(deadline), Some(reliable)) = (deadline, &mut self.channels[channel.index()]) else { return };
+        let dropped = reliable.sender.flight().dropped(deadline, packets);
+        self.outbox.probes = self.outbox.probes.max(dropped.min(PROBES << MAX_PROBE_SHIFT) as u32);
+        self.outbox.acked = true;
+    }
+
     /// The reason to end the session for an unacknowledged packet, if there is one. A peer that repeats
     /// acknowledgements is alive; its application does not read.
     fn given_up(&self, now: Timestamp) -> Option<DisconnectReason> {
