@@ -67,10 +67,14 @@ impl Packet {
     }
 
     fn is_flying(&self) -> bool {
+        #[cfg(test)]
+        tests::visited();
         self.state == State::Flying
     }
 
     fn is_lost(&self) -> bool {
+        #[cfg(test)]
+        tests::visited();
         matches!(self.state, State::Lost(_))
     }
 }
@@ -92,13 +96,13 @@ pub(crate) struct Acked {
     pub(crate) repaired: u32,
     /// The ages of the newest and the oldest packet acknowledged that was sent only once.
     pub(crate) ages: Option<(Duration, Duration)>,
+    /// How many packets the peer has passed that it had acknowledged one by one before: it had held them, its application reads
+    /// again, and its window has moved by as many.
+    pub(crate) moved: usize,
 }
 
 /// The acknowledgement of a packet that was sent again may be for either time. If it is for the second, everything sent before
 /// that has been overtaken; if for the first, the timer was too short and everything is on its way, as further
-    /// How many packets the peer has passed that it had acknowledged one by one before: it had held them, its application reads
-    /// again, and its window has moved by as many.
-    pub(crate) moved: usize,
 /// acknowledgements will show in a moment. Taking the one for the other would send a whole window twice.
 #[derive(Clone, Copy, Debug)]
 struct Doubt {
@@ -515,6 +519,48 @@ mod tests {
                 datagram += 1;
             }
             assert!(flight.order.len() <= 2 * 10 + ORDER_SLACK, "{} entries for 10 packets", flight.order.len());
+        }
+    }
+
+    thread_local! {
+        /// How many packets have been asked for their state.
+        static VISITED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+    }
+
+    pub(super) fn visited() {
+        VISITED.set(VISITED.get() + 1);
+    }
+
+    /// A peer can repeat them at line rate.
+    #[test]
+    fn a_repeated_acknowledgement_costs_the_same_whatever_the_window() {
+        for count in [256, 30_000] {
+            let now = Timestamp::now();
+            let later = now + Duration::from_secs(1);
+            let patience = Patience { by_count: Duration::ZERO, by_time: Duration::from_millis(100) };
+            let mut flight = Flight::default();
+            for datagram in 0..count {
+                flight.push(packet(now, datagram));
+            }
+            // Every second packet has arrived, a quarter is lost, and half of that has been sent again.
+            for sequence in (1..count).step_by(2) {
+                flight.acknowledge(later, sequence, None);
+            }
+            flight.detect_losses(later, patience, |_| {});
+            for datagram in count..count + count / 4 {
+                let (sequence, _) = flight.next_lost().unwrap();
+                flight.resent(sequence, later, datagram);
+            }
+            VISITED.set(0);
+            for _ in 0..1_000 {
+                for sequence in [1, (count / 2) | 1, count - 1] {
+                    assert_eq!(flight.acknowledge(later, sequence, None).packets, 0);
+                    flight.detect_losses(later, patience, |_| {});
+                    assert!(flight.timer_start().is_some() && flight.has_lost());
+                }
+            }
+            let visited = VISITED.get();
+            assert!(visited <= 4 * 3_000, "{visited} packets for 3,000 acknowledgements at a window of {count}");
         }
     }
 }

@@ -9,3 +9,4 @@ mod opening;
 mod pauses;
 mod reading;
 mod silence;
+mod windows;
