@@ -49,7 +49,7 @@ pub(crate) fn everything(seed: u64) -> Outcome {
     });
     world.calm();
     // A window of one packet takes its time.
-    finish(&mut world, 7_200 * SECOND)
+    finish(world, 7_200 * SECOND)
 }
 
 /// A configuration within all ranges that fits its peers of the same dialect.

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{MILLISECOND, SECOND, Server};
 use crate::{
-    checker::{Checker, Habit, Side, accept_all, expect_prompt},
+    checker::{Checker, Habit, Side, accept_all, expect_empty, expect_prompt},
     support::{config, serve_echo},
 };
 
@@ -78,6 +78,13 @@ async fn an_application_that_never_reads_holds_up_nobody_else() {
     for one in prompt {
         one.await.expect("nobody waits");
     }
+    while !checker.is_over() {
+        sleep(SECOND).await;
+    }
+    checker.verify();
+    let unread = checker.ends(Side::Client);
+    assert!(unread.iter().all(|(closed, _)| closed.reason == DisconnectReason::PeerNotReading), "{unread:?}");
+    expect_empty(&listener).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -123,6 +130,7 @@ fn a_client_that_exits_right_after_its_close_has_told_its_server() {
     let ends = checker.ends(Side::Server);
     let told = ends.iter().filter(|(closed, _)| closed.is_clean()).count();
     assert_eq!((told, checker.received(Side::Server)), (40, 40), "of 40: {ends:?}");
+    checker.verify();
     network.stats().assert_happened_at_least(Fault::Lost, 50);
 }
 
@@ -159,6 +167,7 @@ fn a_server_that_exits_right_after_its_shutdown_has_told_all_its_clients() {
     machines.run_for(8 * SECOND);
     let told = checker.ends(Side::Client).iter().filter(|(closed, _)| closed.is_clean()).count();
     assert_eq!(told, 100, "of 100 clients");
+    checker.verify();
 }
 
 #[tokio::test(start_paused = true)]
@@ -217,7 +226,7 @@ async fn memory_is_given_back_whatever_was_queued_when_sessions_end() {
         }
     }
     sleep(200 * SECOND).await;
-    crate::checker::expect_empty(&listener).await;
+    expect_empty(&listener).await;
     let listener = Arc::into_inner(listener).expect("the only handle");
     serve_echo(listener);
     let after = network.client(config()).await.expect("the server answers");
