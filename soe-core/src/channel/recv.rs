@@ -154,6 +154,19 @@ impl Receiver {
         Ok(moved)
     }
 
+    /// The session has ended, and no packet comes any more: drops what waits for packets that are missing. What waits only for
+    /// room is still delivered.
+    pub(crate) fn finish(&mut self) {
+        let missing = self.ring.iter().position(|slot| matches!(slot, Slot::Missing));
+        self.ring.truncate(missing.unwrap_or(self.ring.len()));
+        let held = |slot: &Slot| if let Slot::Held(_, body) = slot { body.len() } else { 0 };
+        self.held = self.ring.iter().map(held).sum();
+        if self.ring.is_empty() {
+            (self.ring, self.series) = (VecDeque::new(), None);
+        }
+        self.acks = AckQueue::default();
+    }
+
     /// Whether the next packet in order waits for room.
     pub(crate) fn is_stalled(&self) -> bool {
         self.ring.front().is_some_and(|slot| !matches!(slot, Slot::Missing))

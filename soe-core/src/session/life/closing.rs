@@ -197,6 +197,7 @@ impl Session {
         for (channel, reliable) in ReliableChannel::ALL.into_iter().zip(&mut self.channels) {
             if let Some(reliable) = reliable {
                 reliable.sender = Sender::starting_at(channel, 0);
+                reliable.receiver.finish();
             }
         }
         let linger = self.config.linger;
