@@ -58,6 +58,8 @@ mod endpoint;
 mod error;
 pub mod framing;
 mod message;
+pub mod recording;
+pub mod replay;
 mod session;
 mod timestamp;
 pub mod wire;

@@ -4,7 +4,6 @@
 //! `SOE_SIM_SEEDS=1000000 cargo test --release --test sim -- --nocapture`. `SOE_SIM_BASE` is the first seed: another run tries
 //! other seeds.
 
-mod account;
 mod app;
 mod endpoint;
 mod network;
@@ -14,12 +13,11 @@ mod runner;
 mod scenarios;
 #[path = "../common/server.rs"]
 mod server;
-mod settle;
 mod traps;
 mod world;
 
 use runner::{Outcome, assert_reproducible, sweep};
-use scenarios::{crowd, dialects, long, loss, moves, play, random};
+use scenarios::{crowd, dialects, long, loss, moves, play, random, replayed};
 
 /// A test that runs a scenario under so many seeds, and asserts of all of them together that it was put to the test.
 macro_rules! scenarios {
@@ -71,6 +69,10 @@ scenarios! {
     a_sequence_wraps_ten_times: 1 of long::ten_rounds, |total| total.messages > 10 << 16;
     sessions_of_every_preset_work_at_no_loss_and_at_five_percent: 100 of dialects::presets,
         |total| total.network.lost > 100 && total.messages > 5_000;
+    every_recorded_session_is_replayed_and_says_the_same: 5_100 of replayed::everything, |total| {
+        let network = total.network;
+        network.lost > 0 && network.corrupted > 0 && total.key_switches > 1_000 && total.replayed >= 10_000
+    };
     a_day_of_little_to_say: 20 of long::day, |total| total.messages > 100;
 }
 

@@ -31,6 +31,8 @@ pub(crate) struct Outcome {
     pub(crate) refused: u64,
     pub(crate) remapped: u64,
     pub(crate) closed: u64,
+    /// Sessions whose recordings were replayed.
+    pub(crate) replayed: u64,
     pub(crate) peak_memory: usize,
 }
 
@@ -66,6 +68,7 @@ impl AddAssign for Outcome {
         self.refused += other.refused;
         self.remapped += other.remapped;
         self.closed += other.closed;
+        self.replayed += other.replayed;
         self.peak_memory = self.peak_memory.max(other.peak_memory);
     }
 }

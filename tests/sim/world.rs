@@ -10,12 +10,12 @@ use std::{
 };
 
 use soe_core::{
-    AdmissionConfig, Closed, DisconnectReason, Framing, Opened, Session, SessionConfig, SessionKey, wire::opcode,
+    AdmissionConfig, Closed, DisconnectReason, Framing, Opened, Session, SessionConfig, SessionKey,
+    recording::RecordOptions, wire::opcode,
 };
 
 use super::{
-    account::SharedAccount,
-    app::{App, Plan, Reading},
+    app::{App, Plan},
     endpoint::Endpoint,
     network::{Counts, Faults, Link},
     rng::{Rng, Trace},
@@ -62,7 +62,9 @@ pub(crate) struct World {
     server_alarm: Option<Instant>,
     /// How the server's sessions have ended that nobody has looked at yet.
     server_endings: Rc<RefCell<Vec<Closed>>>,
-    pub(crate) session: SessionConfig,
+    session: SessionConfig,
+    /// Whether clients that connect from now on are recorded.
+    record: Option<RecordOptions>,
     pub(crate) clients: Vec<Client>,
     by_address: BTreeMap<SocketAddr, usize>,
     /// The applications that the server will have for sessions asked for, by their ids.
@@ -73,11 +75,6 @@ pub(crate) struct World {
     stuck: u32,
     allowed: Vec<DisconnectReason>,
     pub(crate) endings: Vec<(Place, Closed)>,
-    /// The accounts of all sessions that there have been, the client's first.
-    pub(crate) accounts: Vec<[SharedAccount; 2]>,
-    /// The run is over: how sessions end from now on is looked at afterwards.
-    pub(crate) settles: bool,
-    is_server_dead: bool,
     buf: Vec<u8>,
 }
 
@@ -103,6 +100,7 @@ impl World {
             queue: BinaryHeap::new(),
             happenings: 0,
             session,
+            record: None,
             server: Server::new(now, config, key, seat),
             server_alarm: None,
             server_endings,
@@ -114,9 +112,6 @@ impl World {
             stuck: 0,
             allowed: Vec::new(),
             endings: Vec::new(),
-            accounts: Vec::new(),
-            settles: false,
-            is_server_dead: false,
             buf: Vec::new(),
         }
     }
@@ -136,9 +131,8 @@ impl World {
     ) -> usize {
         let n = self.clients.len();
         let [app, counterpart] = App::pair(self.rng.next(), client, server);
-        self.accounts.push([app.account.clone(), counterpart.account.clone()]);
         let id = self.rng.next() as u32;
-        let session = Session::connect(self.now, config, id);
+        let session = self.session(config, id);
         let peer_limit = self.session.udp_length;
         self.clients.push(Client {
             endpoint: Endpoint::new(self.now, session, app, peer_limit),
@@ -155,14 +149,25 @@ impl World {
     /// The program behind a client is started again: the old session is gone without a word.
     pub(crate) fn restart(&mut self, n: usize, [client, server]: [Plan; 2]) {
         let [app, counterpart] = App::pair(self.rng.next(), client, server);
-        self.accounts.push([app.account.clone(), counterpart.account.clone()]);
         let id = self.rng.next() as u32;
         let config = self.clients[n].endpoint.session.config().clone();
-        self.clients[n].endpoint.app.account.note(|account| account.is_killed = account.end.is_none());
-        let session = Session::connect(self.now, config, id);
+        let session = self.session(config, id);
         self.clients[n].endpoint = Endpoint::new(self.now, session, app, self.session.udp_length);
         self.counterparts.borrow_mut().insert(id, counterpart);
         self.serve(n);
+    }
+
+    /// Records all sessions that open from now on, at both ends.
+    pub(crate) fn record_sessions(&mut self) {
+        let options = RecordOptions::new(self.now, 0).limit(usize::MAX);
+        self.server.endpoint.record(Some(options.clone()));
+        self.record = Some(options);
+    }
+
+    fn session(&self, config: SessionConfig, id: u32) -> Session {
+        let mut session = Session::connect(self.now, config, id);
+        assert!(self.record.as_ref().is_none_or(|options| session.record(options)));
+        session
     }
 
     /// The network gives a client another address; what is under way to the old one is lost.
@@ -170,32 +175,6 @@ impl World {
         let old = std::mem::replace(&mut self.clients[n].address, address);
         self.by_address.remove(&old);
         self.by_address.insert(address, n);
-    }
-
-    /// The program behind a client is gone without a word.
-    pub(crate) fn kill(&mut self, n: usize) {
-        let Client { endpoint, address, .. } = &mut self.clients[n];
-        endpoint.alarm = None;
-        endpoint.app.account.note(|account| account.is_killed = account.end.is_none());
-        self.by_address.remove(address);
-    }
-
-    /// The server is gone without a word, and nobody says that its port is closed.
-    pub(crate) fn kill_server(&mut self) {
-        self.is_server_dead = true;
-        for [_, server] in &self.accounts {
-            server.note(|account| account.is_killed = account.end.is_none());
-        }
-    }
-
-    /// All applications read what their sessions still hold.
-    pub(crate) fn read_all(&mut self) {
-        let now = self.now;
-        let clients = self.clients.iter_mut().map(|client| &mut client.endpoint);
-        for end in clients.chain(&mut self.server.held) {
-            end.app.plan.reading = Reading::AtOnce;
-            end.app.act(now, &mut end.session);
-        }
     }
 
     pub(crate) fn client(&mut self, n: usize) -> &mut Endpoint {
@@ -311,9 +290,6 @@ impl World {
 
     /// Lets the server do what is to be done now, and sees to it that it goes on in time.
     fn run_server(&mut self) {
-        if self.is_server_dead {
-            return;
-        }
         let wanted = self.server.run(self.now);
         let earlier = wanted.filter(|at| self.server_alarm.is_none_or(|alarm| *at < alarm));
         if let Some(at) = earlier {
@@ -361,7 +337,7 @@ impl World {
     fn ended(&mut self, place: Place, closed: Closed) {
         let replaced = closed.reason == DisconnectReason::NewConnectionAttempt;
         assert!(
-            self.settles || self.allowed.contains(&closed.reason) || (replaced && place == Place::Peer),
+            self.allowed.contains(&closed.reason) || (replaced && place == Place::Peer),
             "{place:?} closed at {:?}: {closed}",
             self.elapsed()
         );

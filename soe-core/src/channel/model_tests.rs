@@ -1,6 +1,9 @@
 //! A sender and a receiver over a bad link, against a plain queue: whatever the link does, what comes out is what went in.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use proptest::{collection::vec, prelude::*};
@@ -12,7 +15,6 @@ use super::{
     recv::{Kind, Receiver, RecvLimits},
     send::{SendLimits, Sender, Slot},
 };
-use crate::timestamp::Timestamp;
 use crate::{ReliableChannel, wire::Packet};
 
 const MS: Duration = Duration::from_millis(1);
@@ -65,7 +67,7 @@ fn op() -> impl Strategy<Value = Op> {
 }
 
 struct Model {
-    now: Timestamp,
+    now: Instant,
     sender: Sender,
     receiver: Receiver,
     inbox: Inbox,
@@ -83,7 +85,7 @@ impl Model {
     fn new(start: u64, send_window: usize, recv_window: usize, packet: usize, inbox: usize) -> Self {
         let acks = AckPolicy { packets: 4, delay: 2 * MS };
         Self {
-            now: Timestamp::now(),
+            now: Instant::now(),
             sender: Sender::starting_at(ReliableChannel::ZERO, start),
             receiver: Receiver::starting_at(ReliableChannel::ZERO, start),
             inbox: Inbox::default(),

@@ -1,6 +1,10 @@
 //! The sending half of a reliable channel: the queue, the packets under way, and how messages become packets.
 
-use std::{collections::VecDeque, num::NonZeroU64, time::Duration};
+use std::{
+    collections::VecDeque,
+    num::NonZeroU64,
+    time::{Duration, Instant},
+};
 
 use bytes::{BufMut, Bytes};
 
@@ -12,7 +16,6 @@ use super::{
 };
 use crate::{
     message::ReliableChannel,
-    timestamp::Timestamp,
     wire::{group, opcode},
 };
 
@@ -48,7 +51,7 @@ impl SendLimits {
 /// The time and the space that a packet is written for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Slot {
-    pub(crate) now: Timestamp,
+    pub(crate) now: Instant,
     /// The number of the datagram, counted over the session.
     pub(crate) datagram: u64,
     /// Bytes that the packet may take.
@@ -90,8 +93,6 @@ pub(crate) struct Sender {
     /// How much of the first message was sent in fragments.
     offset: usize,
     flight: Flight,
-    /// The peer has acknowledged everything below this sequence at once.
-    passed: u64,
     /// Allocated for the first message with a receipt, or in fragments.
     ends: Option<Box<Ends>>,
 }
@@ -120,7 +121,7 @@ impl Sender {
     /// A sender whose next packet has this sequence.
     pub(crate) fn starting_at(channel: ReliableChannel, sequence: u64) -> Self {
         let (queue, flight) = (VecDeque::new(), Flight::starting_at(sequence));
-        Self { channel, queue, queued: 0, offset: 0, flight, passed: sequence, ends: None }
+        Self { channel, queue, queued: 0, offset: 0, flight, ends: None }
     }
 
     /// Queues a message in its wire form.
@@ -144,13 +145,8 @@ impl Sender {
         self.queue.is_empty() && self.flight.is_empty()
     }
 
-    /// Whether nothing can be lost: no packet is unacknowledged, and no acknowledgement is ambiguous.
-    pub(crate) fn is_settled(&self) -> bool {
-        self.flight.is_settled()
-    }
-
     /// When the oldest unacknowledged packet was first sent.
-    pub(crate) fn oldest_first_sent(&self) -> Option<Timestamp> {
+    pub(crate) fn oldest_first_sent(&self) -> Option<Instant> {
         self.flight.oldest_first_sent()
     }
 
@@ -325,19 +321,15 @@ impl Sender {
     }
 
     /// Everything up to this wire sequence has arrived. `None`: it was never sent.
-    pub(crate) fn acknowledge_all(&mut self, now: Timestamp, wire: u16, soonest: Option<Duration>) -> Option<Acked> {
+    pub(crate) fn acknowledge_all(&mut self, now: Instant, wire: u16, soonest: Option<Duration>) -> Option<Acked> {
         let sequence = widen_acked(wire, self.flight.next())?;
-        let mut acked = self.flight.acknowledge_all(now, sequence, soonest);
-        if acked.packets == 0 {
-            acked.moved = (sequence + 1).saturating_sub(self.passed) as usize;
-        }
-        self.passed = self.passed.max(sequence + 1);
+        let acked = self.flight.acknowledge_all(now, sequence, soonest);
         self.release();
         Some(acked)
     }
 
     /// This wire sequence has arrived. `None`: it was never sent.
-    pub(crate) fn acknowledge(&mut self, now: Timestamp, wire: u16, soonest: Option<Duration>) -> Option<Acked> {
+    pub(crate) fn acknowledge(&mut self, now: Instant, wire: u16, soonest: Option<Duration>) -> Option<Acked> {
         let sequence = widen_acked(wire, self.flight.next())?;
         let acked = self.flight.acknowledge(now, sequence, soonest);
         self.release();

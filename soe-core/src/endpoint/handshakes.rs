@@ -1,11 +1,7 @@
 //! Session requests, first datagrams and queries: datagrams from addresses without a session, and those that a live
 //! session returned (sections 6 and 9 of `docs/protocol.md`).
 
-use std::{
-    collections::VecDeque,
-    net::SocketAddr,
-    time::{Duration, Instant},
-};
+use std::{collections::VecDeque, net::SocketAddr, time::Instant};
 
 use bytes::{Bytes, BytesMut};
 
@@ -23,6 +19,7 @@ use crate::{
     config::{AdmissionConfig, RequestInfo, UDP_LENGTH},
     dialect::OpensOn,
     framing::Framing,
+    recording::RecordOptions,
     session::{PROOF, Session, response},
     wire::{Packet, RemapConnection, SessionRequest, opcode},
 };
@@ -33,8 +30,6 @@ pub(super) struct Standing {
     /// A live session has the address, or may be about to move there. A new client must prove itself with 4 bytes of
     /// CRC.
     pub(super) live: bool,
-    /// The seed of the session that has the address, which may have ended.
-    pub(super) seed: Option<u32>,
     pub(super) room: Room,
 }
 
@@ -100,6 +95,8 @@ pub(super) struct Handshakes {
     openings: Limiter,
     unknown_senders: Limiter,
     replies: VecDeque<Vec<u8>>,
+    /// How sessions are recorded that open from now on.
+    pub(super) record: Option<RecordOptions>,
     pub(super) stats: AdmissionStats,
 }
 
@@ -113,6 +110,7 @@ impl Handshakes {
             openings: Limiter::new(now),
             unknown_senders: Limiter::new(now),
             replies: VecDeque::new(),
+            record: None,
             stats: AdmissionStats::default(),
             config,
         }
@@ -197,11 +195,6 @@ impl Handshakes {
         self.pending.all(now, self.cookies.place(from.ip(), from.port()), from).next().is_some()
     }
 
-    /// The time since the last response to a client whose handshake is pending.
-    pub(super) fn newest_age(&self, now: Instant) -> Option<Duration> {
-        self.pending.newest_age(now)
-    }
-
     pub(super) fn remember(&mut self, now: Instant, pending: &PendingHandshake) {
         let place_of = |from: SocketAddr| self.cookies.place(from.ip(), from.port());
         self.stats.evicted += u64::from(self.pending.put(now, pending, place_of));
@@ -250,27 +243,31 @@ impl Handshakes {
     ) -> Outcome {
         let place = self.cookies.place(from.ip(), from.port());
         let known = self.pending.get(now, place, from, request.session_id);
-        let Some((period_tag, seed)) = self.choose_seed(from, request.session_id, known.as_ref(), standing) else {
-            return self.ignored();
-        };
+        // A repeated request gets the same seed while its key is known: the client may already have the first response.
+        let known_tag = known.as_ref().map(|known| known.period_tag);
+        let period_tag = known_tag.filter(|&tag| self.cookies.seed(from, request.session_id, tag).is_some());
         let pending = PendingHandshake {
             from,
             session_id: request.session_id,
             udp_length: request.udp_length.min(*UDP_LENGTH.end()) as u16,
             version: request.version,
-            period_tag,
+            period_tag: period_tag.unwrap_or_else(|| self.cookies.period_tag()),
             proofs: known.map_or(0, |known| known.proofs),
             failures: 0,
             config: index,
             name: request.name,
         };
+        let Some(seed) = self.cookies.seed(from, request.session_id, pending.period_tag) else {
+            return self.ignored();
+        };
         let config = self.session_config(index).clone();
         self.stats.responses += 1;
         if config.dialect.policies.opens_on == OpensOn::Response && self.may_open(now, from, standing) {
             let info = request.info();
-            return match Session::accept(now.into(), self.epoch.into(), config, &info, seed) {
+            return match Session::accept(now, self.epoch, config, &info, seed) {
                 Ok(mut session) => {
                     session.answer_request(request.length);
+                    self.start_recording(&mut session);
                     self.opened(info, session)
                 }
                 Err(_) => self.ignored(),
@@ -279,26 +276,6 @@ impl Handshakes {
         self.remember(now, &pending);
         self.reply(|out| response(&config, request.session_id, seed).encode(out));
         Outcome::Done
-    }
-
-    /// The seed for a request, with the tag of its period.
-    ///
-    /// A repeated request gets the same seed while its key is known: the client may already have the first response.
-    /// But nobody gets the seed of the session that has the address: where a client has started again with the same
-    /// session id, only the CRC tells its datagrams from those of its former session.
-    fn choose_seed(
-        &self,
-        from: SocketAddr,
-        session_id: u32,
-        known: Option<&PendingHandshake>,
-        standing: Standing,
-    ) -> Option<(u8, u32)> {
-        let tags =
-            [known.map(|known| known.period_tag), Some(self.cookies.period_tag()), Some(self.cookies.next_tag())];
-        tags.into_iter().flatten().find_map(|tag| {
-            let seed = self.cookies.seed(from, session_id, tag)?;
-            (standing.seed != Some(seed)).then_some((tag, seed))
-        })
     }
 
     /// Handles a packet from an address without a session: possibly the first one of a pending handshake.
@@ -370,10 +347,9 @@ impl Handshakes {
             udp_length: u32::from(pending.udp_length),
             protocol_name: String::from_utf8_lossy(pending.name.as_bytes()).into_owned(),
         };
-        let Ok(mut session) = Session::accept(now.into(), self.epoch.into(), config, &info, seed) else {
-            return self.ignored();
-        };
+        let Ok(mut session) = Session::accept(now, self.epoch, config, &info, seed) else { return self.ignored() };
         self.pending.remove(now, place, from);
+        self.start_recording(&mut session);
         let _ = session.handle_datagram(now, datagram);
         self.opened(info, session)
     }
@@ -385,6 +361,13 @@ impl Handshakes {
         let passes = config.passes.map(u8::from);
         let framing = Framing::new(seed, config.crc_length, passes, &config.dialect.codecs).ok()?;
         Some(Offer { pending, seed, framing })
+    }
+
+    /// Before the session's first call: a recording begins at the beginning.
+    fn start_recording(&self, session: &mut Session) {
+        if let Some(options) = &self.record {
+            session.record(options);
+        }
     }
 
     fn opened(&mut self, request: RequestInfo, session: Session) -> Outcome {

@@ -1,9 +1,12 @@
 //! Cold state: the rarely used fields of a session.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 use super::{Session, problem::Problem, send::Sizes, types::Event};
-use crate::timestamp::Timestamp;
+use crate::{recording::Recorder, timestamp::Timestamp};
 
 /// Fields that most sessions do not need. Allocated on first use and freed when the session is idle, so that thousands
 /// of idle sessions stay small.
@@ -26,6 +29,8 @@ pub(super) struct Cold {
     pub(super) grace_until: Option<Timestamp>,
     /// How often `handle_timeout` was called late since the last valid datagram.
     pub(super) late_calls: u8,
+    /// Records the calls of the session, if it is recorded.
+    pub(super) recorder: Option<Box<Recorder>>,
 }
 
 /// After this long, a time stored here no longer limits anything.
@@ -33,9 +38,11 @@ const FORGOTTEN: Duration = Duration::from_secs(4);
 
 impl Cold {
     /// Whether nothing in it matters any more.
-    fn is_spent(&self, now: Timestamp) -> bool {
+    fn is_spent(&self, now: Instant) -> bool {
         let moments = [self.answered_at, self.unknown_sender_at, self.remap_until, self.remap_asked_at];
-        self.events.is_empty() && self.late_calls == 0 && moments.into_iter().flatten().all(|at| at + FORGOTTEN <= now)
+        self.events.is_empty()
+            && self.late_calls == 0
+            && moments.into_iter().flatten().all(|at| at.instant() + FORGOTTEN <= now)
     }
 }
 
@@ -49,8 +56,13 @@ impl Session {
         self.cold().events.push_back(event);
     }
 
-    pub(super) fn shrink_cold(&mut self, now: Timestamp) {
-        self.cold.take_if(|cold| cold.is_spent(now));
+    pub(super) fn shrink_cold(&mut self, now: Instant) {
+        if let Some(spent) = self.cold.take_if(|cold| cold.is_spent(now))
+            && spent.recorder.is_some()
+        {
+            // As if it were gone: a session behaves the same whether it is recorded or not.
+            self.cold = Some(Box::new(Cold { recorder: spent.recorder, ..Cold::default() }));
+        }
         if let Some(cold) = &mut self.cold {
             cold.events.shrink_to_fit();
         }

@@ -17,6 +17,9 @@ enum ChannelHook {
     Plain,
     /// RC4 with the key of the direction, not used yet. The key stream starts with the channel's first message.
     Keyed,
+    /// RC4 with that key, in use.
+    Running(Box<Rc4>),
+    /// The application's own.
     Own(Box<dyn MessageHook>),
 }
 
@@ -46,15 +49,16 @@ impl Hooks {
         self.channels[channel.index()] = hook.map_or(ChannelHook::Plain, ChannelHook::Own);
     }
 
-    /// Returns the transform of a channel.
-    pub(crate) fn of(&mut self, channel: ReliableChannel) -> Option<&mut dyn MessageHook> {
+    /// Returns the transform of a channel, and whether it is the application's own.
+    pub(crate) fn of(&mut self, channel: ReliableChannel) -> (Option<&mut dyn MessageHook>, bool) {
         let hook = &mut self.channels[channel.index()];
         if let ChannelHook::Keyed = hook {
-            *hook = ChannelHook::Own(Box::new(Rc4::schedule(&self.key)));
+            *hook = ChannelHook::Running(Box::new(Rc4::schedule(&self.key)));
         }
         match hook {
-            ChannelHook::Own(hook) => Some(hook.as_mut()),
-            ChannelHook::Plain | ChannelHook::Keyed => None,
+            ChannelHook::Own(hook) => (Some(hook.as_mut()), true),
+            ChannelHook::Running(rc4) => (Some(rc4.as_mut()), false),
+            ChannelHook::Plain | ChannelHook::Keyed => (None, false),
         }
     }
 }

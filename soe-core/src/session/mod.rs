@@ -10,6 +10,7 @@ mod life;
 mod memory;
 mod problem;
 mod receive;
+mod recorded;
 mod send;
 mod stats;
 mod types;
@@ -46,6 +47,7 @@ use crate::{
     error::Closed,
     framing::Framing,
     message::ReliableChannel,
+    recording::log,
     timestamp::Timestamp,
     wire::DisconnectReason,
 };
@@ -143,7 +145,7 @@ pub struct Session {
 }
 
 impl Session {
-    fn new(now: Timestamp, config: SessionConfig, role: Role, state: State, session_id: u32) -> Self {
+    fn new(now: Instant, config: SessionConfig, role: Role, state: State, session_id: u32) -> Self {
         let congestion = Congestion::new(config.send_window_bytes.saturating_mul(ReliableChannel::COUNT));
         Self {
             role,
@@ -152,9 +154,9 @@ impl Session {
             negotiated: false,
             udp_length: config.udp_length as u16,
             framing: Framing::plain(),
-            epoch: now,
-            last_received: now,
-            last_sent: now,
+            epoch: now.into(),
+            last_received: now.into(),
+            last_sent: now.into(),
             announced: false,
             confirmed: false,
             channels: [const { None }; ReliableChannel::COUNT],
@@ -184,12 +186,17 @@ impl Session {
 
     /// Returns the next event, oldest first. [`Event::Closed`] is the last.
     pub fn poll_event(&mut self) -> Option<Event> {
-        self.cold.as_mut()?.events.pop_front()
+        let cold = self.cold.as_mut()?;
+        let event = cold.events.pop_front()?;
+        if let Some(recorder) = &mut cold.recorder {
+            recorder.gave(log::EVENT, &event);
+        }
+        Some(event)
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) must be called; `None` if no timer is set.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.timers.next().map(Timestamp::instant)
+        self.timers.next()
     }
 
     /// Whether the handshake is done and messages can be sent.
@@ -261,13 +268,11 @@ impl Session {
     /// The server's clock at `now`, in milliseconds modulo 2^32. `None` before the first exchange of statistics, and on
     /// the side that does not ask for them.
     pub fn server_clock(&self, now: Instant) -> Option<u32> {
-        let now = Timestamp::from(now);
         self.clock.offset().map(|offset| millis(self.epoch, now).wrapping_add(offset))
     }
 
     /// Counters and measurements at `now`.
     pub fn stats(&self, now: Instant) -> SessionStats {
-        let now = Timestamp::from(now);
         let senders = || self.channels.iter().flatten().map(|reliable| &reliable.sender);
         let loss = self.clock.loss();
         let (ping, ping_min) = self.clock.ping();
@@ -288,7 +293,7 @@ impl Session {
                 .filter_map(Sender::oldest_first_sent)
                 .min()
                 .map(|sent| now.saturating_duration_since(sent)),
-            since_received: self.confirmed.then(|| now.saturating_duration_since(self.last_received)),
+            since_received: self.confirmed.then(|| now.saturating_duration_since(self.last_received.instant())),
             ..self.stats.snapshot()
         }
     }

@@ -1,7 +1,7 @@
 //! Invalid data from the peer, reported for logging.
 
 use super::Session;
-use crate::{cipher::HookError, framing::CodecError, message::Channel, wire::DecodeError};
+use crate::{cipher::HookError, framing::CodecError, message::Channel, recording::log, wire::DecodeError};
 
 /// Invalid data that a correct peer does not send. See [`Session::take_problem`].
 #[derive(Debug, thiserror::Error)]
@@ -33,7 +33,12 @@ impl Session {
     /// Returns the first problem since the last call. The session itself does not log: it may be locked while it runs,
     /// and a log subscriber might ask the session for its state.
     pub fn take_problem(&mut self) -> Option<Problem> {
-        self.cold.as_mut()?.problem.take()
+        let cold = self.cold.as_mut()?;
+        let problem = cold.problem.take()?;
+        if let Some(recorder) = &mut cold.recorder {
+            recorder.gave(log::PROBLEM, &problem);
+        }
+        Some(problem)
     }
 
     pub(super) fn note(&mut self, problem: Problem) {

@@ -7,6 +7,4 @@ mod limits;
 mod link;
 mod opening;
 mod pauses;
-mod reading;
 mod silence;
-mod windows;

@@ -7,10 +7,11 @@ pub(crate) mod loss;
 pub(crate) mod moves;
 pub(crate) mod play;
 pub(crate) mod random;
+pub(crate) mod replayed;
 
 use std::{net::SocketAddr, time::Duration};
 
-use super::{endpoint::Endpoint, runner::Outcome, settle::settle, world::World};
+use super::{endpoint::Endpoint, runner::Outcome, world::World};
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 pub(crate) const MS: Duration = Duration::from_millis(1);
@@ -21,15 +22,8 @@ pub(crate) fn address(n: usize) -> SocketAddr {
     SocketAddr::from(([198, 18, (n >> 8) as u8, n as u8], 20_000))
 }
 
-/// Lets everything arrive, asserts that both ends of each session have it all and that nothing goes on without need, and ends
-/// the run.
-pub(crate) fn finish(mut world: World, time: Duration) -> Outcome {
-    quiet(&mut world, time);
-    settle(world)
-}
-
-/// The same, for a scenario that looks at its world before it ends the run.
-pub(crate) fn quiet(world: &mut World, time: Duration) {
+/// Lets everything arrive, then asserts that both ends of each session have it all and that nothing goes on without need.
+pub(crate) fn finish(world: &mut World, time: Duration) -> Outcome {
     let clients = world.clients.len();
     let done = world.run_until(time, all_quiet);
     if !done {
@@ -46,6 +40,7 @@ pub(crate) fn quiet(world: &mut World, time: Duration) {
     }
     world.calm();
     rest(world);
+    Outcome::of(world)
 }
 
 fn all_quiet(world: &World) -> bool {

@@ -16,6 +16,17 @@ use crate::{
 
 /// Two sessions, any dialect, any settings, any traffic, over a bad network.
 pub(crate) fn everything(seed: u64) -> Outcome {
+    let mut world = drawn(seed, 60, |_| {});
+    world.run_until(90 * SECOND, |world| {
+        world.clients[0].endpoint.is_quiet() && world.peer_end(0).is_some_and(|peer| peer.is_quiet())
+    });
+    world.calm();
+    // A window of one packet takes its time.
+    finish(&mut world, 7_200 * SECOND)
+}
+
+/// A world with a client that connects, everything about it drawn from the seed: up to `most` messages on a channel.
+pub(crate) fn drawn(seed: u64, most: u64, prepare: impl FnOnce(&mut World)) -> World {
     let mut rng = Rng::of(seed, 100);
     let dialect = Dialect::by_name(rng.pick(&Dialect::ALL_NAMES)).unwrap();
     let rule = if rng.chance(0.9) { EscapeRule::Always } else { EscapeRule::WhenEncrypted };
@@ -30,7 +41,7 @@ pub(crate) fn everything(seed: u64) -> Outcome {
     let leads = rule == EscapeRule::Always;
     let keys = rng.pick(&[Keys::Never, Keys::Session, Keys::Channels]);
     let plans = [(&client, &server), (&server, &client)].map(|(own, peer)| {
-        let mut plan = Plan { keys, leads, ..plan(limit, &mut rng) };
+        let mut plan = Plan { keys, leads, ..plan(limit, most, &mut rng) };
         for channel in 0..ReliableChannel::COUNT {
             plan.unordered[channel] = own.channels[channel].unordered;
             if peer.channels[channel].unordered {
@@ -43,13 +54,9 @@ pub(crate) fn everything(seed: u64) -> Outcome {
         plan
     });
     let mut world = World::new(seed, AdmissionConfig::from(server));
+    prepare(&mut world);
     world.connect(client, address(0), faults, plans);
-    world.run_until(90 * SECOND, |world| {
-        world.clients[0].endpoint.is_quiet() && world.peer_end(0).is_some_and(|peer| peer.is_quiet())
-    });
-    world.calm();
-    // A window of one packet takes its time.
-    finish(world, 7_200 * SECOND)
+    world
 }
 
 /// A configuration within all ranges that fits its peers of the same dialect.
@@ -116,12 +123,12 @@ fn faults(crc: u8, rng: &mut Rng) -> Faults {
     }
 }
 
-fn plan(limit: usize, rng: &mut Rng) -> Plan {
+fn plan(limit: usize, messages: u64, rng: &mut Rng) -> Plan {
     let mut plan = Plan::idle();
     let most = rng.pick(&[16, 500, 500, 2_000, 20_000]);
     for channel in 0..4 {
         if rng.chance(if channel == 0 { 0.9 } else { 0.3 }) {
-            plan = plan.and(channel, rng.range(1, 60), Sizes::Orders(most));
+            plan = plan.and(channel, rng.range(1, messages), Sizes::Orders(most));
         }
     }
     if rng.chance(0.03) {
@@ -131,7 +138,7 @@ fn plan(limit: usize, rng: &mut Rng) -> Plan {
     let unreliable = Sizes::Range(6, limit - 16);
     for channel in 4..7 {
         if rng.chance(0.3) {
-            plan = plan.and(channel, rng.range(1, 60), unreliable);
+            plan = plan.and(channel, rng.range(1, messages), unreliable);
         }
     }
     plan.burst = rng.pick(&[1, 3, 10, u64::MAX]);

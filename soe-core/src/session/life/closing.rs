@@ -11,13 +11,13 @@ use crate::{
     error::{Closed, Origin},
     framing::NegotiationError,
     message::ReliableChannel,
+    recording::log,
     session::{
         Session, State,
         problem::Problem,
         send::DatagramBuilder,
         types::{Event, Undelivered},
     },
-    timestamp::Timestamp,
     wire::{AcknowledgeAll, Disconnect, DisconnectReason},
 };
 
@@ -52,8 +52,8 @@ pub(in crate::session) struct Ending {
     repetitions: u8,
     /// The unit of time between them.
     unit: Duration,
-    last_farewell: Option<Timestamp>,
-    forget_at: Timestamp,
+    last_farewell: Option<Instant>,
+    forget_at: Instant,
     over: bool,
 }
 
@@ -63,7 +63,7 @@ impl Ending {
     }
 
     /// When the next repetition is due.
-    fn next_repetition(&self, now: Timestamp) -> Option<Timestamp> {
+    fn next_repetition(&self, now: Instant) -> Option<Instant> {
         let units = FAREWELLS.get(usize::from(self.repetitions)).filter(|_| self.tell)?;
         Some(now + self.unit * *units).filter(|&next| next < self.forget_at)
     }
@@ -81,7 +81,7 @@ impl Session {
     /// A client that still connects stops without a Disconnect. On a session that is closing or closed this does
     /// nothing.
     pub fn close(&mut self, now: Instant, reason: DisconnectReason) {
-        let now = Timestamp::from(now);
+        self.record_ending(log::CLOSE, now, reason, None);
         match self.state {
             State::Connecting(_) => self.end(now, Closed::new(Origin::Local, reason), false),
             State::Open => {
@@ -100,7 +100,7 @@ impl Session {
     /// A session that has already ended keeps its reason. Without `tell_peer` it stops repeating its Disconnect; this
     /// is required when another session takes its address.
     pub fn abort(&mut self, now: Instant, reason: DisconnectReason, tell_peer: bool) {
-        let now = Timestamp::from(now);
+        self.record_ending(log::ABORT, now, reason, Some(tell_peer));
         if !tell_peer {
             self.fall_silent();
         }
@@ -120,7 +120,7 @@ impl Session {
     }
 
     /// Ends a closing session when everything is acknowledged.
-    pub(in crate::session) fn finish_closing(&mut self, now: Timestamp) {
+    pub(in crate::session) fn finish_closing(&mut self, now: Instant) {
         let State::Closing(reason) = self.state else { return };
         let delivered = self.channels.iter().flatten().all(|reliable| reliable.sender.is_idle());
         if delivered && !self.outbox.has_unreliable() {
@@ -129,14 +129,14 @@ impl Session {
     }
 
     /// Ends a closing session at its deadline.
-    pub(in crate::session) fn close_deadline(&mut self, now: Timestamp) {
+    pub(in crate::session) fn close_deadline(&mut self, now: Instant) {
         if let State::Closing(reason) = self.state {
             self.end(now, Closed::new(Origin::Local, reason), true);
         }
     }
 
     /// Handles the peer's Disconnect. It is not answered.
-    pub(in crate::session) fn disconnected(&mut self, now: Timestamp, reason: DisconnectReason) {
+    pub(in crate::session) fn disconnected(&mut self, now: Instant, reason: DisconnectReason) {
         // Both sides closed at the same time: the reason of this side counts if everything was delivered.
         let closed = match self.state {
             State::Closing(own) if self.undelivered() == Undelivered::default() => Closed::new(Origin::Local, own),
@@ -146,7 +146,7 @@ impl Session {
     }
 
     /// Ends the session because the server's response requires something that this side does not support.
-    pub(in crate::session) fn refuse_response(&mut self, now: Timestamp, error: NegotiationError) {
+    pub(in crate::session) fn refuse_response(&mut self, now: Instant, error: NegotiationError) {
         let mut closed = Closed::new(Origin::Transport, DisconnectReason::ConnectFail);
         closed.negotiation = Some(error);
         self.end(now, closed, false);
@@ -155,14 +155,14 @@ impl Session {
     /// Ends the session at once for an external reason, such as a memory limit over all sessions or a report that the
     /// address is unreachable. The origin is [`Origin::Transport`].
     pub fn abandon(&mut self, now: Instant, reason: DisconnectReason, tell_peer: bool) {
-        let now = Timestamp::from(now);
+        self.record_ending(log::ABANDON, now, reason, Some(tell_peer));
         self.end(now, Closed::new(Origin::Transport, reason), tell_peer);
     }
 
     /// Ends the session for a reason of the transport's own; the peer is told.
     pub(in crate::session) fn fail(&mut self, reason: DisconnectReason) {
         // The callers have no `now`. The time of the last datagram is close enough.
-        let now = self.last_received.max(self.last_sent);
+        let now = self.last_received.max(self.last_sent).instant();
         self.end(now, Closed::new(Origin::Transport, reason), true);
     }
 
@@ -187,7 +187,7 @@ impl Session {
         self.fail(DisconnectReason::CorruptPacket);
     }
 
-    pub(in crate::session) fn end(&mut self, now: Timestamp, closed: Closed, tell: bool) {
+    pub(in crate::session) fn end(&mut self, now: Instant, closed: Closed, tell: bool) {
         if matches!(self.state, State::Closed(_)) {
             return;
         }
@@ -197,7 +197,6 @@ impl Session {
         for (channel, reliable) in ReliableChannel::ALL.into_iter().zip(&mut self.channels) {
             if let Some(reliable) = reliable {
                 reliable.sender = Sender::starting_at(channel, 0);
-                reliable.receiver.finish();
             }
         }
         let linger = self.config.linger;
@@ -235,7 +234,7 @@ impl Session {
     }
 
     /// Handles a datagram that arrives after the end: the peer may have missed the Disconnect.
-    pub(in crate::session) fn straggler(&mut self, now: Timestamp) {
+    pub(in crate::session) fn straggler(&mut self, now: Instant) {
         let State::Closed(ending) = &mut self.state else { return };
         let quiet = ending.last_farewell.is_none_or(|last| now >= last + STRAGGLER_INTERVAL);
         if ending.tell && quiet {
@@ -244,7 +243,7 @@ impl Session {
     }
 
     /// Repeats the Disconnect.
-    pub(in crate::session) fn repeat_farewell(&mut self, now: Timestamp) {
+    pub(in crate::session) fn repeat_farewell(&mut self, now: Instant) {
         let State::Closed(ending) = &mut self.state else { return };
         ending.farewell_due = true;
         ending.repetitions += 1;
@@ -262,7 +261,7 @@ impl Session {
     /// Appends the Disconnect if it is due and fits `most` bytes. Owed acknowledgements go into the same datagram, so
     /// that the peer gets both or neither; it would otherwise report delivered messages as lost. The last repetition
     /// has no other piece, because some peers do not look for a Disconnect in a Multi.
-    pub(in crate::session) fn write_farewell(&mut self, now: Timestamp, most: usize, out: &mut Vec<u8>) -> bool {
+    pub(in crate::session) fn write_farewell(&mut self, now: Instant, most: usize, out: &mut Vec<u8>) -> bool {
         let State::Closed(ending) = &mut self.state else { return false };
         if !std::mem::take(&mut ending.farewell_due) {
             return false;

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::timer::Timer;
 use crate::{
+    recording::log,
     session::{Session, State, types::Event},
-    timestamp::Timestamp,
     wire::DisconnectReason,
 };
 
@@ -21,7 +21,9 @@ impl Session {
     /// [`Authentic`](crate::DatagramOutcome::Authentic) came from there. The application gets
     /// [`Event::Remapped`](crate::Event::Remapped).
     pub fn handle_remap(&mut self, now: Instant) {
-        let now = Timestamp::from(now);
+        if let Some(recorder) = self.recorder() {
+            recorder.call_at(log::REMAP, now);
+        }
         if matches!(self.state, State::Open | State::Closing(_)) {
             self.heard(now);
             self.push_event(Event::Remapped);
@@ -30,7 +32,7 @@ impl Session {
 
     /// Handles UnknownSender, which anybody can send. A client requests a remap and probes the server. A client that
     /// has received nothing valid yet repeats the datagram that opens its session.
-    pub(in crate::session) fn unknown_sender(&mut self, now: Timestamp) {
+    pub(in crate::session) fn unknown_sender(&mut self, now: Instant) {
         self.stats.cold().unknown_sender += 1;
         if !matches!(self.state, State::Open | State::Closing(_)) || !self.is_client() {
             return;
@@ -40,32 +42,32 @@ impl Session {
         let timeout = self.config.remap_timeout;
         let until = now + if self.confirmed { timeout } else { timeout.min(UNKNOWN_SENDER_FRESH) };
         let cold = self.cold();
-        cold.remap_until.get_or_insert(until);
-        cold.unknown_sender_at = Some(now);
+        cold.remap_until.get_or_insert_with(|| until.into());
+        cold.unknown_sender_at = Some(now.into());
         if !self.confirmed {
             // Do not report the session as connected until this is resolved.
             self.timers.stop(Timer::Connect);
         }
         // Rate limit: forged UnknownSender datagrams must not keep both sides busy.
         let asked = self.cold().remap_asked_at;
-        if asked.is_some_and(|last| now < last + REMAP_INTERVAL) {
+        if asked.is_some_and(|last| now < last.instant() + REMAP_INTERVAL) {
             return;
         }
         self.ask_for_remap(now);
     }
 
     /// Whether the server's address has recently sent UnknownSender, and nothing valid since.
-    pub(in crate::session) fn is_disowned(&self, now: Timestamp) -> bool {
+    pub(in crate::session) fn is_disowned(&self, now: Instant) -> bool {
         let last = self.cold.as_ref().and_then(|cold| cold.unknown_sender_at);
-        last.is_some_and(|last| now < last + UNKNOWN_SENDER_FRESH)
+        last.is_some_and(|last| now < last.instant() + UNKNOWN_SENDER_FRESH)
     }
 
-    fn ask_for_remap(&mut self, now: Timestamp) {
+    fn ask_for_remap(&mut self, now: Instant) {
         let cold = self.cold();
-        cold.remap_asked_at = Some(now);
+        cold.remap_asked_at = Some(now.into());
         // The two requests, or their answer, may be lost.
         let again = now + REMAP_RETRY;
-        let again = cold.remap_until.map_or(again, |until| until.min(again));
+        let again = cold.remap_until.map_or(again, |until| until.instant().min(again));
         self.timers.set(Timer::Remap, again);
         if self.confirmed {
             self.outbox.remap_due = true;
@@ -76,9 +78,9 @@ impl Session {
     }
 
     /// Repeats the remap request until its time is over.
-    pub(in crate::session) fn remap_timer(&mut self, now: Timestamp) {
+    pub(in crate::session) fn remap_timer(&mut self, now: Instant) {
         let cold = self.cold();
-        if cold.remap_until.is_some_and(|until| now < until) {
+        if cold.remap_until.is_some_and(|until| now < until.instant()) {
             self.ask_for_remap(now);
             return;
         }

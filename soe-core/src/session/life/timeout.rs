@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use super::timer::Timer;
 use crate::{
     error::{Closed, Origin},
+    recording::log,
     session::{Session, State},
-    timestamp::Timestamp,
     wire::DisconnectReason,
 };
 
@@ -18,7 +18,9 @@ impl Session {
     /// example because the process was stopped. Then the peer is probed and has a quarter of the time-out to answer
     /// before the session ends. This is granted at most eight times in one silence.
     pub fn handle_timeout(&mut self, now: Instant) {
-        let now = Timestamp::from(now);
+        if let Some(recorder) = self.recorder() {
+            recorder.call_at(log::TIMEOUT, now);
+        }
         if let Some(late) = self.timers.next().and_then(|due| now.checked_duration_since(due)) {
             self.lateness.served(late);
             if !late.is_zero() {
@@ -51,11 +53,11 @@ impl Session {
     }
 
     /// Ends the session without a Disconnect: the peer does not answer.
-    pub(in crate::session) fn unanswered(&mut self, now: Timestamp, reason: DisconnectReason) {
+    pub(in crate::session) fn unanswered(&mut self, now: Instant, reason: DisconnectReason) {
         self.end(now, Closed::new(Origin::Transport, reason), false);
     }
 
-    fn handshake_timer(&mut self, now: Timestamp) {
+    fn handshake_timer(&mut self, now: Instant) {
         match &mut self.state {
             State::Connecting(connecting) => connecting.request_due = true,
             State::Open | State::Closing(_) if !self.confirmed => self.open(now),
@@ -65,7 +67,7 @@ impl Session {
 
     /// Frees memory that traffic has left behind when nothing is under way. Not after each message: the next one would
     /// allocate it again.
-    fn quiet_timer(&mut self, now: Timestamp) {
+    fn quiet_timer(&mut self, now: Instant) {
         if self.is_idle() {
             self.shrink(now);
         } else {
@@ -74,21 +76,25 @@ impl Session {
     }
 
     /// Starts the timer that frees memory after traffic.
-    pub(in crate::session) fn watch_quiet(&mut self, now: Timestamp) {
+    pub(in crate::session) fn watch_quiet(&mut self, now: Instant) {
         if !self.timers.is_set(Timer::Quiet) && !matches!(self.state, State::Closed(_)) {
             self.timers.set(Timer::Quiet, now + QUIET);
         }
     }
 
-    fn port_alive_timer(&mut self, now: Timestamp) {
+    fn port_alive_timer(&mut self, now: Instant) {
         let interval = self.config.port_alive_interval;
-        let deadline = self.outbox.last_port_alive.max(Some(self.last_sent)).unwrap_or(self.last_sent) + interval;
+        let deadline =
+            self.outbox.last_port_alive.max(Some(self.last_sent)).unwrap_or(self.last_sent).instant() + interval;
         self.outbox.port_alive_due = deadline <= now;
         self.timers.set(Timer::PortAlive, if deadline <= now { now + interval } else { deadline });
     }
 
     /// Probes the peer. Call it when another peer sends from the session's address, which may have been reassigned.
     pub fn ask_for_life(&mut self) {
+        if let Some(recorder) = self.recorder() {
+            recorder.call(log::PROBE);
+        }
         if matches!(self.state, State::Open | State::Closing(_)) {
             self.outbox.net_status_due = true;
         }

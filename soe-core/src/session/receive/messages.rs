@@ -1,5 +1,7 @@
 //! Incoming messages and their transforms.
 
+use std::time::Instant;
+
 use bytes::Bytes;
 
 use crate::{
@@ -10,8 +12,8 @@ use crate::{
     cipher::{HookError, KeyError, MessageHook},
     config::EscapeRule,
     message::{Channel, Message, ReliableChannel},
+    recording::{Way, log},
     session::{Session, TRANSFORM_OVERHEAD, keys::open, problem::Problem},
-    timestamp::Timestamp,
     wire::DisconnectReason,
 };
 
@@ -23,6 +25,20 @@ impl Session {
     /// longer than [`max_message_size`](crate::Settings::max_message_size), ends the session. That message and all
     /// later ones on its channel are dropped; messages on other channels are still returned.
     pub fn recv(&mut self) -> Option<Message> {
+        if self.inbox.is_empty() {
+            return None;
+        }
+        if let Some(recorder) = self.recorder() {
+            recorder.call(log::RECV);
+        }
+        let message = self.take_message();
+        if let (Some(message), Some(recorder)) = (&message, self.recorder()) {
+            recorder.message(message.channel, &message.payload);
+        }
+        message
+    }
+
+    fn take_message(&mut self) -> Option<Message> {
         loop {
             let arrival = self.inbox.pop()?;
             if self.stalled {
@@ -46,13 +62,22 @@ impl Session {
     }
 
     fn open_reliable(&mut self, channel: ReliableChannel, mut raw: Bytes) -> Result<Bytes, HookError> {
-        let hook = self.recv_hooks.as_deref_mut().and_then(|hooks| hooks.of(channel));
+        let (hook, is_own) = match self.recv_hooks.as_deref_mut() {
+            Some(hooks) => hooks.of(channel),
+            None => (None, false),
+        };
         if (hook.is_some() || self.config.escape == EscapeRule::Always) && raw.starts_with(&[0, 0]) {
             raw = raw.slice(1..);
         }
         let limit = self.config.max_message_size;
         match hook {
-            Some(hook) => open(hook, raw, limit),
+            Some(hook) => {
+                let opened = open(hook, raw, limit);
+                if is_own && let Some(recorder) = self.recorder() {
+                    recorder.hook(opened.as_deref().map_err(|error| error as _));
+                }
+                opened
+            }
             None if raw.len() > limit => Err(HookError::TooLong { limit }),
             None => Ok(raw),
         }
@@ -85,16 +110,22 @@ impl Session {
     /// # Errors
     /// If the key is empty or longer than 256 bytes.
     pub fn set_recv_key(&mut self, key: Option<&[u8]>) -> Result<(), KeyError> {
+        if let Some(recorder) = self.recorder() {
+            recorder.set_key(Way::In, key);
+        }
         self.recv_hooks.get_or_insert_default().set_key(key)
     }
 
     /// Reverses the peer's transform of one reliable channel, beginning with the next message received; `None` removes
     /// the hook.
     pub fn set_recv_hook(&mut self, channel: ReliableChannel, hook: Option<Box<dyn MessageHook>>) {
+        if let Some(recorder) = self.recorder() {
+            recorder.set_hook(Way::In, channel, hook.is_some());
+        }
         self.recv_hooks.get_or_insert_default().set(channel, hook);
     }
 
-    pub(in crate::session) fn recv_limits(&self, now: Timestamp, channel: ReliableChannel) -> RecvLimits {
+    pub(in crate::session) fn recv_limits(&self, now: Instant, channel: ReliableChannel) -> RecvLimits {
         let settings = &*self.config;
         let ride = self.send_interval.wait(now, settings.ack_ride_limit);
         RecvLimits {
@@ -111,7 +142,7 @@ impl Session {
 
     /// Delivers packets that waited for room in the receive buffer.
     fn drain(&mut self) {
-        let limits = ReliableChannel::ALL.map(|channel| self.recv_limits(self.last_received, channel));
+        let limits = ReliableChannel::ALL.map(|channel| self.recv_limits(self.last_received.instant(), channel));
         let mut corrupt = None;
         self.stalled = false;
         for (limits, reliable) in limits.iter().zip(&mut self.channels) {

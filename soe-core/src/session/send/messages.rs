@@ -9,6 +9,7 @@ use crate::{
     config::{EscapeRule, Overflow, Oversized},
     error::SendError,
     message::{Channel, Message, ReliableChannel},
+    recording::{Way, log},
     session::{Session, State, keys::seal, types::Receipt},
     wire::{self, DisconnectReason},
 };
@@ -24,7 +25,14 @@ impl Session {
     /// [`SendError`] returns the message if the channel's send buffer is full, if the message is empty or too large, or
     /// if the session is closing or has ended.
     pub fn send(&mut self, message: Message) -> Result<(), SendError> {
-        self.enqueue(message, None)
+        if let Some(recorder) = self.recorder() {
+            recorder.send(message.channel, &message.payload, false);
+        }
+        let sent = self.enqueue(message, None);
+        if let Err(error) = &sent {
+            self.record_refusal(error);
+        }
+        sent
     }
 
     /// Like [`send`](Self::send). [`Event::Delivered`](crate::Event::Delivered) reports when the peer has acknowledged
@@ -34,8 +42,11 @@ impl Session {
     /// As for [`send`](Self::send), and [`SendError::NoReceipt`] for an unreliable message, unless it is promoted to a
     /// reliable channel.
     pub fn send_with_receipt(&mut self, message: Message) -> Result<Receipt, SendError> {
+        if let Some(recorder) = self.recorder() {
+            recorder.send(message.channel, &message.payload, true);
+        }
         let id = NonZeroU64::MIN.saturating_add(self.receipts);
-        self.enqueue(message, Some(id))?;
+        self.enqueue(message, Some(id)).inspect_err(|error| self.record_refusal(error))?;
         self.receipts += 1;
         Ok(Receipt(id))
     }
@@ -43,6 +54,9 @@ impl Session {
     /// Drops the unreliable message that has waited longest to be sent: newer ones matter more to most games. False: none
     /// waits.
     pub fn drop_oldest_unreliable(&mut self) -> bool {
+        if let Some(recorder) = self.recorder() {
+            recorder.call(log::DROP_OLDEST);
+        }
         self.outbox.pop_unreliable().is_some()
     }
 
@@ -94,10 +108,19 @@ impl Session {
         message: Bytes,
         receipt: Option<NonZeroU64>,
     ) {
-        let hook = self.send_hooks.as_deref_mut().and_then(|hooks| hooks.of(channel));
+        let (hook, is_own) = match self.send_hooks.as_deref_mut() {
+            Some(hooks) => hooks.of(channel),
+            None => (None, false),
+        };
         let escapes = hook.is_some() || self.config.escape == EscapeRule::Always;
         let message = match hook {
-            Some(hook) => seal(hook, message),
+            Some(hook) => {
+                let sealed = seal(hook, message);
+                if is_own && let Some(recorder) = self.recorder() {
+                    recorder.hook(Ok(&sealed));
+                }
+                sealed
+            }
             None => message,
         };
         let wire = if escapes && wire::needs_escape(&message) { escaped(&message) } else { message };
@@ -132,12 +155,18 @@ impl Session {
     /// # Errors
     /// If the key is empty or longer than 256 bytes.
     pub fn set_send_key(&mut self, key: Option<&[u8]>) -> Result<(), KeyError> {
+        if let Some(recorder) = self.recorder() {
+            recorder.set_key(Way::Out, key);
+        }
         self.send_hooks.get_or_insert_default().set_key(key)
     }
 
     /// Transforms the messages of one reliable channel, beginning with the next one sent; `None` sends them unchanged.
     /// The hook replaces the channel's previous key or hook. Unreliable messages pass through no hook.
     pub fn set_send_hook(&mut self, channel: ReliableChannel, hook: Option<Box<dyn MessageHook>>) {
+        if let Some(recorder) = self.recorder() {
+            recorder.set_hook(Way::Out, channel, hook.is_some());
+        }
         self.send_hooks.get_or_insert_default().set(channel, hook);
     }
 
