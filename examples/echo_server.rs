@@ -5,7 +5,10 @@ mod common;
 use std::{error::Error, pin::pin, process::ExitCode, sync::Arc, time::Duration};
 
 use common::Args;
-use soe_tokio::{Closed, DisconnectReason, Incoming, SoeListener, SoeSession};
+use soe_tokio::{
+    Closed, DisconnectReason, Incoming, ListenerConfig, RecordWhen, RecorderConfig, RecordingFiles, SoeListener,
+    SoeSession,
+};
 use tokio::{signal, task::JoinSet};
 
 const USAGE: &str = "\
@@ -21,6 +24,7 @@ usage: echo_server --listen ADDR --protocol NAME [options]
   --crc-length N      offer N bytes of CRC, 0 to 4
   --udp-length N      take datagrams of up to N bytes, 64 to 8192
   --dialect NAME      the game family (default version3)
+  --record DIRECTORY  record every session into a file there, for `soe decode` and `soe replay`; it holds passwords
 
 exit codes: 0 after Ctrl-C with everything delivered, 1 if not or if the socket failed, 2 for wrong arguments";
 
@@ -29,8 +33,17 @@ const DEADLINE: Duration = Duration::from_secs(5);
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let args = Args::parse(USAGE, &["listen", "protocol", "key", "crc-length", "udp-length", "dialect"], &["compress"]);
+    let options = ["listen", "protocol", "key", "crc-length", "udp-length", "dialect", "record"];
+    let args = Args::parse(USAGE, &options, &["compress"]);
     let (address, key, config) = (args.required::<String>("listen"), args.key().map(Arc::from), args.session_config());
+    let mut config = ListenerConfig::new(config);
+    let recordings = args.text("record").map(|directory| match RecordingFiles::in_directory(directory) {
+        Ok(files) => files,
+        Err(error) => args.refuse(format!("{directory}: {error}")),
+    });
+    if let Some(files) = &recordings {
+        config = config.recorder(RecorderConfig::new(files.clone()).when(RecordWhen::End));
+    }
     let listener = match SoeListener::bind(&*address, config).await {
         Ok(listener) => listener,
         Err(error) => {
@@ -58,6 +71,10 @@ async fn main() -> ExitCode {
     println!("shutting down");
     let report = listener.shutdown(DEADLINE).await;
     sessions.join_all().await;
+    if let Some(files) = recordings {
+        // Blocks this thread, on which nothing else runs any more.
+        files.flush();
+    }
     println!(
         "shut down: {} sessions ended clean, {} cut off, {} messages with {} bytes not delivered",
         report.clean, report.cut_off, report.messages_lost, report.bytes_lost

@@ -7,7 +7,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use soe_core::{AdmissionConfig, ChannelOptions, ConfigError, Message, ReliableChannel, SessionConfig};
-use soe_tokio::{BusyPoll, ListenerConfig, SendHalf, SocketConfig, SoeConnector, SoeListener, SoeSession};
+use soe_tokio::{
+    BusyPoll, ListenerConfig, RecordWhen, RecorderConfig, RecordingPart, RecordingSink, SendHalf, SocketConfig,
+    SoeConnector, SoeListener, SoeSession,
+};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -27,7 +30,7 @@ const WIDE_PACKETS: usize = 16_384;
 const WIDE_BYTES: usize = 8 << 20;
 
 /// The rows of this library. The first is the one that others are compared with.
-pub(crate) fn implementations() -> [Implementation; 5] {
+pub(crate) fn implementations() -> [Implementation; 6] {
     [
         Implementation {
             name: "soe-tokio",
@@ -56,6 +59,12 @@ pub(crate) fn implementations() -> [Implementation; 5] {
             join: join_with::<OurClient<3>>,
         },
         Implementation {
+            name: "soe-tokio recorded",
+            can: |spec| spec.kind == Kind::Echo,
+            serve: |spec, ready| block_on(serve(spec, Tuning::RECORDED, ready)),
+            join: join_with::<OurClient<0>>,
+        },
+        Implementation {
             name: "soe-tokio 2 shards",
             // The clients keep a core busy: a server that could use more than what they leave would show nothing.
             can: |spec| spec.kind == Kind::Game,
@@ -65,22 +74,35 @@ pub(crate) fn implementations() -> [Implementation; 5] {
     ]
 }
 
+/// Drops what is recorded: the row shows what recording costs, and not the disk.
+#[derive(Debug)]
+struct Dropped;
+
+impl RecordingSink for Dropped {
+    fn take(&self, _: RecordingPart) -> bool {
+        true
+    }
+}
+
 /// What differs between the rows of this library.
 #[derive(Clone, Copy)]
 struct Tuning {
     wide: bool,
     redundant: bool,
     shards: usize,
+    recorded: bool,
     busy_poll: BusyPoll,
 }
 
 impl Tuning {
-    const DEFAULT: Self = Self { wide: false, redundant: false, shards: 1, busy_poll: BusyPoll::WhileItPays };
+    const DEFAULT: Self =
+        Self { wide: false, redundant: false, shards: 1, recorded: false, busy_poll: BusyPoll::WhileItPays };
     const WIDE: Self = Self { wide: true, ..Self::DEFAULT };
     const ASLEEP: Self = Self { busy_poll: BusyPoll::Never, ..Self::DEFAULT };
 
     const REDUNDANT: Self = Self { redundant: true, ..Self::DEFAULT };
     const SHARDS: Self = Self { shards: 2, ..Self::DEFAULT };
+    const RECORDED: Self = Self { recorded: true, ..Self::DEFAULT };
 
     const ALL: [Self; 4] = [Self::DEFAULT, Self::WIDE, Self::ASLEEP, Self::REDUNDANT];
 }
@@ -110,7 +132,10 @@ async fn serve(spec: &Spec, tuning: Tuning, ready: impl FnOnce(SocketAddr)) -> R
         .response_rate_per_prefix(REQUESTS_PER_SECOND)
         .response_burst_per_prefix(REQUESTS_PER_SECOND);
     let socket = SocketConfig::default().busy_poll(tuning.busy_poll);
-    let config = ListenerConfig::new(admission.build()?).socket(socket).shards(tuning.shards);
+    let mut config = ListenerConfig::new(admission.build()?).socket(socket).shards(tuning.shards);
+    if tuning.recorded {
+        config = config.recorder(RecorderConfig::new(Dropped).when(RecordWhen::Continuously));
+    }
     let listener = Arc::new(SoeListener::bind((Ipv4Addr::LOCALHOST, 0), config).await?);
     ready(listener.local_addr());
     let counted = Arc::clone(&listener);

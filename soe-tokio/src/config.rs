@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use soe_core::{AdmissionConfig, SessionConfig};
 
+use crate::recording::RecorderConfig;
+
 /// How the sockets of this crate are set up: [`crate::SoeListener`] and [`crate::SoeConnector`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -93,6 +95,9 @@ pub struct ListenerConfig {
     /// messages. Default 4 GiB. Above it a session that takes more, and holds more than an equal share and 256 KiB, is ended
     /// with `ReliableOverflow`; the others go on.
     pub memory_limit: usize,
+    /// Records sessions, if it is there. Default `None`: nothing is recorded, and nothing is spent on it. See also
+    /// [`SoeListener::record`](crate::SoeListener::record).
+    pub recorder: Option<RecorderConfig>,
 }
 
 impl ListenerConfig {
@@ -100,7 +105,7 @@ impl ListenerConfig {
     pub fn new(admission: impl Into<AdmissionConfig>) -> Self {
         let admission = admission.into();
         let socket = SocketConfig::default();
-        Self { admission, socket, shards: 1, memory_limit: MEMORY_LIMIT }
+        Self { admission, socket, shards: 1, memory_limit: MEMORY_LIMIT, recorder: None }
     }
 
     /// Serves the port by this many sockets with a receive loop each (`SO_REUSEPORT`), for servers that keep more than one
@@ -121,6 +126,13 @@ impl ListenerConfig {
     #[must_use]
     pub fn memory_limit(mut self, bytes: usize) -> Self {
         self.memory_limit = bytes;
+        self
+    }
+
+    /// Records sessions.
+    #[must_use]
+    pub fn recorder(mut self, recorder: RecorderConfig) -> Self {
+        self.recorder = Some(recorder);
         self
     }
 

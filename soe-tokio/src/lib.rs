@@ -23,6 +23,7 @@
 //! - [`SoeSession`], [`SendHalf`] and [`RecvHalf`]: one session; [`SoeFramed`]: the same with typed messages.
 //! - [`SessionHandle`]: sends to a session, watches and ends it, from any task; [`broadcast`]: one message to many.
 //! - [`SoeConnector`]: several sessions from one socket; [`SoeReconnector`]: a client that comes back.
+//! - [`RecorderConfig`]: a flight recorder for sessions, whose files `soe replay` replays.
 //! - [`SessionConfig`], [`ListenerConfig`]: every limit and choice; read from files with the feature `serde`.
 //! - The crate `soe-testing`: a network in memory, for tests.
 //!
@@ -79,6 +80,8 @@ mod handle;
 mod listener;
 mod metrics;
 mod owner;
+mod recording;
+mod recording_files;
 mod session;
 mod shutdown;
 mod socket;
@@ -102,6 +105,8 @@ pub use handle::{
 };
 pub use listener::{Incoming, SoeListener};
 pub use metrics::{Metrics, OPENMETRICS_CONTENT_TYPE};
+pub use recording::{RecordWhen, RecorderConfig, RecordingPart, RecordingSink};
+pub use recording_files::RecordingFiles;
 pub use session::SoeSession;
 pub use shutdown::{SessionReport, ShutdownReport};
 pub use socket::{AsyncUdp, Outgoing, RecvBatch, SendBatch};

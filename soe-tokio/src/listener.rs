@@ -17,12 +17,13 @@ use tracing::info;
 use crate::{
     config::{BusyPoll, ListenerConfig},
     engine::{
-        clock::now, connection::Connection, driver::Driver, random::Secrets, shared_endpoint::SharedEndpoint,
-        shared_socket::SharedSocket, sync::lock,
+        clock::now, connection::Connection, driver::Driver, random::Secrets, recordings::Recordings,
+        shared_endpoint::SharedEndpoint, shared_socket::SharedSocket, sync::lock,
     },
     error::BindError,
     handle::SessionHandle,
     metrics::{Metrics, Sample},
+    recording::RecorderConfig,
     session::SoeSession,
     shutdown::{self, ShutdownReport},
     socket::{
@@ -133,6 +134,7 @@ impl SoeListener {
         let key = Secrets::new(first.secrets_seed()).endpoint_key().map_err(BindError::Random)?;
         let endpoint = Endpoint::new(now(), config.admission, key);
         let endpoint = Arc::new(SharedEndpoint::new(endpoint, config.memory_limit));
+        endpoint.record(config.recorder.map(Recordings::new));
         let share =
             |(socket, drops)| (SharedSocket::new(Arc::clone(&endpoint), local_addr, runtime.clone(), drops), socket);
         // Each socket is known before the first is served: a driver that finds itself alone may have to wake the others.
@@ -207,6 +209,12 @@ impl SoeListener {
     /// Changes [`ListenerConfig::memory_limit`], in bytes, from now on.
     pub fn set_memory_limit(&self, bytes: usize) {
         self.endpoint.budget.set_limit(bytes);
+    }
+
+    /// Records sessions that open from now on; `None` records no more. Those that are recorded go on, and their recordings
+    /// go to the sink that is set when they are over, if there is one.
+    pub fn record(&self, recorder: Option<RecorderConfig>) {
+        self.endpoint.record(recorder.map(Recordings::new));
     }
 
     /// Handles of the sessions that were accepted and are not over: not those that wait to be accepted, and not those whose

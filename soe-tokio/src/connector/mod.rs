@@ -20,10 +20,12 @@ use crate::{
         connection::{Connection, state::End},
         driver::Driver,
         random::Secrets,
+        recordings::Recordings,
         shared_endpoint::SharedEndpoint,
         shared_socket::SharedSocket,
     },
     error::{BindError, ConnectError, QueryError},
+    recording::RecorderConfig,
     session::SoeSession,
     shutdown::{self, ShutdownReport},
     socket::{
@@ -151,7 +153,10 @@ impl SoeConnector {
             return Err(ConnectError::Stopped);
         }
         let session_id = self.secrets.session_id().map_err(ConnectError::Random)?;
-        let session = Session::connect(now(), config, session_id);
+        let mut session = Session::connect(now(), config, session_id);
+        if let Some(recordings) = self.shared.endpoint.recordings() {
+            session.record(&recordings.options);
+        }
         let connection = Connection::connect(&self.shared, address, session).ok_or(ConnectError::Occupied(address))?;
         // Closes the session if this future is dropped.
         let session = SoeSession::new(connection);
@@ -208,6 +213,12 @@ impl SoeConnector {
             connector.connect_to(address, config.clone()).await
         })
         .await
+    }
+
+    /// Records sessions that are opened from now on; `None` records no more. See
+    /// [`SoeListener::record`](crate::SoeListener::record).
+    pub fn record(&self, recorder: Option<RecorderConfig>) {
+        self.shared.endpoint.record(recorder.map(Recordings::new));
     }
 
     /// Where the socket is bound.

@@ -12,6 +12,7 @@ pub(crate) mod notices;
 pub(crate) mod operator_log;
 pub(crate) mod query;
 pub(crate) mod random;
+pub(crate) mod recordings;
 pub(crate) mod scratch;
 pub(crate) mod shared_endpoint;
 pub(crate) mod shared_socket;

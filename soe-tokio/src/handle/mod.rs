@@ -11,7 +11,9 @@ use std::{
     time::Duration,
 };
 
-use soe_core::{Closed, DisconnectReason, Message, SendError, SessionKey, SessionStats, Undelivered};
+use soe_core::{
+    Closed, DisconnectReason, Message, SendError, SessionKey, SessionStats, Undelivered, recording::RecordingWriter,
+};
 
 use self::events::SessionEvents;
 use crate::{
@@ -265,6 +267,17 @@ macro_rules! common_calls {
             pub fn closed(&self) -> impl Future<Output = Option<Closed>> + Send + use<> {
                 let connection = Arc::clone(self.connection());
                 async move { owner::closed(&connection).await }
+            }
+
+            /// The recording of the session so far, as a pcapng file: see [`RecorderConfig`](crate::RecorderConfig). `None` if
+            /// it is not recorded, or what it has recorded was handed over already.
+            ///
+            /// It takes some microseconds for each datagram. It holds passwords.
+            pub fn recording(&self) -> Option<Vec<u8>> {
+                let (number, pieces) = self.connection().recorded()?;
+                let (mut writer, mut file) = (RecordingWriter::new(number), Vec::new());
+                pieces.iter().try_for_each(|piece| writer.piece(piece, &mut file)).ok()?;
+                Some(file)
             }
 
             /// The session's events as a stream, like repeated calls of

@@ -13,6 +13,8 @@ use std::{
     },
 };
 
+use soe_core::recording::Mark;
+
 use crate::engine::{
     clock::now,
     connection::{Connection, ENDED_HERE, state::ConnectionState},
@@ -73,6 +75,7 @@ impl Connection {
     ) -> MutexGuard<'a, ConnectionState> {
         self.state.clear_poison();
         let mut state = poisoned.into_inner();
+        state.mark_recording(Mark::Panicked);
         let now = now();
         let aborted = catch_unwind(AssertUnwindSafe(|| state.session.abort(now, ENDED_HERE, true)));
         state.is_broken |= aborted.is_err();

@@ -9,16 +9,17 @@ pub(crate) mod state;
 use std::{
     fmt,
     net::SocketAddr,
-    panic::{AssertUnwindSafe, catch_unwind},
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{
         Arc, Mutex, OnceLock,
         atomic::{AtomicU8, AtomicU32, Ordering},
     },
     task::Waker,
+    thread,
     time::Instant,
 };
 
-use soe_core::{DisconnectReason, Path, Session, SessionKey};
+use soe_core::{DisconnectReason, Path, Session, SessionKey, recording::Mark};
 use tokio::sync::Notify;
 use tracing::{Span, debug, debug_span};
 
@@ -27,7 +28,10 @@ use self::{
     locking::Contention,
     state::{Changes, ConnectionState},
 };
-use crate::engine::{clock::now, notices::Notices, shared_endpoint::Member, shared_socket::SharedSocket, sync::lock};
+use crate::engine::{
+    clock::now, notices::Notices, recordings::EndedRecording, shared_endpoint::Member, shared_socket::SharedSocket,
+    sync::lock,
+};
 
 /// One session, shared by its handles and the driver.
 pub(crate) struct Connection {
@@ -63,7 +67,8 @@ impl Connection {
         let session_id = session.session_id();
         let span = debug_span!(parent: None, "session", peer = %address, id = format_args!("{session_id:08x}"));
         let span = (!span.is_disabled()).then(|| Box::new(span));
-        let state = ConnectionState::new(session, path, shared.endpoint.budget.open());
+        let mut state = ConnectionState::new(session, path, shared.endpoint.budget.open());
+        state.note_path(shared.local_addr);
         let (flush_waiters, handles) = Default::default();
         let (waiters, contention) = Default::default();
         shared.sessions.fetch_add(1, Ordering::Relaxed);
@@ -91,21 +96,28 @@ impl Connection {
         if marked {
             self.request_service();
         }
-        done
+        done.unwrap_or_else(|panic| resume_unwind(panic))
     }
 
-    /// Like [`Connection::act`], but leaves it to the caller to ask for the driver's service, if the second value is true.
-    fn work_on<T>(self: &Arc<Self>, work: impl FnOnce(&mut ConnectionState) -> T) -> (T, bool) {
+    /// Like [`Connection::act`], and leaves two things to the caller: to ask for the driver's service if the second value is
+    /// true, and to go on with a panic of the application's.
+    fn work_on<T>(&self, work: impl FnOnce(&mut ConnectionState) -> T) -> (thread::Result<T>, bool) {
         let _entered = self.span.as_ref().map(|span| span.enter());
-        // A guard and not `catch_unwind`: the result of every call would be moved through it.
-        let on_panic = OnPanic(self);
-        let mut state = self.lock();
-        let was_dirty = state.dirty;
-        let done = work(&mut state);
-        let marked = state.dirty && !was_dirty;
-        drop(state);
-        std::mem::forget(on_panic);
-        (done, marked)
+        let done = catch_unwind(AssertUnwindSafe(|| {
+            let mut state = self.lock();
+            let was_dirty = state.dirty;
+            let done = work(&mut state);
+            (done, state.dirty && !was_dirty)
+        }));
+        match done {
+            Ok((done, marked)) => (Ok(done), marked),
+            Err(panic) => {
+                // A hook has panicked, in a task of the application. The lock ends the session; the driver is to see to it,
+                // though it may be told twice.
+                self.lock().dirty = true;
+                (Err(panic), true)
+            }
+        }
     }
 
     /// Puts the connection in its driver's list, its `dirty` flag having just been set. Without a driver the session ends here.
@@ -154,18 +166,35 @@ impl Connection {
 
     /// Ends the session without telling the peer: the driver has ended, or the session panicked in it.
     pub(crate) fn stop(self: &Arc<Self>, now: Instant) {
-        let wakers = {
+        let (wakers, recording) = {
             let mut state = self.lock();
             state.is_stopped = true;
             if state.session.closed().is_none() {
                 state.was_cut = true;
+                state.mark_recording(Mark::Stopped);
                 let aborted = catch_unwind(AssertUnwindSafe(|| state.session.abort(now, ENDED_HERE, false)));
                 state.is_broken |= aborted.is_err();
             }
-            state.all_wakers()
+            (state.all_wakers(), state.take_recording())
         };
         wakers.into_iter().for_each(Waker::wake);
         self.notify(&Changes { any: true, flushed: true, ..Changes::default() });
+        self.hand_over(recording);
+    }
+
+    /// Hands over what the session has recorded. No lock is held.
+    fn hand_over(&self, recording: Option<EndedRecording>) {
+        let recordings = recording.as_ref().and_then(|_| self.shared.endpoint.recordings());
+        if let (Some(recordings), Some(recording)) = (recordings, recording) {
+            recordings.finish(recording);
+        }
+    }
+
+    /// A copy of what the session has recorded so far, and the number of the recording.
+    pub(crate) fn recorded(&self) -> Option<(u64, Vec<Vec<u8>>)> {
+        let mut state = self.lock();
+        let recorder = state.session.recorder()?;
+        Some((recorder.number(), recorder.copy_pieces()?))
     }
 
     /// [`Connection::stop`], and removes the session from the endpoint: there is no driver any more.
@@ -215,17 +244,6 @@ impl Connection {
         };
         wakers.into_iter().for_each(Waker::wake);
         self.notify(&Changes { any: true, ..Changes::default() });
-    }
-}
-
-/// Dropped when a hook has panicked in a task of the application: the next lock ends the session, and the driver is to see
-/// to it.
-struct OnPanic<'a>(&'a Arc<Connection>);
-
-impl Drop for OnPanic<'_> {
-    fn drop(&mut self) {
-        self.0.lock().dirty = true;
-        self.0.request_service();
     }
 }
 

@@ -108,11 +108,14 @@ impl Connection {
         notices: &mut Notices,
     ) -> Served {
         let _entered = self.span.as_ref().map(|span| span.enter());
-        let (served, changes) = {
+        let (served, changes, recording) = {
             let Some(mut state) = self.try_lock() else { return Served::Busy };
-            self.serve_locked(&mut state, round, batch, timers, &mut notices.wakers)
+            let (served, changes) = self.serve_locked(&mut state, round, batch, timers, &mut notices.wakers);
+            let recording = if served == Served::Over { state.take_recording() } else { None };
+            (served, changes, recording)
         };
         self.announce(&changes, notices);
+        self.hand_over(recording);
         served
     }
 
@@ -196,7 +199,10 @@ impl Connection {
             };
             let state = &mut *guard;
             match *work {
-                Work::Move(from, to) => state.move_to(now, from, to),
+                Work::Move(from, to) => {
+                    state.move_to(now, from, to);
+                    state.note_path(self.shared.local_addr);
+                }
                 Work::Probe => state.session.ask_for_life(),
                 // For an open session that is a hint; an attempt to connect is over, so that the next address can be tried.
                 Work::Unreachable if state.session.is_connecting() => {

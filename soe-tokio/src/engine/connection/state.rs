@@ -11,11 +11,11 @@ use std::{
 
 use soe_core::{
     Channel, Closed, DisconnectReason, Event, MemoryAccount, Message, Path, Problem, Receipt, SendError, Session,
-    SessionStats,
+    SessionStats, recording::Mark,
 };
 
 use crate::{
-    engine::{clock::now, connection::Connection, sync::set_waker},
+    engine::{clock::now, connection::Connection, recordings::EndedRecording, sync::set_waker},
     error::SessionError,
     event::SessionEvent,
 };
@@ -228,6 +228,28 @@ impl ConnectionState {
         (self.address, self.local_ip) = (to.remote, to.local);
         self.session.handle_remap(now);
         self.cold().report(SessionEvent::Remapped { from, to: to.remote });
+    }
+
+    /// Tells the session's recording where its datagrams go. `bound` is the address of the socket.
+    pub(crate) fn note_path(&mut self, bound: SocketAddr) {
+        if let Some(recorder) = self.session.recorder() {
+            let local = SocketAddr::new(self.local_ip.unwrap_or_else(|| bound.ip()).to_canonical(), bound.port());
+            recorder.path(local, self.address);
+        }
+    }
+
+    pub(crate) fn mark_recording(&mut self, mark: Mark) {
+        if let Some(recorder) = self.session.recorder() {
+            recorder.mark(mark);
+        }
+    }
+
+    /// Ends the recording of a session that is over.
+    pub(crate) fn take_recording(&mut self) -> Option<EndedRecording> {
+        let recorder = self.session.stop_recording()?;
+        let is_failure = self.session.closed().is_some_and(|closed| !closed.is_clean());
+        let is_abnormal = is_failure || recorder.has_panicked();
+        Some(EndedRecording { recorder, is_abnormal })
     }
 
     pub(crate) fn collect_wakers(&mut self, wakers: &mut Vec<Waker>) {

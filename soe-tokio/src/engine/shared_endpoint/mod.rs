@@ -22,6 +22,7 @@ use crate::engine::{
     clock::now,
     ended::EndedSessions,
     operator_log::Told,
+    recordings::Recordings,
     sync::{lock, set_waker, until},
 };
 
@@ -44,8 +45,6 @@ pub(crate) struct SharedEndpoint<C> {
     sessions: AtomicUsize,
     /// Whether the listener or connector still wants new sessions.
     is_open: AtomicBool,
-    /// Whether the endpoint is closed, and still waits for clients that it has answered.
-    is_lingering: AtomicBool,
     /// Whether the endpoint has actions for a driver to perform.
     has_actions: AtomicBool,
     /// Tasks that wait in `accept`.
@@ -53,11 +52,15 @@ pub(crate) struct SharedEndpoint<C> {
     /// The task that polls the listener as a stream.
     stream: Mutex<Option<Waker>>,
     drivers: Mutex<Vec<Weak<dyn DriverHandle>>>,
-    /// Tasks that wait until no session is left, or the endpoint does not linger.
+    /// Tasks that wait until no session is left.
     idle: Notify,
     /// What the sessions that have ended had done.
     pub(crate) ended: Mutex<EndedSessions>,
     told: Mutex<Told>,
+    /// How sessions are recorded.
+    recordings: Mutex<Option<Arc<Recordings>>>,
+    /// Whether they are.
+    is_recorded: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -115,7 +118,6 @@ impl<C: Member> SharedEndpoint<C> {
             is_listener,
             sessions: AtomicUsize::new(0),
             is_open: AtomicBool::new(true),
-            is_lingering: AtomicBool::new(false),
             has_actions: AtomicBool::new(false),
             arrivals: Notify::new(),
             stream: Mutex::default(),
@@ -123,6 +125,8 @@ impl<C: Member> SharedEndpoint<C> {
             idle: Notify::new(),
             ended: Mutex::default(),
             told: Mutex::default(),
+            recordings: Mutex::default(),
+            is_recorded: AtomicBool::new(false),
         }
     }
 
@@ -248,7 +252,7 @@ impl<C: Member> SharedEndpoint<C> {
 
     /// Whether there are sessions to serve, or may yet be.
     pub(crate) fn is_needed(&self) -> bool {
-        self.is_open() || self.session_count() > 0 || self.has_actions() || self.is_lingering.load(Ordering::SeqCst)
+        self.is_open() || self.session_count() > 0 || self.has_actions()
     }
 
     pub(crate) fn is_open(&self) -> bool {
@@ -257,32 +261,12 @@ impl<C: Member> SharedEndpoint<C> {
 
     /// Takes no new sessions from here on, and refuses those that wait to be accepted. The drivers end with the last session.
     pub(crate) fn close(&self) {
-        let lingers = self.call(|endpoint| {
-            endpoint.close(now());
-            endpoint.is_lingering()
-        });
-        // In this order: a driver must not find in between that it is not needed.
-        self.is_lingering.store(lingers, Ordering::SeqCst);
-        self.is_open.store(false, Ordering::SeqCst);
+        self.is_open.store(false, Ordering::Relaxed);
+        self.call(|endpoint| endpoint.close(now()));
         let stream = lock(&self.stream).take();
         stream.into_iter().for_each(Waker::wake);
         self.arrivals.notify_waiters();
-        if !self.wake_drivers() {
-            self.set_lingering(false);
-        }
-    }
-
-    /// Notes whether the closed endpoint still lingers.
-    pub(crate) fn set_lingering(&self, lingers: bool) {
-        if self.is_lingering.swap(lingers, Ordering::SeqCst) && !lingers {
-            self.idle.notify_waiters();
-            self.wake_drivers();
-        }
-    }
-
-    /// Waits until the closed endpoint has no client to refuse any more.
-    pub(crate) async fn until_settled(&self) {
-        until(&self.idle, || (!self.is_lingering.load(Ordering::SeqCst)).then_some(())).await;
+        self.wake_drivers();
     }
 
     /// Wakes the drivers. False: there is none.
@@ -331,6 +315,20 @@ impl<C: Member> SharedEndpoint<C> {
 
     pub(crate) fn set_limits(&self, limits: &AdmissionConfig) {
         self.call(|endpoint| endpoint.set_limits(now(), limits));
+    }
+
+    /// Records sessions that open from now on, or no longer.
+    pub(crate) fn record(&self, recordings: Option<Recordings>) {
+        let recordings = recordings.map(Arc::new);
+        let options = recordings.as_ref().map(|recordings| recordings.options.clone());
+        self.is_recorded.store(recordings.is_some(), Ordering::Relaxed);
+        let replaced = std::mem::replace(&mut *lock(&self.recordings), recordings);
+        self.with_endpoint(|endpoint| endpoint.record(options));
+        drop(replaced);
+    }
+
+    pub(crate) fn recordings(&self) -> Option<Arc<Recordings>> {
+        if self.is_recorded.load(Ordering::Relaxed) { lock(&self.recordings).clone() } else { None }
     }
 
     /// Logs what an operator wants to hear of.
