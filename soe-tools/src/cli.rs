@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{decode, dissector, load, ping, proxy, report};
+use crate::commands::{decode, dissector, load, ping, proxy, replay, report};
 
 /// A toolbox for the UDP transport of Sony Online Entertainment's games.
 #[derive(Debug, Parser)]
@@ -20,6 +20,8 @@ pub struct Cli {
 pub enum Command {
     /// Decode datagrams or a capture: a timeline of sessions, packets, messages, and what is wrong.
     Decode(decode::Decode),
+    /// Replay flight recordings of sessions, and say where this build behaves otherwise.
+    Replay(replay::Replay),
     /// Draw a capture as one self-contained HTML page.
     Report(report::Report),
     /// Write a Wireshark dissector in Lua.
@@ -37,6 +39,7 @@ Exit codes:
   0  done
   1  failed: a file, a socket or the capture's format
   2  wrong usage
-  3  nothing found: no session in the capture, no answer from the server
+  3  nothing found: no session or recording in the capture, no answer from the server
   4  `soe decode --check` found something wrong
-  5  a condition of `soe load --fail-if` holds";
+  5  a condition of `soe load --fail-if` holds
+  6  `soe replay`: a session says something else than when it was recorded";

@@ -18,6 +18,8 @@ pub enum Exit {
     Wrong,
     /// 5: a condition under which a load counts as failed holds.
     ConditionHolds,
+    /// 6: `soe replay`, and a session says something else than when it was recorded.
+    Differs,
 }
 
 impl From<Exit> for ExitCode {
@@ -29,6 +31,7 @@ impl From<Exit> for ExitCode {
             Exit::Nothing => 3,
             Exit::Wrong => 4,
             Exit::ConditionHolds => 5,
+            Exit::Differs => 6,
         })
     }
 }

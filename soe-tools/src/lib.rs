@@ -1,7 +1,7 @@
 //! The parts of `soe`, a toolbox for the Sony Online Entertainment (SOE) UDP transport.
 //!
 //! The program `soe` is a thin shell around this library: [`capture`] reads and writes capture files, [`analysis`] follows
-//! sessions through them, [`synthetic`] makes captures of simulated sessions, [`proxy`] passes datagrams on as a
+//! sessions through them, [`synthetic`] makes captures of simulated sessions, [`recording`] reads flight recordings, [`proxy`] passes datagrams on as a
 //! bad [`link`] would, [`load`] is many clients of one server, [`commands`] are the subcommands.
 #![forbid(unsafe_code)]
 #![warn(missing_docs, clippy::exhaustive_enums, clippy::exhaustive_structs, clippy::unwrap_used)]
@@ -18,6 +18,7 @@ pub mod load;
 mod ping;
 mod progress;
 pub mod proxy;
+pub mod recording;
 mod report;
 mod sockets;
 pub mod synthetic;

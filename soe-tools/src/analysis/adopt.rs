@@ -25,7 +25,11 @@ impl Analyzer {
         let dialect = Dialect::by_name(&given.dialect).unwrap_or_default();
         let mut pending = Pending::default();
         let _ = pending.push(datagram, &self.options.given);
-        let Some((client, server)) = pending.sides() else { return Ok(()) };
+        let Some(sides) = pending.sides() else { return Ok(()) };
+        let (client, server) = match given.server {
+            Some(server) if server == sides.0 => (sides.1, server),
+            _ => sides,
+        };
         let info = SessionInfo {
             client,
             server,
@@ -40,7 +44,7 @@ impl Analyzer {
             protocol_name: None,
             inferred: vec!["the parameters, from the secrets of the capture".into()],
         };
-        self.adopt(cx, key, info, dialect, &pending)
+        self.adopt(cx, key, info, dialect, &pending, given.server.is_some())
     }
 
     pub(super) fn inferred(
@@ -68,10 +72,11 @@ impl Analyzer {
             protocol_name: None,
             inferred,
         };
-        self.adopt(cx, key, info, guess.dialect.clone(), pending)
+        self.adopt(cx, key, info, guess.dialect.clone(), pending, false)
     }
 
-    /// Opens a session without a handshake and gives it what was kept.
+    /// Opens a session without a handshake and gives it what was kept. Its channels begin at 0 if the capture has it from
+    /// its first packet on.
     fn adopt(
         &mut self,
         cx: &mut Context<'_>,
@@ -79,9 +84,11 @@ impl Analyzer {
         info: SessionInfo,
         dialect: Dialect,
         pending: &Pending,
+        is_from_start: bool,
     ) -> io::Result<()> {
         let time = pending.datagrams().next().map_or(0, |datagram| datagram.time);
         let Some(mut session) = self.session(self.next_number, info, dialect, time) else { return Ok(()) };
+        session.is_from_start = is_from_start;
         self.next_number += 1;
         self.totals.sessions += 1;
         session.opened(cx, At { time, direction: Direction::ToServer })?;

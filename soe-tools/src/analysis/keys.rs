@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::str::FromStr;
 
 use bytes::{Bytes, BytesMut};
@@ -103,6 +104,8 @@ pub(super) struct GivenSession {
     pub(super) crc_length: u8,
     pub(super) passes: [u8; 2],
     pub(super) dialect: String,
+    /// Who the server is, in a capture that has the session from its first packet on.
+    pub(super) server: Option<SocketAddr>,
 }
 
 impl Secrets {
@@ -115,7 +118,7 @@ impl Secrets {
     /// Reads the lines of a Decryption Secrets Block. What is no line of ours is skipped.
     ///
     /// ```text
-    /// SOE_SESSION <session id> <seed> <crc length> <pass 0> <pass 1> <dialect>
+    /// SOE_SESSION <session id> <seed> <crc length> <pass 0> <pass 1> <dialect> [<server>]
     /// SOE_KEY <session id> <to-server|to-client> <first message> <rc4|everquest2|off> <key>
     /// ```
     pub(super) fn read(&mut self, bytes: &[u8]) {
@@ -127,8 +130,12 @@ impl Secrets {
                         self.add(key);
                     }
                 }
-                ["SOE_SESSION", id, seed, crc, first, second, dialect] if self.sessions.len() < MAX_SESSIONS => {
-                    self.sessions.extend(session_line(id, seed, crc, [first, second], dialect));
+                ["SOE_SESSION", id, seed, crc, first, second, dialect, ref server @ ..]
+                    if self.sessions.len() < MAX_SESSIONS =>
+                {
+                    let server = server.first().and_then(|address| address.parse().ok());
+                    let session = session_line(id, seed, crc, [first, second], dialect);
+                    self.sessions.extend(session.map(|session| GivenSession { server, ..session }));
                 }
                 _ => {}
             }
@@ -173,7 +180,7 @@ fn session_line(id: &str, seed: &str, crc: &str, passes: [&str; 2], dialect: &st
     let [first, second] = passes;
     let passes = [first.parse().ok()?, second.parse().ok()?];
     let crc_length = crc.parse().ok()?;
-    Some(GivenSession { session_id, seed, crc_length, passes, dialect: dialect.into() })
+    Some(GivenSession { session_id, seed, crc_length, passes, dialect: dialect.into(), server: None })
 }
 
 fn direction(word: &str) -> Option<Direction> {

@@ -14,6 +14,8 @@ use std::io::{self, Read};
 
 use thiserror::Error;
 
+use soe_core::recording::pcapng::{SECRETS_KEYS, SECTION_HEADER};
+
 pub use self::ip::{Datagram, Extracted};
 pub use self::link::LinkType;
 pub use self::write::PcapngWriter;
@@ -26,7 +28,7 @@ pub const MAX_BLOCK: usize = 16 << 20;
 /// The secrets type of a Decryption Secrets Block that holds lines about SOE sessions: `SOEK`.
 ///
 /// The type is not registered. Other programs skip secrets of a type that they do not know.
-pub const SECRETS_TYPE: u32 = 0x534F_454B;
+pub const SECRETS_TYPE: u32 = SECRETS_KEYS;
 
 /// One captured frame.
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +59,8 @@ pub enum Item<'a> {
     Frame(Frame<'a>),
     /// Lines of a Decryption Secrets Block of type [`SECRETS_TYPE`].
     Secrets(&'a [u8]),
+    /// A piece of a flight recording, whose datagrams are the frames behind it: [`soe_core::recording::FilePiece`].
+    Recording(&'a [u8]),
 }
 
 /// Reads a capture from any stream, a pipe included.
@@ -76,6 +80,7 @@ enum Format {
 enum Found {
     Frame { time: u64, link: LinkType, start: usize, len: usize, is_cut: bool },
     Secrets { start: usize, len: usize },
+    Recording { start: usize, len: usize },
     Nothing,
 }
 
@@ -88,7 +93,7 @@ impl<R: Read> CaptureReader<R> {
     pub fn new(read: R) -> Result<Self, CaptureError> {
         let mut source = Source::new(read);
         let magic = source.peek(4)?.and_then(|bytes| bytes.first_chunk().copied()).ok_or(CaptureError::NotACapture)?;
-        let format = if magic == pcapng::SECTION_HEADER.to_be_bytes() {
+        let format = if magic == SECTION_HEADER.to_be_bytes() {
             Format::Pcapng(Pcapng::default())
         } else {
             Format::Pcap(Pcap::open(&mut source)?)
@@ -118,6 +123,9 @@ impl<R: Read> CaptureReader<R> {
                 }
                 Some(Found::Secrets { start, len }) => {
                     return Ok(Some(Item::Secrets(self.source.consumed(start, len))));
+                }
+                Some(Found::Recording { start, len }) => {
+                    return Ok(Some(Item::Recording(self.source.consumed(start, len))));
                 }
             }
         }

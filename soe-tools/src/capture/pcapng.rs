@@ -2,15 +2,14 @@
 
 use std::io::Read;
 
-use super::{CaptureError, Found, LinkType, SECRETS_TYPE, source::Source};
+use soe_core::recording::pcapng::{
+    BYTE_ORDER, ENHANCED_PACKET, INTERFACE, SECRETS, SECRETS_KEYS, SECRETS_RECORDING, SECTION_HEADER,
+};
 
-pub(super) const SECTION_HEADER: u32 = 0x0A0D_0D0A;
-pub(super) const BYTE_ORDER: u32 = 0x1A2B_3C4D;
-pub(super) const INTERFACE: u32 = 1;
+use super::{CaptureError, Found, LinkType, source::Source};
+
 const OBSOLETE_PACKET: u32 = 2;
 const SIMPLE_PACKET: u32 = 3;
-pub(super) const ENHANCED_PACKET: u32 = 6;
-pub(super) const SECRETS: u32 = 10;
 const OPTION_RESOLUTION: u16 = 9;
 const OPTION_OFFSET: u16 = 14;
 /// Interfaces of one section that are remembered; no machine has more.
@@ -62,6 +61,7 @@ impl Pcapng {
                 Found::Frame { time, link, start: body + start, len, is_cut }
             }
             Found::Secrets { start, len } => Found::Secrets { start: body + start, len },
+            Found::Recording { start, len } => Found::Recording { start: body + start, len },
             Found::Nothing => Found::Nothing,
         }))
     }
@@ -100,8 +100,11 @@ impl Pcapng {
                 let _ = body.get(..8).ok_or(SHORT)?;
                 let len = self.u32(body, 4) as usize;
                 body[8..].get(..len).ok_or("secrets that are longer than their block")?;
-                let is_ours = self.u32(body, 0) == SECRETS_TYPE;
-                Ok(if is_ours { Found::Secrets { start: 8, len } } else { Found::Nothing })
+                Ok(match self.u32(body, 0) {
+                    SECRETS_KEYS => Found::Secrets { start: 8, len },
+                    SECRETS_RECORDING => Found::Recording { start: 8, len },
+                    _ => Found::Nothing,
+                })
             }
             _ => Ok(Found::Nothing),
         }

@@ -1,7 +1,7 @@
 //! Reads a capture through an analysis: what `decode` and `report` share.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek};
 
 use clap::Args;
 use soe_core::Dialect;
@@ -79,16 +79,54 @@ pub struct Followed {
 /// Those of the sink, of opening the file, and of a stream that is no capture. A capture that breaks off is no error.
 pub fn follow(path: &str, options: &FollowOptions, sink: &mut dyn Sink) -> io::Result<Followed> {
     if path == "-" {
-        return follow_stream(io::stdin().lock(), 0, options, sink);
+        return follow_stream(io::stdin().lock(), 0, options, options.analyzer(), sink);
     }
-    let file = File::open(path).map_err(|error| io::Error::new(error.kind(), format!("{path}: {error}")))?;
+    let mut file = File::open(path).map_err(|error| io::Error::new(error.kind(), format!("{path}: {error}")))?;
     let size = file.metadata()?.len();
-    follow_stream(file, size, options, sink)
+    let mut analyzer = options.analyzer();
+    // A flight recording has a key where it was set, which may be behind the datagrams that need it.
+    if file.metadata()?.is_file() && is_recording(&file)? {
+        file.rewind()?;
+        read_secrets(&file, &mut analyzer)?;
+    }
+    file.rewind()?;
+    follow_stream(file, size, options, analyzer, sink)
 }
 
-fn follow_stream(read: impl Read, size: u64, options: &FollowOptions, sink: &mut dyn Sink) -> io::Result<Followed> {
+/// Whether the capture begins with a flight recording.
+fn is_recording(file: &File) -> io::Result<bool> {
+    let mut reader = CaptureReader::new(file)?;
+    loop {
+        match reader.next() {
+            Ok(Some(Item::Secrets(_))) => {}
+            Ok(Some(Item::Recording(_))) => return Ok(true),
+            Err(CaptureError::Io(error)) => return Err(error),
+            _ => return Ok(false),
+        }
+    }
+}
+
+/// Takes all keys of a capture, up to where it breaks off.
+fn read_secrets(file: &File, analyzer: &mut Analyzer) -> io::Result<()> {
+    let mut reader = CaptureReader::new(file)?;
+    loop {
+        match reader.next() {
+            Ok(Some(Item::Secrets(lines))) => analyzer.secrets(lines),
+            Ok(Some(_)) => {}
+            Err(CaptureError::Io(error)) => return Err(error),
+            Ok(None) | Err(_) => return Ok(()),
+        }
+    }
+}
+
+fn follow_stream(
+    read: impl Read,
+    size: u64,
+    options: &FollowOptions,
+    mut analyzer: Analyzer,
+    sink: &mut dyn Sink,
+) -> io::Result<Followed> {
     let mut reader = CaptureReader::new(read)?;
-    let mut analyzer = options.analyzer();
     let (mut other_frames, mut fragments, mut broken_off) = (0, 0, None);
     let mut progress = Progress::new(size);
     loop {
@@ -104,6 +142,8 @@ fn follow_stream(read: impl Read, size: u64, options: &FollowOptions, sink: &mut
         };
         match item {
             Item::Secrets(lines) => analyzer.secrets(lines),
+            // What the calls of the session were is not on the wire.
+            Item::Recording(_) => {}
             Item::Frame(frame) => match frame.extract() {
                 Extracted::Datagram(datagram) => {
                     let ports = [datagram.from.port(), datagram.to.port()];

@@ -6,6 +6,7 @@ mod follow;
 pub mod load;
 pub mod ping;
 pub mod proxy;
+pub mod replay;
 pub mod report;
 
 use std::io;
@@ -23,6 +24,7 @@ pub use self::follow::{FollowOptions, Followed, follow};
 pub fn run(command: Command) -> io::Result<Exit> {
     match command {
         Command::Decode(command) => decode::run(&command),
+        Command::Replay(command) => replay::run(&command),
         Command::Report(command) => report::run(&command),
         Command::Dissector(command) => dissector::run(&command),
         Command::Ping(command) => ping::run(&command),
