@@ -10,7 +10,6 @@ mod crowds;
 mod endings;
 mod moves;
 mod order;
-mod restarts;
 mod strangers;
 
 use std::{net::SocketAddr, time::Instant};
