@@ -87,6 +87,8 @@ pub(crate) async fn run(
     for (connection, session) in connections.iter().zip(&mut report.sessions) {
         session.told = timeout_at(end, connection.farewell_sent()).await.unwrap_or(false);
     }
+    // Clients that had been answered but had not opened their session yet are refused.
+    let _ = timeout_at(end, endpoint.until_settled()).await;
     // Only a few datagrams are left. A socket that is still full must not delay the shutdown.
     let end = end.max(Instant::now()) + LAST_DATAGRAMS;
     for connection in &connections {

@@ -214,6 +214,11 @@ impl<R: Resident> Server<R> {
         self.peers.iter().flatten()
     }
 
+    /// Timers that run, routes, and sessions and datagrams that wait for the server.
+    pub(crate) fn timers(&self) -> usize {
+        self.alarms.len() + self.hint.len() + self.dirty.len() + self.socket.len()
+    }
+
     /// The application has done something to a session.
     pub(crate) fn touch(&mut self, key: SessionKey) {
         if let Some(peer) = self.peer_mut(key)

@@ -3,7 +3,7 @@
 use soe_core::{AdmissionConfig, DisconnectReason, host};
 
 use super::*;
-use crate::net::{MS, Net, SECOND};
+use crate::net::{Direction, MS, Net, SECOND};
 
 fn reason(net: &mut Net, n: u16) -> Option<DisconnectReason> {
     net.client(player(n)).closed().map(|closed| closed.reason)
@@ -57,6 +57,48 @@ fn a_session_that_opens_while_the_endpoint_closes_is_refused() {
     host::call(&mut net.server, now, |endpoint| endpoint.refuse(key, DisconnectReason::ConnectionRefused));
     net.run(60 * SECOND);
     assert_eq!(reason(&mut net, 0), Some(DisconnectReason::ConnectionRefused));
+    assert!(net.server.endpoint.is_finished());
+}
+
+/// The response is under way, or the client's first datagram is, and either may be lost.
+#[test]
+fn a_client_that_was_answered_just_before_the_close_is_refused_and_the_endpoint_waits_no_longer_than_that() {
+    for (answered, lost) in [(60, false), (110, false), (140, false), (60, true)] {
+        let mut farewells = 0;
+        let fate = move |direction, _, datagram: &[u8]| {
+            let is_farewell = direction == Direction::ToClient && datagram[..2] == [0, 5];
+            farewells += u32::from(is_farewell);
+            (!lost || farewells != 1 || !is_farewell).then_some(50 * MS)
+        };
+        let mut net = Net::with_fate(config(), Box::new(fate));
+        net.join(player(0), &config(), 7);
+        net.run(answered * MS);
+        assert_eq!(net.server.endpoint.stats().admission.responses, 1);
+        let now = net.now;
+        net.server.close(now);
+        assert!(net.server.endpoint.is_lingering() && !net.server.endpoint.is_finished());
+        net.run(if lost { 1_300 } else { 200 } * MS);
+        assert_eq!(reason(&mut net, 0), Some(DisconnectReason::ConnectionRefused), "closed after {answered} ms");
+        // Whoever knocks meanwhile is refused too, and keeps nobody waiting.
+        for n in 1..100 {
+            net.join(player(n), &config(), n.into());
+            net.run(40 * MS);
+        }
+        assert!(net.server.endpoint.is_finished());
+        net.run(2 * SECOND);
+        assert_eq!(reason(&mut net, 1), Some(DisconnectReason::ConnectionRefused));
+    }
+}
+
+#[test]
+fn an_endpoint_that_has_answered_nobody_lately_is_finished_at_once() {
+    let mut net = Net::new(config(), 10 * MS);
+    net.join(player(0), &config(), 7);
+    net.run(15 * MS);
+    net.clients.clear();
+    net.run(4 * SECOND);
+    let now = net.now;
+    net.server.close(now);
     assert!(net.server.endpoint.is_finished());
 }
 

@@ -10,6 +10,7 @@ mod crowds;
 mod endings;
 mod moves;
 mod order;
+mod restarts;
 mod strangers;
 
 use std::{net::SocketAddr, time::Instant};

@@ -1,14 +1,15 @@
 //! An application on one end of a session: what it sends, how it reads, and whether what it reads is what was sent.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use soe_core::{Channel, Message, MessageHook, Rc4, ReliableChannel, SendError, Session};
+use soe_core::{Channel, Message, MessageHook, Rc4, Receipt, ReliableChannel, SendError, Session};
 
 use super::{
+    account::SharedAccount,
     pattern::{self, Sizes},
     rng::Rng,
 };
@@ -106,6 +107,9 @@ pub(crate) struct App {
     received: [u64; 7],
     /// Messages taken, repetitions of unreliable ones included.
     pub(crate) arrived: [u64; 7],
+    /// The channels of messages whose receipts are open, and their numbers.
+    receipts: BTreeMap<Receipt, (usize, u64)>,
+    pub(crate) account: SharedAccount,
     /// What has come on unordered channels.
     seen: BTreeSet<(usize, u64)>,
     pub(crate) refused: u64,
@@ -132,6 +136,8 @@ impl App {
             sent: [0; 7],
             received: [0; 7],
             arrived: [0; 7],
+            receipts: BTreeMap::new(),
+            account: SharedAccount::default(),
             seen: BTreeSet::new(),
             refused: 0,
             tick: None,
@@ -189,8 +195,17 @@ impl App {
 
     fn send_one(&mut self, choice: usize, session: &mut Session) -> bool {
         let (channel, n) = (CHANNELS[choice], self.sent[choice]);
-        match session.send(Message::new(channel, self.message(choice, n))) {
-            Ok(()) => {}
+        let message = Message::new(channel, self.message(choice, n));
+        let sent = match channel {
+            Channel::Reliable(_) => session.send_with_receipt(message).map(Some),
+            _ => session.send(message).map(|()| None),
+        };
+        match sent {
+            Ok(None) => {}
+            Ok(Some(receipt)) => {
+                self.receipts.insert(receipt, (choice, n));
+                self.account.note(|account| account.sent[choice] += 1);
+            }
             Err(SendError::Blocked(_)) => {
                 self.refused += 1;
                 return false;
@@ -203,6 +218,15 @@ impl App {
             self.key_switches += 1;
         }
         true
+    }
+
+    /// A receipt says "delivered": each does once, in order on its channel.
+    pub(crate) fn delivered(&mut self, receipt: Receipt) {
+        let (choice, n) = self.receipts.remove(&receipt).expect("the receipt of a message, told once");
+        self.account.note(|account| {
+            assert_eq!(account.delivered[choice], n, "receipts on {} are told out of order", CHANNELS[choice]);
+            account.delivered[choice] += 1;
+        });
     }
 
     fn message(&self, choice: usize, n: u64) -> Bytes {
@@ -250,6 +274,7 @@ impl App {
             Channel::Reliable(_) => {
                 assert!(ordered || self.seen.insert((choice, n)), "message {n} on {} came twice", message.channel);
                 self.received[choice] += 1;
+                self.account.note(|account| account.received[choice] += 1);
             }
             Channel::Unreliable => {}
             Channel::Ordered | Channel::Ordered2 => {

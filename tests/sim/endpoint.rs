@@ -80,7 +80,7 @@ impl Endpoint {
     /// Lets the application act and takes everything that the session gives. `send` gets each datagram.
     pub(crate) fn serve(&mut self, now: Instant, buf: &mut Vec<u8>, mut send: impl FnMut(&[u8])) {
         self.app.act(now, &mut self.session);
-        self.take_events();
+        self.take_events(now);
         let mut sent = 0;
         // Who drives thousands of sessions asks only those that say so.
         let mut asks = self.session.has_transmit(now);
@@ -99,13 +99,13 @@ impl Endpoint {
             assert!(sent <= MAX_AT_ONCE, "{sent} datagrams at one instant");
         }
         self.datagrams += sent;
-        self.take_events();
+        self.take_events(now);
         let memory = self.session.memory();
         assert!(memory <= self.ceiling, "{memory} bytes of memory, over the ceiling of {}", self.ceiling);
         self.peak_memory = self.peak_memory.max(memory);
     }
 
-    fn take_events(&mut self) {
+    fn take_events(&mut self, now: Instant) {
         while let Some(event) = self.session.poll_event() {
             assert!(self.closed.is_none(), "{event:?} behind the end");
             match event {
@@ -113,12 +113,15 @@ impl Endpoint {
                     assert!(!std::mem::replace(&mut self.connected, true), "connected twice");
                 }
                 Event::Remapped => self.remapped += 1,
+                Event::Delivered(receipt) => self.app.delivered(receipt),
                 Event::LargeDatagramsLost { smallest_lost, largest_delivered } => {
                     assert!(largest_delivered < smallest_lost, "{largest_delivered} of {smallest_lost}");
                     self.narrowed += 1;
                 }
                 Event::Closed(closed) => {
                     self.closed = Some(closed);
+                    let end = (closed, self.session.undelivered(), now);
+                    self.app.account.note(|account| account.end = Some(end));
                     self.endings.iter().for_each(|endings| endings.borrow_mut().push(closed));
                 }
                 _ => {}

@@ -4,6 +4,7 @@
 //! `SOE_SIM_SEEDS=1000000 cargo test --release --test sim -- --nocapture`. `SOE_SIM_BASE` is the first seed: another run tries
 //! other seeds.
 
+mod account;
 mod app;
 mod endpoint;
 mod network;
@@ -13,6 +14,7 @@ mod runner;
 mod scenarios;
 #[path = "../common/server.rs"]
 mod server;
+mod settle;
 mod traps;
 mod world;
 

@@ -15,7 +15,8 @@ use soe_core::{
 };
 
 use super::{
-    app::{App, Plan},
+    account::SharedAccount,
+    app::{App, Plan, Reading},
     endpoint::Endpoint,
     network::{Counts, Faults, Link},
     rng::{Rng, Trace},
@@ -62,7 +63,7 @@ pub(crate) struct World {
     server_alarm: Option<Instant>,
     /// How the server's sessions have ended that nobody has looked at yet.
     server_endings: Rc<RefCell<Vec<Closed>>>,
-    session: SessionConfig,
+    pub(crate) session: SessionConfig,
     /// Whether clients that connect from now on are recorded.
     record: Option<RecordOptions>,
     pub(crate) clients: Vec<Client>,
@@ -75,6 +76,11 @@ pub(crate) struct World {
     stuck: u32,
     allowed: Vec<DisconnectReason>,
     pub(crate) endings: Vec<(Place, Closed)>,
+    /// The accounts of all sessions that there have been, the client's first.
+    pub(crate) accounts: Vec<[SharedAccount; 2]>,
+    /// The run is over: how sessions end from now on is looked at afterwards.
+    pub(crate) settles: bool,
+    is_server_dead: bool,
     buf: Vec<u8>,
 }
 
@@ -112,6 +118,9 @@ impl World {
             stuck: 0,
             allowed: Vec::new(),
             endings: Vec::new(),
+            accounts: Vec::new(),
+            settles: false,
+            is_server_dead: false,
             buf: Vec::new(),
         }
     }
@@ -131,6 +140,7 @@ impl World {
     ) -> usize {
         let n = self.clients.len();
         let [app, counterpart] = App::pair(self.rng.next(), client, server);
+        self.accounts.push([app.account.clone(), counterpart.account.clone()]);
         let id = self.rng.next() as u32;
         let session = self.session(config, id);
         let peer_limit = self.session.udp_length;
@@ -149,8 +159,10 @@ impl World {
     /// The program behind a client is started again: the old session is gone without a word.
     pub(crate) fn restart(&mut self, n: usize, [client, server]: [Plan; 2]) {
         let [app, counterpart] = App::pair(self.rng.next(), client, server);
+        self.accounts.push([app.account.clone(), counterpart.account.clone()]);
         let id = self.rng.next() as u32;
         let config = self.clients[n].endpoint.session.config().clone();
+        self.clients[n].endpoint.app.account.note(|account| account.is_killed = account.end.is_none());
         let session = self.session(config, id);
         self.clients[n].endpoint = Endpoint::new(self.now, session, app, self.session.udp_length);
         self.counterparts.borrow_mut().insert(id, counterpart);
@@ -175,6 +187,32 @@ impl World {
         let old = std::mem::replace(&mut self.clients[n].address, address);
         self.by_address.remove(&old);
         self.by_address.insert(address, n);
+    }
+
+    /// The program behind a client is gone without a word.
+    pub(crate) fn kill(&mut self, n: usize) {
+        let Client { endpoint, address, .. } = &mut self.clients[n];
+        endpoint.alarm = None;
+        endpoint.app.account.note(|account| account.is_killed = account.end.is_none());
+        self.by_address.remove(address);
+    }
+
+    /// The server is gone without a word, and nobody says that its port is closed.
+    pub(crate) fn kill_server(&mut self) {
+        self.is_server_dead = true;
+        for [_, server] in &self.accounts {
+            server.note(|account| account.is_killed = account.end.is_none());
+        }
+    }
+
+    /// All applications read what their sessions still hold.
+    pub(crate) fn read_all(&mut self) {
+        let now = self.now;
+        let clients = self.clients.iter_mut().map(|client| &mut client.endpoint);
+        for end in clients.chain(&mut self.server.held) {
+            end.app.plan.reading = Reading::AtOnce;
+            end.app.act(now, &mut end.session);
+        }
     }
 
     pub(crate) fn client(&mut self, n: usize) -> &mut Endpoint {
@@ -290,6 +328,9 @@ impl World {
 
     /// Lets the server do what is to be done now, and sees to it that it goes on in time.
     fn run_server(&mut self) {
+        if self.is_server_dead {
+            return;
+        }
         let wanted = self.server.run(self.now);
         let earlier = wanted.filter(|at| self.server_alarm.is_none_or(|alarm| *at < alarm));
         if let Some(at) = earlier {
@@ -337,7 +378,7 @@ impl World {
     fn ended(&mut self, place: Place, closed: Closed) {
         let replaced = closed.reason == DisconnectReason::NewConnectionAttempt;
         assert!(
-            self.allowed.contains(&closed.reason) || (replaced && place == Place::Peer),
+            self.settles || self.allowed.contains(&closed.reason) || (replaced && place == Place::Peer),
             "{place:?} closed at {:?}: {closed}",
             self.elapsed()
         );

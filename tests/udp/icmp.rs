@@ -71,3 +71,22 @@ async fn a_closed_port_ends_an_attempt_at_once_and_no_other_session_of_the_socke
         assert_eq!(receive(&mut session).await, &b"still here"[..]);
     }
 }
+
+/// The report makes the socket neither readable nor writable, and the client has nothing else to wake up for.
+#[tokio::test]
+#[cfg(target_os = "linux")]
+async fn a_report_ends_an_attempt_before_its_request_is_repeated() {
+    let connector = SoeConnector::bind("127.0.0.1:0").await.expect("loopback can be bound");
+    let closed = {
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("loopback can be bound");
+        socket.local_addr().expect("bound")
+    };
+    let patient = soe_tokio::SessionConfig::builder("LoginUdp_9").connect_timeout(Duration::from_secs(600)).build();
+    let patient = patient.expect("valid");
+    for attempt in 1..=5 {
+        let error = soon("connect", connector.connect(closed, patient.clone())).await.expect_err("nobody is there");
+        assert!(matches!(error, ConnectError::Closed(end) if end.reason == DisconnectReason::IcmpError), "{error}");
+        let stats = connector.stats();
+        assert_eq!((stats.datagrams_sent, stats.unreachable_reports), (attempt, attempt), "{stats}");
+    }
+}

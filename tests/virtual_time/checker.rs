@@ -5,7 +5,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -61,6 +64,8 @@ impl Habit {
 struct Account {
     /// Played by the test itself, which ends it without a word.
     by_hand: bool,
+    /// The program was killed: nobody reads what its session had acknowledged.
+    is_killed: bool,
     reads: bool,
     /// What became of each receipt, by the number of its message; `None` while it is not known.
     receipts: BTreeMap<u32, Option<bool>>,
@@ -69,13 +74,57 @@ struct Account {
     end: Option<(Closed, Undelivered, Instant)>,
 }
 
-/// Collects the accounts of all sessions of a run.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Checker(Arc<Mutex<BTreeMap<(u32, Side), Account>>>);
+type Accounts = BTreeMap<(u32, Side), Account>;
+
+/// Collects the accounts of all sessions of a run. No run ends without [`Checker::verify`].
+#[derive(Debug)]
+pub(crate) struct Checker {
+    accounts: Arc<Mutex<Accounts>>,
+    is_verified: Arc<AtomicBool>,
+    /// Not a clone, which only writes to accounts.
+    is_of_test: bool,
+}
+
+impl Default for Checker {
+    fn default() -> Self {
+        Self { accounts: Arc::default(), is_verified: Arc::default(), is_of_test: true }
+    }
+}
+
+impl Clone for Checker {
+    fn clone(&self) -> Self {
+        Self { accounts: Arc::clone(&self.accounts), is_verified: Arc::clone(&self.is_verified), is_of_test: false }
+    }
+}
+
+impl Drop for Checker {
+    fn drop(&mut self) {
+        let is_verified = !self.is_of_test || self.is_verified.load(Ordering::Relaxed);
+        assert!(is_verified || std::thread::panicking(), "a run has ended and nobody has looked at its accounts");
+    }
+}
+
+/// The longest that a side may take to notice that the other has ended or is gone: the default time-out and a third, and what
+/// an application takes to look.
+fn noticed_within() -> Duration {
+    crate::support::config().inactivity_timeout * 4 / 3 + Duration::from_secs(2)
+}
 
 impl Checker {
-    fn accounts(&self) -> MutexGuard<'_, BTreeMap<(u32, Side), Account>> {
-        self.0.lock().expect("no test panics while it holds the accounts")
+    fn accounts(&self) -> MutexGuard<'_, Accounts> {
+        self.accounts.lock().expect("no test panics while it holds the accounts")
+    }
+
+    /// The program on one side of a session was killed.
+    pub(crate) fn killed(&self, session: u32, side: Side) {
+        self.note((session, side), |account| account.is_killed = account.end.is_none());
+    }
+
+    /// All programs on one side were killed.
+    pub(crate) fn all_killed(&self, side: Side) {
+        let mut accounts = self.accounts();
+        let killed = accounts.iter_mut().filter(|((_, of), account)| *of == side && account.end.is_none());
+        killed.for_each(|(_, account)| account.is_killed = true);
     }
 
     fn note(&self, key: (u32, Side), note: impl FnOnce(&mut Account)) {
@@ -138,7 +187,7 @@ impl Checker {
 
     /// Whether every session that was told of has ended.
     pub(crate) fn is_over(&self) -> bool {
-        self.accounts().values().all(|account| account.by_hand || account.end.is_some())
+        self.accounts().values().all(|account| account.by_hand || account.is_killed || account.end.is_some())
     }
 
     /// How many sessions were told of by this side.
@@ -165,19 +214,24 @@ impl Checker {
 
     /// Expects that the accounts of all sessions agree. To be called after they have ended.
     pub(crate) fn verify(&self) {
+        self.is_verified.store(true, Ordering::Relaxed);
         let accounts = self.accounts();
         assert!(!accounts.is_empty(), "nothing was tested");
-        for ((id, side), account) in accounts.iter().filter(|(_, account)| !account.by_hand) {
+        for ((id, side), account) in accounts.iter().filter(|(_, account)| !account.by_hand && !account.is_killed) {
             let who = format!("{side:?} of {id:08x}");
-            let (closed, undelivered, _) = account.end.unwrap_or_else(|| panic!("{who} never ended"));
+            let (closed, undelivered, at) = account.end.unwrap_or_else(|| panic!("{who} never ended"));
             let told = account.receipts.iter().filter(|(_, told)| **told == Some(true)).map(|(number, _)| *number);
             let told: BTreeSet<u32> = told.collect();
             let open = account.receipts.values().filter(|told| told.is_none()).count();
             assert_eq!(open, 0, "{who}: {open} receipts never resolve, {closed}");
             let other = accounts.get(&(*id, side.other()));
+            if let Some((_, _, ended)) = other.and_then(|other| other.end) {
+                let late = at.saturating_duration_since(ended);
+                assert!(late <= noticed_within(), "{who}: noticed {late:?} later that the other had ended, {closed}");
+            }
             let received = other.map(|other| &other.received[..]).unwrap_or_default();
             assert!(received.is_sorted_by(|one, next| one < next), "{who}: not once and in order: {received:?}");
-            if other.is_some_and(|other| !other.reads) {
+            if other.is_some_and(|other| !other.reads || other.is_killed) {
                 continue;
             }
             let received: BTreeSet<u32> = received.iter().copied().collect();
@@ -193,6 +247,7 @@ impl Checker {
     pub(crate) fn verify_all_lived(&self) {
         self.verify();
         for ((id, side), account) in self.accounts().iter().filter(|(_, account)| !account.by_hand) {
+            assert!(!account.is_killed, "{side:?} of {id:08x} was killed");
             let (closed, undelivered, _) = account.end.expect("verified");
             assert!(closed.is_clean(), "{side:?} of {id:08x} was alive, and ended: {closed}");
             let failed = account.receipts.values().filter(|told| **told == Some(false)).count();

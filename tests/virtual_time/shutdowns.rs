@@ -7,7 +7,7 @@ use std::{
 };
 
 use soe_testing::{SimRng, for_seeds};
-use soe_tokio::SoeSession;
+use soe_tokio::{ConnectError, DisconnectReason, SoeSession};
 use tokio::time::Instant;
 
 use crate::support::{Faults, SERVER, client, config, connector, listen};
@@ -79,4 +79,34 @@ async fn run(seed: u64) {
 #[test]
 fn a_shutdown_at_any_moment_is_bounded_and_its_report_adds_up() {
     for_seeds(300, run);
+}
+
+/// The response is on its way to the client, or the client's first datagram to the listener.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_was_answered_just_before_the_listener_went_is_refused_at_once() {
+    for wait in [60, 110, 140] {
+        for shuts_down in [false, true] {
+            let network = soe_testing::Network::new(1);
+            network.link(soe_testing::LinkProfile::lossless().delay(Duration::from_millis(50)));
+            let (listener, connector) = (listen(&network, config()), connector(&network, client(0)));
+            let start = Instant::now();
+            let connecting = tokio::spawn(async move {
+                let error = connector.connect(SERVER, config()).await.expect_err("the listener is gone");
+                (error, Instant::now())
+            });
+            tokio::time::sleep(Duration::from_millis(wait)).await;
+            match shuts_down {
+                true => _ = listener.shutdown(Duration::from_secs(10)).await,
+                false => drop(listener),
+            }
+            let (error, at) = connecting.await.expect("no panic");
+            assert!(at - start < Duration::from_millis(210), "told after {:?}", at - start);
+            let is_refusal =
+                matches!(error, ConnectError::Closed(end) if end.reason == DisconnectReason::ConnectionRefused);
+            assert!(is_refusal, "{error}");
+            // The socket stays for the handshake, and not longer.
+            tokio::time::sleep(Duration::from_secs(4).saturating_sub(start.elapsed())).await;
+            drop(listen(&network, config()));
+        }
+    }
 }

@@ -1,9 +1,6 @@
 //! The acknowledgements that one channel owes its peer.
 
-use std::{
-    collections::VecDeque,
-    time::{Duration, Instant},
-};
+use std::{collections::VecDeque, time::Duration};
 
 use crate::timestamp::Timestamp;
 
@@ -69,22 +66,22 @@ impl Ahead {
 
 impl AckQueue {
     /// A packet arrived in order, without a gap.
-    pub(crate) fn in_order(&mut self, now: Instant, policy: AckPolicy) {
+    pub(crate) fn in_order(&mut self, now: Timestamp, policy: AckPolicy) {
         self.all = true;
         self.wait(now, policy);
     }
 
     /// An old packet arrived again: the peer lost its acknowledgement.
-    pub(crate) fn old(&mut self, now: Instant, policy: AckPolicy) {
+    pub(crate) fn old(&mut self, now: Timestamp, policy: AckPolicy) {
         self.in_order(now, policy);
     }
 
-    fn wait(&mut self, now: Instant, policy: AckPolicy) {
+    fn wait(&mut self, now: Timestamp, policy: AckPolicy) {
         self.waiting += 1;
         if self.waiting >= policy.packets {
             self.due = true;
         } else if self.deadline.is_none() {
-            self.deadline = Some((now + policy.delay).into());
+            self.deadline = Some(now + policy.delay);
         }
     }
 
@@ -102,7 +99,7 @@ impl AckQueue {
 
     /// A packet ahead of a gap arrived again. The peer is not told at once: some peers answer each such acknowledgement
     /// by resending everything before it.
-    pub(crate) fn ahead_again(&mut self, now: Instant, sequence: u64, policy: AckPolicy) {
+    pub(crate) fn ahead_again(&mut self, now: Timestamp, sequence: u64, policy: AckPolicy) {
         let ones = &mut self.ahead.get_or_insert_default().ones;
         if ones.len() < MAX_REPEATS && !ones.contains(&sequence) {
             ones.push_back(sequence);
@@ -111,7 +108,7 @@ impl AckQueue {
     }
 
     /// A packet arrived beyond the window while the application does not read. The last acknowledgement is repeated.
-    pub(crate) fn held_back(&mut self, now: Instant, expected: u64, policy: AckPolicy) {
+    pub(crate) fn held_back(&mut self, now: Timestamp, expected: u64, policy: AckPolicy) {
         if expected > 0 { self.old(now, policy) } else { self.ahead_again(now, expected, policy) }
     }
 
@@ -161,8 +158,8 @@ impl AckQueue {
     }
 
     /// Whether acknowledgements must be sent now, even without data.
-    pub(crate) fn is_due(&self, now: Instant) -> bool {
-        !self.is_empty() && (self.due || self.deadline.is_some_and(|deadline| deadline.instant() <= now))
+    pub(crate) fn is_due(&self, now: Timestamp) -> bool {
+        !self.is_empty() && (self.due || self.deadline.is_some_and(|deadline| deadline <= now))
     }
 
     pub(crate) fn memory(&self) -> usize {
@@ -179,8 +176,8 @@ impl AckQueue {
     }
 
     /// When waiting acknowledgements become due. `None` if none wait, or if they are due already.
-    pub(crate) fn deadline(&self) -> Option<Instant> {
-        if self.due { None } else { self.deadline.map(Timestamp::instant) }
+    pub(crate) fn deadline(&self) -> Option<Timestamp> {
+        if self.due { None } else { self.deadline }
     }
 }
 
@@ -192,7 +189,7 @@ mod tests {
 
     #[test]
     fn packets_in_order_are_acknowledged_together_after_the_delay() {
-        let now = Instant::now();
+        let now = Timestamp::now();
         let mut acks = AckQueue::default();
         acks.in_order(now, POLICY);
         acks.in_order(now + Duration::from_millis(1), POLICY);
@@ -206,7 +203,7 @@ mod tests {
 
     #[test]
     fn enough_packets_do_not_wait() {
-        let now = Instant::now();
+        let now = Timestamp::now();
         let mut acks = AckQueue::default();
         for _ in 0..POLICY.packets {
             assert!(!acks.is_due(now));
@@ -219,7 +216,7 @@ mod tests {
     fn a_packet_ahead_of_a_gap_is_told_at_once_and_exactly() {
         let mut acks = AckQueue::default();
         acks.ahead(7);
-        assert!(acks.is_due(Instant::now()));
+        assert!(acks.is_due(Timestamp::now()));
         assert_eq!(acks.take(5, 0), Some(Ack::One(7)));
     }
 
@@ -254,7 +251,7 @@ mod tests {
     fn a_storm_of_repeats_is_bounded() {
         let mut acks = AckQueue::default();
         for sequence in 0..10_000 {
-            acks.ahead_again(Instant::now(), sequence % 1_000 + 1, POLICY);
+            acks.ahead_again(Timestamp::now(), sequence % 1_000 + 1, POLICY);
         }
         assert!(acks.len() <= MAX_REPEATS);
     }

@@ -9,7 +9,7 @@
 //! traffic, the rhythm in which the peer acknowledges. They do not shrink the window; they tell how much of a later delay
 //! means nothing.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::timestamp::{Micros, Timestamp};
 
@@ -144,7 +144,7 @@ impl Congestion {
     /// have arrived, `ages` those of the newest and the oldest packet acknowledged, of those sent only once.
     pub(crate) fn acknowledged(
         &mut self,
-        now: Instant,
+        now: Timestamp,
         bytes: usize,
         newest: u64,
         next_datagram: u64,
@@ -159,21 +159,21 @@ impl Congestion {
         }
         // A burst of acknowledgements makes no round: its rate would be the burst's.
         let base = self.base.map_or(Duration::ZERO, Micros::duration);
-        let lasted = self.round.started.is_none_or(|started| now.saturating_duration_since(started.instant()) >= base);
+        let lasted = self.round.started.is_none_or(|started| now.saturating_duration_since(started) >= base);
         if newest >= self.round.last_datagram && lasted {
             self.end_round(now);
             self.most = self.round.most;
-            self.round = Round { started: Some(now.into()), last_datagram: next_datagram, ..Round::default() };
+            self.round = Round { started: Some(now), last_datagram: next_datagram, ..Round::default() };
         }
     }
 
     /// A round trip, and how long the oldest packet waited that was acknowledged with it.
-    fn sample(&mut self, now: Instant, newest: Micros, oldest: Micros) {
+    fn sample(&mut self, now: Timestamp, newest: Micros, oldest: Micros) {
         self.round.lowest = Some(self.round.lowest.map_or(newest, |lowest| lowest.min(newest)));
-        let expired = self.base_seen.is_none_or(|seen| now > seen.instant() + BASE_LIFETIME);
+        let expired = self.base_seen.is_none_or(|seen| now > seen + BASE_LIFETIME);
         let base = self.base.filter(|&base| base < newest && !expired).unwrap_or(newest);
         if base == newest {
-            (self.base, self.base_seen) = (Some(newest), Some(now.into()));
+            (self.base, self.base_seen) = (Some(newest), Some(now));
         }
         if self.most_of_late() * LIGHT_USE <= self.window() {
             let excess = oldest.duration().saturating_sub(base.duration());
@@ -201,10 +201,9 @@ impl Congestion {
         (self.base, self.base_seen) = (None, None);
     }
 
-    fn end_round(&mut self, now: Instant) {
+    fn end_round(&mut self, now: Timestamp) {
         let Some(base) = self.base.map(Micros::duration) else { return };
         let Some(started) = self.round.started else { return };
-        let started = started.instant();
         let (window, ceiling, used) = (self.window(), self.ceiling as usize, self.is_used());
         let (delivered, lost) = (self.round.delivered as usize, self.round.lost as usize);
         let rate = delivered as f32 / now.saturating_duration_since(started).as_secs_f32().max(1e-6);
@@ -281,7 +280,7 @@ mod tests {
     /// after ten seconds.
     fn run(rate: f64, base_ms: u64, loss: usize, limit: usize) -> usize {
         let base = Duration::from_millis(base_ms);
-        let mut now = Instant::now();
+        let mut now = Timestamp::now();
         let end = now + Duration::from_secs(10);
         let mut congestion = Congestion::new(limit);
         let mut datagram = 0u64;

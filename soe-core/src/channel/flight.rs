@@ -1,13 +1,11 @@
 //! Packets under way: sent, and not yet known to have arrived.
 
-use std::{
-    collections::VecDeque,
-    time::{Duration, Instant},
-};
+use std::{collections::VecDeque, time::Duration};
 
 use bytes::Bytes;
 
 use super::push_back;
+use crate::timestamp::Timestamp;
 
 /// A packet is lost once a datagram sent this much later has been acknowledged (RFC 9002, section 6.1.1).
 const REORDERING: u64 = 3;
@@ -52,9 +50,9 @@ pub(crate) struct Packet {
     /// Copies that rode along since it was last sent.
     pub(crate) copies: u8,
     /// When it was first sent.
-    pub(crate) first_sent: Instant,
+    pub(crate) first_sent: Timestamp,
     /// When it was last sent.
-    pub(crate) sent: Instant,
+    pub(crate) sent: Timestamp,
     /// The number of the datagram that first carried it.
     pub(crate) first_datagram: u64,
     /// The number of the datagram that last carried it.
@@ -69,10 +67,14 @@ impl Packet {
     }
 
     fn is_flying(&self) -> bool {
+        #[cfg(test)]
+        tests::visited();
         self.state == State::Flying
     }
 
     fn is_lost(&self) -> bool {
+        #[cfg(test)]
+        tests::visited();
         matches!(self.state, State::Lost(_))
     }
 }
@@ -94,6 +96,9 @@ pub(crate) struct Acked {
     pub(crate) repaired: u32,
     /// The ages of the newest and the oldest packet acknowledged that was sent only once.
     pub(crate) ages: Option<(Duration, Duration)>,
+    /// How many packets the peer has passed that it had acknowledged one by one before: it had held them, its application reads
+    /// again, and its window has moved by as many.
+    pub(crate) moved: usize,
 }
 
 /// The acknowledgement of a packet that was sent again may be for either time. If it is for the second, everything sent before
@@ -104,11 +109,11 @@ struct Doubt {
     /// The datagram that last carried the packet.
     datagram: u64,
     /// When to believe that it has arrived; set when losses are next looked for.
-    deadline: Option<Instant>,
+    deadline: Option<Timestamp>,
 }
 
 /// How old a packet must be to count as lost once a later datagram has been acknowledged.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Patience {
     /// With three later ones acknowledged. No longer than `by_time`.
     pub(crate) by_count: Duration,
@@ -136,7 +141,7 @@ pub(crate) struct Flight {
     /// A packet that was sent again has been acknowledged: perhaps this datagram has arrived, with it. See [`Doubt`].
     doubt: Option<Doubt>,
     /// When the resend timer last fired, if nothing has been acknowledged since: it starts anew from there.
-    probed: Option<Instant>,
+    probed: Option<Timestamp>,
 }
 
 /// That a packet was sent in a datagram. Both numbers are cut to 32 bits: no two that are under way at once agree in them.
@@ -184,6 +189,11 @@ impl Flight {
         open.fold((0, 0), |(bytes, messages), packet| {
             (bytes + packet.payload.len(), messages + usize::from(packet.ends))
         })
+    }
+
+    /// Whether [`detect_losses`](Self::detect_losses) has nothing to do.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.packets.is_empty() && self.doubt.is_none()
     }
 
     pub(crate) fn push(&mut self, packet: Packet) {
@@ -236,7 +246,7 @@ impl Flight {
     }
 
     /// The packet that `next_lost` gave has been written again.
-    pub(crate) fn resent(&mut self, sequence: u64, now: Instant, datagram: u64) {
+    pub(crate) fn resent(&mut self, sequence: u64, now: Timestamp, datagram: u64) {
         let Some(packet) = self.packets.get_mut((sequence - self.base) as usize) else { return };
         packet.state = State::Flying;
         packet.copies = 0;
@@ -250,7 +260,7 @@ impl Flight {
     }
 
     /// The packet that `next_copy` gave has been written once more.
-    pub(crate) fn copied(&mut self, sequence: u64, now: Instant, datagram: u64) {
+    pub(crate) fn copied(&mut self, sequence: u64, now: Timestamp, datagram: u64) {
         let Some(packet) = self.packets.get_mut((sequence - self.base) as usize) else { return };
         packet.copies += 1;
         packet.sent = now;
@@ -272,7 +282,7 @@ impl Flight {
     }
 
     /// Everything up to and including `sequence` has arrived.
-    pub(crate) fn acknowledge_all(&mut self, now: Instant, sequence: u64, soonest: Option<Duration>) -> Acked {
+    pub(crate) fn acknowledge_all(&mut self, now: Timestamp, sequence: u64, soonest: Option<Duration>) -> Acked {
         let mut acked = Acked::default();
         while self.base <= sequence && !self.packets.is_empty() {
             self.mark_acked(0, now, soonest, &mut acked);
@@ -284,7 +294,7 @@ impl Flight {
     }
 
     /// Exactly this one has arrived.
-    pub(crate) fn acknowledge(&mut self, now: Instant, sequence: u64, soonest: Option<Duration>) -> Acked {
+    pub(crate) fn acknowledge(&mut self, now: Timestamp, sequence: u64, soonest: Option<Duration>) -> Acked {
         let mut acked = Acked::default();
         if let Some(index) = sequence.checked_sub(self.base) {
             self.mark_acked(index as usize, now, soonest, &mut acked);
@@ -293,7 +303,7 @@ impl Flight {
         acked
     }
 
-    fn mark_acked(&mut self, index: usize, now: Instant, soonest: Option<Duration>, acked: &mut Acked) {
+    fn mark_acked(&mut self, index: usize, now: Timestamp, soonest: Option<Duration>, acked: &mut Acked) {
         let Some(packet) = self.packets.get_mut(index) else { return };
         let age = now.saturating_duration_since(packet.sent);
         let was_lost = packet.is_lost();
@@ -346,10 +356,10 @@ impl Flight {
     /// returns when the next packet will cross the threshold.
     pub(crate) fn detect_losses(
         &mut self,
-        now: Instant,
+        now: Timestamp,
         patience: Patience,
         mut lost: impl FnMut(usize),
-    ) -> Option<Instant> {
+    ) -> Option<Timestamp> {
         let next = self.resolve_doubt(now, patience.by_time);
         while let Some(index) = self.oldest() {
             let packet = &self.packets[index];
@@ -368,7 +378,7 @@ impl Flight {
     }
 
     /// Believes in the second transmission once nothing has spoken for the first. Returns when to come back.
-    fn resolve_doubt(&mut self, now: Instant, loss_delay: Duration) -> Option<Instant> {
+    fn resolve_doubt(&mut self, now: Timestamp, loss_delay: Duration) -> Option<Timestamp> {
         let doubt = self.doubt.as_mut()?;
         let deadline = *doubt.deadline.get_or_insert(now + loss_delay / 8);
         if now < deadline {
@@ -380,7 +390,7 @@ impl Flight {
     }
 
     /// The start of the resend timer: when the oldest packet under way was sent, or when the timer last fired.
-    pub(crate) fn timer_start(&mut self) -> Option<Instant> {
+    pub(crate) fn timer_start(&mut self) -> Option<Timestamp> {
         let index = self.oldest()?;
         Some(self.packets[index].sent).max(self.probed)
     }
@@ -391,7 +401,7 @@ impl Flight {
     }
 
     /// When the oldest packet not known to have arrived was first sent.
-    pub(crate) fn oldest_first_sent(&self) -> Option<Instant> {
+    pub(crate) fn oldest_first_sent(&self) -> Option<Timestamp> {
         self.packets.front().map(|packet| packet.first_sent)
     }
 
@@ -401,7 +411,13 @@ impl Flight {
 
     /// The resend timer may have fired: up to `most` of the oldest packets go again, if it started at `deadline` or before.
     /// Calls `lost` with the bytes of each, and returns how many.
-    pub(crate) fn probe(&mut self, now: Instant, deadline: Instant, most: usize, mut lost: impl FnMut(usize)) -> usize {
+    pub(crate) fn probe(
+        &mut self,
+        now: Timestamp,
+        deadline: Timestamp,
+        most: usize,
+        mut lost: impl FnMut(usize),
+    ) -> usize {
         if self.timer_start().is_none_or(|start| start > deadline) {
             return 0;
         }
@@ -415,6 +431,19 @@ impl Flight {
             probes += 1;
         }
         probes
+    }
+
+    /// The peer has dropped what was sent until `deadline`: up to `most` of the oldest packets go again. Returns how many.
+    pub(crate) fn dropped(&mut self, deadline: Timestamp, most: usize) -> usize {
+        let mut dropped = 0;
+        while dropped < most
+            && let Some(index) = self.oldest()
+            && self.packets[index].sent <= deadline
+        {
+            self.lose_oldest(index, Cause::Timeout);
+            dropped += 1;
+        }
+        dropped
     }
 
     /// Memory held, fragments not counted: they are parts of messages, which are.
@@ -442,7 +471,7 @@ fn is_under_way(packets: &VecDeque<Packet>, base: u32, sent: Sent) -> bool {
 mod tests {
     use super::*;
 
-    fn packet(now: Instant, datagram: u64) -> Packet {
+    fn packet(now: Timestamp, datagram: u64) -> Packet {
         Packet {
             head: Head::Data,
             payload: Bytes::from_static(b"payload"),
@@ -459,7 +488,7 @@ mod tests {
 
     #[test]
     fn the_resend_timer_sees_a_packet_behind_any_number_of_lost_ones() {
-        let now = Instant::now();
+        let now = Timestamp::now();
         let mut flight = Flight::default();
         let count = 100;
         for datagram in 0..count {
@@ -475,7 +504,7 @@ mod tests {
 
     #[test]
     fn the_order_of_sending_does_not_grow_with_what_is_sent_again() {
-        let (now, later) = (Instant::now(), Duration::from_secs(1));
+        let (now, later) = (Timestamp::now(), Duration::from_secs(1));
         let mut flight = Flight::default();
         let mut datagram = 0;
         for _ in 0..10 {
@@ -490,6 +519,48 @@ mod tests {
                 datagram += 1;
             }
             assert!(flight.order.len() <= 2 * 10 + ORDER_SLACK, "{} entries for 10 packets", flight.order.len());
+        }
+    }
+
+    thread_local! {
+        /// How many packets have been asked for their state.
+        static VISITED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+    }
+
+    pub(super) fn visited() {
+        VISITED.set(VISITED.get() + 1);
+    }
+
+    /// A peer can repeat them at line rate.
+    #[test]
+    fn a_repeated_acknowledgement_costs_the_same_whatever_the_window() {
+        for count in [256, 30_000] {
+            let now = Timestamp::now();
+            let later = now + Duration::from_secs(1);
+            let patience = Patience { by_count: Duration::ZERO, by_time: Duration::from_millis(100) };
+            let mut flight = Flight::default();
+            for datagram in 0..count {
+                flight.push(packet(now, datagram));
+            }
+            // Every second packet has arrived, a quarter is lost, and half of that has been sent again.
+            for sequence in (1..count).step_by(2) {
+                flight.acknowledge(later, sequence, None);
+            }
+            flight.detect_losses(later, patience, |_| {});
+            for datagram in count..count + count / 4 {
+                let (sequence, _) = flight.next_lost().unwrap();
+                flight.resent(sequence, later, datagram);
+            }
+            VISITED.set(0);
+            for _ in 0..1_000 {
+                for sequence in [1, (count / 2) | 1, count - 1] {
+                    assert_eq!(flight.acknowledge(later, sequence, None).packets, 0);
+                    flight.detect_losses(later, patience, |_| {});
+                    assert!(flight.timer_start().is_some() && flight.has_lost());
+                }
+            }
+            let visited = VISITED.get();
+            assert!(visited <= 4 * 3_000, "{visited} packets for 3,000 acknowledgements at a window of {count}");
         }
     }
 }

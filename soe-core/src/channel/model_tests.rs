@@ -1,9 +1,6 @@
 //! A sender and a receiver over a bad link, against a plain queue: whatever the link does, what comes out is what went in.
 
-use std::{
-    collections::VecDeque,
-    time::{Duration, Instant},
-};
+use std::{collections::VecDeque, time::Duration};
 
 use bytes::Bytes;
 use proptest::{collection::vec, prelude::*};
@@ -15,6 +12,7 @@ use super::{
     recv::{Kind, Receiver, RecvLimits},
     send::{SendLimits, Sender, Slot},
 };
+use crate::timestamp::Timestamp;
 use crate::{ReliableChannel, wire::Packet};
 
 const MS: Duration = Duration::from_millis(1);
@@ -67,7 +65,7 @@ fn op() -> impl Strategy<Value = Op> {
 }
 
 struct Model {
-    now: Instant,
+    now: Timestamp,
     sender: Sender,
     receiver: Receiver,
     inbox: Inbox,
@@ -85,7 +83,7 @@ impl Model {
     fn new(start: u64, send_window: usize, recv_window: usize, packet: usize, inbox: usize) -> Self {
         let acks = AckPolicy { packets: 4, delay: 2 * MS };
         Self {
-            now: Instant::now(),
+            now: Timestamp::now(),
             sender: Sender::starting_at(ReliableChannel::ZERO, start),
             receiver: Receiver::starting_at(ReliableChannel::ZERO, start),
             inbox: Inbox::default(),

@@ -1,6 +1,6 @@
 //! Pacing: a token bucket.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::timestamp::Timestamp;
 
@@ -17,16 +17,16 @@ pub(crate) struct Pacer {
 
 impl Pacer {
     /// Fills the bucket up to `now`. After a pause, `burst` bytes may be sent at once.
-    pub(crate) fn fill(&mut self, now: Instant, rate: f64, burst: usize) {
+    pub(crate) fn fill(&mut self, now: Timestamp, rate: f64, burst: usize) {
         let most = (rate * QUANTUM.as_secs_f64()).max(burst as f64);
         self.tokens = match self.filled {
             None => most,
             Some(filled) => {
-                let gained = now.saturating_duration_since(filled.instant()).as_secs_f64() * rate;
+                let gained = now.saturating_duration_since(filled).as_secs_f64() * rate;
                 (self.tokens + gained).min(most)
             }
         };
-        self.filled = Some(now.into());
+        self.filled = Some(now);
     }
 
     /// Whether another datagram may be sent. It may overdraw the bucket.
@@ -40,12 +40,12 @@ impl Pacer {
     }
 
     /// When the next datagram may leave, if none may now.
-    pub(crate) fn next(&self, rate: f64) -> Option<Instant> {
+    pub(crate) fn next(&self, rate: f64) -> Option<Timestamp> {
         if self.allows() {
             return None;
         }
         let wait = Duration::try_from_secs_f64((1.0 - self.tokens) / rate).unwrap_or(Duration::from_secs(1));
-        self.filled.map(|filled| filled.instant() + wait.min(Duration::from_secs(10)))
+        self.filled.map(|filled| filled + wait.min(Duration::from_secs(10)))
     }
 }
 
@@ -55,7 +55,7 @@ mod tests {
 
     #[test]
     fn the_rate_is_kept_over_time() {
-        let start = Instant::now();
+        let start = Timestamp::now();
         let mut pacer = Pacer::default();
         let (rate, mut now, mut sent) = (100_000.0, start, 0);
         while now < start + Duration::from_secs(10) {
@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn a_pause_earns_one_burst_and_no_more() {
-        let now = Instant::now();
+        let now = Timestamp::now();
         let mut pacer = Pacer::default();
         pacer.fill(now, 1_000.0, 3_000);
         let burst = |pacer: &mut Pacer| {

@@ -1,6 +1,6 @@
 //! The receiving half of a reliable channel: reordering, reassembly and acknowledgements.
 
-use std::{collections::VecDeque, time::Instant};
+use std::collections::VecDeque;
 
 use bytes::Bytes;
 
@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     message::{Channel, ReliableChannel},
+    timestamp::Timestamp,
     wire::{MAX_NESTING, Payload, group::GroupElements},
 };
 
@@ -83,7 +84,7 @@ impl Receiver {
     /// Handles one packet and delivers everything that is now in order.
     pub(crate) fn receive(
         &mut self,
-        now: Instant,
+        now: Timestamp,
         sequence: u16,
         kind: Kind,
         body: Bytes,
@@ -151,6 +152,19 @@ impl Receiver {
             self.acks.passed();
         }
         Ok(moved)
+    }
+
+    /// The session has ended, and no packet comes any more: drops what waits for packets that are missing. What waits only for
+    /// room is still delivered.
+    pub(crate) fn finish(&mut self) {
+        let missing = self.ring.iter().position(|slot| matches!(slot, Slot::Missing));
+        self.ring.truncate(missing.unwrap_or(self.ring.len()));
+        let held = |slot: &Slot| if let Slot::Held(_, body) = slot { body.len() } else { 0 };
+        self.held = self.ring.iter().map(held).sum();
+        if self.ring.is_empty() {
+            (self.ring, self.series) = (VecDeque::new(), None);
+        }
+        self.acks = AckQueue::default();
     }
 
     /// Whether the next packet in order waits for room.

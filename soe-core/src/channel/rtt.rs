@@ -1,6 +1,6 @@
 //! How long a datagram takes to the peer and its acknowledgement back, and what follows for the resend timer.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::flight::Patience;
 use crate::timestamp::{Micros, Timestamp};
@@ -56,19 +56,19 @@ impl RttEstimator {
     }
 
     /// An acknowledgement came `newest` after the newest packet that it covers was sent and `oldest` after the oldest.
-    pub(crate) fn sample(&mut self, now: Instant, newest: Duration, oldest: Duration) {
+    pub(crate) fn sample(&mut self, now: Timestamp, newest: Duration, oldest: Duration) {
         let (newest, oldest) = (Micros::from(newest), Micros::from(oldest));
         self.latest = newest;
         self.minimum = Some(self.minimum.map_or(newest, |minimum| minimum.min(newest)));
         self.event = match self.event {
-            Some((began, event_newest, event_oldest)) if now < began.instant() + EVENT => {
+            Some((began, event_newest, event_oldest)) if now < began + EVENT => {
                 Some((began, event_newest.min(newest), event_oldest.max(oldest)))
             }
             last => {
                 if let Some((_, newest, oldest)) = last {
                     self.learn(newest.duration(), oldest.duration());
                 }
-                Some((now.into(), newest, oldest))
+                Some((now, newest, oldest))
             }
         };
         if self.variance.is_none() {
@@ -125,27 +125,28 @@ impl RttEstimator {
 
     /// After this long without an acknowledgement a packet is worth a second try.
     pub(crate) fn timeout(&self) -> Duration {
-        let Some((smoothed, variance)) = self.measured() else {
+        // In microseconds: this runs for every acknowledgement and every turn of sending.
+        let (Some(smoothed), Some(variance)) = (self.round_trip, self.variance) else {
             return self.round_trip.map_or(INITIAL_TIMEOUT, |round_trip| round_trip.duration() + UNSEEN_ACK_DELAY);
         };
+        let (smoothed, variance) = (smoothed.count(), variance.count());
         // What the event at hand shows counts already: the next may be as far away.
-        let pending = self
-            .event
-            .map_or(Duration::ZERO, |(_, newest, oldest)| oldest.duration().saturating_sub(newest.duration()));
-        let habit = if pending > smoothed / 2 { pending.min(MAX_ACK_DELAY) } else { Duration::ZERO };
-        let ack_delay = self.ack_delay.duration().max(habit);
-        let timeout = smoothed + (variance * 4).max(GRANULARITY) + ack_delay + ack_delay / 8;
-        timeout.clamp(MIN_TIMEOUT, MAX_TIMEOUT)
+        let pending = self.event.map_or(0, |(_, newest, oldest)| oldest.count().saturating_sub(newest.count()));
+        let habit = if pending > smoothed / 2 { pending.min(micros(MAX_ACK_DELAY)) } else { 0 };
+        let ack_delay = self.ack_delay.count().max(habit);
+        let timeout = smoothed + (variance * 4).max(micros(GRANULARITY)) + ack_delay + ack_delay / 8;
+        Duration::from_micros(timeout.clamp(micros(MIN_TIMEOUT), micros(MAX_TIMEOUT)))
     }
 
     /// How old a packet is that counts as lost once later ones have been acknowledged (RFC 9002, section 6.1): by count at
     /// once, by time after 9/8 of a round trip. A link that reorders more than that is waited for in both cases.
     pub(crate) fn patience(&self) -> Patience {
-        let smoothed = self.measured().map_or(INITIAL_TIMEOUT, |(smoothed, _)| smoothed);
-        let (round_trip, reordering) = (smoothed.max(self.latest.duration()), self.reordering.duration());
+        let smoothed =
+            self.round_trip.filter(|_| self.variance.is_some()).map_or(micros(INITIAL_TIMEOUT), Micros::count);
+        let (round_trip, reordering) = (smoothed.max(self.latest.count()), self.reordering.count());
         let by_time = round_trip + (round_trip / 8).max(reordering);
-        let by_count = if reordering > smoothed / 8 { smoothed + reordering } else { Duration::ZERO };
-        Patience { by_count, by_time: by_time.max(Duration::from_millis(1)) }
+        let by_count = if reordering > smoothed / 8 { smoothed + reordering } else { 0 };
+        Patience { by_count: Duration::from_micros(by_count), by_time: Duration::from_micros(by_time.max(1_000)) }
     }
 
     /// The smoothed round trip, or the handshake's before there is one.
@@ -173,6 +174,10 @@ impl RttEstimator {
     }
 }
 
+const fn micros(duration: Duration) -> u64 {
+    duration.as_micros() as u64
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -193,7 +198,7 @@ mod tests {
     #[test]
     fn reordering_is_waited_for_and_forgotten_when_packets_are_lost_in_fact() {
         let mut rtt = RttEstimator::default();
-        rtt.sample(Instant::now(), 100 * MS, 100 * MS);
+        rtt.sample(Timestamp::now(), 100 * MS, 100 * MS);
         assert_eq!(rtt.patience().by_count, Duration::ZERO);
         (0..50).for_each(|_| rtt.reordered(160 * MS));
         assert!((155 * MS..=160 * MS).contains(&rtt.patience().by_count), "{:?}", rtt.patience());
@@ -207,14 +212,14 @@ mod tests {
     #[test]
     fn the_first_sample_sets_the_estimate() {
         let mut rtt = RttEstimator::default();
-        rtt.sample(Instant::now(), 100 * MS, 100 * MS);
+        rtt.sample(Timestamp::now(), 100 * MS, 100 * MS);
         assert_eq!(rtt.smoothed(), Some(100 * MS));
         assert_eq!(rtt.timeout(), 300 * MS);
     }
 
     #[test]
     fn a_steady_link_gets_a_tight_timer() {
-        let (mut rtt, start) = (RttEstimator::default(), Instant::now());
+        let (mut rtt, start) = (RttEstimator::default(), Timestamp::now());
         for n in 0..100 {
             rtt.sample(start + n * 20 * MS, 50 * MS, 50 * MS);
         }
@@ -224,7 +229,7 @@ mod tests {
     #[test]
     fn a_peer_that_acknowledges_every_half_second_is_waited_for() {
         for acks in [1, 5, 50] {
-            let (mut rtt, start) = (RttEstimator::default(), Instant::now());
+            let (mut rtt, start) = (RttEstimator::default(), Timestamp::now());
             for n in 0..3 {
                 let now = start + n * 500 * MS;
                 for ack in 0..acks {
@@ -238,7 +243,7 @@ mod tests {
 
     #[test]
     fn a_lost_acknowledgement_now_and_then_hardly_moves_the_timer() {
-        let (mut rtt, start) = (RttEstimator::default(), Instant::now());
+        let (mut rtt, start) = (RttEstimator::default(), Timestamp::now());
         for n in 0..1_000 {
             let lost = n % 50 == 49;
             rtt.sample(start + n * 20 * MS, 50 * MS, if lost { 70 * MS } else { 50 * MS });

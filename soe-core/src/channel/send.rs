@@ -1,10 +1,6 @@
 //! The sending half of a reliable channel: the queue, the packets under way, and how messages become packets.
 
-use std::{
-    collections::VecDeque,
-    num::NonZeroU64,
-    time::{Duration, Instant},
-};
+use std::{collections::VecDeque, num::NonZeroU64, time::Duration};
 
 use bytes::{BufMut, Bytes};
 
@@ -16,6 +12,7 @@ use super::{
 };
 use crate::{
     message::ReliableChannel,
+    timestamp::Timestamp,
     wire::{group, opcode},
 };
 
@@ -51,7 +48,7 @@ impl SendLimits {
 /// The time and the space that a packet is written for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Slot {
-    pub(crate) now: Instant,
+    pub(crate) now: Timestamp,
     /// The number of the datagram, counted over the session.
     pub(crate) datagram: u64,
     /// Bytes that the packet may take.
@@ -93,6 +90,8 @@ pub(crate) struct Sender {
     /// How much of the first message was sent in fragments.
     offset: usize,
     flight: Flight,
+    /// The peer has acknowledged everything below this sequence at once.
+    passed: u64,
     /// Allocated for the first message with a receipt, or in fragments.
     ends: Option<Box<Ends>>,
 }
@@ -121,7 +120,7 @@ impl Sender {
     /// A sender whose next packet has this sequence.
     pub(crate) fn starting_at(channel: ReliableChannel, sequence: u64) -> Self {
         let (queue, flight) = (VecDeque::new(), Flight::starting_at(sequence));
-        Self { channel, queue, queued: 0, offset: 0, flight, ends: None }
+        Self { channel, queue, queued: 0, offset: 0, flight, passed: sequence, ends: None }
     }
 
     /// Queues a message in its wire form.
@@ -145,8 +144,13 @@ impl Sender {
         self.queue.is_empty() && self.flight.is_empty()
     }
 
+    /// Whether nothing can be lost: no packet is unacknowledged, and no acknowledgement is ambiguous.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.flight.is_settled()
+    }
+
     /// When the oldest unacknowledged packet was first sent.
-    pub(crate) fn oldest_first_sent(&self) -> Option<Instant> {
+    pub(crate) fn oldest_first_sent(&self) -> Option<Timestamp> {
         self.flight.oldest_first_sent()
     }
 
@@ -321,15 +325,19 @@ impl Sender {
     }
 
     /// Everything up to this wire sequence has arrived. `None`: it was never sent.
-    pub(crate) fn acknowledge_all(&mut self, now: Instant, wire: u16, soonest: Option<Duration>) -> Option<Acked> {
+    pub(crate) fn acknowledge_all(&mut self, now: Timestamp, wire: u16, soonest: Option<Duration>) -> Option<Acked> {
         let sequence = widen_acked(wire, self.flight.next())?;
-        let acked = self.flight.acknowledge_all(now, sequence, soonest);
+        let mut acked = self.flight.acknowledge_all(now, sequence, soonest);
+        if acked.packets == 0 {
+            acked.moved = (sequence + 1).saturating_sub(self.passed) as usize;
+        }
+        self.passed = self.passed.max(sequence + 1);
         self.release();
         Some(acked)
     }
 
     /// This wire sequence has arrived. `None`: it was never sent.
-    pub(crate) fn acknowledge(&mut self, now: Instant, wire: u16, soonest: Option<Duration>) -> Option<Acked> {
+    pub(crate) fn acknowledge(&mut self, now: Timestamp, wire: u16, soonest: Option<Duration>) -> Option<Acked> {
         let sequence = widen_acked(wire, self.flight.next())?;
         let acked = self.flight.acknowledge(now, sequence, soonest);
         self.release();

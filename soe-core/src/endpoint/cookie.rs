@@ -49,10 +49,20 @@ impl Cookies {
         (self.period & 0b11) as u8
     }
 
-    /// The seed for a request of the period with this tag; `None` if that is too long ago.
+    /// The tag of the next period.
+    pub(super) fn next_tag(&self) -> u8 {
+        (self.period_tag() + 1) & 0b11
+    }
+
+    /// The seed for a request of the period with this tag: the previous, the current or the next one. `None` if that is
+    /// too long ago.
     pub(super) fn seed(&self, from: SocketAddr, session_id: u32, period_tag: u8) -> Option<u32> {
-        let back = u64::from(self.period_tag().wrapping_sub(period_tag) & 0b11);
-        let period = self.period.checked_sub(back).filter(|_| back <= 1)?;
+        let period = match period_tag.wrapping_sub(self.period_tag()) & 0b11 {
+            0 => self.period,
+            1 => self.period + 1,
+            2 => return None,
+            _ => self.period.checked_sub(1)?,
+        };
         // A key for each period: seeds of one period reveal nothing about the next.
         let mut hasher = self.hasher(PURPOSE_KEY);
         hasher.write_u64(period);
@@ -65,8 +75,7 @@ impl Cookies {
 
     /// All seeds that a request may have been given within the lifetime of a key.
     pub(super) fn seeds(&self, from: SocketAddr, session_id: u32) -> impl Iterator<Item = u32> {
-        let present = self.period_tag();
-        [present, present.wrapping_sub(1) & 0b11].into_iter().filter_map(move |tag| self.seed(from, session_id, tag))
+        (0..4).filter_map(move |tag| self.seed(from, session_id, tag))
     }
 
     /// A keyed hash for table positions, which peers cannot predict.
@@ -148,5 +157,19 @@ mod tests {
         assert_ne!(cookies.seed(address(1, 1), 1, cookies.period_tag()), seed);
         cookies.rotate(now + 2 * KEY_LIFETIME);
         assert_eq!(cookies.seed(address(1, 1), 1, tag), None);
+    }
+
+    #[test]
+    fn a_seed_of_the_next_period_can_be_made_before_it_and_remains() {
+        let now = Instant::now();
+        let mut cookies = Cookies::new(now, [1; 16]);
+        for period in 1..9 {
+            let tag = cookies.next_tag();
+            let early = cookies.seed(address(1, 1), 1, tag);
+            assert_ne!(early, cookies.seed(address(1, 1), 1, cookies.period_tag()));
+            assert!(early.is_some() && cookies.seeds(address(1, 1), 1).any(|seed| Some(seed) == early));
+            cookies.rotate(now + KEY_LIFETIME * period);
+            assert_eq!((cookies.period_tag(), cookies.seed(address(1, 1), 1, tag)), (tag, early));
+        }
     }
 }

@@ -1,7 +1,11 @@
 //! Session requests, first datagrams and queries: datagrams from addresses without a session, and those that a live
 //! session returned (sections 6 and 9 of `docs/protocol.md`).
 
-use std::{collections::VecDeque, net::SocketAddr, time::Instant};
+use std::{
+    collections::VecDeque,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use bytes::{Bytes, BytesMut};
 
@@ -30,6 +34,8 @@ pub(super) struct Standing {
     /// A live session has the address, or may be about to move there. A new client must prove itself with 4 bytes of
     /// CRC.
     pub(super) live: bool,
+    /// The seed of the session that has the address, which may have ended.
+    pub(super) seed: Option<u32>,
     pub(super) room: Room,
 }
 
@@ -195,6 +201,11 @@ impl Handshakes {
         self.pending.all(now, self.cookies.place(from.ip(), from.port()), from).next().is_some()
     }
 
+    /// The time since the last response to a client whose handshake is pending.
+    pub(super) fn newest_age(&self, now: Instant) -> Option<Duration> {
+        self.pending.newest_age(now)
+    }
+
     pub(super) fn remember(&mut self, now: Instant, pending: &PendingHandshake) {
         let place_of = |from: SocketAddr| self.cookies.place(from.ip(), from.port());
         self.stats.evicted += u64::from(self.pending.put(now, pending, place_of));
@@ -243,28 +254,25 @@ impl Handshakes {
     ) -> Outcome {
         let place = self.cookies.place(from.ip(), from.port());
         let known = self.pending.get(now, place, from, request.session_id);
-        // A repeated request gets the same seed while its key is known: the client may already have the first response.
-        let known_tag = known.as_ref().map(|known| known.period_tag);
-        let period_tag = known_tag.filter(|&tag| self.cookies.seed(from, request.session_id, tag).is_some());
+        let Some((period_tag, seed)) = self.choose_seed(from, request.session_id, known.as_ref(), standing) else {
+            return self.ignored();
+        };
         let pending = PendingHandshake {
             from,
             session_id: request.session_id,
             udp_length: request.udp_length.min(*UDP_LENGTH.end()) as u16,
             version: request.version,
-            period_tag: period_tag.unwrap_or_else(|| self.cookies.period_tag()),
+            period_tag,
             proofs: known.map_or(0, |known| known.proofs),
             failures: 0,
             config: index,
             name: request.name,
         };
-        let Some(seed) = self.cookies.seed(from, request.session_id, pending.period_tag) else {
-            return self.ignored();
-        };
         let config = self.session_config(index).clone();
         self.stats.responses += 1;
         if config.dialect.policies.opens_on == OpensOn::Response && self.may_open(now, from, standing) {
             let info = request.info();
-            return match Session::accept(now, self.epoch, config, &info, seed) {
+            return match Session::accept(now.into(), self.epoch.into(), config, &info, seed) {
                 Ok(mut session) => {
                     session.answer_request(request.length);
                     self.start_recording(&mut session);
@@ -276,6 +284,26 @@ impl Handshakes {
         self.remember(now, &pending);
         self.reply(|out| response(&config, request.session_id, seed).encode(out));
         Outcome::Done
+    }
+
+    /// The seed for a request, with the tag of its period.
+    ///
+    /// A repeated request gets the same seed while its key is known: the client may already have the first response.
+    /// But nobody gets the seed of the session that has the address: where a client has started again with the same
+    /// session id, only the CRC tells its datagrams from those of its former session.
+    fn choose_seed(
+        &self,
+        from: SocketAddr,
+        session_id: u32,
+        known: Option<&PendingHandshake>,
+        standing: Standing,
+    ) -> Option<(u8, u32)> {
+        let tags =
+            [known.map(|known| known.period_tag), Some(self.cookies.period_tag()), Some(self.cookies.next_tag())];
+        tags.into_iter().flatten().find_map(|tag| {
+            let seed = self.cookies.seed(from, session_id, tag)?;
+            (standing.seed != Some(seed)).then_some((tag, seed))
+        })
     }
 
     /// Handles a packet from an address without a session: possibly the first one of a pending handshake.
@@ -347,7 +375,9 @@ impl Handshakes {
             udp_length: u32::from(pending.udp_length),
             protocol_name: String::from_utf8_lossy(pending.name.as_bytes()).into_owned(),
         };
-        let Ok(mut session) = Session::accept(now, self.epoch, config, &info, seed) else { return self.ignored() };
+        let Ok(mut session) = Session::accept(now.into(), self.epoch.into(), config, &info, seed) else {
+            return self.ignored();
+        };
         self.pending.remove(now, place, from);
         self.start_recording(&mut session);
         let _ = session.handle_datagram(now, datagram);

@@ -20,7 +20,12 @@ mod selection;
 mod suspicion;
 mod types;
 
-use std::{collections::VecDeque, fmt, net::SocketAddr, time::Instant};
+use std::{
+    collections::VecDeque,
+    fmt,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use bytes::BytesMut;
 
@@ -73,6 +78,8 @@ pub struct Endpoint {
     capacity: Capacity,
     /// `None` for a socket that only connects.
     handshakes: Option<Box<Handshakes>>,
+    /// A closed endpoint refuses the clients that it had answered until then. See [`HANDSHAKE_LINGER`].
+    lingers_until: Option<Instant>,
     actions: VecDeque<Action>,
     counts: Counts,
 }
@@ -101,7 +108,7 @@ impl Endpoint {
 
     fn with(now: Instant, capacity: Capacity, handshakes: Option<Box<Handshakes>>, key: [u8; 16]) -> Self {
         let (routes, actions, counts) = (Routes::new(key), VecDeque::new(), Counts::default());
-        Self { epoch: now, routes, capacity, handshakes, actions, counts }
+        Self { epoch: now, routes, capacity, handshakes, lingers_until: None, actions, counts }
     }
 
     /// Registers a session that this side opens. `None` if a live session already has the address.
@@ -200,6 +207,7 @@ impl Endpoint {
     /// Rotates keys and removes expired state.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.routes.expire(now);
+        self.lingers_until = self.lingers_until.filter(|&until| now < until);
         if let Some(handshakes) = &mut self.handshakes {
             handshakes.handle_timeout(now);
         }
@@ -207,7 +215,8 @@ impl Endpoint {
 
     /// When [`handle_timeout`](Self::handle_timeout) must be called; `None` if no timer is set.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.handshakes.as_ref().map(|handshakes| handshakes.poll_timeout())
+        let rotation = self.handshakes.as_ref().map(|handshakes| handshakes.poll_timeout());
+        [rotation, self.lingers_until].into_iter().flatten().min()
     }
 
     /// Returns the next action. Call until `None` after every other call, and perform the actions in this order.
@@ -240,9 +249,17 @@ impl Endpoint {
         self.capacity.live()
     }
 
-    /// Whether the endpoint is closed and all sessions have been dropped.
+    /// Whether the endpoint is closed, all sessions have been dropped, and it does not
+    /// [linger](Self::is_lingering).
     pub fn is_finished(&self) -> bool {
-        self.capacity.is_closed && self.routes.len() == 0 && self.actions.is_empty()
+        self.capacity.is_closed && self.routes.len() == 0 && self.actions.is_empty() && !self.is_lingering()
+    }
+
+    /// Whether the endpoint is closed and still waits for the first datagrams of clients that it has answered, to
+    /// refuse them. Otherwise they would report themselves connected, and hear nothing. It ends with
+    /// [`handle_timeout`](Self::handle_timeout), at most three seconds after the last response.
+    pub fn is_lingering(&self) -> bool {
+        self.lingers_until.is_some()
     }
 
     /// All counters.
@@ -329,8 +346,11 @@ impl Endpoint {
     fn repeats_a_session(&self, path: Path, datagram: &[u8]) -> bool {
         let Some(handshakes) = &self.handshakes else { return false };
         let Some(session_id) = Handshakes::requested_id(datagram) else { return false };
-        let mut seeds = handshakes.cookies.seeds(path.remote, session_id);
-        seeds.any(|seed| self.routes.by_identity(session_id, seed).is_some())
+        let mut sessions = handshakes
+            .cookies
+            .seeds(path.remote, session_id)
+            .filter_map(|seed| self.routes.by_identity(session_id, seed));
+        sessions.any(|key| self.routes.resident(path.remote) != Some(key))
     }
 
     /// Handles a datagram from a session's address that is not the session's.
@@ -351,10 +371,11 @@ impl Endpoint {
     }
 
     fn standing(&self, now: Instant, address: SocketAddr) -> Standing {
-        let is_taken = self.routes.resident(address).is_some_and(|key| self.is_live(key));
+        let resident = self.routes.resident(address).and_then(|key| self.routes.get(key));
+        let is_taken = resident.is_some_and(|slot| !slot.has_ended());
         let live = is_taken || self.routes.candidate(now, address).is_some();
         // Whoever replaces a session takes its place.
-        Standing { live, room: self.capacity.room(is_taken) }
+        Standing { live, seed: resident.map(|slot| slot.seed), room: self.capacity.room(is_taken) }
     }
 
     fn conclude(&mut self, now: Instant, path: Path, outcome: Outcome) {
@@ -394,5 +415,8 @@ impl fmt::Debug for Endpoint {
     }
 }
 
+/// How long after its last response a closed endpoint waits for the first datagram of that client. It comes one round
+/// trip later, and is repeated every second until it is answered.
+const HANDSHAKE_LINGER: Duration = Duration::from_secs(3);
 /// An empty action queue with more capacity than this is freed.
 const MANY_ACTIONS: usize = 64;

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::{
-    Action, Endpoint, Opened, Path, SessionKey,
+    Action, Endpoint, HANDSHAKE_LINGER, Opened, Path, SessionKey,
     capacity::Room,
     routes::{Slot, Stage},
     types::NewSession,
@@ -71,7 +71,9 @@ impl Endpoint {
         self.decided(key);
     }
 
-    /// Stops accepting sessions. Sessions in the accept queue and new requests are refused. Accepted sessions continue.
+    /// Stops accepting sessions. Sessions in the accept queue and new requests are refused, and so are clients that have
+    /// been answered but have not opened their session yet: see [`is_lingering`](Self::is_lingering). Accepted sessions
+    /// continue.
     pub fn close(&mut self, now: Instant) {
         if std::mem::replace(&mut self.capacity.is_closed, true) {
             return;
@@ -83,6 +85,9 @@ impl Endpoint {
         while let Some((path, datagram)) = self.capacity.take_parked() {
             self.stranger(now, path, datagram, None);
         }
+        let newest = self.handshakes.as_ref().and_then(|handshakes| handshakes.newest_age(now));
+        let left = newest.and_then(|age| HANDSHAKE_LINGER.checked_sub(age));
+        self.lingers_until = left.map(|left| now + left);
     }
 
     /// Reports that a session has ended, for any reason. `is_readable`: it has unread messages. It then stays in the

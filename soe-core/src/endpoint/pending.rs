@@ -193,6 +193,11 @@ impl PendingHandshakes {
         known.map(|entry| read(entry, address(entry)))
     }
 
+    /// The age of the newest entry.
+    pub(super) fn newest_age(&self, now: Instant) -> Option<Duration> {
+        self.entries().iter().filter_map(|entry| self.age(now, entry)).min().filter(|&age| age <= LIFETIME)
+    }
+
     /// Counts a valid datagram.
     pub(super) fn prove(&mut self, now: Instant, place: u64, from: SocketAddr, session_id: u32) {
         let Some(index) = self.find(now, place, from, session_id) else { return };

@@ -306,7 +306,8 @@ fn session(created: Instant, origin: &Origin) -> Option<Session> {
         udp_length: origin.udp_length.into(),
         protocol_name: String::new(),
     };
-    let mut session = Session::accept(created, created - origin.clock_age, config, &request, origin.crc_seed).ok()?;
+    let mut session =
+        Session::accept(created.into(), (created - origin.clock_age).into(), config, &request, origin.crc_seed).ok()?;
     if let Some(length) = origin.answers {
         session.answer_request(usize::try_from(length).ok()?);
     }

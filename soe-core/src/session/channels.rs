@@ -1,7 +1,5 @@
 //! The reliable channels of a session: a full state while packets are under way, two numbers while idle.
 
-use std::time::Instant;
-
 use super::Session;
 use crate::{
     channel::{
@@ -70,7 +68,7 @@ impl Session {
     }
 
     /// Frees the state of idle channels and the memory that traffic has left behind.
-    pub(super) fn shrink(&mut self, now: Instant) {
+    pub(super) fn shrink(&mut self, now: Timestamp) {
         for (reliable, idle_channel) in self.channels.iter_mut().zip(&mut self.idle_channels) {
             if let Some(idle) = reliable.take_if(|reliable| reliable.is_idle()) {
                 *idle_channel = IdleChannel::of(&idle);

@@ -1,9 +1,6 @@
 //! Cold state: the rarely used fields of a session.
 
-use std::{
-    collections::VecDeque,
-    time::{Duration, Instant},
-};
+use std::{collections::VecDeque, time::Duration};
 
 use super::{Session, problem::Problem, send::Sizes, types::Event};
 use crate::{recording::Recorder, timestamp::Timestamp};
@@ -38,11 +35,9 @@ const FORGOTTEN: Duration = Duration::from_secs(4);
 
 impl Cold {
     /// Whether nothing in it matters any more.
-    fn is_spent(&self, now: Instant) -> bool {
+    fn is_spent(&self, now: Timestamp) -> bool {
         let moments = [self.answered_at, self.unknown_sender_at, self.remap_until, self.remap_asked_at];
-        self.events.is_empty()
-            && self.late_calls == 0
-            && moments.into_iter().flatten().all(|at| at.instant() + FORGOTTEN <= now)
+        self.events.is_empty() && self.late_calls == 0 && moments.into_iter().flatten().all(|at| at + FORGOTTEN <= now)
     }
 }
 
@@ -56,7 +51,7 @@ impl Session {
         self.cold().events.push_back(event);
     }
 
-    pub(super) fn shrink_cold(&mut self, now: Instant) {
+    pub(super) fn shrink_cold(&mut self, now: Timestamp) {
         if let Some(spent) = self.cold.take_if(|cold| cold.is_spent(now))
             && spent.recorder.is_some()
         {

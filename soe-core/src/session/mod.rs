@@ -145,7 +145,7 @@ pub struct Session {
 }
 
 impl Session {
-    fn new(now: Instant, config: SessionConfig, role: Role, state: State, session_id: u32) -> Self {
+    fn new(now: Timestamp, config: SessionConfig, role: Role, state: State, session_id: u32) -> Self {
         let congestion = Congestion::new(config.send_window_bytes.saturating_mul(ReliableChannel::COUNT));
         Self {
             role,
@@ -154,9 +154,9 @@ impl Session {
             negotiated: false,
             udp_length: config.udp_length as u16,
             framing: Framing::plain(),
-            epoch: now.into(),
-            last_received: now.into(),
-            last_sent: now.into(),
+            epoch: now,
+            last_received: now,
+            last_sent: now,
             announced: false,
             confirmed: false,
             channels: [const { None }; ReliableChannel::COUNT],
@@ -196,7 +196,7 @@ impl Session {
 
     /// When [`handle_timeout`](Self::handle_timeout) must be called; `None` if no timer is set.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.timers.next()
+        self.timers.next().map(Timestamp::instant)
     }
 
     /// Whether the handshake is done and messages can be sent.
@@ -268,11 +268,13 @@ impl Session {
     /// The server's clock at `now`, in milliseconds modulo 2^32. `None` before the first exchange of statistics, and on
     /// the side that does not ask for them.
     pub fn server_clock(&self, now: Instant) -> Option<u32> {
+        let now = Timestamp::from(now);
         self.clock.offset().map(|offset| millis(self.epoch, now).wrapping_add(offset))
     }
 
     /// Counters and measurements at `now`.
     pub fn stats(&self, now: Instant) -> SessionStats {
+        let now = Timestamp::from(now);
         let senders = || self.channels.iter().flatten().map(|reliable| &reliable.sender);
         let loss = self.clock.loss();
         let (ping, ping_min) = self.clock.ping();
@@ -293,7 +295,7 @@ impl Session {
                 .filter_map(Sender::oldest_first_sent)
                 .min()
                 .map(|sent| now.saturating_duration_since(sent)),
-            since_received: self.confirmed.then(|| now.saturating_duration_since(self.last_received.instant())),
+            since_received: self.confirmed.then(|| now.saturating_duration_since(self.last_received)),
             ..self.stats.snapshot()
         }
     }

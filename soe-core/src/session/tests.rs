@@ -462,9 +462,10 @@ fn a_channel_whose_packets_are_long_overdue_goes_before_those_of_higher_priority
     link.lose = |to_client, _| !to_client;
     link.client.send(Message::new(ReliableChannel::TWO, pattern(100, 2))).unwrap();
     link.run(Duration::from_secs(1));
-    assert_eq!(link.client.send_order(link.now)[3], ReliableChannel::TWO);
-    link.run(Duration::from_secs(5));
-    assert_eq!(link.client.send_order(link.now)[0], ReliableChannel::TWO);
+    link.client.send(pattern(100, 0).into()).unwrap();
+    assert_eq!(link.client.send_order(link.now.into())[3], ReliableChannel::TWO);
+    link.run(Duration::from_millis(4_500));
+    assert_eq!(link.client.send_order(link.now.into())[0], ReliableChannel::TWO);
 }
 
 #[test]

@@ -7,4 +7,6 @@ mod limits;
 mod link;
 mod opening;
 mod pauses;
+mod reading;
 mod silence;
+mod windows;

@@ -30,7 +30,7 @@ use crate::{
         operator_log::Rounds,
         scratch,
         shared_socket::{Counters, SharedSocket},
-        timers::Timers,
+        timers::{Timers, earlier},
         transmit::{Transmitter, take_reports},
     },
     socket::{AsyncUdp, RecvBatch, kernel::is_of_earlier_datagram},
@@ -47,6 +47,8 @@ pub(crate) struct Driver {
     received: RecvBatch,
     /// The result of a receive call that was made while waiting. It is handled in the next receive step.
     received_early: Option<io::Result<()>>,
+    /// The last receive call found nothing and has registered this task with the socket, since which the task has not waited.
+    is_registered: bool,
     pub(crate) transmitter: Transmitter,
     pub(crate) deferred: Deferred<Connection>,
     pub(crate) notices: Notices,
@@ -82,6 +84,7 @@ impl Driver {
             timers: Timers::default(),
             received: RecvBatch::new(),
             received_early: None,
+            is_registered: false,
             transmitter: Transmitter::default(),
             deferred: Deferred::default(),
             notices: Notices::default(),
@@ -99,6 +102,7 @@ impl Driver {
         // Read anew when time has passed, and not for each step: a client's driver wakes up for every datagram. A moment that
         // is a little old makes timers wait for another look at the socket, never the other way round.
         let mut at = now();
+        let mut is_open = true;
         loop {
             match self.turn.next(at, self.due()) {
                 Step::Receive => at = self.receive(at).await,
@@ -114,6 +118,10 @@ impl Driver {
                     if self.shared.is_done() {
                         break;
                     }
+                    if std::mem::replace(&mut is_open, self.shared.endpoint.is_open()) && !is_open {
+                        // A closed endpoint waits a while for clients that it has answered.
+                        self.arm_endpoint();
+                    }
                     self.turn.wake();
                     at = now();
                 }
@@ -126,11 +134,12 @@ impl Driver {
     /// When the first timer is due.
     fn due(&self) -> Option<Instant> {
         let endpoint = self.endpoint_timer.as_ref().map(|timer| timer.deadline().into_std());
-        [self.timers.next(), endpoint].into_iter().flatten().min()
+        earlier(self.timers.next(), endpoint)
     }
 
     /// Receives one batch, without waiting. Returns the time afterwards.
     async fn receive(&mut self, at: Instant) -> Instant {
+        self.is_registered = false;
         for _ in 0..MAX_OLD_ERRORS {
             let received = match self.received_early.take() {
                 Some(received) => Poll::Ready(received),
@@ -140,6 +149,7 @@ impl Driver {
             match received {
                 Poll::Pending => {
                     self.failures = 0;
+                    self.is_registered = true;
                     self.turn.found_empty();
                     return at;
                 }
@@ -245,7 +255,11 @@ impl Driver {
     fn fire(&mut self, due: Instant) {
         let now = now();
         if self.endpoint_timer.as_ref().is_some_and(|timer| timer.deadline().into_std() <= due) {
-            host::call(self, now, |endpoint| endpoint.handle_timeout(now));
+            let lingers = host::call(self, now, |endpoint| {
+                endpoint.handle_timeout(now);
+                endpoint.is_lingering()
+            });
+            self.shared.endpoint.set_lingering(lingers);
             self.arm_endpoint();
         }
         for _ in 0..MAX_EXPIRED {
@@ -286,6 +300,9 @@ impl Driver {
 
     /// Reports ended and drained sessions and unreachable addresses to the endpoint.
     fn settle(&mut self, now: Instant) {
+        if self.notices.are_settled() {
+            return;
+        }
         while let Some(address) = self.notices.unreachable.pop() {
             host::unreachable(self, now, Some(address));
         }
@@ -347,6 +364,11 @@ impl Driver {
     }
 
     fn poll_work(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        // Before the timers: a request that the network has already answered needs no repetition.
+        if self.socket.poll_unreachable(cx).is_ready() {
+            self.take_reports();
+            return Poll::Ready(());
+        }
         let is_due = self.timers.poll(cx).is_ready()
             || self.endpoint_timer.as_mut().is_some_and(|timer| timer.as_mut().poll(cx).is_ready());
         if self.transmitter.is_blocked() && self.socket.poll_writable(cx).is_ready() {
@@ -356,6 +378,9 @@ impl Driver {
         let has_work = self.shared.poll_work(cx, !self.transmitter.is_blocked()).is_ready();
         if is_due || has_work {
             return Poll::Ready(());
+        }
+        if std::mem::take(&mut self.is_registered) {
+            return Poll::Pending;
         }
         match self.poll_recv(cx) {
             Poll::Ready(received) => {

@@ -17,6 +17,11 @@ pub(crate) struct Notices {
 }
 
 impl Notices {
+    /// Whether the endpoint knows of everything.
+    pub(crate) fn are_settled(&self) -> bool {
+        self.ended.is_empty() && self.drained.is_empty() && self.unreachable.is_empty()
+    }
+
     pub(crate) fn wake(&mut self) {
         self.wakers.drain(..).for_each(Waker::wake);
     }

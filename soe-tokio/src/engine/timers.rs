@@ -68,7 +68,7 @@ impl<T> Timers<T> {
     pub(crate) fn next(&self) -> Option<Instant> {
         let first = |entries: &Entries<T>| entries.first_key_value().map(|((first, _), _)| *first);
         let far = first(&self.far).map(|first| first + SLACK);
-        [first(&self.near), far].into_iter().flatten().min()
+        earlier(first(&self.near), far)
     }
 
     /// Waits for the first entry.
@@ -90,6 +90,14 @@ impl<T> Timers<T> {
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = Arc<T>> {
         let entries = [&mut self.near, &mut self.far].map(std::mem::take);
         entries.into_iter().flat_map(Entries::into_values)
+    }
+}
+
+/// The earlier of two deadlines, of which each may be missing.
+pub(crate) fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
     }
 }
 

@@ -4,7 +4,7 @@ use std::{
     cell::RefCell,
     io::{self, IoSliceMut},
     net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6},
-    sync::Once,
+    sync::{Arc, Once},
     task::{Context, Poll, ready},
     time::Instant,
 };
@@ -20,6 +20,8 @@ use tracing::{debug, warn};
 pub(crate) use super::drops::DropCounter;
 #[cfg(target_os = "linux")]
 use super::linux;
+#[cfg(target_os = "linux")]
+use super::reports::ErrorEvents;
 use super::segmentation::Segmentation;
 use crate::{
     config::SocketConfig,
@@ -29,7 +31,9 @@ use crate::{
 /// A bound UDP socket. IPv4 peers of a dual-stack IPv6 socket appear under their IPv4 addresses.
 #[derive(Debug)]
 pub(crate) struct KernelUdp {
-    io: UdpSocket,
+    io: Arc<UdpSocket>,
+    #[cfg(target_os = "linux")]
+    errors: ErrorEvents,
     state: UdpSocketState,
     is_ipv6: bool,
     /// Whether datagrams may come in by several local addresses.
@@ -75,7 +79,17 @@ impl KernelUdp {
         }
         let segmentation = Segmentation::new(state.max_gso_segments() > 1);
         let (is_ipv6, is_wildcard) = (address.is_ipv6(), address.ip().is_unspecified());
-        Ok(Self { io, state, is_ipv6, is_wildcard, segmentation, is_busy: false })
+        let io = Arc::new(io);
+        Ok(Self {
+            #[cfg(target_os = "linux")]
+            errors: ErrorEvents::of(&io),
+            io,
+            state,
+            is_ipv6,
+            is_wildcard,
+            segmentation,
+            is_busy: false,
+        })
     }
 
     /// The port that it is bound to.
@@ -107,7 +121,7 @@ impl KernelUdp {
             std::array::from_fn(|_| IoSliceMut::new(slots.next().unwrap_or_default()));
         let mut filled = 0;
         let received = self.io.try_io(Interest::READABLE, || {
-            filled = self.state.recv((&self.io).into(), &mut buffers, &mut metas)?;
+            filled = self.state.recv((&*self.io).into(), &mut buffers, &mut metas)?;
             // The kernel had no more than that: what comes from here on it announces, and asking again would be a call in
             // vain.
             if DRAINS && filled < N { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
@@ -156,22 +170,22 @@ impl KernelUdp {
             src_ip: outgoing.local_ip,
         };
         let Some(hops) = outgoing.time_to_live else {
-            return self.state.try_send((&self.io).into(), &transmit);
+            return self.state.try_send((&*self.io).into(), &transmit);
         };
         let normal = self.hops()?;
         self.set_hops(hops.into())?;
-        let sent = self.state.try_send((&self.io).into(), &transmit);
+        let sent = self.state.try_send((&*self.io).into(), &transmit);
         self.set_hops(normal)?;
         sent
     }
 
     fn hops(&self) -> io::Result<u32> {
-        let socket = SockRef::from(&self.io);
+        let socket = SockRef::from(&*self.io);
         if self.is_ipv6 { socket.unicast_hops_v6() } else { socket.ttl_v4() }
     }
 
     fn set_hops(&self, hops: u32) -> io::Result<()> {
-        let socket = SockRef::from(&self.io);
+        let socket = SockRef::from(&*self.io);
         if self.is_ipv6 { socket.set_unicast_hops_v6(hops) } else { socket.set_ttl_v4(hops) }
     }
 
@@ -227,8 +241,13 @@ impl AsyncUdp for KernelUdp {
         report.ok().map(canonical)
     }
 
+    #[cfg(target_os = "linux")]
+    fn poll_unreachable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.errors.poll(cx)
+    }
+
     fn recv_buffer(&self) -> usize {
-        SockRef::from(&self.io).recv_buffer_size().unwrap_or(0)
+        SockRef::from(&*self.io).recv_buffer_size().unwrap_or(0)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {

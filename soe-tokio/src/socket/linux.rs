@@ -180,15 +180,20 @@ thread_local! {
 ///
 /// # Errors
 ///
-/// [`io::ErrorKind::WouldBlock`] if the queue is empty, anything else if it may not be: what follows is left for the next
-/// time.
+/// [`io::ErrorKind::WouldBlock`] if the queue is empty or cannot be read, anything else if it may not be empty: what follows
+/// is left for the next time.
 pub(super) fn next_unreachable(socket: &impl AsRawFd) -> io::Result<SocketAddr> {
     for _ in 0..MAX_SKIPPED {
         let mut quoted = [0; 64];
         let mut slices = [IoSliceMut::new(&mut quoted)];
         let mut control = [0; 256];
         let flags = MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT;
-        let report = recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut slices, Some(&mut control), flags)?;
+        let report = match recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut slices, Some(&mut control), flags) {
+            Ok(report) => report,
+            Err(Errno::EINTR) => continue,
+            // Whatever else is wrong: only this clears the socket's error event, which would otherwise wake the driver for ever.
+            Err(_) => return Err(io::ErrorKind::WouldBlock.into()),
+        };
         let speaks_of_peer = report.cmsgs()?.any(|message| match message {
             ControlMessageOwned::Ipv4RecvErr(error, _) | ControlMessageOwned::Ipv6RecvErr(error, _) => {
                 is_destination_unreachable(error.ee_origin, error.ee_type, error.ee_code)

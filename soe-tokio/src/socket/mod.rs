@@ -7,6 +7,8 @@ mod drops;
 pub(crate) mod kernel;
 #[cfg(target_os = "linux")]
 mod linux;
+#[cfg(target_os = "linux")]
+mod reports;
 pub(crate) mod reuse_port;
 mod segmentation;
 
@@ -49,6 +51,12 @@ pub trait AsyncUdp: fmt::Debug + Send + 'static {
     /// The next address that the network reported as unreachable (ICMP), if the socket learns of such things.
     fn next_unreachable(&mut self) -> Option<SocketAddr> {
         None
+    }
+
+    /// Waits until [`AsyncUdp::next_unreachable`] is worth a call, or registers the task's waker. Once that has returned
+    /// `None`, it waits for the next report.
+    fn poll_unreachable(&mut self, _cx: &mut Context<'_>) -> Poll<()> {
+        Poll::Pending
     }
 
     /// What session ids and keys are derived from, in place of the system's generator: a simulated network that returns the

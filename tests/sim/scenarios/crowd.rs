@@ -33,7 +33,7 @@ pub(crate) fn hundreds(seed: u64) -> Outcome {
     }
     world.run_for(20 * SECOND);
     world.calm();
-    finish(&mut world, 60 * SECOND)
+    finish(world, 60 * SECOND)
 }
 
 /// 200 players behind one address join within two seconds, under default limits.
@@ -56,7 +56,7 @@ pub(crate) fn cafe(seed: u64) -> Outcome {
     let limited = stats.rate_limited + stats.over_capacity + stats.evicted + stats.mismatched;
     assert_eq!(limited, 0, "{stats:?}");
     world.calm();
-    finish(&mut world, 60 * SECOND)
+    finish(world, 60 * SECOND)
 }
 
 /// A player enters a zone: 2 MB at once, over an ordinary line, under default limits.
@@ -72,7 +72,7 @@ pub(crate) fn zone_in(seed: u64) -> Outcome {
     let all = world.run_until(30 * SECOND, |world| world.clients[0].endpoint.app.has_all());
     assert!(all, "the zone has not loaded after {:?}", world.elapsed());
     world.calm();
-    finish(&mut world, 60 * SECOND)
+    finish(world, 60 * SECOND)
 }
 
 /// A client whose program hangs for a while, then reads again, beside one that goes on undisturbed.
@@ -91,5 +91,5 @@ pub(crate) fn hanging(seed: u64) -> Outcome {
     assert_eq!(world.client(0).app.taken(), 0);
     world.client(0).app.plan.reading = Reading::AtOnce;
     world.touch(0);
-    finish(&mut world, 60 * SECOND)
+    finish(world, 60 * SECOND)
 }

@@ -30,5 +30,5 @@ pub(crate) fn presets(seed: u64) -> Outcome {
     };
     assert!(world.run_until(120 * SECOND, done), "{name} at a loss of {loss}: not everything arrived");
     world.calm();
-    finish(&mut world, 60 * SECOND)
+    finish(world, 60 * SECOND)
 }

@@ -23,7 +23,7 @@ pub(crate) fn ten_rounds(seed: u64) -> Outcome {
     let sent = world.client(0).session.stats(now).reliable_sent;
     assert!(sent > 10 * ROUND, "{sent} packets");
     world.calm();
-    finish(&mut world, 60 * SECOND)
+    finish(world, 60 * SECOND)
 }
 
 /// A day: idle most of the time, with a few words now and then.
@@ -51,5 +51,5 @@ pub(crate) fn day(seed: u64) -> Outcome {
     }
     let datagrams = world.client(0).datagrams + world.peer(0).datagrams;
     assert!(datagrams < 60_000, "{datagrams} datagrams in a day of little to say");
-    finish(&mut world, 60 * SECOND)
+    finish(world, 60 * SECOND)
 }

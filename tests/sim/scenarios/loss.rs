@@ -9,6 +9,7 @@ use crate::{
     pattern::Sizes,
     rng::Rng,
     runner::Outcome,
+    settle::settle,
     world::World,
 };
 
@@ -42,7 +43,7 @@ pub(crate) fn half(seed: u64) -> Outcome {
     };
     assert!(world.run_until(600 * SECOND, done), "a link that loses half of everything stops a session");
     world.calm();
-    finish(&mut world, 60 * SECOND)
+    finish(world, 60 * SECOND)
 }
 
 /// Losses that come in bursts, of twenty datagrams on average at most.
@@ -56,7 +57,7 @@ pub(crate) fn bursts(seed: u64) -> Outcome {
     let mut world = connected(seed, &patient(), faults, &mut rng);
     world.run_for(30 * SECOND);
     world.calm();
-    finish(&mut world, 60 * SECOND)
+    finish(world, 60 * SECOND)
 }
 
 /// Nothing passes for 20 seconds, in both directions or in one, in the midst of the traffic. Nobody's default time-out is
@@ -77,7 +78,7 @@ pub(crate) fn blackout(seed: u64) -> Outcome {
     world.connect(config, address(0), faults, plans);
     world.run_for(from + 20 * SECOND);
     // Once the link is back, it does not take long.
-    let outcome = finish(&mut world, 15 * SECOND);
+    let outcome = finish(world, 15 * SECOND);
     assert!(outcome.network.blacked_out > 0);
     outcome
 }
@@ -90,7 +91,7 @@ pub(crate) fn far(seed: u64) -> Outcome {
     let mut world = connected(seed, &config, faults, &mut rng);
     // Ten minutes of silence follow: heartbeats are lost as well.
     world.run_for(600 * SECOND);
-    finish(&mut world, 120 * SECOND)
+    finish(world, 120 * SECOND)
 }
 
 /// A client whose datagrams leave every half second only, acknowledgements among them. Once the server has seen that, it
@@ -119,7 +120,7 @@ pub(crate) fn lazy(seed: u64) -> Outcome {
     assert!(world.run_until(120 * SECOND, |world| world.clients[0].endpoint.app.has_all()));
     assert_eq!(resent(&mut world), before, "sent again what was only acknowledged late");
     world.calm();
-    finish(&mut world, 60 * SECOND)
+    finish(world, 60 * SECOND)
 }
 
 /// The path takes no more than small datagrams for some seconds: messages wait, none is lost.
@@ -134,7 +135,7 @@ pub(crate) fn narrow(seed: u64) -> Outcome {
     }
     world.run_for(rng.millis(1_000, 20_000));
     world.calm();
-    finish(&mut world, 30 * SECOND)
+    finish(world, 30 * SECOND)
 }
 
 /// A path that never takes a full datagram: the session ends, for the reason that it has.
@@ -149,7 +150,7 @@ pub(crate) fn too_narrow(seed: u64) -> Outcome {
     assert!(world.counts().over_mtu > 0);
     assert_eq!(world.endings.len(), 2, "{:?}", world.endings);
     assert_eq!(world.client(0).narrowed, 1, "what is wrong was not told once");
-    Outcome::of(&world)
+    settle(world)
 }
 
 /// A path that does not take what one channel has to send for some time: the others go on as if nothing were, the application is
@@ -180,7 +181,7 @@ pub(crate) fn one_channel_too_large(seed: u64) -> Outcome {
     world.clients[0].up.faults.mtu = None;
     let arrived = world.run_until(10 * SECOND, |world| world.peer_end(0).is_some_and(|end| end.app.arrived[1] == 1));
     assert!(arrived, "the path takes everything again, and the large message has not arrived");
-    finish(&mut world, 120 * SECOND)
+    finish(world, 120 * SECOND)
 }
 
 /// The last acknowledgements of a transfer are lost, for up to ten seconds: the receiver says them again when asked.
@@ -204,7 +205,7 @@ pub(crate) fn last_acknowledgement(seed: u64) -> Outcome {
     assert!(done, "still sending what has arrived");
     let now = world.now;
     assert!(world.peer(0).session.stats(now).duplicates > 0);
-    finish(&mut world, 5 * SECOND)
+    finish(world, 5 * SECOND)
 }
 
 /// An hour of game traffic at five percent loss each way.
@@ -220,5 +221,5 @@ pub(crate) fn evening(seed: u64) -> Outcome {
     let mut world = World::new(seed, config.clone());
     let plan = Plan::send(3_600, Sizes::Range(10, 300)).and(4, 3_600, Sizes::Range(6, 200)).paced(2, 2 * SECOND);
     world.connect(config, address(0), faults, [plan.clone(), plan]);
-    finish(&mut world, 7_200 * SECOND)
+    finish(world, 7_200 * SECOND)
 }

@@ -11,7 +11,7 @@ pub(crate) mod replayed;
 
 use std::{net::SocketAddr, time::Duration};
 
-use super::{endpoint::Endpoint, runner::Outcome, world::World};
+use super::{endpoint::Endpoint, runner::Outcome, settle::settle, world::World};
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 pub(crate) const MS: Duration = Duration::from_millis(1);
@@ -22,8 +22,15 @@ pub(crate) fn address(n: usize) -> SocketAddr {
     SocketAddr::from(([198, 18, (n >> 8) as u8, n as u8], 20_000))
 }
 
-/// Lets everything arrive, then asserts that both ends of each session have it all and that nothing goes on without need.
-pub(crate) fn finish(world: &mut World, time: Duration) -> Outcome {
+/// Lets everything arrive, asserts that both ends of each session have it all and that nothing goes on without need, and ends
+/// the run.
+pub(crate) fn finish(mut world: World, time: Duration) -> Outcome {
+    quiet(&mut world, time);
+    settle(world)
+}
+
+/// The same, for a scenario that looks at its world before it ends the run.
+pub(crate) fn quiet(world: &mut World, time: Duration) {
     let clients = world.clients.len();
     let done = world.run_until(time, all_quiet);
     if !done {
@@ -40,7 +47,6 @@ pub(crate) fn finish(world: &mut World, time: Duration) -> Outcome {
     }
     world.calm();
     rest(world);
-    Outcome::of(world)
 }
 
 fn all_quiet(world: &World) -> bool {

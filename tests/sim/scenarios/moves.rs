@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use soe_core::{DisconnectReason, Origin, SessionConfig};
 
-use super::{MS, SECOND, address, finish};
-use crate::{app::Plan, network::Faults, pattern::Sizes, rng::Rng, runner::Outcome, world::World};
+use super::{MS, SECOND, address, quiet};
+use crate::{app::Plan, network::Faults, pattern::Sizes, rng::Rng, runner::Outcome, settle::settle, world::World};
 
 fn bulk(rng: &mut Rng) -> Plan {
     Plan::send(rng.range(50, 150), Sizes::Orders(3_000)).paced(5, rng.millis(20, 100))
@@ -40,11 +40,11 @@ pub(crate) fn remap(seed: u64) -> Outcome {
         world.run_for(rng.millis(1, 6_000));
     }
     world.calm();
-    let outcome = finish(&mut world, 60 * SECOND);
+    quiet(&mut world, 60 * SECOND);
     assert!(world.endings.is_empty() && world.peer_of(0) == peer, "the session has kept its identity");
     let found = world.server.at(port(moves - 1)).is_some();
     assert!(found, "the server does not know where its client is");
-    outcome
+    settle(world)
 }
 
 /// The client's program is started again within a second, on the same address. The new session replaces the old one as
@@ -66,10 +66,10 @@ pub(crate) fn restart(seed: u64) -> Outcome {
         world.run_for(rng.millis(500, 5_000));
     }
     world.calm();
-    let outcome = finish(&mut world, 60 * SECOND);
+    quiet(&mut world, 60 * SECOND);
     assert!(world.endings.iter().all(|(_, closed)| closed.reason == DisconnectReason::NewConnectionAttempt));
     assert_eq!(world.server.all().count(), 1, "an old session lives on");
-    outcome
+    settle(world)
 }
 
 /// One side closes in the midst of the traffic: what it had given to its session arrives, and the other is told why.
@@ -109,5 +109,5 @@ pub(crate) fn close(seed: u64) -> Outcome {
     assert_eq!(local, 1, "{:?}", world.endings);
     world.run_for(10 * SECOND);
     assert!(world.clients[0].endpoint.session.is_drained() && world.server.all().count() == 0);
-    Outcome::of(&world)
+    settle(world)
 }

@@ -56,7 +56,7 @@ pub(crate) fn zone_after_play(seed: u64) -> Outcome {
         "{name}, jitter {jitter:?}, held for {hold:?}: {played:?} after a minute of play, {fresh:?} without"
     );
     world.calm();
-    finish(&mut world, 60 * SECOND)
+    finish(world, 60 * SECOND)
 }
 
 /// Small messages on channel 0 all the time, and a map on channel 1, after a blackout that has brought the congestion window to
@@ -79,7 +79,7 @@ pub(crate) fn map_beside_movement(seed: u64) -> Outcome {
     let arrived = world.run_until(10 * SECOND, |world| world.clients[0].endpoint.app.arrived[1] == 1);
     assert!(arrived, "the map has not arrived, udp length {udp_length}");
     world.calm();
-    finish(&mut world, 120 * SECOND)
+    finish(world, 120 * SECOND)
 }
 
 /// Jitter that lets datagrams overtake each other by far, with or without losses: a zone takes about as long as where the same
@@ -106,7 +106,7 @@ pub(crate) fn zone_over_reordering(seed: u64) -> Outcome {
     let most = if loss == 0.0 { ordered * 3 / 2 } else { ordered * 2 };
     assert!(taken <= most, "jitter {jitter:?}, {loss} lost: {taken:?}, in order {ordered:?}");
     world.calm();
-    finish(&mut world, 60 * SECOND)
+    finish(world, 60 * SECOND)
 }
 
 /// A wide window over a far link that loses three datagrams of ten: no congestion, whatever it looks like.
@@ -120,5 +120,5 @@ pub(crate) fn far_and_wide(seed: u64) -> Outcome {
     let done = world.run_until(240 * SECOND, |world| world.clients[0].endpoint.app.has_all());
     assert!(done, "{} of 5,000 messages after {:?}", world.clients[0].endpoint.app.taken(), world.elapsed());
     world.calm();
-    finish(&mut world, 60 * SECOND)
+    finish(world, 60 * SECOND)
 }

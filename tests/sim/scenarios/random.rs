@@ -22,7 +22,7 @@ pub(crate) fn everything(seed: u64) -> Outcome {
     });
     world.calm();
     // A window of one packet takes its time.
-    finish(&mut world, 7_200 * SECOND)
+    finish(world, 7_200 * SECOND)
 }
 
 /// A world with a client that connects, everything about it drawn from the seed: up to `most` messages on a channel.

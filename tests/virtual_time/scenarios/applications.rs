@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{MILLISECOND, SECOND, Server};
 use crate::{
-    checker::{Checker, Habit, Side, accept_all, expect_prompt},
+    checker::{Checker, Habit, Side, accept_all, expect_empty, expect_prompt},
     support::{config, serve_echo},
 };
 
@@ -33,6 +33,29 @@ async fn an_application_that_reads_after_five_minutes_finds_everything() {
     assert_eq!(server.checker.received(Side::Server), 600);
 }
 
+/// Half a round trip until the sender learns it, and half a round trip back.
+#[tokio::test(start_paused = true)]
+async fn an_application_that_reads_again_has_new_data_a_round_trip_later() {
+    for pause in [5_100, 7_300, 10_000] {
+        let network = Network::new(pause);
+        network.link(LinkProfile::lossless().delay(10 * MILLISECOND));
+        let small = config().to_builder().recv_buffer(20_000).build().expect("valid");
+        let listener = network.listener(small).expect("bound");
+        let (session, incoming) = tokio::join!(network.client(config()), listener.accept());
+        let (mut client, mut server) = (session.expect("the server answers"), incoming.expect("it lives").accept());
+        for _ in 0..800 {
+            client.try_send(vec![7; 1_000]).expect("there is room");
+        }
+        sleep(Duration::from_millis(pause)).await;
+        for number in 0..800 {
+            let start = Instant::now();
+            server.recv().await.expect("open").expect("well");
+            let waited = start.elapsed();
+            assert!(waited <= 25 * MILLISECOND, "message {number} came after {waited:?}");
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_application_that_never_reads_holds_up_nobody_else() {
     let network = Network::new(1);
@@ -55,6 +78,13 @@ async fn an_application_that_never_reads_holds_up_nobody_else() {
     for one in prompt {
         one.await.expect("nobody waits");
     }
+    while !checker.is_over() {
+        sleep(SECOND).await;
+    }
+    checker.verify();
+    let unread = checker.ends(Side::Client);
+    assert!(unread.iter().all(|(closed, _)| closed.reason == DisconnectReason::PeerNotReading), "{unread:?}");
+    expect_empty(&listener).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -100,6 +130,7 @@ fn a_client_that_exits_right_after_its_close_has_told_its_server() {
     let ends = checker.ends(Side::Server);
     let told = ends.iter().filter(|(closed, _)| closed.is_clean()).count();
     assert_eq!((told, checker.received(Side::Server)), (40, 40), "of 40: {ends:?}");
+    checker.verify();
     network.stats().assert_happened_at_least(Fault::Lost, 50);
 }
 
@@ -136,6 +167,7 @@ fn a_server_that_exits_right_after_its_shutdown_has_told_all_its_clients() {
     machines.run_for(8 * SECOND);
     let told = checker.ends(Side::Client).iter().filter(|(closed, _)| closed.is_clean()).count();
     assert_eq!(told, 100, "of 100 clients");
+    checker.verify();
 }
 
 #[tokio::test(start_paused = true)]
@@ -194,7 +226,7 @@ async fn memory_is_given_back_whatever_was_queued_when_sessions_end() {
         }
     }
     sleep(200 * SECOND).await;
-    crate::checker::expect_empty(&listener).await;
+    expect_empty(&listener).await;
     let listener = Arc::into_inner(listener).expect("the only handle");
     serve_echo(listener);
     let after = network.client(config()).await.expect("the server answers");

@@ -54,6 +54,8 @@ async fn a_true_report_ends_a_session_long_before_its_time_out() {
         sleep(50 * MILLISECOND).await;
     }
     assert_ne!(server.checker.ends(Side::Server)[0].0.reason, DisconnectReason::Timeout);
+    server.expect_end(60 * SECOND).await;
+    server.checker.verify();
 }
 
 #[tokio::test(start_paused = true)]
@@ -66,6 +68,7 @@ async fn a_hundred_players_who_are_gone_hold_up_nobody() {
         let (session, incoming) = tokio::join!(network.client(config()), listener.accept());
         let (session, server) = (session.expect("the server answers"), incoming.expect("it lives").accept());
         tokio::spawn(checker.clone().live(server, Side::Server, Habit::talker(10_000, 50 * MILLISECOND)));
+        checker.killed(session.session_id(), Side::Client);
         network.unplug(client(number));
         std::mem::forget(session);
     }
@@ -74,6 +77,7 @@ async fn a_hundred_players_who_are_gone_hold_up_nobody() {
     expect_prompt(innocent, 400, 25 * MILLISECOND).await;
     network.stats().assert_happened_at_least(Fault::Unreachable, 1_000);
     assert_eq!(checker.ends(Side::Server).len(), 100, "the others are noticed");
+    checker.verify();
 }
 
 #[tokio::test(start_paused = true)]

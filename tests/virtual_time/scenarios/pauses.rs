@@ -85,12 +85,15 @@ fn who_is_gone_when_a_stopped_server_continues_is_still_noticed() {
     worlds.machines.run_for(5 * SECOND);
     worlds.machines.pause(worlds.server, 20 * SECOND);
     worlds.machines.kill(worlds.clients);
+    worlds.checker.all_killed(Side::Client);
     worlds.machines.run_for(20 * SECOND);
     assert!(worlds.checker.ends(Side::Server).is_empty());
     worlds.machines.run_for(16 * SECOND + 100 * MILLISECOND);
     let ends = worlds.checker.ends(Side::Server);
     assert_eq!(ends.len(), 4, "noticed within the time-out and a third");
     assert!(ends.iter().all(|(closed, _)| closed.reason == DisconnectReason::Timeout), "{ends:?}");
+    worlds.expect_end(10 * SECOND);
+    worlds.checker.verify();
 }
 
 /// How many datagrams a transfer on a link of 30 ms takes, whose sender or receiver is called late once.

@@ -30,6 +30,9 @@ async fn a_player_is_not_disowned_for_what_strangers_send_under_its_address() {
     assert_eq!((peer.ended, peer.disowned), (None, 0), "some clients leave on the first UnknownSender");
     assert_eq!(server.checker.received(Side::Client), 20);
     network.stats().assert_happened_at_least(Fault::Forged, 100);
+    peer.leave();
+    server.expect_end(30 * SECOND).await;
+    server.checker.verify_all_lived();
 }
 
 #[tokio::test(start_paused = true)]

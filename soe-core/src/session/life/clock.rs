@@ -1,7 +1,7 @@
 //! Clock synchronisation and loss in both directions, from the exchange of statistics (section 8 of
 //! `docs/protocol.md`).
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::{
     timestamp::Timestamp,
@@ -192,8 +192,8 @@ impl ClockSync {
 }
 
 /// Milliseconds since the session's epoch, as sent on the wire.
-pub(crate) fn millis(epoch: Timestamp, now: Instant) -> u32 {
-    now.saturating_duration_since(epoch.instant()).as_millis() as u32
+pub(crate) fn millis(epoch: Timestamp, now: Timestamp) -> u32 {
+    now.saturating_duration_since(epoch).as_millis() as u32
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use crate::{
         send::DatagramBuilder,
         types::{Event, Undelivered},
     },
+    timestamp::Timestamp,
     wire::{AcknowledgeAll, Disconnect, DisconnectReason},
 };
 
@@ -52,8 +53,8 @@ pub(in crate::session) struct Ending {
     repetitions: u8,
     /// The unit of time between them.
     unit: Duration,
-    last_farewell: Option<Instant>,
-    forget_at: Instant,
+    last_farewell: Option<Timestamp>,
+    forget_at: Timestamp,
     over: bool,
 }
 
@@ -63,7 +64,7 @@ impl Ending {
     }
 
     /// When the next repetition is due.
-    fn next_repetition(&self, now: Instant) -> Option<Instant> {
+    fn next_repetition(&self, now: Timestamp) -> Option<Timestamp> {
         let units = FAREWELLS.get(usize::from(self.repetitions)).filter(|_| self.tell)?;
         Some(now + self.unit * *units).filter(|&next| next < self.forget_at)
     }
@@ -82,6 +83,7 @@ impl Session {
     /// nothing.
     pub fn close(&mut self, now: Instant, reason: DisconnectReason) {
         self.record_ending(log::CLOSE, now, reason, None);
+        let now = Timestamp::from(now);
         match self.state {
             State::Connecting(_) => self.end(now, Closed::new(Origin::Local, reason), false),
             State::Open => {
@@ -101,6 +103,7 @@ impl Session {
     /// is required when another session takes its address.
     pub fn abort(&mut self, now: Instant, reason: DisconnectReason, tell_peer: bool) {
         self.record_ending(log::ABORT, now, reason, Some(tell_peer));
+        let now = Timestamp::from(now);
         if !tell_peer {
             self.fall_silent();
         }
@@ -120,7 +123,7 @@ impl Session {
     }
 
     /// Ends a closing session when everything is acknowledged.
-    pub(in crate::session) fn finish_closing(&mut self, now: Instant) {
+    pub(in crate::session) fn finish_closing(&mut self, now: Timestamp) {
         let State::Closing(reason) = self.state else { return };
         let delivered = self.channels.iter().flatten().all(|reliable| reliable.sender.is_idle());
         if delivered && !self.outbox.has_unreliable() {
@@ -129,14 +132,14 @@ impl Session {
     }
 
     /// Ends a closing session at its deadline.
-    pub(in crate::session) fn close_deadline(&mut self, now: Instant) {
+    pub(in crate::session) fn close_deadline(&mut self, now: Timestamp) {
         if let State::Closing(reason) = self.state {
             self.end(now, Closed::new(Origin::Local, reason), true);
         }
     }
 
     /// Handles the peer's Disconnect. It is not answered.
-    pub(in crate::session) fn disconnected(&mut self, now: Instant, reason: DisconnectReason) {
+    pub(in crate::session) fn disconnected(&mut self, now: Timestamp, reason: DisconnectReason) {
         // Both sides closed at the same time: the reason of this side counts if everything was delivered.
         let closed = match self.state {
             State::Closing(own) if self.undelivered() == Undelivered::default() => Closed::new(Origin::Local, own),
@@ -146,7 +149,7 @@ impl Session {
     }
 
     /// Ends the session because the server's response requires something that this side does not support.
-    pub(in crate::session) fn refuse_response(&mut self, now: Instant, error: NegotiationError) {
+    pub(in crate::session) fn refuse_response(&mut self, now: Timestamp, error: NegotiationError) {
         let mut closed = Closed::new(Origin::Transport, DisconnectReason::ConnectFail);
         closed.negotiation = Some(error);
         self.end(now, closed, false);
@@ -156,13 +159,14 @@ impl Session {
     /// address is unreachable. The origin is [`Origin::Transport`].
     pub fn abandon(&mut self, now: Instant, reason: DisconnectReason, tell_peer: bool) {
         self.record_ending(log::ABANDON, now, reason, Some(tell_peer));
+        let now = Timestamp::from(now);
         self.end(now, Closed::new(Origin::Transport, reason), tell_peer);
     }
 
     /// Ends the session for a reason of the transport's own; the peer is told.
     pub(in crate::session) fn fail(&mut self, reason: DisconnectReason) {
         // The callers have no `now`. The time of the last datagram is close enough.
-        let now = self.last_received.max(self.last_sent).instant();
+        let now = self.last_received.max(self.last_sent);
         self.end(now, Closed::new(Origin::Transport, reason), true);
     }
 
@@ -187,7 +191,7 @@ impl Session {
         self.fail(DisconnectReason::CorruptPacket);
     }
 
-    pub(in crate::session) fn end(&mut self, now: Instant, closed: Closed, tell: bool) {
+    pub(in crate::session) fn end(&mut self, now: Timestamp, closed: Closed, tell: bool) {
         if matches!(self.state, State::Closed(_)) {
             return;
         }
@@ -197,6 +201,7 @@ impl Session {
         for (channel, reliable) in ReliableChannel::ALL.into_iter().zip(&mut self.channels) {
             if let Some(reliable) = reliable {
                 reliable.sender = Sender::starting_at(channel, 0);
+                reliable.receiver.finish();
             }
         }
         let linger = self.config.linger;
@@ -234,7 +239,7 @@ impl Session {
     }
 
     /// Handles a datagram that arrives after the end: the peer may have missed the Disconnect.
-    pub(in crate::session) fn straggler(&mut self, now: Instant) {
+    pub(in crate::session) fn straggler(&mut self, now: Timestamp) {
         let State::Closed(ending) = &mut self.state else { return };
         let quiet = ending.last_farewell.is_none_or(|last| now >= last + STRAGGLER_INTERVAL);
         if ending.tell && quiet {
@@ -243,7 +248,7 @@ impl Session {
     }
 
     /// Repeats the Disconnect.
-    pub(in crate::session) fn repeat_farewell(&mut self, now: Instant) {
+    pub(in crate::session) fn repeat_farewell(&mut self, now: Timestamp) {
         let State::Closed(ending) = &mut self.state else { return };
         ending.farewell_due = true;
         ending.repetitions += 1;
@@ -261,7 +266,7 @@ impl Session {
     /// Appends the Disconnect if it is due and fits `most` bytes. Owed acknowledgements go into the same datagram, so
     /// that the peer gets both or neither; it would otherwise report delivered messages as lost. The last repetition
     /// has no other piece, because some peers do not look for a Disconnect in a Multi.
-    pub(in crate::session) fn write_farewell(&mut self, now: Instant, most: usize, out: &mut Vec<u8>) -> bool {
+    pub(in crate::session) fn write_farewell(&mut self, now: Timestamp, most: usize, out: &mut Vec<u8>) -> bool {
         let State::Closed(ending) = &mut self.state else { return false };
         if !std::mem::take(&mut ending.farewell_due) {
             return false;

@@ -8,6 +8,7 @@ use crate::{
     dialect::ResponseTrailer,
     framing::{Framing, NegotiationError},
     session::{Role, Session, State, types::Event},
+    timestamp::Timestamp,
     wire::{DisconnectReason, SessionRequest, SessionResponse},
 };
 
@@ -30,7 +31,7 @@ const RESPONSE_INTERVAL: Duration = Duration::from_millis(250);
 pub(in crate::session) struct Connecting {
     /// Requests sent.
     attempts: u32,
-    last_request: Option<Instant>,
+    last_request: Option<Timestamp>,
     pub(in crate::session) request_due: bool,
     /// The reason to report if no response comes: a session request came from the server's address instead.
     met: Option<DisconnectReason>,
@@ -63,6 +64,7 @@ impl Session {
     /// Messages may be queued before; they are sent after the response. The id must come from a secure random
     /// generator: before the response it is the only secret that an attacker must guess.
     pub fn connect(now: Instant, config: SessionConfig, session_id: u32) -> Self {
+        let now = Timestamp::from(now);
         let connecting = Connecting { request_due: true, ..Connecting::default() };
         let mut session = Self::new(now, config, Role::Client, State::Connecting(Box::new(connecting)), session_id);
         session.timers.set(Timer::Connect, now + session.config.connect_timeout);
@@ -71,8 +73,8 @@ impl Session {
 
     /// Creates a server's session for a client that has been sent the response.
     pub(crate) fn accept(
-        now: Instant,
-        epoch: Instant,
+        now: Timestamp,
+        epoch: Timestamp,
         config: SessionConfig,
         request: &RequestInfo,
         crc_seed: u32,
@@ -80,7 +82,7 @@ impl Session {
         let mut session = Self::new(now, config, Role::Server, State::Open, request.session_id);
         let passes = session.config.passes.map(u8::from);
         session.negotiate(crc_seed, session.config.crc_length, passes, request.udp_length)?;
-        session.epoch = epoch.into();
+        session.epoch = epoch;
         session.announced = true;
         // The handshake counts in the exchange of statistics. Otherwise the client would see its request and the
         // response as lost.
@@ -106,16 +108,16 @@ impl Session {
         usize::try_from(allowed.saturating_sub(self.stats.bytes_sent)).unwrap_or(usize::MAX)
     }
 
-    /// Answers a repeated request of this session. Anybody who has seen the request can repeat it, so the rate is
-    /// limited.
-    pub(in crate::session) fn answer_again(&mut self, now: Instant) {
+    /// Whether a repeated request of this session is answered. Anybody who has seen the request can repeat it, so the
+    /// rate is limited.
+    pub(in crate::session) fn may_answer_again(&mut self, now: Timestamp) -> bool {
         let last = &mut self.cold().answered_at;
-        if last.is_some_and(|last| now < last.instant() + RESPONSE_INTERVAL) {
+        if last.is_some_and(|last| now < last + RESPONSE_INTERVAL) {
             self.stats.cold().ignored += 1;
-        } else {
-            *last = Some(now.into());
-            self.outbox.response_due = true;
+            return false;
         }
+        *last = Some(now);
+        true
     }
 
     fn negotiate(
@@ -142,14 +144,14 @@ impl Session {
         Ok(())
     }
 
-    fn start_timers(&mut self, now: Instant) {
+    fn start_timers(&mut self, now: Timestamp) {
         let settings = &*self.config;
         let after = |period: Duration| (!period.is_zero()).then(|| now + period);
         let ask = after(settings.inactivity_timeout).map(|_| now + self.first_silence());
         let heartbeat = after(self.heartbeat_interval());
         self.timers.set(Timer::Inactivity, ask);
         self.timers.set(Timer::Heartbeat, heartbeat);
-        self.last_received = now.into();
+        self.last_received = now;
         let port_alive = after(self.config.port_alive_interval);
         self.timers.set(Timer::PortAlive, port_alive);
         if self.asks_net_status() {
@@ -166,7 +168,7 @@ impl Session {
     }
 
     /// Returns the session request if one is due.
-    pub(in crate::session) fn take_request(&mut self, now: Instant) -> Option<SessionRequest<'_>> {
+    pub(in crate::session) fn take_request(&mut self, now: Timestamp) -> Option<SessionRequest<'_>> {
         let State::Connecting(connecting) = &mut self.state else { return None };
         if !std::mem::take(&mut connecting.request_due) {
             return None;
@@ -185,7 +187,7 @@ impl Session {
     }
 
     /// Handles a response. Only the first one with this session's id counts; it may be forged.
-    pub(in crate::session) fn handle_response(&mut self, now: Instant, response: &SessionResponse) {
+    pub(in crate::session) fn handle_response(&mut self, now: Timestamp, response: &SessionResponse) {
         let State::Connecting(connecting) = &self.state else {
             self.stats.cold().ignored += 1;
             return;
@@ -221,7 +223,7 @@ impl Session {
 
     /// Sends a datagram with a CRC. The server opens the session on the first valid one. Repeated until a valid
     /// datagram comes from the server.
-    pub(in crate::session) fn open(&mut self, now: Instant) {
+    pub(in crate::session) fn open(&mut self, now: Timestamp) {
         if self.asks_net_status() {
             self.outbox.net_status_due = true;
         } else {
@@ -238,7 +240,7 @@ impl Session {
     }
 
     /// Handles the end of the time to connect, or to be refused.
-    pub(in crate::session) fn connect_timer(&mut self, now: Instant) {
+    pub(in crate::session) fn connect_timer(&mut self, now: Timestamp) {
         match &self.state {
             State::Connecting(connecting) => {
                 let reason = connecting.met.unwrap_or(DisconnectReason::ConnectFail);

@@ -8,6 +8,7 @@ use crate::{
     message::ReliableChannel,
     recording::log,
     session::{Role, Session, State},
+    timestamp::Timestamp,
     wire::{DisconnectReason, ReliableData},
 };
 
@@ -45,11 +46,11 @@ impl Session {
         if timeout.is_zero() { heartbeat } else { heartbeat.min(self.first_silence().max(LEAST_INTERVAL)) }
     }
 
-    pub(in crate::session) fn heartbeat_timer(&mut self, now: Instant) {
+    pub(in crate::session) fn heartbeat_timer(&mut self, now: Timestamp) {
         let interval = self.heartbeat_interval();
-        let deadline = self.last_sent.instant() + interval;
+        let deadline = self.last_sent + interval;
         let timeout = self.config.inactivity_timeout;
-        let asked = self.last_received.instant() + self.first_silence();
+        let asked = self.last_received + self.first_silence();
         // A heartbeat resets the client's own timer for heartbeats that depend on silence. Do not send one shortly
         // before the probe.
         let waits = self.role == Role::Server && !timeout.is_zero() && now < asked && asked <= deadline + timeout / 8;
@@ -63,9 +64,9 @@ impl Session {
         }
     }
 
-    pub(in crate::session) fn inactivity_timer(&mut self, now: Instant) {
+    pub(in crate::session) fn inactivity_timer(&mut self, now: Timestamp) {
         let timeout = self.config.inactivity_timeout;
-        let last = self.last_received.instant();
+        let last = self.last_received;
         let deadline =
             (!timeout.is_zero()).then(|| self.grace_until().map_or(last + timeout, |until| until.max(last + timeout)));
         if deadline.is_some_and(|deadline| deadline <= now) {
@@ -85,9 +86,9 @@ impl Session {
     ///
     /// Peers differ in what they answer: some only heartbeats, some only NetStatusRequests, some only reliable packets.
     /// The first probe is the cheapest one that known peers of the dialect answer. Later probes use all three.
-    fn ask(&mut self, now: Instant) -> Duration {
+    fn ask(&mut self, now: Timestamp) -> Duration {
         let timeout = self.config.inactivity_timeout;
-        let silence = now.saturating_duration_since(self.last_received.instant());
+        let silence = now.saturating_duration_since(self.last_received);
         let is_doubted = self.timers.is_set(Timer::Icmp);
         let is_urgent = is_doubted || self.grace_until().is_some() || silence >= timeout - timeout / 8;
         let interval = if is_urgent { URGENT_INTERVAL.min(timeout / 64) } else { timeout / 16 };
@@ -127,6 +128,7 @@ impl Session {
         if let Some(recorder) = self.recorder() {
             recorder.call_at(log::UNREACHABLE, now);
         }
+        let now = Timestamp::from(now);
         let open = matches!(self.state, State::Open | State::Closing(_));
         if !open || self.timers.is_set(Timer::Icmp) || self.is_disowned(now) {
             return;
@@ -137,18 +139,18 @@ impl Session {
     }
 
     /// Until when no time-out ends the session.
-    fn grace_until(&self) -> Option<Instant> {
-        self.cold.as_ref()?.grace_until.map(|until| until.instant())
+    fn grace_until(&self) -> Option<Timestamp> {
+        self.cold.as_ref()?.grace_until
     }
 
     /// Whether time-outs are suspended because `handle_timeout` was called late.
-    pub(in crate::session) fn is_in_grace(&self, now: Instant) -> bool {
+    pub(in crate::session) fn is_in_grace(&self, now: Timestamp) -> bool {
         self.grace_until().is_some_and(|until| now < until)
     }
 
     /// Extends the time-outs after a late call of `handle_timeout`: silence in a time when the session was not driven
     /// proves nothing. Each affected time-out gets a share of its length again, in which the peer is probed.
-    pub(in crate::session) fn called_late(&mut self, now: Instant, late: Duration) {
+    pub(in crate::session) fn called_late(&mut self, now: Timestamp, late: Duration) {
         if late < LEAST_INTERVAL {
             return;
         }
@@ -166,7 +168,7 @@ impl Session {
         if matches!(self.state, State::Closed(_)) || !(any || is_late(longest)) {
             return;
         }
-        let last = self.last_received.instant();
+        let last = self.last_received;
         let cold = self.cold();
         if cold.late_calls >= MAX_LATE_CALLS {
             return;
@@ -175,12 +177,12 @@ impl Session {
         let granted = |timeout: Duration| now + timeout / GRACE_SHARE;
         let timeout = settings.inactivity_timeout;
         if timeout.is_zero() && is_late(longest) {
-            cold.grace_until = Some(granted(settings.unacknowledged_timeout).into());
+            cold.grace_until = Some(granted(settings.unacknowledged_timeout));
         } else if is_late(timeout) {
             // Small delays together must not add more than a third of the time-out. A long delay is a pause of its own.
             let until = granted(timeout);
             let until = if late < timeout / GRACE_SHARE { until.min(last + timeout + timeout / 3) } else { until };
-            cold.grace_until = cold.grace_until.max(Some(until.into()));
+            cold.grace_until = cold.grace_until.max(Some(until));
         }
         for (timer, timeout) in timeouts {
             if let Some(deadline) = self.timers.deadline(timer).filter(|_| is_late(timeout)) {

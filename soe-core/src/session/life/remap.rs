@@ -6,6 +6,7 @@ use super::timer::Timer;
 use crate::{
     recording::log,
     session::{Session, State, types::Event},
+    timestamp::Timestamp,
     wire::DisconnectReason,
 };
 
@@ -24,6 +25,7 @@ impl Session {
         if let Some(recorder) = self.recorder() {
             recorder.call_at(log::REMAP, now);
         }
+        let now = Timestamp::from(now);
         if matches!(self.state, State::Open | State::Closing(_)) {
             self.heard(now);
             self.push_event(Event::Remapped);
@@ -32,7 +34,7 @@ impl Session {
 
     /// Handles UnknownSender, which anybody can send. A client requests a remap and probes the server. A client that
     /// has received nothing valid yet repeats the datagram that opens its session.
-    pub(in crate::session) fn unknown_sender(&mut self, now: Instant) {
+    pub(in crate::session) fn unknown_sender(&mut self, now: Timestamp) {
         self.stats.cold().unknown_sender += 1;
         if !matches!(self.state, State::Open | State::Closing(_)) || !self.is_client() {
             return;
@@ -42,32 +44,32 @@ impl Session {
         let timeout = self.config.remap_timeout;
         let until = now + if self.confirmed { timeout } else { timeout.min(UNKNOWN_SENDER_FRESH) };
         let cold = self.cold();
-        cold.remap_until.get_or_insert_with(|| until.into());
-        cold.unknown_sender_at = Some(now.into());
+        cold.remap_until.get_or_insert(until);
+        cold.unknown_sender_at = Some(now);
         if !self.confirmed {
             // Do not report the session as connected until this is resolved.
             self.timers.stop(Timer::Connect);
         }
         // Rate limit: forged UnknownSender datagrams must not keep both sides busy.
         let asked = self.cold().remap_asked_at;
-        if asked.is_some_and(|last| now < last.instant() + REMAP_INTERVAL) {
+        if asked.is_some_and(|last| now < last + REMAP_INTERVAL) {
             return;
         }
         self.ask_for_remap(now);
     }
 
     /// Whether the server's address has recently sent UnknownSender, and nothing valid since.
-    pub(in crate::session) fn is_disowned(&self, now: Instant) -> bool {
+    pub(in crate::session) fn is_disowned(&self, now: Timestamp) -> bool {
         let last = self.cold.as_ref().and_then(|cold| cold.unknown_sender_at);
-        last.is_some_and(|last| now < last.instant() + UNKNOWN_SENDER_FRESH)
+        last.is_some_and(|last| now < last + UNKNOWN_SENDER_FRESH)
     }
 
-    fn ask_for_remap(&mut self, now: Instant) {
+    fn ask_for_remap(&mut self, now: Timestamp) {
         let cold = self.cold();
-        cold.remap_asked_at = Some(now.into());
+        cold.remap_asked_at = Some(now);
         // The two requests, or their answer, may be lost.
         let again = now + REMAP_RETRY;
-        let again = cold.remap_until.map_or(again, |until| until.instant().min(again));
+        let again = cold.remap_until.map_or(again, |until| until.min(again));
         self.timers.set(Timer::Remap, again);
         if self.confirmed {
             self.outbox.remap_due = true;
@@ -78,9 +80,9 @@ impl Session {
     }
 
     /// Repeats the remap request until its time is over.
-    pub(in crate::session) fn remap_timer(&mut self, now: Instant) {
+    pub(in crate::session) fn remap_timer(&mut self, now: Timestamp) {
         let cold = self.cold();
-        if cold.remap_until.is_some_and(|until| now < until.instant()) {
+        if cold.remap_until.is_some_and(|until| now < until) {
             self.ask_for_remap(now);
             return;
         }

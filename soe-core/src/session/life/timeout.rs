@@ -7,6 +7,7 @@ use crate::{
     error::{Closed, Origin},
     recording::log,
     session::{Session, State},
+    timestamp::Timestamp,
     wire::DisconnectReason,
 };
 
@@ -21,6 +22,7 @@ impl Session {
         if let Some(recorder) = self.recorder() {
             recorder.call_at(log::TIMEOUT, now);
         }
+        let now = Timestamp::from(now);
         if let Some(late) = self.timers.next().and_then(|due| now.checked_duration_since(due)) {
             self.lateness.served(late);
             if !late.is_zero() {
@@ -53,11 +55,11 @@ impl Session {
     }
 
     /// Ends the session without a Disconnect: the peer does not answer.
-    pub(in crate::session) fn unanswered(&mut self, now: Instant, reason: DisconnectReason) {
+    pub(in crate::session) fn unanswered(&mut self, now: Timestamp, reason: DisconnectReason) {
         self.end(now, Closed::new(Origin::Transport, reason), false);
     }
 
-    fn handshake_timer(&mut self, now: Instant) {
+    fn handshake_timer(&mut self, now: Timestamp) {
         match &mut self.state {
             State::Connecting(connecting) => connecting.request_due = true,
             State::Open | State::Closing(_) if !self.confirmed => self.open(now),
@@ -67,7 +69,7 @@ impl Session {
 
     /// Frees memory that traffic has left behind when nothing is under way. Not after each message: the next one would
     /// allocate it again.
-    fn quiet_timer(&mut self, now: Instant) {
+    fn quiet_timer(&mut self, now: Timestamp) {
         if self.is_idle() {
             self.shrink(now);
         } else {
@@ -76,16 +78,15 @@ impl Session {
     }
 
     /// Starts the timer that frees memory after traffic.
-    pub(in crate::session) fn watch_quiet(&mut self, now: Instant) {
+    pub(in crate::session) fn watch_quiet(&mut self, now: Timestamp) {
         if !self.timers.is_set(Timer::Quiet) && !matches!(self.state, State::Closed(_)) {
             self.timers.set(Timer::Quiet, now + QUIET);
         }
     }
 
-    fn port_alive_timer(&mut self, now: Instant) {
+    fn port_alive_timer(&mut self, now: Timestamp) {
         let interval = self.config.port_alive_interval;
-        let deadline =
-            self.outbox.last_port_alive.max(Some(self.last_sent)).unwrap_or(self.last_sent).instant() + interval;
+        let deadline = self.outbox.last_port_alive.max(Some(self.last_sent)).unwrap_or(self.last_sent) + interval;
         self.outbox.port_alive_due = deadline <= now;
         self.timers.set(Timer::PortAlive, if deadline <= now { now + interval } else { deadline });
     }

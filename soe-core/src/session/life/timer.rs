@@ -1,8 +1,6 @@
 //! The timers of a session and their deadlines.
 
-use std::time::Instant;
-
-use crate::timestamp::Timestamp;
+use crate::timestamp::{Timestamp, earlier};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
@@ -71,8 +69,8 @@ impl Timers {
     /// Bytes that may be allocated in addition.
     pub(crate) const BOXED: usize = Timer::COLD * size_of::<Option<Timestamp>>();
 
-    pub(crate) fn set(&mut self, timer: Timer, deadline: impl Into<Option<Instant>>) {
-        let deadline = deadline.into().map(Timestamp::from);
+    pub(crate) fn set(&mut self, timer: Timer, deadline: impl Into<Option<Timestamp>>) {
+        let deadline = deadline.into();
         match (timer as usize).checked_sub(Timer::COMMON) {
             None => self.common[timer as usize] = deadline,
             Some(cold) if deadline.is_some() => self.cold.get_or_insert_default()[cold] = deadline,
@@ -100,14 +98,13 @@ impl Timers {
     }
 
     /// The earliest deadline.
-    pub(crate) fn next(&self) -> Option<Instant> {
-        let cold = self.cold.as_deref().map_or(&[][..], |cold| cold);
-        self.common.iter().chain(cold).flatten().min().map(|deadline| deadline.instant())
+    pub(crate) fn next(&self) -> Option<Timestamp> {
+        let cold = self.cold.as_deref().and_then(|cold| cold.iter().copied().reduce(earlier)?);
+        self.common.iter().copied().fold(cold, earlier)
     }
 
     /// Removes and returns a timer that has expired. Call until `None`.
-    pub(crate) fn expire(&mut self, now: Instant) -> Option<Timer> {
-        let now = Timestamp::from(now);
+    pub(crate) fn expire(&mut self, now: Timestamp) -> Option<Timer> {
         let expired = |timer: &Timer| self.timestamp(*timer).is_some_and(|deadline| deadline <= now);
         let timer = Timer::ALL.into_iter().find(expired)?;
         self.stop(timer);
@@ -119,8 +116,8 @@ impl Timers {
         self.cold.take_if(|cold| cold.iter().all(Option::is_none));
     }
 
-    pub(crate) fn deadline(&self, timer: Timer) -> Option<Instant> {
-        self.timestamp(timer).map(Timestamp::instant)
+    pub(crate) fn deadline(&self, timer: Timer) -> Option<Timestamp> {
+        self.timestamp(timer)
     }
 
     fn timestamp(&self, timer: Timer) -> Option<Timestamp> {
@@ -141,7 +138,7 @@ mod tests {
 
     #[test]
     fn timers_expire_at_their_deadline_and_once() {
-        let start = Instant::now();
+        let start = Timestamp::now();
         let mut timers = Timers::default();
         let (early, late) = (start + Duration::from_nanos(5), start + Duration::from_secs(100_000));
         timers.set(Timer::Ack, late);
@@ -157,7 +154,7 @@ mod tests {
     proptest! {
         #[test]
         fn timers_do_as_a_list_of_deadlines_does(ops in vec((0..Timer::COUNT, 0u64..50, 0..4u8), 0..200)) {
-            let start = Instant::now();
+            let start = Timestamp::now();
             let at = |millis| start + Duration::from_millis(millis);
             let (mut timers, mut model) = (Timers::default(), [None; Timer::COUNT]);
             for (index, millis, op) in ops {

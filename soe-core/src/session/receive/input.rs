@@ -17,11 +17,14 @@ use crate::{
         problem::Problem,
         types::DatagramOutcome,
     },
+    timestamp::Timestamp,
     wire::{DecodeError, MAX_NESTING, MultiPieces, OrderedData, OrderedStream, Packet, opcode},
 };
 
 /// A server answers a heartbeat if it has sent nothing for this long.
 const HEARTBEAT_ANSWER_AFTER: Duration = Duration::from_millis(500);
+/// A client that was heard within this time has not started again. One that has repeats its request a second later.
+const HEARD_LATELY: Duration = Duration::from_secs(1);
 /// An ordered message is newer than the last one if its stamp is ahead by 1 to this.
 const MAX_STAMP_AHEAD: u16 = 30_000;
 /// A heartbeat without CRC, as some peers send it. It proves nothing. A live peer also answers a probe.
@@ -36,14 +39,14 @@ impl Session {
         if let Some(recorder) = self.recorder() {
             recorder.datagram(now, &datagram);
         }
-        let outcome = self.take_datagram(now, datagram);
+        let outcome = self.take_datagram(now.into(), datagram);
         if outcome != DatagramOutcome::Authentic {
             self.record_outcome(&outcome);
         }
         outcome
     }
 
-    fn take_datagram(&mut self, now: Instant, datagram: BytesMut) -> DatagramOutcome {
+    fn take_datagram(&mut self, now: Timestamp, datagram: BytesMut) -> DatagramOutcome {
         self.stats.datagrams_received += 1;
         self.stats.bytes_received += datagram.len() as u64;
         if opcode::of(&datagram).is_some_and(opcode::is_exempt) {
@@ -85,7 +88,7 @@ impl Session {
     }
 
     /// Handles packets without a CRC. Anybody can send them.
-    fn handle_exempt(&mut self, now: Instant, datagram: BytesMut) -> DatagramOutcome {
+    fn handle_exempt(&mut self, now: Timestamp, datagram: BytesMut) -> DatagramOutcome {
         match Packet::decode(&datagram) {
             Ok(Packet::SessionRequest(request)) => {
                 if matches!(self.state, State::Connecting(_)) {
@@ -99,8 +102,16 @@ impl Session {
                         self.fall_silent();
                     }
                     return DatagramOutcome::ForEndpoint(datagram);
-                } else {
-                    self.answer_again(now);
+                } else if self.confirmed && now < self.last_received + HEARD_LATELY {
+                    // A client that has proved itself has the response: this is a late copy of its request.
+                    self.stats.cold().ignored += 1;
+                } else if self.may_answer_again(now) {
+                    // After some silence the client may have started again with the same id: the endpoint answers with
+                    // another seed.
+                    if self.confirmed {
+                        return DatagramOutcome::ForEndpoint(datagram);
+                    }
+                    self.outbox.response_due = true;
                 }
             }
             Ok(Packet::SessionResponse(response)) if self.role == Role::Client => self.handle_response(now, &response),
@@ -117,9 +128,9 @@ impl Session {
     }
 
     /// Records a valid datagram: the peer is alive and knows the session.
-    pub(in crate::session) fn heard(&mut self, now: Instant) {
+    pub(in crate::session) fn heard(&mut self, now: Timestamp) {
         self.stats.datagrams_authentic += 1;
-        self.last_received = now.into();
+        self.last_received = now;
         if !self.confirmed {
             self.confirmed = true;
             self.timers.stop(Timer::Handshake);
@@ -132,14 +143,14 @@ impl Session {
         }
     }
 
-    fn handle_straggler(&mut self, now: Instant, packet: &[u8]) {
+    fn handle_straggler(&mut self, now: Timestamp, packet: &[u8]) {
         if opcode::of(packet) != Some(opcode::DISCONNECT) {
             self.straggler(now);
         }
     }
 
     /// Handles a packet and the packets nested in it, in order. The stack has a fixed depth.
-    fn handle_packets(&mut self, now: Instant, packet: &Bytes) {
+    fn handle_packets(&mut self, now: Timestamp, packet: &Bytes) {
         let mut stack: [Option<MultiPieces<'_>>; MAX_NESTING] = [const { None }; MAX_NESTING];
         let mut depth = 0;
         let mut next = Some(Ok(&packet[..]));
@@ -175,7 +186,7 @@ impl Session {
     }
 
     /// Handles one packet. `datagram` is the buffer that contains it.
-    fn handle_packet(&mut self, now: Instant, datagram: &Bytes, packet: Packet<'_>) {
+    fn handle_packet(&mut self, now: Timestamp, datagram: &Bytes, packet: Packet<'_>) {
         if !matches!(packet, Packet::Disconnect(_)) && !self.announced {
             self.announce();
         }
@@ -212,7 +223,7 @@ impl Session {
             }
             Packet::Heartbeat => {
                 let answers = self.role == Role::Server && self.config.dialect.policies.answers_heartbeat;
-                if answers && now >= self.last_sent.instant() + HEARTBEAT_ANSWER_AFTER {
+                if answers && now >= self.last_sent + HEARTBEAT_ANSWER_AFTER {
                     self.outbox.heartbeat_due = true;
                 }
             }
@@ -226,7 +237,7 @@ impl Session {
         }
     }
 
-    fn handle_reliable(&mut self, now: Instant, channel: ReliableChannel, sequence: u16, kind: Kind, body: Bytes) {
+    fn handle_reliable(&mut self, now: Timestamp, channel: ReliableChannel, sequence: u16, kind: Kind, body: Bytes) {
         let limits = self.recv_limits(now, channel);
         self.reliable(channel);
         self.watch_quiet(now);
@@ -242,14 +253,17 @@ impl Session {
         self.stalled |= reliable.receiver.is_stalled();
     }
 
-    fn handle_acked(&mut self, now: Instant, channel: ReliableChannel, acked: Option<Acked>) {
+    fn handle_acked(&mut self, now: Timestamp, channel: ReliableChannel, acked: Option<Acked>) {
         let Some(acked) = acked else {
             self.stats.cold().bogus_acks += 1;
             return;
         };
         let Some(reliable) = self.channels[channel.index()].as_deref_mut() else { return };
-        reliable.answered = Some(now.into());
+        reliable.answered = Some(now);
         if acked.packets == 0 {
+            if acked.moved > 0 {
+                self.window_moved(now, channel, acked.moved);
+            }
             return;
         }
         // Only the acknowledgement of something new shows that the application reads.
@@ -315,7 +329,7 @@ impl Session {
     }
 
     /// Updates losses, receipts, a graceful close and acknowledgements after all packets of a datagram.
-    fn after_input(&mut self, now: Instant) {
+    fn after_input(&mut self, now: Timestamp) {
         if std::mem::take(&mut self.outbox.acked) {
             self.poll_receipts();
             self.detect_losses(now);

@@ -1,7 +1,5 @@
 //! Incoming messages and their transforms.
 
-use std::time::Instant;
-
 use bytes::Bytes;
 
 use crate::{
@@ -14,6 +12,7 @@ use crate::{
     message::{Channel, Message, ReliableChannel},
     recording::{Way, log},
     session::{Session, TRANSFORM_OVERHEAD, keys::open, problem::Problem},
+    timestamp::Timestamp,
     wire::DisconnectReason,
 };
 
@@ -125,7 +124,7 @@ impl Session {
         self.recv_hooks.get_or_insert_default().set(channel, hook);
     }
 
-    pub(in crate::session) fn recv_limits(&self, now: Instant, channel: ReliableChannel) -> RecvLimits {
+    pub(in crate::session) fn recv_limits(&self, now: Timestamp, channel: ReliableChannel) -> RecvLimits {
         let settings = &*self.config;
         let ride = self.send_interval.wait(now, settings.ack_ride_limit);
         RecvLimits {
@@ -142,7 +141,7 @@ impl Session {
 
     /// Delivers packets that waited for room in the receive buffer.
     fn drain(&mut self) {
-        let limits = ReliableChannel::ALL.map(|channel| self.recv_limits(self.last_received.instant(), channel));
+        let limits = ReliableChannel::ALL.map(|channel| self.recv_limits(self.last_received, channel));
         let mut corrupt = None;
         self.stalled = false;
         for (limits, reliable) in limits.iter().zip(&mut self.channels) {

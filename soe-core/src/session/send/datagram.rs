@@ -1,7 +1,5 @@
 //! The content of one datagram: acknowledgements, reliable packets, unreliable messages, copies.
 
-use std::time::Instant;
-
 use super::{
     builder::{DatagramBuilder, PIECE_OVERHEAD},
     messages::ORDERED_HEADER,
@@ -14,6 +12,7 @@ use crate::{
     },
     message::{Channel, ReliableChannel},
     session::Session,
+    timestamp::Timestamp,
     wire::{self, Acknowledge, AcknowledgeAll, MAX_MULTI_PIECE, OrderedData, OrderedStream},
 };
 
@@ -54,7 +53,7 @@ struct Filled {
 
 impl Session {
     /// Writes acknowledgements, reliable packets and unreliable messages into one datagram of at most `most` bytes.
-    pub(in crate::session) fn fill_datagram(&mut self, now: Instant, most: usize, out: &mut Vec<u8>) -> bool {
+    pub(in crate::session) fn fill_datagram(&mut self, now: Timestamp, most: usize, out: &mut Vec<u8>) -> bool {
         let limit = self.packet_limit().min(most);
         let mut builder = DatagramBuilder::new(out, limit);
         let data = self.has_data();
@@ -112,7 +111,7 @@ impl Session {
         self.congestion.window().saturating_sub(in_flight)
     }
 
-    pub(in crate::session) fn acks_due(&self, now: Instant) -> bool {
+    pub(in crate::session) fn acks_due(&self, now: Timestamp) -> bool {
         // An ended session sends the acknowledgements it owes only together with its Disconnect. Alone they could reach
         // the next session at this address.
         if self.closed().is_some() && !self.farewell_due() {
@@ -159,7 +158,7 @@ impl Session {
     }
 
     /// Writes reliable packets while there is room.
-    fn write_reliable(&mut self, now: Instant, builder: &mut DatagramBuilder<'_>, room: Room) {
+    fn write_reliable(&mut self, now: Timestamp, builder: &mut DatagramBuilder<'_>, room: Room) {
         let limits = self.send_limits();
         let mut full = false;
         for channel in self.send_order(now) {
@@ -174,7 +173,7 @@ impl Session {
             }
             if let Some(reliable) = self.channels[channel.index()].as_deref_mut() {
                 let waits = !filled.wrote && reliable.sender.has_work(&limits);
-                reliable.waiting_since = waits.then(|| reliable.waiting_since.unwrap_or_else(|| now.into()));
+                reliable.waiting_since = waits.then(|| reliable.waiting_since.unwrap_or(now));
             }
         }
     }
@@ -182,7 +181,7 @@ impl Session {
     /// Writes reliable packets of one channel.
     fn write_channel(
         &mut self,
-        now: Instant,
+        now: Timestamp,
         channel: ReliableChannel,
         builder: &mut DatagramBuilder<'_>,
         room: Room,
@@ -209,7 +208,7 @@ impl Session {
     }
 
     /// Adds copies of packets of redundant channels.
-    fn write_copies(&mut self, now: Instant, builder: &mut DatagramBuilder<'_>) {
+    fn write_copies(&mut self, now: Timestamp, builder: &mut DatagramBuilder<'_>) {
         for channel in ReliableChannel::ALL {
             let redundant = self.config.channels[channel.index()].redundant;
             let Some(reliable) = self.channels[channel.index()].as_deref_mut().filter(|_| redundant) else { continue };

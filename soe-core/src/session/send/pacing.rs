@@ -1,12 +1,12 @@
 //! How much may be sent now: congestion window, pacing, trickle rates, and the order of the channels.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::{
     channel::pacer::Pacer,
     message::ReliableChannel,
     session::{Session, life::Timer},
-    timestamp::Timestamp,
+    timestamp::{Timestamp, earlier},
 };
 
 /// Below this round trip the link is local. Pacing would only add the granularity of the timers.
@@ -29,9 +29,14 @@ pub(in crate::session) struct Pacing {
 }
 
 impl Session {
+    /// Whether packets are paced. On a local link they are not.
+    fn is_paced(&self) -> bool {
+        self.rtt.smoothed().is_some_and(|round_trip| round_trip >= LOCAL)
+    }
+
     /// The pacing rate in bytes per second; `None` on a local link.
     fn pace(&self) -> Option<f64> {
-        let round_trip = self.rtt.smoothed().filter(|&round_trip| round_trip >= LOCAL)?;
+        let round_trip = self.rtt.smoothed().filter(|_| self.is_paced())?;
         let gain = if self.congestion.is_starting() { START_GAIN } else { GAIN };
         Some(gain * self.congestion.window() as f64 / round_trip.as_secs_f64())
     }
@@ -41,7 +46,7 @@ impl Session {
     }
 
     /// Refills the token buckets.
-    pub(in crate::session) fn fill_pacers(&mut self, now: Instant) {
+    pub(in crate::session) fn fill_pacers(&mut self, now: Timestamp) {
         if let Some(rate) = self.pace() {
             self.pacing.pacer.fill(now, rate, BURST * self.udp_length());
         }
@@ -56,7 +61,7 @@ impl Session {
 
     /// Whether the pacer and the channel's trickle rate allow a packet now.
     pub(in crate::session) fn may_send(&self, channel: ReliableChannel) -> bool {
-        let paced = self.pace().is_none() || self.pacing.pacer.allows() || self.outbox.probes > 0;
+        let paced = !self.is_paced() || self.pacing.pacer.allows() || self.outbox.probes > 0;
         paced && (self.trickle(channel).is_none() || self.trickle_pacer(channel).is_none_or(Pacer::allows))
     }
 
@@ -66,7 +71,7 @@ impl Session {
 
     /// Charges a reliable packet to the pacer and, if it is new, to the channel's trickle rate.
     pub(in crate::session) fn paced(&mut self, channel: ReliableChannel, bytes: usize, resend: bool) {
-        if self.pace().is_some() {
+        if self.is_paced() {
             self.pacing.pacer.take(bytes);
         }
         if let (false, Some(pacers)) = (resend, &mut self.pacing.trickles) {
@@ -76,17 +81,21 @@ impl Session {
 
     /// Returns the channels in the order in which they may send: by priority, alternating among equals. A starved
     /// channel goes first; otherwise it would wait behind new data as long as there is any.
-    pub(in crate::session) fn send_order(&mut self, now: Instant) -> [ReliableChannel; ReliableChannel::COUNT] {
+    pub(in crate::session) fn send_order(&mut self, now: Timestamp) -> [ReliableChannel; ReliableChannel::COUNT] {
         let first = usize::from(self.first_channel);
         self.first_channel = self.first_channel.wrapping_add(1);
         let mut order = ReliableChannel::ALL;
+        // Most sessions use one channel, and then there is nothing to sort.
+        if self.channels.iter().flatten().nth(1).is_none() {
+            return order;
+        }
         order.rotate_left(first % ReliableChannel::COUNT);
         order.sort_by_key(|channel| {
             let reliable = self.channels[channel.index()].as_ref();
             let oldest = reliable.and_then(|reliable| reliable.sender.oldest_first_sent());
-            let waiting = reliable.and_then(|reliable| reliable.waiting_since).map(Timestamp::instant);
-            let is_starved =
-                oldest.into_iter().chain(waiting).any(|since| now.saturating_duration_since(since) >= STARVED);
+            let waiting = reliable.and_then(|reliable| reliable.waiting_since);
+            let since = earlier(oldest, waiting);
+            let is_starved = since.is_some_and(|since| now.saturating_duration_since(since) >= STARVED);
             (!is_starved, self.config.channels[channel.index()].priority)
         });
         order
@@ -94,6 +103,10 @@ impl Session {
 
     /// Sets the timer for channels that wait only for the pacer or their trickle rate.
     pub(in crate::session) fn set_pace_timer(&mut self) {
+        if !self.is_paced() && self.pacing.trickles.is_none() {
+            self.timers.stop(Timer::Pace);
+            return;
+        }
         let limits = self.send_limits();
         let waiting = |channel: &ReliableChannel| {
             let reliable = self.channels[channel.index()].as_ref();

@@ -1,6 +1,6 @@
 //! Resends: the resend timer, loss detection, and what follows from missing acknowledgements.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::sizes::Sizes;
 use crate::{
@@ -8,6 +8,7 @@ use crate::{
     error::{Closed, Origin},
     message::ReliableChannel,
     session::{Session, State, life::Timer, types::Event},
+    timestamp::{Timestamp, earlier},
     wire::DisconnectReason,
 };
 
@@ -29,7 +30,7 @@ const UNREAD: Duration = Duration::from_secs(5);
 const LARGE_PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Session {
-    pub(in crate::session) fn resend_timer(&mut self, now: Instant) {
+    pub(in crate::session) fn resend_timer(&mut self, now: Timestamp) {
         self.report_unread();
         if let Some(reason) = self.given_up(now) {
             self.end(now, Closed::new(Origin::Transport, reason), true);
@@ -67,20 +68,32 @@ impl Session {
         self.detect_losses(now);
     }
 
+    /// The peer's application reads again, and its window has moved by this many packets. It has dropped what was sent beyond
+    /// the window before, and would get it with the next resend timer only, which has been doubled for each that it ignored.
+    pub(in crate::session) fn window_moved(&mut self, now: Timestamp, channel: ReliableChannel, packets: usize) {
+        self.backoff = 0;
+        // What was sent later may have met the open window.
+        let deadline = now.checked_sub(self.rtt.patience().by_time);
+        let (Some(deadline), Some(reliable)) = (deadline, &mut self.channels[channel.index()]) else { return };
+        let dropped = reliable.sender.flight().dropped(deadline, packets);
+        self.outbox.probes = self.outbox.probes.max(dropped.min(PROBES << MAX_PROBE_SHIFT) as u32);
+        self.outbox.acked = true;
+    }
+
     /// The reason to end the session for an unacknowledged packet, if there is one. A peer that repeats
     /// acknowledgements is alive; its application does not read.
-    fn given_up(&self, now: Instant) -> Option<DisconnectReason> {
+    fn given_up(&self, now: Timestamp) -> Option<DisconnectReason> {
         if self.is_in_grace(now) {
             return None;
         }
         let (unanswered, unread) = (self.config.unacknowledged_timeout, self.config.unread_timeout);
         let is_narrow = self.is_narrow();
-        let is_over = |since: Instant, timeout: Duration| !timeout.is_zero() && now >= since + timeout;
+        let is_over = |since: Timestamp, timeout: Duration| !timeout.is_zero() && now >= since + timeout;
         self.channels.iter().flatten().find_map(|reliable| {
             let sent = reliable.sender.oldest_first_sent()?;
             // On a path that drops large datagrams, acknowledgements of small packets say nothing about the large ones.
             let answered = reliable.answered.filter(|_| !is_narrow);
-            let answered = answered.map_or(sent, |answered| sent.max(answered.instant()));
+            let answered = answered.map_or(sent, |answered| sent.max(answered));
             if is_over(answered, unanswered) {
                 return Some(DisconnectReason::UnacknowledgedTimeout);
             }
@@ -97,7 +110,7 @@ impl Session {
         let unread = channels.find_map(|(channel, reliable)| {
             let reliable = reliable.as_mut().filter(|reliable| !reliable.is_unread)?;
             let since = reliable.sender.oldest_first_sent()? + UNREAD;
-            reliable.is_unread = reliable.answered.is_some_and(|answered| answered.instant() >= since);
+            reliable.is_unread = reliable.answered.is_some_and(|answered| answered >= since);
             reliable.is_unread.then_some(channel)
         });
         if let Some(channel) = unread {
@@ -112,7 +125,10 @@ impl Session {
 
     fn resend_interval(&self) -> Duration {
         let timeout = self.rtt.timeout() + self.lateness.allowance();
-        let interval = (timeout * 2u32.pow(u32::from(self.backoff.min(8)))).min(MAX_RESEND_INTERVAL.max(timeout));
+        let interval = match self.backoff {
+            0 => timeout,
+            backoff => (timeout * 2u32.pow(u32::from(backoff.min(8)))).min(MAX_RESEND_INTERVAL.max(timeout)),
+        };
         match &self.state {
             // A closing session has a deadline. It does not wait for slow acknowledgements or a restored link.
             State::Closing(_) => {
@@ -124,12 +140,14 @@ impl Session {
     }
 
     /// Marks packets as lost that later ones have overtaken, and sets the resend timer.
-    pub(in crate::session) fn detect_losses(&mut self, now: Instant) {
-        let patience = self.rtt.patience();
-        let interval = self.resend_interval();
-        let mut deadline: Option<Instant> = None;
+    pub(in crate::session) fn detect_losses(&mut self, now: Timestamp) {
+        let mut deadline: Option<Timestamp> = None;
+        // Mostly everything has just been acknowledged, and then neither time is needed.
+        let is_settled = self.channels.iter().flatten().all(|reliable| reliable.sender.is_settled());
+        let (patience, interval) =
+            if is_settled { Default::default() } else { (self.rtt.patience(), self.resend_interval()) };
         let (congestion, cold) = (&mut self.congestion, &mut self.cold);
-        for reliable in self.channels.iter_mut().flatten() {
+        for reliable in self.channels.iter_mut().flatten().filter(|_| !is_settled) {
             let next = reliable.sender.flight().detect_losses(now, patience, |bytes| {
                 let sizes = cold.get_or_insert_default().sizes.get_or_insert_default();
                 // A loss by size is no congestion.
@@ -139,18 +157,18 @@ impl Session {
                 sizes.lost(bytes);
             });
             let resend = reliable.sender.flight().timer_start().map(|start| start + interval);
-            deadline = [deadline, next, resend].into_iter().flatten().min();
+            deadline = earlier(deadline, earlier(next, resend));
         }
         // What was to be probed for may have been acknowledged before it left: then the congestion window holds again.
         if !self.channels.iter_mut().flatten().any(|reliable| reliable.sender.flight().has_lost()) {
             self.outbox.probes = 0;
         }
-        let deadline = deadline.into_iter().chain(self.large_probe(now)).min();
-        self.timers.set(Timer::Resend, deadline);
+        let large_probe = self.large_probe(now);
+        self.timers.set(Timer::Resend, earlier(deadline, large_probe));
     }
 
     /// When the next large packet is tried, if large ones are lost and something waits.
-    fn large_probe(&mut self, now: Instant) -> Option<Instant> {
+    fn large_probe(&mut self, now: Timestamp) -> Option<Timestamp> {
         let sizes = self.cold.as_mut()?.sizes.as_mut()?;
         let Some(smallest_lost) = sizes.limit() else {
             sizes.probe_at = None;
@@ -179,7 +197,7 @@ impl Session {
             // A repeated acknowledgement shows that the packet arrived and was not accepted.
             let unanswered = self.channels.iter().flatten().filter(|reliable| {
                 let sent = reliable.sender.oldest_first_sent();
-                sent.is_some_and(|sent| reliable.answered.is_none_or(|answered| answered.instant() <= sent))
+                sent.is_some_and(|sent| reliable.answered.is_none_or(|answered| answered <= sent))
             });
             let smallest = unanswered.filter_map(|reliable| reliable.sender.oldest_size()).min();
             if let Some(smallest) = smallest {

@@ -1,6 +1,6 @@
 //! The interval at which the application sends: how long an acknowledgement should wait for the next message.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::timestamp::{Micros, Timestamp};
 
@@ -17,21 +17,21 @@ pub(in crate::session) struct SendInterval {
 
 impl SendInterval {
     /// Records a datagram with messages.
-    pub(in crate::session) fn sent(&mut self, now: Instant) {
+    pub(in crate::session) fn sent(&mut self, now: Timestamp) {
         if let Some(last) = self.last {
-            let gap = now.saturating_duration_since(last.instant());
+            let gap = now.saturating_duration_since(last);
             if gap < BURST {
                 return;
             }
             self.gap = Some(self.gap.map_or(gap, |average| (average.duration() * 3 + gap) / 4).into());
         }
-        self.last = Some(now.into());
+        self.last = Some(now);
     }
 
     /// How long to wait for the next datagram with messages, if one is likely within `limit`: the estimate and a
     /// quarter.
-    pub(in crate::session) fn wait(&self, now: Instant, limit: Duration) -> Option<Duration> {
-        let (last, gap) = (self.last?.instant(), self.gap?.duration());
+    pub(in crate::session) fn wait(&self, now: Timestamp, limit: Duration) -> Option<Duration> {
+        let (last, gap) = (self.last?, self.gap?.duration());
         let expected = (last + gap + gap / 4).checked_duration_since(now)?;
         (gap <= limit).then(|| expected.min(limit))
     }
@@ -45,7 +45,7 @@ mod tests {
 
     #[test]
     fn a_steady_sender_is_waited_for() {
-        let start = Instant::now();
+        let start = Timestamp::now();
         let mut send_interval = SendInterval::default();
         assert_eq!(send_interval.wait(start, 60 * MS), None);
         for n in 0..20 {
@@ -59,7 +59,7 @@ mod tests {
 
     #[test]
     fn one_that_has_stopped_or_seldom_sends_is_not() {
-        let start = Instant::now();
+        let start = Timestamp::now();
         let mut send_interval = SendInterval::default();
         for n in 0..20 {
             send_interval.sent(start + 50 * MS * n);

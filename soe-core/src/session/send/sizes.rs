@@ -1,22 +1,24 @@
 //! Detection of paths that drop large datagrams (an MTU black hole).
 
-use std::time::Instant;
+use crate::{timestamp::Timestamp, wire::NetStatusRequest};
 
-use crate::wire::NetStatusRequest;
-
-/// Consecutive losses above the largest delivered size that prove a size limit. With random loss of 50 % this happens
-/// once in a million times.
-const CERTAIN: u8 = 20;
+/// Rounds that prove a size limit. In each, a packet above the largest delivered size was lost and afterwards a smaller one
+/// arrived. Where `p` of all datagrams are lost at random, whatever their size, a round has the probability `p(1 - p)`: ten in
+/// a row happen once in a million times at 50 % loss, and more rarely at any other.
+///
+/// Losses alone prove nothing, however many: an outage loses everything that is sent in it, and the first small packet after
+/// it arrives before the large ones are sent again.
+const CERTAIN: u8 = 10;
 /// Consecutive losses below the limit that lower it.
 const SEVERAL: u8 = 4;
-/// How many losses the answer to a small probe counts for, while nothing else arrives.
-const ANSWER: u8 = 10;
 
 /// Losses and deliveries by size. A delivery as large as the largest loss clears it.
 #[derive(Debug, Default)]
 pub(in crate::session) struct Sizes {
-    /// Losses of packets larger than the largest delivered one, each detected by a later acknowledgement.
-    losses: u8,
+    /// Rounds in which something larger than the largest delivered packet was lost and something smaller arrived.
+    rounds: u8,
+    /// Something larger than the largest delivered packet has been lost in this round.
+    has_lost: bool,
     /// Consecutive losses between the largest delivered size and the limit. A few of them are chance.
     below: u8,
     /// The smallest and the largest packet lost, in bytes.
@@ -25,7 +27,7 @@ pub(in crate::session) struct Sizes {
     /// The largest packet delivered, in bytes.
     largest_passed: usize,
     /// When to try a large datagram again, while there is a limit.
-    pub(in crate::session) probe_at: Option<Instant>,
+    pub(in crate::session) probe_at: Option<Timestamp>,
     /// One large datagram may be sent now.
     pub(in crate::session) probe_due: bool,
 }
@@ -33,7 +35,7 @@ pub(in crate::session) struct Sizes {
 impl Sizes {
     /// The size from which on packets are lost, in bytes; `None` if size does not matter.
     pub(in crate::session) fn limit(&self) -> Option<usize> {
-        (self.losses >= CERTAIN && self.largest_passed > 0).then_some(self.smallest_lost)
+        (self.rounds >= CERTAIN).then_some(self.smallest_lost)
     }
 
     /// Whether something is lost and nothing as large has been delivered since.
@@ -47,34 +49,30 @@ impl Sizes {
 
     /// A packet is lost: a later one has been acknowledged.
     pub(in crate::session) fn lost(&mut self, bytes: usize) {
-        self.count(bytes, 1);
+        if bytes <= self.largest_passed {
+            return;
+        }
+        let is_certain = self.rounds >= CERTAIN;
+        self.below += u8::from(is_certain && bytes < self.smallest_lost);
+        if self.smallest_lost == 0 {
+            self.smallest_lost = bytes;
+        } else if !is_certain || self.below >= SEVERAL {
+            self.smallest_lost = self.smallest_lost.min(bytes);
+            self.below = 0;
+        }
+        self.largest_lost = self.largest_lost.max(bytes);
+        self.has_lost = true;
     }
 
-    /// A packet was not acknowledged in time. That alone proves no size limit.
+    /// A packet was not acknowledged in time. That alone proves no size limit: perhaps nothing passes.
     pub(in crate::session) fn timed_out(&mut self, bytes: usize) {
         self.largest_lost = self.largest_lost.max(bytes);
     }
 
     /// A NetStatusRequest was answered while packets of at least this size stayed unacknowledged.
     pub(in crate::session) fn answered(&mut self, smallest: usize) {
+        self.lost(smallest);
         self.arrived(NetStatusRequest::ENCODED_LEN);
-        self.largest_passed = self.largest_passed.max(NetStatusRequest::ENCODED_LEN);
-        self.count(smallest, ANSWER);
-    }
-
-    fn count(&mut self, bytes: usize, weight: u8) {
-        if bytes > self.largest_passed {
-            let (first, certain) = (self.losses == 0, self.losses >= CERTAIN);
-            self.below += u8::from(certain && bytes < self.smallest_lost);
-            if first {
-                self.smallest_lost = bytes;
-            } else if !certain || self.below >= SEVERAL {
-                self.smallest_lost = self.smallest_lost.min(bytes);
-                self.below = 0;
-            }
-            self.largest_lost = self.largest_lost.max(bytes);
-            self.losses = self.losses.saturating_add(weight);
-        }
     }
 
     /// A packet was acknowledged.
@@ -86,9 +84,15 @@ impl Sizes {
         if bytes > self.largest_passed {
             (self.largest_passed, self.below) = (bytes, 0);
         }
-        if self.smallest_lost <= self.largest_passed {
-            // That size passes, so the loss had another reason. Later losses show the real limit.
-            self.smallest_lost = self.largest_lost;
+        if self.smallest_lost > 0 && self.smallest_lost <= self.largest_passed {
+            // That size passes, so its losses had another reason. Later losses show the real limit.
+            if self.rounds < CERTAIN {
+                (self.rounds, self.has_lost, self.smallest_lost) = (0, false, 0);
+            } else {
+                self.smallest_lost = self.largest_lost;
+            }
+        } else if std::mem::take(&mut self.has_lost) {
+            self.rounds = self.rounds.saturating_add(1);
         }
     }
 }
@@ -120,13 +124,39 @@ mod tests {
     #[test]
     fn answers_to_small_requests_count_while_nothing_else_arrives() {
         let mut sizes = Sizes::default();
-        sizes.lost(5);
         (0..100).for_each(|_| sizes.answered(30));
         assert_eq!(sizes.limit(), None, "30 bytes are smaller than the request");
-        sizes.answered(500);
-        assert_eq!(sizes.limit(), None, "one answer may have been lucky");
-        sizes.answered(500);
+        for round in 0..CERTAIN {
+            assert_eq!(sizes.limit(), None, "after {round} answers");
+            sizes.answered(500);
+        }
         assert_eq!(sizes.limit(), Some(500));
+    }
+
+    #[test]
+    fn an_outage_makes_no_limit_however_much_is_lost_in_it() {
+        let mut sizes = Sizes::default();
+        sizes.arrived(60);
+        for _ in 0..CERTAIN - 1 {
+            (0..1_000).for_each(|_| sizes.lost(500));
+            // The first that gets through when it is over; the large ones follow.
+            (0..1_000).for_each(|_| sizes.arrived(60));
+            assert_eq!(sizes.limit(), None);
+        }
+        sizes.arrived(500);
+        assert!(!sizes.is_open());
+    }
+
+    #[test]
+    fn what_was_lost_below_a_size_that_arrives_says_nothing_about_larger_ones() {
+        let mut sizes = Sizes::default();
+        sizes.lost(1_000);
+        for bytes in 100..200 {
+            sizes.lost(bytes);
+            sizes.arrived(60);
+            sizes.arrived(bytes);
+            assert_eq!(sizes.limit(), None, "{bytes} bytes have arrived");
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ use crate::{
         life::{Timer, millis, response},
         types::{Event, Receipt, Transmit},
     },
+    timestamp::Timestamp,
     wire::{self, NetStatusRequest, RemapConnection, opcode},
 };
 
@@ -38,14 +39,14 @@ impl Session {
             recorder.call_at(log::POLL, now);
         }
         let before = buf.len();
-        let transmit = self.next_transmit(now, buf);
+        let transmit = self.next_transmit(now.into(), buf);
         if let (Some(transmit), Some(recorder)) = (&transmit, self.recorder()) {
             recorder.transmit(&buf[before..], transmit.segment_size, transmit.time_to_live);
         }
         transmit
     }
 
-    fn next_transmit(&mut self, now: Instant, buf: &mut Vec<u8>) -> Option<Transmit> {
+    fn next_transmit(&mut self, now: Timestamp, buf: &mut Vec<u8>) -> Option<Transmit> {
         if let Some(held) = self.outbox.take_held() {
             buf.extend_from_slice(&held);
             return Some(Transmit::single(held.len()));
@@ -82,17 +83,17 @@ impl Session {
     }
 
     /// Writes a datagram with a small time to live: it refreshes the NAT mapping and does not reach the peer.
-    fn port_alive(&mut self, now: Instant, buf: &mut Vec<u8>) -> Transmit {
+    fn port_alive(&mut self, now: Timestamp, buf: &mut Vec<u8>) -> Transmit {
         let before = buf.len();
         wire::Packet::PortAlive.encode(buf);
-        self.outbox.last_port_alive = Some(now.into());
+        self.outbox.last_port_alive = Some(now);
         let mut transmit = Transmit::single(buf.len() - before);
         transmit.time_to_live = Some(self.config.port_alive_hops);
         transmit
     }
 
     /// Sets the timers after everything has been sent.
-    fn update_timers(&mut self, now: Instant) {
+    fn update_timers(&mut self, now: Timestamp) {
         if !matches!(self.state, State::Closed(_)) {
             self.set_ack_timer();
             self.detect_losses(now);
@@ -108,7 +109,7 @@ impl Session {
     }
 
     /// Appends the next datagram. Returns its size.
-    fn next_datagram(&mut self, now: Instant, out: &mut Vec<u8>) -> Option<usize> {
+    fn next_datagram(&mut self, now: Timestamp, out: &mut Vec<u8>) -> Option<usize> {
         let start = out.len();
         // A packet without CRC proves nothing to the peer, and forged requests can cause one. It does not delay the
         // next heartbeat and is not counted in the exchange of statistics.
@@ -116,7 +117,7 @@ impl Session {
             self.framing.seal(out, start);
             self.outbox.datagrams += 1;
             self.outbox.heartbeat_due = false;
-            self.last_sent = now.into();
+            self.last_sent = now;
         }
         let size = out.len() - start;
         self.stats.datagrams_sent += 1;
@@ -124,7 +125,7 @@ impl Session {
         Some(size)
     }
 
-    fn write_packet(&mut self, now: Instant, out: &mut Vec<u8>) -> Option<Seal> {
+    fn write_packet(&mut self, now: Timestamp, out: &mut Vec<u8>) -> Option<Seal> {
         if matches!(self.state, State::Connecting(_)) {
             let request = self.take_request(now)?;
             request.encode(out);
@@ -192,6 +193,7 @@ impl Session {
     /// Whether [`poll_transmit`](Self::poll_transmit) may return something. False is certain. True is not: the
     /// congestion window may have no room for the next packet.
     pub fn has_transmit(&self, now: Instant) -> bool {
+        let now = Timestamp::from(now);
         let outbox = &self.outbox;
         match &self.state {
             State::Connecting(connecting) => connecting.request_due,

@@ -1,6 +1,6 @@
 //! Asking for the service of many connections at once.
 
-use std::{panic::resume_unwind, sync::Arc};
+use std::sync::Arc;
 
 use super::{Connection, state::ConnectionState};
 use crate::engine::clock::now;
@@ -19,7 +19,7 @@ impl ServiceBatch {
         if marked {
             self.connections.push(Arc::clone(on));
         }
-        done.unwrap_or_else(|panic| resume_unwind(panic))
+        done
     }
 }
 

@@ -9,13 +9,12 @@ pub(crate) mod state;
 use std::{
     fmt,
     net::SocketAddr,
-    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex, OnceLock,
         atomic::{AtomicU8, AtomicU32, Ordering},
     },
     task::Waker,
-    thread,
     time::Instant,
 };
 
@@ -96,28 +95,21 @@ impl Connection {
         if marked {
             self.request_service();
         }
-        done.unwrap_or_else(|panic| resume_unwind(panic))
+        done
     }
 
-    /// Like [`Connection::act`], and leaves two things to the caller: to ask for the driver's service if the second value is
-    /// true, and to go on with a panic of the application's.
-    fn work_on<T>(&self, work: impl FnOnce(&mut ConnectionState) -> T) -> (thread::Result<T>, bool) {
+    /// Like [`Connection::act`], but leaves it to the caller to ask for the driver's service, if the second value is true.
+    fn work_on<T>(self: &Arc<Self>, work: impl FnOnce(&mut ConnectionState) -> T) -> (T, bool) {
         let _entered = self.span.as_ref().map(|span| span.enter());
-        let done = catch_unwind(AssertUnwindSafe(|| {
-            let mut state = self.lock();
-            let was_dirty = state.dirty;
-            let done = work(&mut state);
-            (done, state.dirty && !was_dirty)
-        }));
-        match done {
-            Ok((done, marked)) => (Ok(done), marked),
-            Err(panic) => {
-                // A hook has panicked, in a task of the application. The lock ends the session; the driver is to see to it,
-                // though it may be told twice.
-                self.lock().dirty = true;
-                (Err(panic), true)
-            }
-        }
+        // A guard and not `catch_unwind`: the result of every call would be moved through it.
+        let on_panic = OnPanic(self);
+        let mut state = self.lock();
+        let was_dirty = state.dirty;
+        let done = work(&mut state);
+        let marked = state.dirty && !was_dirty;
+        drop(state);
+        std::mem::forget(on_panic);
+        (done, marked)
     }
 
     /// Puts the connection in its driver's list, its `dirty` flag having just been set. Without a driver the session ends here.
@@ -244,6 +236,17 @@ impl Connection {
         };
         wakers.into_iter().for_each(Waker::wake);
         self.notify(&Changes { any: true, ..Changes::default() });
+    }
+}
+
+/// Dropped when a hook has panicked in a task of the application: the next lock ends the session, and the driver is to see
+/// to it.
+struct OnPanic<'a>(&'a Arc<Connection>);
+
+impl Drop for OnPanic<'_> {
+    fn drop(&mut self) {
+        self.0.lock().dirty = true;
+        self.0.request_service();
     }
 }
 

@@ -45,6 +45,8 @@ pub(crate) struct SharedEndpoint<C> {
     sessions: AtomicUsize,
     /// Whether the listener or connector still wants new sessions.
     is_open: AtomicBool,
+    /// Whether the endpoint is closed, and still waits for clients that it has answered.
+    is_lingering: AtomicBool,
     /// Whether the endpoint has actions for a driver to perform.
     has_actions: AtomicBool,
     /// Tasks that wait in `accept`.
@@ -52,7 +54,7 @@ pub(crate) struct SharedEndpoint<C> {
     /// The task that polls the listener as a stream.
     stream: Mutex<Option<Waker>>,
     drivers: Mutex<Vec<Weak<dyn DriverHandle>>>,
-    /// Tasks that wait until no session is left.
+    /// Tasks that wait until no session is left, or the endpoint does not linger.
     idle: Notify,
     /// What the sessions that have ended had done.
     pub(crate) ended: Mutex<EndedSessions>,
@@ -118,6 +120,7 @@ impl<C: Member> SharedEndpoint<C> {
             is_listener,
             sessions: AtomicUsize::new(0),
             is_open: AtomicBool::new(true),
+            is_lingering: AtomicBool::new(false),
             has_actions: AtomicBool::new(false),
             arrivals: Notify::new(),
             stream: Mutex::default(),
@@ -252,7 +255,7 @@ impl<C: Member> SharedEndpoint<C> {
 
     /// Whether there are sessions to serve, or may yet be.
     pub(crate) fn is_needed(&self) -> bool {
-        self.is_open() || self.session_count() > 0 || self.has_actions()
+        self.is_open() || self.session_count() > 0 || self.has_actions() || self.is_lingering.load(Ordering::SeqCst)
     }
 
     pub(crate) fn is_open(&self) -> bool {
@@ -261,12 +264,32 @@ impl<C: Member> SharedEndpoint<C> {
 
     /// Takes no new sessions from here on, and refuses those that wait to be accepted. The drivers end with the last session.
     pub(crate) fn close(&self) {
-        self.is_open.store(false, Ordering::Relaxed);
-        self.call(|endpoint| endpoint.close(now()));
+        let lingers = self.call(|endpoint| {
+            endpoint.close(now());
+            endpoint.is_lingering()
+        });
+        // In this order: a driver must not find in between that it is not needed.
+        self.is_lingering.store(lingers, Ordering::SeqCst);
+        self.is_open.store(false, Ordering::SeqCst);
         let stream = lock(&self.stream).take();
         stream.into_iter().for_each(Waker::wake);
         self.arrivals.notify_waiters();
-        self.wake_drivers();
+        if !self.wake_drivers() {
+            self.set_lingering(false);
+        }
+    }
+
+    /// Notes whether the closed endpoint still lingers.
+    pub(crate) fn set_lingering(&self, lingers: bool) {
+        if self.is_lingering.swap(lingers, Ordering::SeqCst) && !lingers {
+            self.idle.notify_waiters();
+            self.wake_drivers();
+        }
+    }
+
+    /// Waits until the closed endpoint has no client to refuse any more.
+    pub(crate) async fn until_settled(&self) {
+        until(&self.idle, || (!self.is_lingering.load(Ordering::SeqCst)).then_some(())).await;
     }
 
     /// Wakes the drivers. False: there is none.
