@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use soe_core::{AdmissionConfig, SessionConfig};
 
-use crate::recording::RecorderConfig;
+use crate::{proxy_config::ProxyConfig, recording::RecorderConfig};
 
 /// How the sockets of this crate are set up: [`crate::SoeListener`] and [`crate::SoeConnector`].
 #[derive(Clone, Debug)]
@@ -98,6 +98,8 @@ pub struct ListenerConfig {
     /// Records sessions, if it is there. Default `None`: nothing is recorded, and nothing is spent on it. See also
     /// [`SoeListener::record`](crate::SoeListener::record).
     pub recorder: Option<RecorderConfig>,
+    /// The proxies in front of the listener. Default none: datagrams are their senders' own.
+    pub proxy: Option<ProxyConfig>,
 }
 
 impl ListenerConfig {
@@ -105,7 +107,7 @@ impl ListenerConfig {
     pub fn new(admission: impl Into<AdmissionConfig>) -> Self {
         let admission = admission.into();
         let socket = SocketConfig::default();
-        Self { admission, socket, shards: 1, memory_limit: MEMORY_LIMIT, recorder: None }
+        Self { admission, socket, shards: 1, memory_limit: MEMORY_LIMIT, recorder: None, proxy: None }
     }
 
     /// Serves the port by this many sockets with a receive loop each (`SO_REUSEPORT`), for servers that keep more than one
@@ -133,6 +135,15 @@ impl ListenerConfig {
     #[must_use]
     pub fn recorder(mut self, recorder: RecorderConfig) -> Self {
         self.recorder = Some(recorder);
+        self
+    }
+
+    /// Takes the players' addresses from headers that proxies write, and sends answers back through the proxy.
+    ///
+    /// A datagram from elsewhere than the trusted networks is dropped, and so is one from there without a header.
+    #[must_use]
+    pub fn behind_proxy(mut self, proxy: ProxyConfig) -> Self {
+        self.proxy = Some(proxy);
         self
     }
 

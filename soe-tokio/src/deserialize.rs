@@ -2,19 +2,23 @@
 
 use std::{fmt, time::Duration};
 
+use ipnet::IpNet;
 use serde::{
     Deserialize, Deserializer,
     de::{self, MapAccess, Visitor},
 };
 use soe_core::{AdmissionConfig, SessionConfig};
 
-use crate::config::{BusyPoll, ListenerConfig, SocketConfig};
+use crate::{
+    config::{BusyPoll, ListenerConfig, SocketConfig},
+    proxy_config::{ProxyConfig, ProxyHeader},
+};
 
 struct ListenerKnobs;
 
 impl<'de> Deserialize<'de> for ListenerConfig {
     /// Reads a map. Either `admission` or `session` must be there: a whole [`AdmissionConfig`], or its session alone. `socket`,
-    /// `shards` and `memory_limit` keep their defaults if they are left out.
+    /// `shards`, `memory_limit` and `proxy` keep their defaults if they are left out.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_map(ListenerKnobs)
     }
@@ -29,7 +33,7 @@ impl<'de> Visitor<'de> for ListenerKnobs {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ListenerConfig, A::Error> {
         let (mut admission, mut socket) = (None::<AdmissionConfig>, SocketConfig::default());
-        let (mut shards, mut memory_limit) = (None, None);
+        let (mut shards, mut memory_limit, mut proxy) = (None, None, None);
         while let Some(name) = map.next_key::<String>()? {
             match name.as_str() {
                 "admission" => admission = Some(value(&mut map, &name)?),
@@ -37,6 +41,7 @@ impl<'de> Visitor<'de> for ListenerKnobs {
                 "socket" => socket = value(&mut map, &name)?,
                 "shards" => shards = Some(value(&mut map, &name)?),
                 "memory_limit" => memory_limit = Some(value(&mut map, &name)?),
+                "proxy" => proxy = value(&mut map, &name)?,
                 unknown => return Err(de::Error::unknown_field(unknown, LISTENER)),
             }
         }
@@ -48,8 +53,60 @@ impl<'de> Visitor<'de> for ListenerKnobs {
         if let Some(bytes) = memory_limit {
             config = config.memory_limit(bytes);
         }
+        config.proxy = proxy;
         Ok(config)
     }
+}
+
+struct ProxyKnobs;
+
+impl<'de> Deserialize<'de> for ProxyConfig {
+    /// Reads a map. `header` (`"proxy_v2"`, `"proxy_v2_first"` or `"simple"`) and `trusted`, a list of networks, must be
+    /// there; what else is left out keeps its default. `flow_timeout` is a number of seconds.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(ProxyKnobs)
+    }
+}
+
+impl<'de> Visitor<'de> for ProxyKnobs {
+    type Value = ProxyConfig;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the knobs of proxies")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ProxyConfig, A::Error> {
+        let mut config = ProxyConfig::new(ProxyHeader::ProxyV2, []);
+        let (mut header, mut trusted) = (None, None);
+        while let Some(name) = map.next_key::<String>()? {
+            match name.as_str() {
+                "header" => header = Some(proxy_header::<A::Error>(&value::<String, A>(&mut map, &name)?)?),
+                "trusted" => trusted = Some(networks::<A::Error>(&value::<Vec<String>, A>(&mut map, &name)?)?),
+                "allow_direct" => config.allow_direct = value(&mut map, &name)?,
+                "flow_timeout" => config.flow_timeout = Duration::from_secs(value(&mut map, &name)?),
+                "max_flows" => config = config.max_flows(value(&mut map, &name)?),
+                "serve_unnamed" => config.serve_unnamed = value(&mut map, &name)?,
+                unknown => return Err(de::Error::unknown_field(unknown, PROXY)),
+            }
+        }
+        config.header = header.ok_or_else(|| de::Error::missing_field("header"))?;
+        config.trusted = trusted.ok_or_else(|| de::Error::missing_field("trusted"))?;
+        Ok(config)
+    }
+}
+
+fn proxy_header<E: de::Error>(name: &str) -> Result<ProxyHeader, E> {
+    match name {
+        "proxy_v2" => Ok(ProxyHeader::ProxyV2),
+        "proxy_v2_first" => Ok(ProxyHeader::ProxyV2First),
+        "simple" => Ok(ProxyHeader::Simple),
+        unknown => Err(E::custom(format_args!("header: unknown header `{unknown}`"))),
+    }
+}
+
+fn networks<E: de::Error>(texts: &[String]) -> Result<Vec<IpNet>, E> {
+    let network = |text: &String| text.parse().map_err(|error| E::custom(format_args!("trusted: `{text}`: {error}")));
+    texts.iter().map(network).collect()
 }
 
 struct SocketKnobs;
@@ -121,7 +178,8 @@ fn value<'de, T: Deserialize<'de>, A: MapAccess<'de>>(map: &mut A, name: &str) -
     map.next_value().map_err(|error| de::Error::custom(format_args!("{name}: {error}")))
 }
 
-const LISTENER: &[&str] = &["admission", "session", "socket", "shards", "memory_limit"];
+const LISTENER: &[&str] = &["admission", "session", "socket", "shards", "memory_limit", "proxy"];
+const PROXY: &[&str] = &["header", "trusted", "allow_direct", "flow_timeout", "max_flows", "serve_unnamed"];
 const SOCKET: &[&str] = &["recv_buffer", "send_buffer", "busy_poll"];
 
 #[cfg(test)]
@@ -135,6 +193,19 @@ mod tests {
         let config: ListenerConfig = serde_json::from_str(json).unwrap();
         assert_eq!((config.shards, config.socket.busy_poll, config.socket.send_buffer), (2, BusyPoll::Never, 9));
         assert_eq!(config.admission.session.protocol_name, "A");
+    }
+
+    #[test]
+    fn proxies_are_configured_by_the_names_of_their_knobs() {
+        let json = r#"{"session": {}, "proxy": {"header": "simple", "trusted": ["10.0.0.0/8", "2001:db8::/32"],
+            "flow_timeout": 10, "max_flows": 0, "allow_direct": true}}"#;
+        let proxy = serde_json::from_str::<ListenerConfig>(json).unwrap().proxy.unwrap();
+        assert_eq!((proxy.header, proxy.trusted.len(), proxy.max_flows), (ProxyHeader::Simple, 2, 1));
+        assert!(proxy.allow_direct && proxy.serve_unnamed && proxy.flow_timeout == Duration::from_secs(10));
+        let error = |json: &str| serde_json::from_str::<ProxyConfig>(json).unwrap_err().to_string();
+        assert!(error(r#"{"header": "simple", "trusted": ["10.0.0.0/33"]}"#).contains("trusted: `10.0.0.0/33`"));
+        assert!(error(r#"{"header": "v1", "trusted": []}"#).contains("header: unknown header `v1`"));
+        assert!(error(r#"{"header": "proxy_v2"}"#).contains("missing field `trusted`"));
     }
 
     #[test]

@@ -58,6 +58,7 @@
 //! | `INFO` | newcomers are refused since the listener is full; at most once a minute | `refused`, `sessions` |
 //! | `INFO` | sessions are closed over the memory limit; at most once a minute | `closed`, `memory_held` |
 //! | `INFO` | the kernel has dropped datagrams; at most once a minute | `dropped` |
+//! | `INFO` | behind proxies: datagrams from elsewhere, or without a header, were dropped; at most once a minute | `dropped` |
 //! | `DEBUG` | a session opens, ends, moves, or its peer sends something wrong | `from`, `reason`, `by`, `problem` |
 //! | `TRACE` | errors of single datagrams | `error`, `address` |
 //!
@@ -80,6 +81,7 @@ mod handle;
 mod listener;
 mod metrics;
 mod owner;
+mod proxy_config;
 mod recording;
 mod recording_files;
 mod session;
@@ -103,8 +105,10 @@ pub use handle::{
     broadcast::{BroadcastReport, SlowReceiver, broadcast},
     events::SessionEvents,
 };
+pub use ipnet::IpNet;
 pub use listener::{Incoming, SoeListener};
 pub use metrics::{Metrics, OPENMETRICS_CONTENT_TYPE};
+pub use proxy_config::{ProxyConfig, ProxyHeader};
 pub use recording::{RecordWhen, RecorderConfig, RecordingPart, RecordingSink};
 pub use recording_files::RecordingFiles;
 pub use session::SoeSession;
@@ -114,11 +118,12 @@ pub use soe_core;
 pub use soe_core::{
     AdmissionConfig, AdmissionConfigBuilder, AdmissionSettings, AdmissionStats, CapacityStats, Channel, ChannelOptions,
     Closed, ConfigError, Dialect, DisconnectReason, EndpointStats, EscapeRule, HookError, KeyError, Message,
-    MessageHook, NoSuchChannel, Origin, Overflow, Oversized, Pass, Rc4, ReliableChannel, RemapPolicy, RequestFilter,
-    RequestInfo, SendError, SessionConfig, SessionConfigBuilder, SessionStats, Settings, StatusReply, Undelivered,
+    MessageHook, NoSuchChannel, Origin, Overflow, Oversized, Pass, Rc4, Relay, ReliableChannel, RemapPolicy,
+    RequestFilter, RequestInfo, SendError, SessionConfig, SessionConfigBuilder, SessionStats, Settings, StatusReply,
+    Undelivered,
 };
 pub use split::{RecvHalf, ReuniteError, SendHalf};
-pub use stats::{ListenerStats, SocketStats};
+pub use stats::{ListenerStats, ProxyStats, SocketStats};
 
 /// The code in the README, compiled.
 #[cfg(doctest)]

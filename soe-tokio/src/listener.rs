@@ -10,7 +10,7 @@ use std::{
 };
 
 use futures_core::Stream;
-use soe_core::{AdmissionConfig, DisconnectReason, Endpoint, RequestInfo, SessionKey};
+use soe_core::{AdmissionConfig, DisconnectReason, Endpoint, Relay, RequestInfo, SessionKey};
 use tokio::{net::ToSocketAddrs, runtime::Handle, task::coop::poll_proceed};
 use tracing::info;
 
@@ -30,9 +30,10 @@ use crate::{
         AsyncUdp,
         bind::{bind_first, from_std, local_address},
         kernel::DropCounter,
+        proxied::{ProxiedUdp, Proxies},
         reuse_port,
     },
-    stats::{ListenerStats, SocketStats},
+    stats::{ListenerStats, ProxyStats, SocketStats},
 };
 
 /// A UDP socket that accepts sessions: [`SoeListener::accept`], or the stream of [`Incoming`] that it is.
@@ -130,13 +131,19 @@ impl SoeListener {
         };
         let local_addr = local_address(&**first)?;
         let runtime = Handle::try_current().map_err(|_| BindError::NoRuntime)?;
+        let proxies = config.proxy.map(Proxies::new);
         let busy_poll = config.socket.busy_poll;
         let key = Secrets::new(first.secrets_seed()).endpoint_key().map_err(BindError::Random)?;
         let endpoint = Endpoint::new(now(), config.admission, key);
-        let endpoint = Arc::new(SharedEndpoint::new(endpoint, config.memory_limit));
+        let endpoint = Arc::new(SharedEndpoint::new(endpoint, config.memory_limit, proxies.clone()));
         endpoint.record(config.recorder.map(Recordings::new));
-        let share =
-            |(socket, drops)| (SharedSocket::new(Arc::clone(&endpoint), local_addr, runtime.clone(), drops), socket);
+        let share = |(socket, drops)| {
+            let shared = SharedSocket::new(Arc::clone(&endpoint), local_addr, runtime.clone(), drops);
+            match &proxies {
+                Some(proxies) => (shared, Box::new(ProxiedUdp::new(socket, Arc::clone(proxies))) as Box<dyn AsyncUdp>),
+                None => (shared, socket),
+            }
+        };
         // Each socket is known before the first is served: a driver that finds itself alone may have to wake the others.
         let sockets: Vec<_> = sockets.into_iter().map(share).collect();
         let spawn = |(shared, socket)| {
@@ -175,6 +182,7 @@ impl SoeListener {
             endpoint: self.endpoint.stats(),
             memory_held,
             memory_overflows,
+            proxy: self.endpoint.proxies.as_deref().map(ProxyStats::of),
             ended: lock(&self.endpoint.ended).clone(),
         }
     }
@@ -328,6 +336,11 @@ impl Incoming {
     /// not say which one it was.
     pub fn local_ip(&self) -> Option<IpAddr> {
         self.connection.local_ip()
+    }
+
+    /// The proxy that the client comes through, like [`SoeSession::relay`].
+    pub fn relay(&self) -> Option<Relay> {
+        self.connection.relay()
     }
 
     /// The protocol version that it asked for.

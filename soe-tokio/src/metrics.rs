@@ -47,6 +47,7 @@ impl Metrics {
     pub fn encode_openmetrics(&self, out: &mut String) {
         self.encode_endpoint(out);
         self.encode_socket(out);
+        self.encode_proxies(out);
         self.encode_sessions(out);
         out.push_str("# EOF\n");
     }
@@ -101,6 +102,25 @@ impl Metrics {
             for (shard, socket) in self.stats.shards.iter().enumerate() {
                 line(out, format_args!("{name}_total{{shard=\"{shard}\"}} {}", figure(socket)));
             }
+        }
+    }
+
+    /// Nothing without proxies in front.
+    fn encode_proxies(&self, out: &mut String) {
+        let Some(proxy) = &self.stats.proxy else { return };
+        counter(out, "soe_proxied_datagrams", "Datagrams of players whom a proxy has named.", proxy.proxied);
+        counter(out, "soe_proxy_unnamed", "Datagrams served under the address of a proxy.", proxy.unnamed);
+        gauge(out, "soe_proxy_flows", "Flows whose header is remembered.", proxy.flows);
+        counter(out, "soe_proxy_flows_evicted", "Flows forgotten to make room.", proxy.flows_evicted);
+        let dropped = [
+            ("untrusted", proxy.untrusted),
+            ("headerless", proxy.headerless),
+            ("malformed", proxy.malformed),
+            ("disputed", proxy.disputed),
+        ];
+        head(out, "soe_proxy_dropped", "counter", "Datagrams that were dropped before anybody looked into them.");
+        for (reason, value) in dropped {
+            line(out, format_args!("soe_proxy_dropped_total{{reason=\"{reason}\"}} {value}"));
         }
     }
 

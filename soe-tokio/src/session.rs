@@ -11,7 +11,8 @@ use std::{
 use futures_core::Stream;
 use futures_sink::Sink;
 use soe_core::{
-    Closed, DisconnectReason, KeyError, Message, MessageHook, ReliableChannel, SendError, SessionStats, Undelivered,
+    Closed, DisconnectReason, KeyError, Message, MessageHook, Relay, ReliableChannel, SendError, SessionStats,
+    Undelivered,
 };
 
 use crate::{
@@ -235,6 +236,13 @@ impl SoeSession {
     /// on the client's side, and where the system does not report the address.
     pub fn local_ip(&self) -> Option<IpAddr> {
         self.connection().local_ip()
+    }
+
+    /// The proxy that the peer comes through, of a listener behind proxies
+    /// ([`ListenerConfig::behind_proxy`](crate::ListenerConfig::behind_proxy)). `None` if it comes without one, or is itself
+    /// the proxy.
+    pub fn relay(&self) -> Option<Relay> {
+        self.connection().relay()
     }
 
     /// The id that the client chose for this session.

@@ -12,7 +12,8 @@ use std::{
 use futures_core::Stream;
 use futures_sink::Sink;
 use soe_core::{
-    Closed, DisconnectReason, KeyError, Message, MessageHook, ReliableChannel, SendError, SessionStats, Undelivered,
+    Closed, DisconnectReason, KeyError, Message, MessageHook, Relay, ReliableChannel, SendError, SessionStats,
+    Undelivered,
 };
 use thiserror::Error;
 
@@ -223,6 +224,11 @@ macro_rules! common {
             /// The local address that the peer speaks to, like [`SoeSession::local_ip`].
             pub fn local_ip(&self) -> Option<IpAddr> {
                 self.owner.connection.local_ip()
+            }
+
+            /// The proxy that the peer comes through, like [`SoeSession::relay`].
+            pub fn relay(&self) -> Option<Relay> {
+                self.owner.connection.relay()
             }
 
             /// The id that the client chose for this session.

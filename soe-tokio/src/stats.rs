@@ -7,7 +7,10 @@ use std::{
 
 use soe_core::EndpointStats;
 
-use crate::engine::{connection::Connection, ended::EndedSessions, shared_socket::SharedSocket};
+use crate::{
+    engine::{connection::Connection, ended::EndedSessions, shared_socket::SharedSocket},
+    socket::proxied::Proxies,
+};
 
 /// What a socket has done since it was bound. `{}` shows it in one line, `{:#}` in full.
 #[derive(Clone, Copy, Debug, Default)]
@@ -50,8 +53,52 @@ pub struct ListenerStats {
     pub memory_held: usize,
     /// Sessions that were ended because of that limit.
     pub memory_overflows: u64,
+    /// What came through proxies, and what did not. `None` without [`crate::ListenerConfig::behind_proxy`].
+    pub proxy: Option<ProxyStats>,
     /// What the sessions that have ended had done, and why they ended.
     pub ended: EndedSessions,
+}
+
+/// What a listener behind proxies has received since it was bound, in datagrams.
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub struct ProxyStats {
+    /// Datagrams of players whose address a proxy has named.
+    pub proxied: u64,
+    /// Dropped: from outside of the trusted networks, whatever is in them.
+    pub untrusted: u64,
+    /// Dropped: from a trusted network, with no header where there has to be one.
+    pub headerless: u64,
+    /// Dropped: from a trusted network, with a header that names no UDP address of a player.
+    pub malformed: u64,
+    /// Dropped: with a header that names another player for a flow that has one
+    /// ([`crate::ProxyHeader::ProxyV2First`]).
+    pub disputed: u64,
+    /// Datagrams served under the address of the proxy: its own, and those of flows whose header was lost
+    /// ([`crate::ProxyConfig::serve_unnamed`]).
+    pub unnamed: u64,
+    /// Flows that are remembered ([`crate::ProxyHeader::ProxyV2First`]).
+    pub flows: usize,
+    /// Flows that were forgotten to make room for others ([`crate::ProxyConfig::max_flows`]).
+    pub flows_evicted: u64,
+}
+
+impl ProxyStats {
+    pub(crate) fn of(proxies: &Proxies) -> Self {
+        let counters = &proxies.counters;
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let (flows, flows_evicted) = proxies.flows();
+        Self {
+            proxied: read(&counters.proxied),
+            untrusted: read(&counters.untrusted),
+            headerless: read(&counters.headerless),
+            malformed: read(&counters.malformed),
+            disputed: read(&counters.disputed),
+            unnamed: read(&counters.unnamed),
+            flows,
+            flows_evicted,
+        }
+    }
 }
 
 impl SocketStats {

@@ -6,6 +6,7 @@ mod connecting;
 mod endings;
 #[cfg(target_os = "linux")]
 mod icmp;
+mod proxies;
 
 use std::{
     future::Future,

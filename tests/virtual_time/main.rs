@@ -16,6 +16,7 @@ mod limits;
 mod logs;
 mod operating;
 mod panics;
+mod proxies;
 mod reconnecting;
 mod reports;
 mod scenarios;

@@ -1,35 +1,70 @@
-//! Addresses: the two ends of a path, and a compact form of a peer's address.
+//! Addresses: the two ends of a path, the relay between them, and a compact form of a peer's address.
 
 use std::{
     hash::Hasher,
     net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6},
 };
 
-/// A peer's address, and the local address that it sends to.
+/// A peer's address, the local address that it sends to, and the relay between the two, if there is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Path {
-    /// The peer's address.
+    /// The peer's own address, also behind a relay.
     pub remote: SocketAddr,
     /// The local address that the datagram was sent to, if the system reports it. Answers are sent from it.
     pub local: Option<IpAddr>,
+    /// Who passed the datagram on. Answers are sent there.
+    pub relay: Option<Relay>,
 }
 
 impl Path {
     /// A path between a peer and a local address.
     pub fn new(remote: SocketAddr, local: Option<IpAddr>) -> Self {
-        Self { remote, local }
+        Self { remote, local, relay: None }
+    }
+
+    /// The same path by way of a relay.
+    #[must_use]
+    pub fn with_relay(self, relay: Option<Relay>) -> Self {
+        Self { relay, ..self }
     }
 }
 
 impl From<SocketAddr> for Path {
     fn from(remote: SocketAddr) -> Self {
-        Self { remote, local: None }
+        Self::new(remote, None)
+    }
+}
+
+/// A proxy or load balancer that passes the datagrams of a peer on, and says whose they are.
+///
+/// It is part of a [`Path`], and so of the datagram that it passed on: a forged datagram that came by another relay is
+/// answered there, and does not change where the datagrams of a session go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Relay {
+    address: Address,
+    entrance: Address,
+}
+
+impl Relay {
+    /// A relay at this address. `entrance` is the address that the peer speaks to.
+    pub fn new(address: SocketAddr, entrance: Option<SocketAddr>) -> Self {
+        Self { address: address.into(), entrance: entrance.map_or(Address::NONE, Address::from) }
+    }
+
+    /// Where its datagrams come from, and where datagrams for the peer are sent.
+    pub fn address(&self) -> SocketAddr {
+        self.address.socket()
+    }
+
+    /// The address that the peer speaks to, if the relay says.
+    pub fn entrance(&self) -> Option<SocketAddr> {
+        (self.entrance != Address::NONE).then(|| self.entrance.socket())
     }
 }
 
 /// A socket address in 22 bytes without alignment; there is one for each session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Address {
     ip: [u8; 16],
     port: [u8; 2],
@@ -83,5 +118,13 @@ mod tests {
             Address::from("[::ffff:1.2.3.4]:5".parse::<SocketAddr>().unwrap())
         );
         assert_eq!(size_of::<Address>(), 22);
+    }
+
+    #[test]
+    fn a_relay_says_where_it_is_and_where_the_peer_came_in() {
+        let (inside, outside) = (SocketAddr::from(([10, 0, 0, 9], 4000)), "[2001:db8::1]:20060".parse().unwrap());
+        let relay = Relay::new(inside, Some(outside));
+        assert_eq!((relay.address(), relay.entrance()), (inside, Some(outside)));
+        assert_eq!(Relay::new(inside, None).entrance(), None);
     }
 }

@@ -31,7 +31,7 @@ use bytes::BytesMut;
 
 pub use self::{
     action::{Action, Opened},
-    address::Path,
+    address::{Path, Relay},
     budget::{MemoryAccount, MemoryBudget},
     capacity::CapacityStats,
     io_loop::{IoLoop, Step},

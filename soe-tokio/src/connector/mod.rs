@@ -116,7 +116,7 @@ impl SoeConnector {
         let runtime = Handle::try_current().map_err(|_| BindError::NoRuntime)?;
         let secrets = Secrets::new(socket.secrets_seed());
         let key = secrets.endpoint_key().map_err(BindError::Random)?;
-        let endpoint = Arc::new(SharedEndpoint::new(Endpoint::connector(now(), key), usize::MAX));
+        let endpoint = Arc::new(SharedEndpoint::new(Endpoint::connector(now(), key), usize::MAX, None));
         let shared = SharedSocket::new(endpoint, address, runtime, None);
         Driver::spawn(Arc::clone(&shared), socket, busy_poll);
         Ok(Self { shared, secrets })

@@ -198,11 +198,14 @@ impl Driver {
     fn dispatch(&mut self, now: Instant) {
         let mut batch = std::mem::take(&mut self.received.datagrams);
         let counters = &self.shared.counters;
-        let bytes = batch.iter().map(|(_, datagram)| datagram.len()).sum();
+        // What a wrapper around the socket has removed counts as received: timers wait for what the socket held.
+        let removed = std::mem::take(&mut self.received.removed);
+        let datagrams = batch.len() + removed.datagrams;
+        let bytes = batch.iter().map(|(_, datagram)| datagram.len()).sum::<usize>() + removed.bytes;
         Counters::add(&counters.receive_batches, 1);
-        Counters::add(&counters.datagrams_received, batch.len());
+        Counters::add(&counters.datagrams_received, datagrams);
         Counters::add(&counters.bytes_received, bytes);
-        self.turn.received(batch.len(), bytes);
+        self.turn.received(datagrams, bytes);
         if self.shared.queries.any() {
             batch.retain(|(path, datagram)| !self.shared.queries.answer(path.remote, datagram));
         }

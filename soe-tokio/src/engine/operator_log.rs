@@ -12,7 +12,7 @@ use soe_core::{EndpointStats, MemoryBudget};
 use tokio::runtime::Handle;
 use tracing::info;
 
-use crate::socket::kernel::DropCounter;
+use crate::socket::{kernel::DropCounter, proxied::ProxyCounters};
 
 /// A count that has something to say when it rises.
 #[derive(Debug, Default)]
@@ -38,6 +38,8 @@ impl Rising {
 pub(crate) struct Told {
     over_capacity: Rising,
     over_memory: Rising,
+    untrusted: Rising,
+    headerless: Rising,
 }
 
 /// What is to be told of a listener now, once no lock is held.
@@ -47,11 +49,24 @@ pub(crate) struct News {
     closed: Option<u64>,
     sessions: usize,
     memory_held: usize,
+    untrusted: Option<u64>,
+    headerless: Option<u64>,
 }
 
 impl Told {
-    pub(crate) fn news(&mut self, now: Instant, stats: &EndpointStats, budget: &MemoryBudget) -> News {
+    pub(crate) fn news(
+        &mut self,
+        now: Instant,
+        stats: &EndpointStats,
+        budget: &MemoryBudget,
+        proxies: Option<&ProxyCounters>,
+    ) -> News {
+        let proxied = |counter: fn(&ProxyCounters) -> &AtomicU64| {
+            proxies.map_or(0, |counters| counter(counters).load(Ordering::Relaxed))
+        };
         News {
+            untrusted: self.untrusted.risen(now, proxied(|counters| &counters.untrusted)),
+            headerless: self.headerless.risen(now, proxied(|counters| &counters.headerless)),
             refused: self.over_capacity.risen(now, stats.admission.over_capacity),
             closed: self.over_memory.risen(now, budget.overflows()),
             sessions: stats.sessions,
@@ -62,7 +77,13 @@ impl Told {
 
 impl News {
     pub(crate) fn tell(&self) {
-        let Self { refused, closed, sessions, memory_held } = *self;
+        let Self { refused, closed, sessions, memory_held, untrusted, headerless } = *self;
+        if let Some(dropped) = untrusted {
+            info!(dropped, "datagrams from outside of the proxies' networks were dropped (trusted, allow_direct)");
+        }
+        if let Some(dropped) = headerless {
+            info!(dropped, "datagrams of a proxy were dropped that should have a header and have none (header)");
+        }
         if let Some(refused) = refused {
             info!(refused, sessions, "the listener is full: newcomers are refused (max_sessions)");
         }

@@ -12,7 +12,8 @@ use std::{
 };
 
 use soe_core::{
-    Closed, DisconnectReason, Message, SendError, SessionKey, SessionStats, Undelivered, recording::RecordingWriter,
+    Closed, DisconnectReason, Message, Relay, SendError, SessionKey, SessionStats, Undelivered,
+    recording::RecordingWriter,
 };
 
 use self::events::SessionEvents;
@@ -188,6 +189,11 @@ impl SessionHandle {
     /// The local address that the peer speaks to, like [`SoeSession::local_ip`](SoeSession::local_ip).
     pub fn local_ip(&self) -> Option<IpAddr> {
         self.connection.local_ip()
+    }
+
+    /// The proxy that the peer comes through, like [`SoeSession::relay`](SoeSession::relay).
+    pub fn relay(&self) -> Option<Relay> {
+        self.connection.relay()
     }
 
     /// The id that the client chose for this session. Two clients may choose the same: for maps see [`SessionHandle::id`].

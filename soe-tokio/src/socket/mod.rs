@@ -7,6 +7,7 @@ mod drops;
 pub(crate) mod kernel;
 #[cfg(target_os = "linux")]
 mod linux;
+pub(crate) mod proxied;
 #[cfg(target_os = "linux")]
 mod reports;
 pub(crate) mod reuse_port;
@@ -19,7 +20,7 @@ use std::{
 };
 
 use bytes::BytesMut;
-use soe_core::{Path, Transmit};
+use soe_core::{Path, Relay, Transmit};
 
 /// A non-blocking datagram socket that sends and receives in batches.
 ///
@@ -88,6 +89,16 @@ pub trait AsyncUdp: fmt::Debug + Send + 'static {
 pub struct RecvBatch {
     arena: BytesMut,
     pub(crate) datagrams: Vec<(Path, BytesMut)>,
+    pub(crate) removed: Removed,
+}
+
+/// What was received and is not in the batch any more.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Removed {
+    /// Whole datagrams.
+    pub(crate) datagrams: usize,
+    /// Their bytes, and the headers of others.
+    pub(crate) bytes: usize,
 }
 
 impl RecvBatch {
@@ -148,6 +159,8 @@ pub struct Outgoing<'a> {
     /// The local address to send from: the one that the peer spoke to, as [`RecvBatch::push_to`] was given it. `None`: the
     /// system chooses.
     pub local_ip: Option<IpAddr>,
+    /// By way of whom, where a wrapper around the socket has named a relay. The socket itself sends to `to`.
+    pub relay: Option<Relay>,
     /// One or more datagrams, back to back.
     pub contents: &'a [u8],
     /// The length of each datagram in `contents`; the last may be shorter.
@@ -193,6 +206,7 @@ impl SendBatch {
         self.entries[self.done..].iter().map(|entry| Outgoing {
             to: entry.path.remote,
             local_ip: entry.path.local,
+            relay: entry.path.relay,
             contents: &self.buffer[entry.start..entry.end],
             segment_size: entry.segment_size,
             time_to_live: entry.time_to_live,

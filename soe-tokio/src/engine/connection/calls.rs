@@ -10,7 +10,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use soe_core::{Message, Receipt, SendError, Session};
+use soe_core::{Message, Receipt, Relay, SendError, Session};
 use tokio::task::coop::poll_proceed;
 
 use crate::{
@@ -230,6 +230,11 @@ impl Connection {
         let spoken_to = self.lock().local_ip;
         let bound = self.shared.local_addr.ip();
         spoken_to.map(|ip| ip.to_canonical()).or_else(|| (!bound.is_unspecified()).then_some(bound))
+    }
+
+    /// By way of whom the peer is reached.
+    pub(crate) fn relay(&self) -> Option<Relay> {
+        self.lock().relay()
     }
 
     /// Sets a key or a hook. From here on the application may hold the session's lock for long.

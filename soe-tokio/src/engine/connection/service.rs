@@ -83,7 +83,7 @@ impl Connection {
                 fed.heard = state.session.last_heard();
             }
             if fed.is_authentic && path.remote == state.address {
-                state.local_ip = path.local;
+                state.follow(path);
             }
             let is_over_share = state.account(now);
             let changes = state.take_events(&mut notices.wakers);

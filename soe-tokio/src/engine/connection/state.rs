@@ -10,8 +10,8 @@ use std::{
 };
 
 use soe_core::{
-    Channel, Closed, DisconnectReason, Event, MemoryAccount, Message, Path, Problem, Receipt, SendError, Session,
-    SessionStats, recording::Mark,
+    Channel, Closed, DisconnectReason, Event, MemoryAccount, Message, Path, Problem, Receipt, Relay, SendError,
+    Session, SessionStats, recording::Mark,
 };
 
 use crate::{
@@ -28,6 +28,8 @@ pub(crate) struct ConnectionState {
     pub(crate) address: SocketAddr,
     /// Where they leave from: the local address that the peer speaks to, where a socket has several.
     pub(crate) local_ip: Option<IpAddr>,
+    /// By way of whom, for a peer behind a proxy.
+    relay: Option<Box<Relay>>,
     /// Whether the connection is in the driver's list, or about to be put there by the task that set this.
     pub(crate) dirty: bool,
     /// The instant of the session's entry in the driver's timers.
@@ -81,6 +83,7 @@ impl ConnectionState {
             session,
             address: path.remote,
             local_ip: path.local,
+            relay: path.relay.map(Box::new),
             dirty: false,
             armed: None,
             reader: None,
@@ -106,7 +109,20 @@ impl ConnectionState {
     }
 
     pub(crate) fn path(&self) -> Path {
-        Path::new(self.address, self.local_ip)
+        Path::new(self.address, self.local_ip).with_relay(self.relay())
+    }
+
+    /// By way of whom the peer is reached.
+    pub(crate) fn relay(&self) -> Option<Relay> {
+        self.relay.as_deref().copied()
+    }
+
+    /// The peer has proved to be at the other end of this path: answers take it from here on.
+    pub(crate) fn follow(&mut self, path: Path) {
+        (self.address, self.local_ip) = (path.remote, path.local);
+        if self.relay() != path.relay {
+            self.relay = path.relay.map(Box::new);
+        }
     }
 
     /// Asks for the driver's service.
@@ -225,7 +241,7 @@ impl ConnectionState {
 
     /// The peer has proved that it has moved.
     pub(crate) fn move_to(&mut self, now: Instant, from: SocketAddr, to: Path) {
-        (self.address, self.local_ip) = (to.remote, to.local);
+        self.follow(to);
         self.session.handle_remap(now);
         self.cold().report(SessionEvent::Remapped { from, to: to.remote });
     }

@@ -18,12 +18,15 @@ use soe_core::{AdmissionConfig, Endpoint, EndpointStats, MemoryBudget, RequestIn
 use tokio::sync::Notify;
 
 use self::undriven::Undriven;
-use crate::engine::{
-    clock::now,
-    ended::EndedSessions,
-    operator_log::Told,
-    recordings::Recordings,
-    sync::{lock, set_waker, until},
+use crate::{
+    engine::{
+        clock::now,
+        ended::EndedSessions,
+        operator_log::Told,
+        recordings::Recordings,
+        sync::{lock, set_waker, until},
+    },
+    socket::proxied::Proxies,
 };
 
 /// The sessions of a listener or connector. A connector has one socket, a listener one or more
@@ -41,6 +44,8 @@ pub(crate) struct SharedEndpoint<C> {
     hints: DashMap<SocketAddr, Arc<C>>,
     pub(crate) budget: Arc<MemoryBudget>,
     pub(crate) is_listener: bool,
+    /// The proxies in front of a listener.
+    pub(crate) proxies: Option<Arc<Proxies>>,
     /// Sessions that have not been removed.
     sessions: AtomicUsize,
     /// Whether the listener or connector still wants new sessions.
@@ -108,7 +113,7 @@ pub(crate) trait DriverHandle: Send + Sync {
 }
 
 impl<C: Member> SharedEndpoint<C> {
-    pub(crate) fn new(endpoint: Endpoint, memory_limit: usize) -> Self {
+    pub(crate) fn new(endpoint: Endpoint, memory_limit: usize, proxies: Option<Arc<Proxies>>) -> Self {
         let is_listener = endpoint.config().is_some();
         // A connector has few sessions: a map with shards for each processor would take more memory than they do.
         let hints = if is_listener { DashMap::new() } else { DashMap::with_shard_amount(FEWEST_SHARDS) };
@@ -118,6 +123,7 @@ impl<C: Member> SharedEndpoint<C> {
             hints,
             budget: MemoryBudget::new(memory_limit),
             is_listener,
+            proxies,
             sessions: AtomicUsize::new(0),
             is_open: AtomicBool::new(true),
             is_lingering: AtomicBool::new(false),
@@ -357,7 +363,8 @@ impl<C: Member> SharedEndpoint<C> {
     /// Logs what an operator wants to hear of.
     pub(crate) fn tell_operator(&self, now: Instant) {
         let stats = self.stats();
-        let news = lock(&self.told).news(now, &stats, &self.budget);
+        let news =
+            lock(&self.told).news(now, &stats, &self.budget, self.proxies.as_deref().map(|proxies| &proxies.counters));
         news.tell();
     }
 
