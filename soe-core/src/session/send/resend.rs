@@ -199,9 +199,9 @@ impl Session {
                 let sent = reliable.sender.oldest_first_sent();
                 sent.is_some_and(|sent| reliable.answered.is_none_or(|answered| answered <= sent))
             });
-            let smallest = unanswered.filter_map(|reliable| reliable.sender.oldest_size()).min();
-            if let Some(smallest) = smallest {
-                self.cold().sizes.get_or_insert_default().answered(smallest);
+            let largest = unanswered.filter_map(|reliable| reliable.sender.oldest_size()).max();
+            if let Some(largest) = largest {
+                self.cold().sizes.get_or_insert_default().answered(largest);
             }
         }
     }

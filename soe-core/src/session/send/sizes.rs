@@ -8,17 +8,18 @@ use crate::{timestamp::Timestamp, wire::NetStatusRequest};
 ///
 /// Losses alone prove nothing, however many: an outage loses everything that is sent in it, and the first small packet after
 /// it arrives before the large ones are sent again.
-const CERTAIN: u8 = 10;
+const CERTAIN: usize = 10;
 /// Consecutive losses below the limit that lower it.
 const SEVERAL: u8 = 4;
 
 /// Losses and deliveries by size. A delivery as large as the largest loss clears it.
 #[derive(Debug, Default)]
 pub(in crate::session) struct Sizes {
-    /// Rounds in which something larger than the largest delivered packet was lost and something smaller arrived.
-    rounds: u8,
-    /// Something larger than the largest delivered packet has been lost in this round.
-    has_lost: bool,
+    /// The largest loss of each round, in bytes, all above the largest delivered packet; the first `rounds` count.
+    losses: [u16; CERTAIN],
+    rounds: usize,
+    /// The largest loss of the present round.
+    lost: usize,
     /// Consecutive losses between the largest delivered size and the limit. A few of them are chance.
     below: u8,
     /// The smallest and the largest packet lost, in bytes.
@@ -52,16 +53,15 @@ impl Sizes {
         if bytes <= self.largest_passed {
             return;
         }
-        let is_certain = self.rounds >= CERTAIN;
-        self.below += u8::from(is_certain && bytes < self.smallest_lost);
-        if self.smallest_lost == 0 {
-            self.smallest_lost = bytes;
-        } else if !is_certain || self.below >= SEVERAL {
-            self.smallest_lost = self.smallest_lost.min(bytes);
-            self.below = 0;
-        }
         self.largest_lost = self.largest_lost.max(bytes);
-        self.has_lost = true;
+        if self.rounds < CERTAIN {
+            self.lost = self.lost.max(bytes);
+        } else if bytes < self.smallest_lost {
+            self.below += 1;
+            if self.below >= SEVERAL {
+                (self.smallest_lost, self.below) = (bytes, 0);
+            }
+        }
     }
 
     /// A packet was not acknowledged in time. That alone proves no size limit: perhaps nothing passes.
@@ -69,9 +69,9 @@ impl Sizes {
         self.largest_lost = self.largest_lost.max(bytes);
     }
 
-    /// A NetStatusRequest was answered while packets of at least this size stayed unacknowledged.
-    pub(in crate::session) fn answered(&mut self, smallest: usize) {
-        self.lost(smallest);
+    /// A NetStatusRequest was answered while a packet of this size stayed unacknowledged.
+    pub(in crate::session) fn answered(&mut self, bytes: usize) {
+        self.lost(bytes);
         self.arrived(NetStatusRequest::ENCODED_LEN);
     }
 
@@ -83,16 +83,32 @@ impl Sizes {
         }
         if bytes > self.largest_passed {
             (self.largest_passed, self.below) = (bytes, 0);
+            self.forget_passed();
         }
-        if self.smallest_lost > 0 && self.smallest_lost <= self.largest_passed {
-            // That size passes, so its losses had another reason. Later losses show the real limit.
-            if self.rounds < CERTAIN {
-                (self.rounds, self.has_lost, self.smallest_lost) = (0, false, 0);
-            } else {
-                self.smallest_lost = self.largest_lost;
+        if self.rounds < CERTAIN && self.lost > 0 {
+            self.losses[self.rounds] = u16::try_from(self.lost).unwrap_or(u16::MAX);
+            (self.rounds, self.lost) = (self.rounds + 1, 0);
+            self.smallest_lost = self.losses[..self.rounds].iter().copied().min().unwrap_or_default().into();
+        }
+    }
+
+    /// Sizes up to the largest delivered one pass, so their losses had another reason.
+    fn forget_passed(&mut self) {
+        if self.lost <= self.largest_passed {
+            self.lost = 0;
+        }
+        if self.rounds < CERTAIN {
+            let mut kept = 0;
+            for round in 0..self.rounds {
+                if usize::from(self.losses[round]) > self.largest_passed {
+                    self.losses[kept] = self.losses[round];
+                    kept += 1;
+                }
             }
-        } else if std::mem::take(&mut self.has_lost) {
-            self.rounds = self.rounds.saturating_add(1);
+            self.rounds = kept;
+        } else if self.smallest_lost <= self.largest_passed {
+            // Later losses show the real limit.
+            self.smallest_lost = self.largest_lost;
         }
     }
 }
