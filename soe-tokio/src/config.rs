@@ -10,11 +10,12 @@ use crate::{proxy_config::ProxyConfig, recording::RecorderConfig};
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct SocketConfig {
-    /// Receive buffer to ask the kernel for (`SO_RCVBUF`), in bytes. Default 4 MiB: at 512 bytes a datagram it holds what
-    /// a thousand peers send within one stalled tick. The kernel may grant less; that is logged once as a warning.
+    /// Receive buffer to ask the kernel for (`SO_RCVBUF`), in bytes. Default 4 MiB: at 512 bytes per datagram it holds
+    /// what a thousand peers send during one stalled tick. The kernel may grant less, which is logged once as a
+    /// warning.
     pub recv_buffer: usize,
-    /// Send buffer to ask the kernel for (`SO_SNDBUF`), in bytes. Default 1 MiB. What does not fit waits in the sessions,
-    /// where back-pressure counts it.
+    /// Send buffer to ask the kernel for (`SO_SNDBUF`), in bytes. Default 1 MiB. What does not fit stays in the send
+    /// buffers of the sessions, which have limits.
     pub send_buffer: usize,
     /// Whether to poll the socket for the next datagram, after one was received, before going to sleep. Default
     /// [`BusyPoll::WhileItPays`].
@@ -50,17 +51,17 @@ impl SocketConfig {
     }
 }
 
-/// What a driver does between two datagrams. Waking a sleeping thread takes tens of microseconds. Polling the socket avoids
-/// that, at the price of CPU time. Other tasks of the thread run in between either way. Sockets given by the caller
+/// What a driver does between two datagrams. Waking a sleeping thread takes tens of microseconds. Polling the socket
+/// avoids that, at the price of CPU time. Other tasks of the thread run between two polls. Sockets given by the caller
 /// (`from_socket`) are never polled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BusyPoll {
     /// Sleeps at once.
     Never,
-    /// Polls the socket for up to 100 us before sleeping, on sockets with at most 8 sessions, while at least 80 % of the polls
-    /// find a datagram. Otherwise sleeps, and retries a few times a second. So two programs that answer each other at once
-    /// wait for each other awake, and all others asleep.
+    /// Polls the socket for up to 100 us before sleeping, on sockets with at most 8 sessions, while at least 80 % of
+    /// the polls find a datagram. Otherwise sleeps, and retries a few times a second. This serves request-response
+    /// traffic between two programs; all other sockets sleep.
     #[default]
     WhileItPays,
     /// Polls for this long after each datagram, whether it finds another or not. Zero is the same as [`BusyPoll::Never`].
@@ -73,27 +74,27 @@ impl From<Duration> for BusyPoll {
     }
 }
 
-/// Longer than any program runs, and short enough to be added to every clock: what longer times are taken for.
+/// Upper bound of configured times: longer than any program runs, and small enough to add to an [`std::time::Instant`]
+/// without overflow.
 pub(crate) const FOREVER: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 
-/// 4 GiB, or all that a smaller machine can address.
+/// 4 GiB, or no limit on 32-bit systems.
 const MEMORY_LIMIT: usize = if usize::BITS > 32 { (4_u64 << 30) as usize } else { usize::MAX };
 
-/// What a [`crate::SoeListener`] is bound with: who may come in, how many may wait, and how the socket is set up.
-///
-/// A [`SessionConfig`] or an [`AdmissionConfig`] turns into one with the defaults for the rest.
+/// What a [`crate::SoeListener`] is bound with: who may come in, how many may wait, and how the socket is set up. A
+/// [`SessionConfig`] or an [`AdmissionConfig`] converts to one with defaults for the rest.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ListenerConfig {
-    /// Which strangers may open a session, and what they are offered.
+    /// Which clients may open a session, and the session configuration for them.
     pub admission: AdmissionConfig,
     /// The buffers of each socket.
     pub socket: SocketConfig,
     /// How many sockets share the port, 1 to 256. Default 1. See [`ListenerConfig::shards`].
     pub shards: usize,
-    /// What all sessions together may hold, in bytes: messages that wait, packets under way or ahead of a gap, half
-    /// messages. Default 4 GiB. Above it a session that takes more, and holds more than an equal share and 256 KiB, is ended
-    /// with `ReliableOverflow`; the others go on.
+    /// Limits the memory of all sessions of the listener, in bytes: queued messages, unacknowledged packets, packets
+    /// received ahead of a gap, incomplete messages. Default 4 GiB. Above it, a session that takes more and holds more
+    /// than an equal share and 256 KiB is ended with `ReliableOverflow`; the others continue.
     pub memory_limit: usize,
     /// Records sessions, if it is there. Default `None`: nothing is recorded, and nothing is spent on it. See also
     /// [`SoeListener::record`](crate::SoeListener::record).
@@ -110,13 +111,11 @@ impl ListenerConfig {
         Self { admission, socket, shards: 1, memory_limit: MEMORY_LIMIT, recorder: None, proxy: None }
     }
 
-    /// Serves the port by this many sockets with a receive loop each (`SO_REUSEPORT`), for servers that keep more than one
-    /// core busy; 0 counts as 1. The kernel chooses a socket by the peer's address and port, and the session stays with the
-    /// loop that its first datagram came to. Limits on strangers and the accept queue are the listener's, whatever the
-    /// number.
-    ///
-    /// Binding fails if this is above 1 where the system does not spread datagrams over sockets (it does on Linux), and
-    /// above 256 anywhere.
+    /// Serves the port with this many sockets, each with its own driver (`SO_REUSEPORT`), for servers that need more
+    /// than one core; 0 counts as 1. The kernel selects a socket by the peer's address and port, and the session stays
+    /// with the driver that received its first datagram. The admission limits and the accept queue apply to the whole
+    /// listener. Binding fails if this is above 1 on a system that does not distribute datagrams over sockets (only
+    /// Linux and Android do), or above 256.
     #[must_use]
     pub fn shards(mut self, sockets: usize) -> Self {
         self.shards = sockets.max(1);
@@ -147,7 +146,7 @@ impl ListenerConfig {
         self
     }
 
-    /// Sets up the sockets differently.
+    /// Sets the configuration of the sockets.
     #[must_use]
     pub fn socket(mut self, socket: SocketConfig) -> Self {
         self.socket = socket;

@@ -9,27 +9,27 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum BindError {
-    /// The address could not be resolved, or names nothing.
+    /// The address could not be resolved, or resolved to nothing.
     #[error("the address to bind could not be resolved")]
     Resolve(#[source] io::Error),
     /// The system refused the socket, its address or an option of it.
     #[error("the socket could not be bound to {address}")]
     Socket {
-        /// The address that was asked for.
+        /// The requested address.
         address: SocketAddr,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// The system's random source, which session ids and seeds come from, failed.
     #[error("the system's random source failed")]
     Random(#[source] io::Error),
-    /// This thread is in no Tokio runtime, which would serve the socket. Call from within `Runtime::block_on`, a task, or
-    /// after `Runtime::enter`.
-    #[error("sockets are served by a Tokio runtime, and this thread is in none")]
+    /// The calling thread is not in a Tokio runtime, which has to serve the socket. Call from within
+    /// `Runtime::block_on`, a task, or after `Runtime::enter`.
+    #[error("the socket needs a Tokio runtime, and this thread is not in one")]
     NoRuntime,
 }
 
-/// Why no session came about.
+/// Why no session was opened.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ConnectError {
@@ -42,15 +42,16 @@ pub enum ConnectError {
     /// The remote name has no address of the local socket's family.
     #[error("the remote address has no entry that this socket can reach")]
     NoAddress,
-    /// This socket already has a session to that address. The protocol tells sessions apart by address alone: use
+    /// This socket already has a session to that address. The protocol identifies a session by its address alone: use
     /// another socket.
     #[error("this socket already has a session to {0}")]
     Occupied(SocketAddr),
     /// The system's random source, which session ids come from, failed.
     #[error("the system's random source failed")]
     Random(#[source] io::Error),
-    /// The server refused ([`ConnectError::is_refused`]), did not answer in time ([`ConnectError::is_timeout`]), or offered
-    /// something that cannot be spoken. After a time-out another attempt may succeed, see [`crate::SoeReconnector`].
+    /// The server refused ([`ConnectError::is_refused`]), did not answer in time ([`ConnectError::is_timeout`]), or
+    /// offered parameters that this crate does not support. After a time-out another attempt may succeed, see
+    /// [`crate::SoeReconnector`].
     #[error(transparent)]
     Closed(Closed),
     /// The task that serves the socket is gone: its runtime has been shut down.
@@ -58,7 +59,7 @@ pub enum ConnectError {
     Stopped,
 }
 
-/// Why a server did not say what it says of itself.
+/// Why a status query failed.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum QueryError {
@@ -77,19 +78,19 @@ pub enum QueryError {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum SessionError {
-    /// The session has ended; nothing more can be sent. Where an application has closed it, nothing went wrong: see
+    /// The session has ended; nothing more can be sent. If an application closed it, this is not a failure: see
     /// [`SessionError::is_clean_close`].
     #[error(transparent)]
     Closed(Closed),
-    /// The task that served the session is gone: its runtime has been shut down. Open the session on a runtime that lives as
-    /// long as it.
+    /// The task that served the session is gone: its runtime has been shut down. Open the session on a runtime that
+    /// outlives it.
     #[error("the session is not served any more")]
     Stopped,
-    /// The protocol cannot carry a message of no bytes. The message comes back; the session goes on.
+    /// The protocol cannot carry an empty message. The message is returned; the session continues.
     #[error("an empty message cannot be sent")]
     Empty(Message),
-    /// The message is longer than this session may send. The message comes back; the session goes on. Cut it, or raise
-    /// [`max_message_size`](soe_core::Settings::max_message_size) on both sides.
+    /// The message is longer than this session may send. The message is returned; the session continues. Split the
+    /// message, or raise [`max_message_size`](soe_core::Settings::max_message_size) on both sides.
     #[error("a message of {} bytes exceeds the limit of {limit}", .message.payload.len())]
     TooLarge {
         /// The message.
@@ -97,17 +98,17 @@ pub enum SessionError {
         /// The longest message that may be sent this way, in bytes.
         limit: u32,
     },
-    /// The send buffer is full, and [`futures_sink::Sink::start_send`] was called without asking first. The message comes
-    /// back. Wait with `ready`, or drop it.
+    /// The send buffer is full, and [`futures_sink::Sink::start_send`] was called without `poll_ready` before it. The
+    /// message is returned. Wait with `ready`, or drop it.
     #[error("the send buffer is full")]
     NotReady(Message),
-    /// The message was refused for another reason. The message comes back.
+    /// The message was refused for another reason. The message is returned.
     #[error(transparent)]
     Refused(Box<SendError>),
 }
 
 impl ConnectError {
-    /// Why the attempt ended, where it got as far as the server.
+    /// Why the session of the attempt ended, for [`ConnectError::Closed`].
     pub fn reason(&self) -> Option<DisconnectReason> {
         if let Self::Closed(closed) = self { Some(closed.reason) } else { None }
     }
@@ -117,7 +118,7 @@ impl ConnectError {
         matches!(self, Self::Closed(closed) if closed.is_timeout())
     }
 
-    /// Whether the server wants no session with this client: it is full, or the two speak different protocols.
+    /// Whether the server refused the session: it is full, or the two sides use different protocols.
     pub fn is_refused(&self) -> bool {
         matches!(self, Self::Closed(closed) if closed.is_refused())
     }
@@ -134,7 +135,7 @@ impl SessionError {
         self.closed().map(|closed| closed.reason)
     }
 
-    /// Whether the peer fell silent or could not be reached any more.
+    /// Whether the peer stopped answering or became unreachable.
     pub fn is_timeout(&self) -> bool {
         self.closed().is_some_and(|closed| closed.is_timeout())
     }
@@ -144,13 +145,13 @@ impl SessionError {
         self.closed().is_some_and(|closed| closed.is_refused())
     }
 
-    /// Whether an application, of either side, has closed the session: it is over, and nothing went wrong. Receiving shows
-    /// such an end as `None`; only what is sent after it fails with this.
+    /// Whether the application of either side closed the session, which is not a failure. Receiving then returns
+    /// `None`; only later sends fail with this error.
     pub fn is_clean_close(&self) -> bool {
         self.closed().is_some_and(|closed| closed.is_clean())
     }
 
-    /// The message that was not taken, where it comes back.
+    /// Returns the message that was not sent, for the errors that carry it.
     pub fn into_message(self) -> Option<Message> {
         match self {
             Self::Empty(message) | Self::NotReady(message) | Self::TooLarge { message, .. } => Some(message),
@@ -160,8 +161,8 @@ impl SessionError {
     }
 }
 
-/// So that `?` takes the errors of `send` and `try_send` alike. They are two types because `try_send` gives every message back,
-/// also that of a session that has ended; `send` tells how it ended.
+/// Lets `?` convert the errors of `try_send` as well. They are two types because `try_send` returns every message, even
+/// if the session has ended, while `send` reports how it ended.
 impl From<SendError> for SessionError {
     fn from(error: SendError) -> Self {
         match error {
@@ -173,7 +174,7 @@ impl From<SendError> for SessionError {
     }
 }
 
-/// The kind that the standard library has for the end of a connection.
+/// The matching [`io::ErrorKind`] for the end of a session.
 fn kind_of(closed: &Closed) -> io::ErrorKind {
     match closed {
         _ if closed.is_timeout() => io::ErrorKind::TimedOut,
@@ -233,7 +234,7 @@ pub enum FramedError<E> {
     /// The session failed.
     #[error(transparent)]
     Session(#[from] SessionError),
-    /// The codec could not make sense of a message, or could not write one. The session goes on.
+    /// The codec could not decode or encode a message. The session continues.
     #[error("the codec failed")]
     Codec(#[source] E),
 }
@@ -242,15 +243,15 @@ pub enum FramedError<E> {
 mod tests {
     use super::*;
 
-    /// A task that waits keeps room for what it may receive, in each of thousands of sessions.
+    /// The future of a waiting task contains its result, in each of thousands of sessions.
     #[test]
-    fn what_a_session_gives_out_takes_little_more_than_a_message() {
+    fn a_result_of_recv_is_little_larger_than_a_message() {
         let received = size_of::<Option<Result<Message, SessionError>>>();
         assert!(received <= size_of::<Message>() + size_of::<usize>(), "{received} bytes");
     }
 
     #[test]
-    fn an_error_says_a_thing_once() {
+    fn an_error_and_its_source_do_not_repeat_each_other() {
         let closed = |error: &dyn std::error::Error| (error.to_string(), error.source().map(ToString::to_string));
         let text = "the send buffer is full";
         assert_eq!(closed(&SessionError::from(SendError::Blocked(Message::from("x")))), (text.into(), None));
@@ -259,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_message_comes_back_from_either_error() {
+    fn both_errors_return_a_refused_message() {
         let message = Message::from("x");
         let error = SessionError::from(SendError::Closed(message.clone()));
         assert_eq!(error.to_string(), "the session is closed");

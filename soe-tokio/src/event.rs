@@ -1,29 +1,30 @@
-//! What happens to a session beside its messages.
+//! Events of a session other than messages.
 
 use std::net::SocketAddr;
 
 use soe_core::ReliableChannel;
 
-/// Something that happened to a session beside its messages.
+/// An event of a session other than a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SessionEvent {
     /// The peer has proved that it has moved to another address (section 9 of `docs/protocol.md`).
     Remapped {
-        /// Where it was.
+        /// Its previous address.
         from: SocketAddr,
-        /// Where it is.
+        /// Its current address.
         to: SocketAddr,
     },
-    /// Large packets are lost one after another while smaller ones arrive: the path takes smaller datagrams than were agreed on.
-    /// What becomes of the session, and what helps, see [`soe_core::Event::LargeDatagramsLost`].
+    /// Large packets are lost one after another while smaller ones arrive: the path MTU is below the negotiated
+    /// datagram size. See [`soe_core::Event::LargeDatagramsLost`] for what happens to the session and what to do.
     LargeDatagramsLost {
         /// The smallest packet that is lost each time, in bytes; CRC and codecs come on top.
         smallest_lost: usize,
-        /// The largest packet that has arrived meanwhile, in bytes.
+        /// The largest packet that arrived in the same time, in bytes.
         largest_delivered: usize,
     },
-    /// The peer is there, but takes nothing more on this channel: its application has not read for five seconds or more.
-    /// Told once, until the channel moves again. What becomes of the session, see [`soe_core::Event::PeerNotReading`].
+    /// The peer answers, but accepts nothing more on this channel: its application has not read for five seconds or
+    /// more. Reported once, until the channel makes progress again. See [`soe_core::Event::PeerNotReading`] for what
+    /// happens to the session.
     PeerNotReading(ReliableChannel),
 }

@@ -19,22 +19,19 @@ use crate::{
     split::{RecvHalf, SendHalf},
 };
 
-/// What a decoder makes of a message, or what went wrong.
+/// The result of decoding a message.
 type Decoded<C> = Result<<C as Decoder>::Item, FramedError<<C as Decoder>::Error>>;
 
-/// A session, or one half of it, that speaks the items of a codec. See [`SoeSession::framed`].
-///
-/// Each item is encoded into one message. Each message is decoded by itself: the codec sees it whole, as if it were all that
-/// will ever come (`decode_eof`), may find several items in it, and fails if it leaves bytes over.
-///
-/// The sink sends on one channel, at first reliable channel 0. [`send_on`](Self::send_on) and
-/// [`recv_with_channel`](Self::recv_with_channel) name the channel with each item;
-/// [`with_channels`](Self::with_channels) makes a stream and a sink of pairs.
-///
-/// An error of the decoder ends the stream: it comes once, and then `None`, as with `tokio_util::codec::Framed`. A codec may
-/// keep a part of the message that it failed at, and would take the next one for its rest. The session goes on, and the sink
-/// with it; [`SoeFramed::into_parts`] gives the session back, to be framed with a fresh codec. To pass over bad messages,
-/// let the decoder return them as items.
+/// A session, or one half of it, that sends and receives the items of a codec. See [`SoeSession::framed`]. Each item is
+/// encoded into one message. Each message is decoded separately with `decode_eof`: the codec gets the whole message as
+/// if the stream ended after it, may return several items, and fails if bytes are left over. The sink sends on one
+/// channel, reliable channel 0 by default. [`send_on`](Self::send_on) and
+/// [`recv_with_channel`](Self::recv_with_channel) take and return the channel with each item;
+/// [`with_channels`](Self::with_channels) converts to a stream and sink of pairs. An error of the decoder ends the
+/// stream: it is returned once, then `None`, as with `tokio_util::codec::Framed`, because the codec may have kept a
+/// part of the message that failed and would misread the next one. The session and the sink continue;
+/// [`SoeFramed::into_parts`] returns the session, to be framed with a new codec. To skip bad messages, let the decoder
+/// return them as items.
 ///
 /// ```
 /// use bytes::BytesMut;
@@ -125,14 +122,14 @@ impl<C, S> SoeFramed<C, S> {
         Self { session, codec, channel, encoded, received, received_on, has_failed: false }
     }
 
-    /// Sends on another channel from the next item on. At first it is reliable channel 0.
+    /// Sends the next items on this channel. Default: reliable channel 0.
     #[must_use]
     pub fn on_channel(mut self, channel: impl Into<Channel>) -> Self {
         self.set_channel(channel);
         self
     }
 
-    /// Sends on another channel from the next item on.
+    /// Sends the next items on this channel.
     pub fn set_channel(&mut self, channel: impl Into<Channel>) {
         self.channel = channel.into();
     }
@@ -142,17 +139,17 @@ impl<C, S> SoeFramed<C, S> {
         self.channel
     }
 
-    /// The channel that the last item came on.
+    /// The channel that the last item was received on.
     pub fn received_on(&self) -> Channel {
         self.received_on
     }
 
-    /// The session underneath.
+    /// The underlying session.
     pub fn session(&self) -> &S {
         &self.session
     }
 
-    /// The session underneath, for keys and messages past the codec.
+    /// The underlying session, to set keys and to send messages without the codec.
     pub fn session_mut(&mut self) -> &mut S {
         &mut self.session
     }
@@ -167,19 +164,20 @@ impl<C, S> SoeFramed<C, S> {
         &mut self.codec
     }
 
-    /// Gives the session and the codec back. Items of a message that have not been taken are lost.
+    /// Returns the session and the codec. Decoded bytes of the current message that were not returned as items are
+    /// lost.
     pub fn into_parts(self) -> (S, C) {
         (self.session, self.codec)
     }
 
-    /// Turns this into a stream and a sink of pairs: each item with the channel that it travels on.
+    /// Converts this to a stream and a sink of pairs of a channel and an item.
     pub fn with_channels(self) -> FramedChannels<C, S> {
         FramedChannels { framed: self }
     }
 }
 
 impl<C, S: Sink<Message, Error = SessionError> + Unpin> SoeFramed<C, S> {
-    /// Encodes an item and sends it on `channel`, waiting for room. The channel of other items stays as it is.
+    /// Encodes an item and sends it on `channel`, waiting for room. The channel of other items is unchanged.
     ///
     /// # Errors
     ///
@@ -212,7 +210,7 @@ impl<C, S: Sink<Message, Error = SessionError> + Unpin> SoeFramed<C, S> {
 }
 
 impl<C: Decoder, S: Stream<Item = Result<Message, SessionError>> + Unpin> SoeFramed<C, S> {
-    /// Receives the next item, with the channel that it came on. `None`: the session is over, or the decoder has failed.
+    /// Receives the next item and its channel. `None`: the session has ended, or the decoder has failed.
     ///
     /// # Errors
     ///
@@ -232,10 +230,12 @@ impl<C: Decoder, S: Stream<Item = Result<Message, SessionError>> + Unpin> SoeFra
                 return Poll::Ready(None);
             }
             if !self.received.is_empty() {
-                // A message of many items is no reason to hold up other tasks.
+                // A message with many items must not starve other tasks of the thread.
                 ready!(poll_proceed(cx)).made_progress();
                 match self.codec.decode_eof(&mut self.received) {
                     Ok(Some(item)) => return Poll::Ready(Some(Ok(item))),
+                    // `decode_eof` returns an error if bytes are left, so there are none here unless a codec overrides
+                    // it.
                     Ok(None) => self.received.clear(),
                     Err(error) => {
                         self.received.clear();
@@ -300,7 +300,7 @@ pub struct FramedChannels<C, S = SoeSession> {
 }
 
 impl<C, S> FramedChannels<C, S> {
-    /// Gives back what this was made of.
+    /// Returns the inner `SoeFramed`.
     pub fn into_inner(self) -> SoeFramed<C, S> {
         self.framed
     }

@@ -28,24 +28,21 @@
 //! - The crate `soe-testing`: a network in memory, for tests.
 //!
 //! # What runs where
-//!
-//! Each socket is served by one task, the *driver*. It receives in batches, feeds every datagram to its session, keeps the
-//! timers of all sessions, and sends for all of them at once. A session has no task of its own. Nothing stands between the socket and a
-//! session, so nothing can overflow: an application that does not read makes its own peer wait (the datagrams are not
-//! acknowledged once the session's receive buffer is full), and nobody else's.
+//! Each socket is served by one task, the *driver*. It receives in batches, passes every datagram to its session, keeps
+//! the timers of all sessions, and sends for all of them at once. A session has no task of its own. There is no queue
+//! between the socket and a session that could overflow: an application that does not read slows down its own peer only
+//! (the datagrams are not acknowledged once the session's receive buffer is full).
 //!
 //! Sessions live on the runtime on which their socket was bound, and can be used from any other.
 //!
 //! # How a session ends
-//!
 //! Either side may close. What has arrived by then can still be received; then the stream ends with `None`, and
-//! [`SoeSession::closed`] tells reason and origin. When the *transport* ended the session (time-out, unreachable peer,
-//! impossible content) the stream yields that as one error before its `None`. Dropping a session closes it politely in the
-//! background.
-//!
-//! The background needs the runtime. A program that ends right after a `send` or a `drop` lets its sessions send what they have
-//! and say farewell, once: a datagram that the network then loses is not repeated. To be sure that a message has arrived and
-//! that the peer knows of the end, end with [`SoeSession::close`] and await it.
+//! [`SoeSession::closed`] returns the reason and the origin. When the *transport* ended the session (time-out,
+//! unreachable peer, impossible content) the stream yields that as one error before its `None`. Dropping a session
+//! closes it in the background, after delivering what is queued. Closing in the background needs the runtime. If the
+//! program ends right after a `send` or a `drop`, each session sends what is queued and one Disconnect, and nothing is
+//! sent again if the network loses it. To be sure that a message has arrived and that the peer was notified of the end,
+//! call [`SoeSession::close`] and await it.
 //!
 //! # Logs
 //!
@@ -55,11 +52,11 @@
 //! |---|---|---|
 //! | `WARN` | a socket buffer that the system did not grant; a session that panicked | `which`, `wanted`, `granted`; `session` |
 //! | `INFO` | listening | `address`, `sockets` |
-//! | `INFO` | newcomers are refused since the listener is full; at most once a minute | `refused`, `sessions` |
+//! | `INFO` | new sessions are refused because the listener is full; at most once a minute | `refused`, `sessions` |
 //! | `INFO` | sessions are closed over the memory limit; at most once a minute | `closed`, `memory_held` |
 //! | `INFO` | the kernel has dropped datagrams; at most once a minute | `dropped` |
 //! | `INFO` | behind proxies: datagrams from elsewhere, or without a header, were dropped; at most once a minute | `dropped` |
-//! | `DEBUG` | a session opens, ends, moves, or its peer sends something wrong | `from`, `reason`, `by`, `problem` |
+//! | `DEBUG` | a session opens, ends, moves, or its peer sends something invalid | `from`, `reason`, `by`, `problem` |
 //! | `TRACE` | errors of single datagrams | `error`, `address` |
 //!
 //! At `DEBUG` each session has a span `session` with its peer's address and its id: `session{peer=192.0.2.1:40000 id=5a17c0de}`.

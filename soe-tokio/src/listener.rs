@@ -1,4 +1,4 @@
-//! The server's side: a socket that accepts sessions.
+//! The server side: accepts sessions.
 
 use std::{
     io,
@@ -36,10 +36,9 @@ use crate::{
     stats::{ListenerStats, ProxyStats, SocketStats},
 };
 
-/// A UDP socket that accepts sessions: [`SoeListener::accept`], or the stream of [`Incoming`] that it is.
-///
-/// Dropping the listener refuses what waits to be accepted and all newcomers. Accepted sessions live on, and with them the
-/// socket; it is closed after the last of them. [`SoeListener::shutdown`] ends them too.
+/// A UDP socket that accepts sessions: [`SoeListener::accept`], or the stream of [`Incoming`] that it is. Dropping the
+/// listener refuses the sessions in the accept queue and all new ones. Accepted sessions stay open, and so does the
+/// socket until the last of them has ended. [`SoeListener::shutdown`] ends them too.
 #[derive(Debug)]
 pub struct SoeListener {
     endpoint: Arc<SharedEndpoint<Connection>>,
@@ -49,11 +48,10 @@ pub struct SoeListener {
 }
 
 impl SoeListener {
-    /// Binds a socket and accepts sessions on it. Of several addresses the first that can be bound is taken.
-    ///
-    /// `[::]` listens to IPv4 as well where the system allows it. On a machine with several addresses, a session of a socket
-    /// that is bound to a wildcard address is answered from the address that its client spoke to. Must be called within a
-    /// Tokio runtime with I/O and time enabled; the sessions are served there.
+    /// Binds a socket and accepts sessions on it. If `address` resolves to several addresses, the first that can be
+    /// bound is used. `[::]` accepts IPv4 as well where the system allows it. A socket that is bound to a wildcard
+    /// address answers each client from the local address that the client sent to. Must be called within a Tokio
+    /// runtime with I/O and time enabled; the sessions are served there.
     ///
     /// # Errors
     ///
@@ -73,11 +71,10 @@ impl SoeListener {
         Self::start(counted.collect(), config)
     }
 
-    /// Accepts sessions on a UDP socket that is bound already: one that systemd has passed on, is bound to an interface, or has
-    /// a DSCP value or other options set. It is served like a socket of [`SoeListener::bind`], with runs of datagrams (GSO and
-    /// GRO) where the system has them. Must be called within a Tokio runtime with I/O and time enabled.
-    ///
-    /// Of `config` the buffers are asked for here as well; [`ListenerConfig::shards`] is not looked at.
+    /// Accepts sessions on a UDP socket that is already bound: one that systemd passed, that is bound to an interface,
+    /// or that has a DSCP value or other options set. It is served like a socket of [`SoeListener::bind`], with runs of
+    /// datagrams (GSO and GRO) where the system has them. Must be called within a Tokio runtime with I/O and time
+    /// enabled. The buffer sizes of `config` are applied; [`ListenerConfig::shards`] is ignored.
     ///
     /// ```no_run
     /// # async fn demo() -> Result<(), Box<dyn std::error::Error>> {
@@ -89,9 +86,8 @@ impl SoeListener {
     /// ```
     ///
     /// # Errors
-    ///
-    /// [`BindError::NoRuntime`] outside of a runtime, [`BindError::Socket`] if the system refuses an option, and if its random
-    /// source fails.
+    /// [`BindError::NoRuntime`] outside of a runtime, [`BindError::Socket`] if the system refuses an option,
+    /// [`BindError::Random`] if its random source fails.
     pub fn from_std(socket: std::net::UdpSocket, config: impl Into<ListenerConfig>) -> Result<Self, BindError> {
         let config = config.into();
         let socket = from_std(socket, &config.socket)?;
@@ -99,19 +95,19 @@ impl SoeListener {
         Self::start(vec![(Box::new(socket), drops)], config)
     }
 
-    /// Accepts sessions on a socket of the caller's, for simulated networks. Must be called within a Tokio runtime with time
-    /// enabled.
+    /// Accepts sessions on a socket that the caller implements, for simulated networks. Must be called within a Tokio
+    /// runtime with time enabled.
     ///
     /// # Errors
     ///
-    /// [`BindError::NoRuntime`] outside of a runtime, and if the socket does not know its address or the system's random source
-    /// fails.
+    /// [`BindError::NoRuntime`] outside of a runtime, [`BindError::Socket`] if the socket cannot report its address,
+    /// [`BindError::Random`] if the system's random source fails.
     pub fn from_socket(socket: Box<dyn AsyncUdp>, config: impl Into<ListenerConfig>) -> Result<Self, BindError> {
         Self::from_sockets(vec![socket], config)
     }
 
-    /// Accepts sessions on several sockets of the caller's that share an address. [`ListenerConfig::shards`] is not looked
-    /// at.
+    /// Accepts sessions on several sockets that the caller implements and that share an address.
+    /// [`ListenerConfig::shards`] is ignored.
     ///
     /// # Errors
     ///
@@ -144,7 +140,7 @@ impl SoeListener {
                 None => (shared, socket),
             }
         };
-        // Each socket is known before the first is served: a driver that finds itself alone may have to wake the others.
+        // All sockets join the endpoint before the first driver runs: a driver may have to wake the others.
         let sockets: Vec<_> = sockets.into_iter().map(share).collect();
         let spawn = |(shared, socket)| {
             Driver::spawn(Arc::clone(&shared), socket, busy_poll);
@@ -155,10 +151,9 @@ impl SoeListener {
         Ok(Self { endpoint, sockets, local_addr })
     }
 
-    /// Waits for the next session that a client has opened. `None`: the listener has been shut down.
-    ///
-    /// A session that ended while it waited is passed over, unless it has messages to read: what a client was told has
-    /// arrived reaches the application.
+    /// Waits for the next session in the accept queue. `None`: the listener has been shut down. A session that ended in
+    /// the accept queue is skipped, unless it has messages to read: they have been acknowledged, so the application
+    /// must get them.
     ///
     /// # Cancel safety
     ///
@@ -172,7 +167,7 @@ impl SoeListener {
         self.local_addr
     }
 
-    /// The listener's figures.
+    /// The statistics of the listener.
     pub fn stats(&self) -> ListenerStats {
         let shards: Vec<_> = self.sockets.iter().map(|socket| SocketStats::of(socket)).collect();
         let (memory_held, memory_overflows) = (self.endpoint.budget.held(), self.endpoint.budget.overflows());
@@ -187,8 +182,8 @@ impl SoeListener {
         }
     }
 
-    /// The listener's figures and those of its sessions for a monitoring system. Takes each session's lock once, for less than
-    /// a microsecond: 10,000 sessions take a few milliseconds.
+    /// The statistics of the listener and of its sessions, for a monitoring system. Takes each session's lock once, for
+    /// less than a microsecond: 10,000 sessions take a few milliseconds.
     pub fn metrics(&self) -> Metrics {
         let now = now();
         let sample = |connection: Arc<Connection>| {
@@ -199,17 +194,16 @@ impl SoeListener {
         Metrics::new(self.stats(), self.endpoint.connections().into_iter().map(sample).collect())
     }
 
-    /// Datagrams that the kernel dropped because a receive buffer was full (see [`crate::SocketConfig::recv_buffer`]), on all
-    /// sockets together. `None` if the system does not report them. Linux does, if the process may read /proc.
-    ///
-    /// The kernel lists every UDP socket of the system for it, which takes tens of milliseconds where there are ten thousand:
-    /// ask now and then, not for every datagram.
+    /// Datagrams that the kernel dropped because a receive buffer was full (see [`crate::SocketConfig::recv_buffer`]),
+    /// on all sockets together. `None` if the system does not report them. Linux reports them if the process may read
+    /// /proc. The kernel lists every UDP socket of the system for it, which takes tens of milliseconds with ten
+    /// thousand sockets: call it about once a minute.
     pub fn kernel_drops(&self) -> Option<u64> {
         self.sockets.iter().map(|socket| socket.drops?.read()).sum()
     }
 
-    /// Puts the limits of `limits` in force for strangers from now on: sessions, strangers remembered, rates. Its session
-    /// configurations and its filter are ignored. Sessions above a lowered limit continue.
+    /// Applies the limits of `limits` from now on: sessions, pending handshakes, rates. Its session configurations and
+    /// its filter are ignored. Existing sessions above a lowered limit continue.
     pub fn set_limits(&self, limits: &AdmissionConfig) {
         self.endpoint.set_limits(limits);
     }
@@ -225,10 +219,9 @@ impl SoeListener {
         self.endpoint.record(recorder.map(Recordings::new));
     }
 
-    /// Handles of the sessions that were accepted and are not over: not those that wait to be accepted, and not those whose
-    /// [`SoeSession`] was dropped. In no order; sessions that open meanwhile may be missing.
-    ///
-    /// For [`broadcast`](crate::broadcast), a list of players, or to kick one of them:
+    /// Returns handles of the sessions that were accepted and have not ended, without those in the accept queue and
+    /// those whose [`SoeSession`] was dropped. The order is not defined; sessions that open meanwhile may be missing.
+    /// For [`broadcast`](crate::broadcast), or to find a session and close it:
     ///
     /// ```
     /// # use soe_tokio::{DisconnectReason, SoeListener};
@@ -243,16 +236,14 @@ impl SoeListener {
         connections.filter(|connection| connection.is_held()).map(SessionHandle::new)
     }
 
-    /// Accepts nobody any more: newcomers and those who wait to be accepted are refused, and [`SoeListener::accept`] returns
-    /// `None`. Sessions go on. This cannot be taken back.
-    ///
-    /// A server that is to be replaced stops accepting, waits with [`SoeListener::wait_idle`] as long as it likes, and shuts
-    /// down.
+    /// Stops accepting: new sessions and those in the accept queue are refused, and [`SoeListener::accept`] returns
+    /// `None`. Accepted sessions continue. This cannot be undone. To replace a server without interrupting its
+    /// sessions: stop accepting, await [`SoeListener::wait_idle`] with a time limit, then shut down.
     pub fn stop_accepting(&self) {
         self.endpoint.close();
     }
 
-    /// Waits until no session is left, those that wait to be accepted and those that are closing included.
+    /// Waits until no session is left, including those in the accept queue and those that are closing.
     ///
     /// # Cancel safety
     ///
@@ -261,13 +252,12 @@ impl SoeListener {
         self.endpoint.until_idle().await;
     }
 
-    /// Closes every session and the socket, within `deadline` from now.
-    ///
-    /// New sessions are refused from now on. Live ones are closed like [`SoeSession::close`] with
-    /// [`DisconnectReason::Application`]: what is queued is delivered, and whoever is not done when a last quarter of the time
-    /// begins (or the last second) is cut off. That rest is for telling the peers, which is repeated since nobody acknowledges
-    /// it: on a link of 20 ms it takes 0.2 s. The report says what was lost, and who may not have been told. Sessions that had
-    /// ended before are not in it.
+    /// Closes every session and the socket, within `deadline` from now. New sessions are refused from now on. Open
+    /// sessions are closed like [`SoeSession::close`] with [`DisconnectReason::Application`]: what is queued is
+    /// delivered. Sessions that have not finished when the last quarter of the time begins, or the last second if that
+    /// is shorter, are aborted. The rest of the time is for the Disconnects, which are repeated because they are not
+    /// acknowledged: on a link of 20 ms that takes 0.2 s. The report lists what was lost, and the peers that may not
+    /// have been notified. It does not contain sessions that had ended before.
     ///
     /// # Cancel safety
     ///
@@ -276,7 +266,7 @@ impl SoeListener {
         self.shutdown_with(DisconnectReason::Application, deadline).await
     }
 
-    /// Like [`SoeListener::shutdown`], telling the peers this reason.
+    /// Like [`SoeListener::shutdown`], with this reason for the peers.
     ///
     /// # Cancel safety
     ///
@@ -304,13 +294,11 @@ impl Stream for SoeListener {
     }
 }
 
-/// A session that a client has opened and nobody has accepted yet.
-///
-/// The client has proved its address and believes that the session is open; what it sends is kept within the session's
-/// receive buffer. Dropping this refuses the session, with [`DisconnectReason::ConnectionRefused`].
-///
-/// It cannot be accepted under another configuration: the server's answer, which fixes CRC, passes and datagram length, has
-/// left before the client had proved its address. What depends on the client is chosen by its version and protocol name, see
+/// A session that a client has opened and the application has not accepted yet. The client has proved its address, and
+/// the session is open for it; what it sends is kept in the session's receive buffer. Dropping this refuses the
+/// session, with [`DisconnectReason::ConnectionRefused`]. It cannot be accepted under another configuration: the
+/// server's response, which fixes CRC, passes and datagram length, was sent before the client had proved its address.
+/// To choose a configuration by the client's version and protocol name, see
 /// [`AdmissionSettings::others`](soe_core::AdmissionSettings::others).
 #[derive(Debug)]
 #[must_use = "dropping it refuses the session"]
@@ -343,22 +331,22 @@ impl Incoming {
         self.connection.relay()
     }
 
-    /// The protocol version that it asked for.
+    /// The protocol version of its request.
     pub fn version(&self) -> u32 {
         self.request.version
     }
 
-    /// The application protocol that it named; empty if its version has no names.
+    /// The protocol name of its request; empty if its version has no names.
     pub fn protocol_name(&self) -> &str {
         &self.request.protocol_name
     }
 
-    /// The id that it chose for the session.
+    /// The session id that the client chose.
     pub fn session_id(&self) -> u32 {
         self.request.session_id
     }
 
-    /// Takes the session.
+    /// Accepts the session.
     pub fn accept(mut self) -> SoeSession {
         self.is_decided = true;
         let key = self.connection.key;
@@ -367,12 +355,12 @@ impl Incoming {
         session
     }
 
-    /// Ends the session and tells the client why.
+    /// Ends the session and sends the client this reason.
     pub fn refuse(mut self, reason: DisconnectReason) {
         self.decide(|endpoint, key| endpoint.refuse(key, reason));
     }
 
-    /// Ends the session without a word: the client finds out by its time-out.
+    /// Ends the session without notifying the client, which notices by its time-out.
     pub fn ignore(mut self) {
         self.decide(Endpoint::ignore);
     }

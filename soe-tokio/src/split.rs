@@ -26,27 +26,26 @@ use crate::{
     session::SoeSession,
 };
 
-/// The half of a session that sends. See [`SoeSession::split`].
-///
-/// The session is closed when both halves have been dropped; a dropped half alone changes nothing.
+/// The sending half of a session. See [`SoeSession::split`]. The session is closed when both halves have been dropped;
+/// dropping one half has no effect.
 #[derive(Debug)]
 pub struct SendHalf {
     owner: SessionOwner,
 }
 
-/// The half of a session that receives. See [`SoeSession::split`].
+/// The receiving half of a session. See [`SoeSession::split`].
 ///
-/// The session is closed when both halves have been dropped. While only the sending half is left nobody takes the peer's
-/// messages, and the peer has to stop sending once the receive buffer is full.
+/// The session is closed when both halves have been dropped. While only the sending half is left, the peer's messages
+/// are not received, and the peer must stop sending once the receive buffer is full.
 #[derive(Debug)]
 pub struct RecvHalf {
     owner: SessionOwner,
 }
 
-/// The halves belong to different sessions. Both come back.
+/// The halves belong to different sessions. Returns both.
 #[derive(Debug, Error)]
 #[error("the halves belong to different sessions")]
-#[expect(clippy::exhaustive_structs, reason = "a pair of halves is all there can be")]
+#[expect(clippy::exhaustive_structs, reason = "it holds exactly the two halves")]
 pub struct ReuniteError(pub SendHalf, pub RecvHalf);
 
 impl SoeSession {
@@ -173,7 +172,7 @@ impl RecvHalf {
     }
 }
 
-/// What both halves can do.
+/// The methods that both halves have in common.
 macro_rules! common {
     ($half:ident) => {
         impl $half {
@@ -181,7 +180,7 @@ macro_rules! common {
                 &self.owner.connection
             }
 
-            /// Closes the whole session, like [`SoeSession::close`]: goes on if the future is dropped.
+            /// Closes the whole session, like [`SoeSession::close`]; continues if the future is dropped.
             pub async fn close(&self, reason: DisconnectReason) -> Option<Closed> {
                 owner::close(&self.owner.connection, reason).await
             }
@@ -196,7 +195,7 @@ macro_rules! common {
                 self.owner.connection.next_event().await
             }
 
-            /// What was queued here and is not known to have arrived.
+            /// What was queued here and has not been acknowledged.
             pub fn undelivered(&self) -> Undelivered {
                 self.owner.connection.lock().session.undelivered()
             }

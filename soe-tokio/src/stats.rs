@@ -1,4 +1,4 @@
-//! Figures of sockets and listeners. Those of one session are [`crate::SessionStats`].
+//! Statistics of sockets and listeners. Those of one session are [`crate::SessionStats`].
 
 use std::{
     fmt,
@@ -12,15 +12,15 @@ use crate::{
     socket::proxied::Proxies,
 };
 
-/// What a socket has done since it was bound. `{}` shows it in one line, `{:#}` in full.
+/// Statistics of a socket since it was bound. `{}` shows them in one line, `{:#}` in full.
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct SocketStats {
-    /// Datagrams received, whoever sent them.
+    /// Datagrams received, from any sender.
     pub datagrams_received: u64,
     /// Bytes in them.
     pub bytes_received: u64,
-    /// Batches that they came in; each is one system call.
+    /// Batches received; each is one system call.
     pub receive_batches: u64,
     /// Datagrams handed to the kernel.
     pub datagrams_sent: u64,
@@ -28,17 +28,17 @@ pub struct SocketStats {
     pub bytes_sent: u64,
     /// Calls that tried to send.
     pub send_calls: u64,
-    /// Runs of datagrams that the kernel refused for good; the sessions repeat what mattered in them.
+    /// Segment runs that were dropped after the kernel refused them; the sessions resend the reliable packets in them.
     pub send_errors: u64,
     /// Receive calls that failed.
     pub receive_errors: u64,
-    /// Reports that somebody could not be reached (ICMP).
+    /// Reports of unreachable addresses (ICMP).
     pub unreachable_reports: u64,
-    /// Sessions that were opened on this socket and live now, those included that are just ending.
+    /// Sessions that were opened on this socket and have not been removed, including those that are closing.
     pub sessions: usize,
 }
 
-/// What a listener has done since it was bound. `{}` shows the figures that are looked at first, in one line, `{:#}` shows all.
+/// Statistics of a listener since it was bound. `{}` shows the most important ones in one line, `{:#}` shows all.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct ListenerStats {
@@ -46,16 +46,16 @@ pub struct ListenerStats {
     pub socket: SocketStats,
     /// Each socket, see [`crate::ListenerConfig::shards`].
     pub shards: Vec<SocketStats>,
-    /// What strangers asked for and got, who has a place, who has moved.
+    /// Handshakes, refusals, sessions and address changes.
     pub endpoint: EndpointStats,
-    /// What all sessions held together when the driver last looked at each, in bytes: see
+    /// The memory of all sessions, in bytes, each as last counted by the driver: see
     /// [`crate::ListenerConfig::memory_limit`].
     pub memory_held: usize,
     /// Sessions that were ended because of that limit.
     pub memory_overflows: u64,
     /// What came through proxies, and what did not. `None` without [`crate::ListenerConfig::behind_proxy`].
     pub proxy: Option<ProxyStats>,
-    /// What the sessions that have ended had done, and why they ended.
+    /// The totals of the sessions that have ended, and their reasons.
     pub ended: EndedSessions,
 }
 

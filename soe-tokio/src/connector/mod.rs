@@ -1,4 +1,4 @@
-//! The client's side: sessions that start here.
+//! The client side: opens sessions.
 
 mod racing;
 pub(crate) mod reconnect;
@@ -36,9 +36,8 @@ use crate::{
     stats::SocketStats,
 };
 
-/// A UDP socket that opens sessions, several if need be, each to another address.
-///
-/// Dropping it leaves its sessions alone; the socket is closed after the last of them.
+/// A UDP socket that opens sessions, each to a different address. Its sessions stay open after it is dropped. The
+/// socket is closed after the last of them.
 #[derive(Debug)]
 pub struct SoeConnector {
     shared: Arc<SharedSocket<Connection>>,
@@ -46,10 +45,9 @@ pub struct SoeConnector {
 }
 
 impl SoeSession {
-    /// Opens a session from a socket of its own, bound to the wildcard address and a free port.
-    ///
-    /// Of the addresses that `remote` resolves to the first that answers is taken, as by [`SoeConnector::connect`], each tried
-    /// from a socket of its family. For several sessions from one socket, or another local address, see [`SoeConnector`].
+    /// Opens a session on a socket of its own, bound to the wildcard address and a free port. If `remote` resolves to
+    /// several addresses, the first that answers is used, as in [`SoeConnector::connect`]; each is tried from a socket
+    /// of its family. For several sessions on one socket, or another local address, see [`SoeConnector`].
     ///
     /// # Errors
     ///
@@ -90,23 +88,23 @@ impl SoeConnector {
         Self::start(Box::new(socket), config.busy_poll)
     }
 
-    /// Opens sessions from a UDP socket that is bound already: to an interface, or with a DSCP value or other options set. It is
-    /// served like a socket of [`SoeConnector::bind`]. Must be called within a Tokio runtime with I/O and time enabled.
+    /// Opens sessions on a UDP socket that is already bound, for example to an interface, or with a DSCP value or other
+    /// options set. It is served like a socket of [`SoeConnector::bind`]. Must be called within a Tokio runtime with
+    /// I/O and time enabled.
     ///
     /// # Errors
-    ///
-    /// [`BindError::NoRuntime`] outside of a runtime, [`BindError::Socket`] if the system refuses an option, and if its random
-    /// source fails.
+    /// [`BindError::NoRuntime`] outside of a runtime, [`BindError::Socket`] if the system refuses an option,
+    /// [`BindError::Random`] if its random source fails.
     pub fn from_std(socket: std::net::UdpSocket, config: SocketConfig) -> Result<Self, BindError> {
         Self::start(Box::new(from_std(socket, &config)?), config.busy_poll)
     }
 
-    /// Opens sessions from a socket of the caller's, for simulated networks. Must be called within a Tokio runtime with time
-    /// enabled.
+    /// Opens sessions on a socket that the caller implements, for simulated networks. Must be called within a Tokio
+    /// runtime with time enabled.
     ///
     /// # Errors
     ///
-    /// [`BindError::NoRuntime`] outside of a runtime, and if the socket does not know its address.
+    /// [`BindError::NoRuntime`] outside of a runtime, [`BindError::Socket`] if the socket cannot report its address.
     pub fn from_socket(socket: Box<dyn AsyncUdp>) -> Result<Self, BindError> {
         Self::start(socket, BusyPoll::Never)
     }
@@ -122,17 +120,17 @@ impl SoeConnector {
         Ok(Self { shared, secrets })
     }
 
-    /// Opens a session. Of the addresses that `remote` resolves to and that this socket can reach, the first that answers is
-    /// taken (RFC 8305): each is tried 250 ms after the one before, or as soon as an attempt has failed. An attempt fails
-    /// after the connect time-out of `config`, or at once if the network reports that nobody is there (ICMP): start the
-    /// server first, or try again.
+    /// Opens a session. If `remote` resolves to several addresses that this socket can reach, the first that answers is
+    /// used (RFC 8305): each is tried 250 ms after the one before, or as soon as an attempt has failed. An attempt
+    /// fails after the connect time-out of `config`, or at once if the network reports the address as unreachable
+    /// (ICMP): start the server first, or try again.
     ///
     /// # Errors
     ///
-    /// [`ConnectError::NoAddress`] if this socket reaches none of the addresses: a socket bound to an IPv6 address reaches no
-    /// IPv4 ones, unless it is the wildcard address. If all attempts fail, a refusal by a server, or else the error of the
-    /// attempt that failed last. [`ConnectError::Occupied`] if this socket already has a session to that address: the
-    /// protocol tells sessions apart by address alone.
+    /// [`ConnectError::NoAddress`] if this socket reaches none of the addresses: a socket bound to an IPv6 address
+    /// reaches IPv4 addresses only if it is bound to the wildcard address. If all attempts fail: a refusal by a server
+    /// if there was one, otherwise the error of the attempt that failed last. [`ConnectError::Occupied`] if this socket
+    /// already has a session to that address: the protocol identifies a session by its address alone.
     ///
     /// # Cancel safety
     ///
@@ -167,21 +165,18 @@ impl SoeConnector {
         }
     }
 
-    /// Asks a server what it says of itself to anybody: the bytes that it answers to a ServerStatus query, at most `timeout`
-    /// from now (section 1 of `docs/protocol.md`). The query is repeated every half a second. Nothing proves that the answer
-    /// came from the server and not from somebody who writes its address on his datagrams.
-    ///
-    /// Servers of this crate answer if [`AdmissionConfig`](crate::AdmissionConfig) has a `server_status`; many answer
-    /// nothing.
+    /// Sends a ServerStatus query to a server and returns the bytes of its answer (section 1 of `docs/protocol.md`).
+    /// The query is repeated every 500 ms, and fails after `timeout`. The answer is not authenticated: anyone who can
+    /// forge the server's address can send one. Servers of this crate answer if
+    /// [`AdmissionConfig`](crate::AdmissionConfig) has a `server_status`. Many other servers do not answer.
     ///
     /// # Errors
     ///
     /// [`QueryError::Timeout`] without an answer, [`QueryError::Unreachable`] if this socket cannot reach the address's
-    /// family, [`QueryError::Stopped`] if the socket is not served any more.
+    /// family, [`QueryError::Stopped`] if the runtime of the socket was shut down.
     ///
     /// # Cancel safety
-    ///
-    /// Cancel safe: an answer that nobody waits for is dropped.
+    /// Cancel safe: a later answer is dropped.
     pub async fn query_status(&self, server: SocketAddr, timeout: Duration) -> Result<Bytes, QueryError> {
         let server = canonical(server);
         if !can_reach(self.shared.local_addr, server) {
@@ -196,6 +191,7 @@ impl SoeConnector {
             if self.shared.is_stopped() {
                 return Err(QueryError::Stopped);
             }
+            // UDP may lose the query or the answer.
             query.repeat();
             self.shared.wake_driver();
             if let Ok(answer) = tokio::time::timeout(QUERY_INTERVAL, query.answer()).await {
@@ -204,7 +200,7 @@ impl SoeConnector {
         }
     }
 
-    /// [`SoeSession::connect`]: a socket for each address that is tried, of its family.
+    /// [`SoeSession::connect`]: opens one socket for each attempt, of the address's family.
     async fn connect_once(remote: impl ToSocketAddrs, config: SessionConfig) -> Result<SoeSession, ConnectError> {
         let addresses = racing::in_order(lookup_host(remote).await.map_err(ConnectError::Resolve)?);
         let config = &config;
@@ -226,19 +222,19 @@ impl SoeConnector {
         self.shared.local_addr
     }
 
-    /// Closes every session and the socket, within `deadline` from now, as [`SoeListener::shutdown`] does. Await this, or
-    /// [`SoeSession::close`], before the program ends: otherwise the servers may have to find out by their time-outs.
+    /// Closes every session and the socket, within `deadline` from now, as [`SoeListener::shutdown`] does. Await this,
+    /// or [`SoeSession::close`], before the program ends: otherwise the servers may notice the end only by their
+    /// time-outs.
     ///
     /// # Cancel safety
-    ///
-    /// If the future is dropped, the sessions go on closing in the background, as after dropping the connector.
+    /// If the future is dropped, the sessions keep closing in the background, as after dropping the connector.
     ///
     /// [`SoeListener::shutdown`]: crate::SoeListener::shutdown
     pub async fn shutdown(&self, deadline: Duration) -> ShutdownReport {
         self.shutdown_with(DisconnectReason::Application, deadline).await
     }
 
-    /// Like [`SoeConnector::shutdown`], telling the peers this reason.
+    /// Like [`SoeConnector::shutdown`], with this reason for the peers.
     ///
     /// # Cancel safety
     ///
@@ -248,12 +244,12 @@ impl SoeConnector {
         shutdown::run(&self.shared.endpoint, std::slice::from_ref(&self.shared), reason, deadline).await
     }
 
-    /// Waits until no session is left, those that are closing included. Cancel safe.
+    /// Waits until no session is left, including those that are closing. Cancel safe.
     pub async fn wait_idle(&self) {
         self.shared.endpoint.until_idle().await;
     }
 
-    /// A random number that means nothing to anybody else; `None` if the system has none.
+    /// A random number, for jitter; `None` if the system's random source fails.
     fn random_word(&self) -> Option<u32> {
         self.secrets.session_id().ok()
     }
@@ -270,5 +266,5 @@ impl Drop for SoeConnector {
     }
 }
 
-/// How long an answer is waited for before the question is repeated.
+/// How long to wait for an answer before the query is repeated.
 const QUERY_INTERVAL: Duration = Duration::from_millis(500);

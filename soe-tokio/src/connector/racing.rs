@@ -13,8 +13,8 @@ use tokio::time::{Instant, sleep};
 
 use crate::{error::ConnectError, socket::kernel::canonical};
 
-/// The addresses of a name, each once, in the order in which they are tried: families in turn, beginning with the one that the
-/// system prefers (section 4 of RFC 8305).
+/// Returns the addresses of a name, without duplicates, in the order of the attempts: the families alternate, starting
+/// with the family of the first address that the system returns (section 4 of RFC 8305).
 pub(crate) fn in_order(resolved: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
     let mut addresses: Vec<SocketAddr> = Vec::new();
     for address in resolved.map(canonical) {
@@ -37,7 +37,7 @@ pub(crate) fn in_order(resolved: impl Iterator<Item = SocketAddr>) -> Vec<Socket
     }
 }
 
-/// Whether a socket that is bound to `local` can send to `remote`, as far as their families say.
+/// Whether a socket that is bound to `local` can send to `remote`, by their address families.
 pub(crate) fn can_reach(local: SocketAddr, remote: SocketAddr) -> bool {
     match (local.ip().to_canonical(), remote.ip().to_canonical()) {
         (IpAddr::V4(_), IpAddr::V4(_)) | (IpAddr::V6(_), IpAddr::V6(_)) => true,
@@ -67,6 +67,7 @@ where
         loop {
             let (mut index, mut has_failed) = (0, running.is_empty());
             while let Some(attempt) = running.get_mut(index) {
+                // All attempts are polled on every wake-up: there are few, one per address of a name.
                 match Future::poll(std::pin::Pin::as_mut(attempt), cx) {
                     Poll::Ready(Ok(won)) => return Poll::Ready(Ok(won)),
                     Poll::Ready(Err(error)) => {
@@ -82,7 +83,7 @@ where
             if waiting.len() == 0 && running.is_empty() {
                 return Poll::Ready(Err(std::mem::replace(&mut failure, ConnectError::NoAddress)));
             }
-            // Only the start of another attempt calls for another round.
+            // Another round only after starting an attempt: it must be polled once to register its waker.
             if waiting.len() == 0 || !(has_failed || delay.as_mut().poll(cx).is_ready()) {
                 return Poll::Pending;
             }
@@ -97,7 +98,7 @@ fn is_refusal(error: &ConnectError) -> bool {
     matches!(error, ConnectError::Closed(closed) if closed.origin == Origin::Peer)
 }
 
-/// How long an attempt has before the next one starts beside it (the Connection Attempt Delay of RFC 8305).
+/// The time between the starts of two attempts (the Connection Attempt Delay of RFC 8305).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
 #[cfg(test)]
@@ -109,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn families_take_turns_and_each_address_comes_once() {
+    fn families_alternate_and_duplicates_are_removed() {
         let resolved = ["[::1]:1", "[::2]:1", "[::1]:1", "127.0.0.1:1", "[::ffff:127.0.0.1]:1", "[::3]:1"];
         let ordered = addresses(["[::1]:1", "127.0.0.1:1", "[::2]:1", "[::3]:1"]);
         assert_eq!(in_order(addresses(resolved).into_iter()), ordered);

@@ -1,4 +1,4 @@
-//! A client that comes back: after a restart of its server, a change of network, a time-out.
+//! A client that reconnects after a restart of its server, a change of network or a time-out.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -18,23 +18,19 @@ use crate::{
 
 type RetryIf = Box<dyn Fn(&ConnectError) -> bool + Send + Sync>;
 
-/// Opens a session, and opens it anew whenever it is asked to: with pauses that grow, and a login in each new session.
-///
-/// The first attempt is made at once. From then on each attempt, also the first one after a session that has ended, waits:
-/// [`first_delay`](Self::first_delay) at first, twice as long after each failure, up to
-/// [`longest_delay`](Self::longest_delay). A random part of each pause is left out ([`jitter`](Self::jitter)), so that the
-/// clients of a server that restarts do not all come back at once. A session that has lasted
-/// [`stable_after`](Self::stable_after) begins the row of pauses anew.
-///
-/// What the old session had not delivered is lost with it ([`SoeSession::undelivered`] counts it): only the application knows
-/// what to say again.
+/// Opens a session, and reopens it on request, with exponential backoff and a login in each new session. The first
+/// attempt is made at once. Every later attempt, including the first one after a session has ended, waits first:
+/// [`first_delay`](Self::first_delay), doubled after each failure, up to [`longest_delay`](Self::longest_delay). Each
+/// delay is shortened by a random part ([`jitter`](Self::jitter)), so that the clients of a restarted server do not all
+/// reconnect at once. A session that lasted at least [`stable_after`](Self::stable_after) resets the delay. What the
+/// old session had not delivered is lost with it ([`SoeSession::undelivered`] counts it): the application decides what
+/// to send again.
 ///
 /// ```no_run
 /// use soe_tokio::{LoginFailure, SessionConfig, SessionError, SoeReconnector, SoeSession};
 ///
 /// #[derive(Debug, thiserror::Error)]
-/// #[error("the server knows no such player")]
-/// struct Unknown;
+/// #[error("the server has no such player")] struct Unknown;
 ///
 /// async fn login(mut session: SoeSession) -> Result<SoeSession, LoginFailure<Unknown>> {
 ///     session.send("I am Ann").await?;
@@ -68,20 +64,20 @@ pub struct SoeReconnector<A> {
     stable_after: Duration,
     max_attempts: Option<u32>,
     retry_if: RetryIf,
-    /// Attempts since the beginning, or since a session that lasted; the one that led to it included.
+    /// Attempts since the start, or since the last session that lasted, including the attempt that opened it.
     failures: u32,
-    /// When the last session came about.
+    /// When the last session was opened and logged in.
     connected: Option<Instant>,
 }
 
-/// Why a login did not succeed, as the hook of [`SoeReconnector::connect`] says. A [`SessionError`] becomes
-/// [`LoginFailure::Retry`], so that `?` does the right thing.
+/// Why a login failed, as returned by the login function of [`SoeReconnector::connect`]. A [`SessionError`] converts to
+/// [`LoginFailure::Retry`], so that `?` can be used.
 #[derive(Debug)]
-#[expect(clippy::exhaustive_enums, reason = "one tries again or one does not")]
+#[expect(clippy::exhaustive_enums, reason = "either there is another attempt or not")]
 pub enum LoginFailure<E> {
-    /// The session broke: another attempt follows.
+    /// The session failed: another attempt follows.
     Retry,
-    /// Another attempt would end the same: [`SoeReconnector::connect`] returns this.
+    /// Another attempt would fail the same way: [`SoeReconnector::connect`] returns this error.
     Stop(E),
 }
 
@@ -91,11 +87,11 @@ impl<E> From<SessionError> for LoginFailure<E> {
     }
 }
 
-/// Why there is no session, and no further attempt.
+/// Why no session was opened and no further attempt is made.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ReconnectError<E> {
-    /// As many attempts in a row as [`SoeReconnector::max_attempts`] allows have failed.
+    /// The number of failed attempts in a row reached [`SoeReconnector::max_attempts`].
     #[error("no session after {attempts} attempts")]
     GaveUp {
         /// How many.
@@ -104,7 +100,7 @@ pub enum ReconnectError<E> {
         #[source]
         last: Option<ConnectError>,
     },
-    /// An attempt failed in a way that [`SoeReconnector::retry_if`] takes for final.
+    /// An attempt failed with an error that [`SoeReconnector::retry_if`] does not retry.
     #[error(transparent)]
     Connect(ConnectError),
     /// The login failed with [`LoginFailure::Stop`].
@@ -113,7 +109,7 @@ pub enum ReconnectError<E> {
 }
 
 impl<A: ToSocketAddrs> SoeReconnector<A> {
-    /// Sessions with `remote`, each from a socket of its own. A name is resolved anew for each attempt.
+    /// Opens sessions to `remote`, each on a socket of its own. A name is resolved again for each attempt.
     pub fn new(remote: A, config: impl Into<SessionConfig>) -> Self {
         Self {
             remote,
@@ -130,67 +126,66 @@ impl<A: ToSocketAddrs> SoeReconnector<A> {
         }
     }
 
-    /// Opens the sessions from this socket.
+    /// Opens the sessions on this connector's socket.
     #[must_use]
     pub fn via(mut self, connector: Arc<SoeConnector>) -> Self {
         self.connector = Some(connector);
         self
     }
 
-    /// The pause before the second attempt, and before the first one after a session that lasted. Default 1 s.
+    /// The delay before the second attempt, and before the first one after a session that lasted. Default 1 s.
     #[must_use]
     pub fn first_delay(mut self, delay: Duration) -> Self {
         self.first_delay = delay;
         self
     }
 
-    /// The longest pause between two attempts. Default 30 s.
+    /// The longest delay between two attempts. Default 30 s.
     #[must_use]
     pub fn longest_delay(mut self, delay: Duration) -> Self {
         self.longest_delay = delay;
         self
     }
 
-    /// The share of each pause, 0 to 1, of which a random part is left out. Default 0.5: pauses of half to full length.
+    /// The largest random share by which a delay is shortened, 0 to 1. Default 0.5: delays of half to full length.
     #[must_use]
     pub fn jitter(mut self, share: f64) -> Self {
         self.jitter = if share.is_nan() { 0.0 } else { share.clamp(0.0, 1.0) };
         self
     }
 
-    /// How long a session must have been there for the next pause to be [`first_delay`](Self::first_delay) again. Default
-    /// 60 s: a server that lets clients in and drops them at once is not asked every second.
+    /// How long a session must last for the next delay to be [`first_delay`](Self::first_delay) again. Default 60 s:
+    /// with a server that accepts clients and drops them at once, the delay keeps growing.
     #[must_use]
     pub fn stable_after(mut self, lifetime: Duration) -> Self {
         self.stable_after = lifetime;
         self
     }
 
-    /// How many attempts in a row may fail, at least 1. Default: any number.
+    /// The number of failed attempts in a row after which to give up, at least 1. Default: no limit.
     #[must_use]
     pub fn max_attempts(mut self, attempts: u32) -> Self {
         self.max_attempts = Some(attempts.max(1));
         self
     }
 
-    /// Which errors another attempt may cure. Default: a server that is silent, unreachable or full, and a name that cannot
-    /// be resolved; not a server that speaks another protocol, and nothing that is wrong on this side.
+    /// Which errors are retried. Default: a server that does not answer, is unreachable or full, and a name that cannot
+    /// be resolved; not a server with another protocol or version, and no local error.
     #[must_use]
     pub fn retry_if(mut self, may_pass: impl Fn(&ConnectError) -> bool + Send + Sync + 'static) -> Self {
         self.retry_if = Box::new(may_pass);
         self
     }
 
-    /// Opens a session and runs `login` in it, again and again until both succeed. What `login` makes of the session is
-    /// returned: the session itself, or whatever the application wraps it in.
+    /// Opens a session and runs `login` on it, and repeats both until both succeed. Returns what `login` returns: the
+    /// session itself, or the application's own type around it.
     ///
     /// # Errors
     ///
     /// [`ReconnectError`] when no further attempt is made.
     ///
     /// # Cancel safety
-    ///
-    /// Dropping the future gives the attempt up. The next call goes on in the row of pauses.
+    /// Dropping the future cancels the attempt. The next call continues with the next delay.
     pub async fn connect<T, E, F>(&mut self, mut login: impl FnMut(SoeSession) -> F) -> Result<T, ReconnectError<E>>
     where
         F: Future<Output = Result<T, LoginFailure<E>>>,
@@ -235,7 +230,7 @@ impl<A: ToSocketAddrs> SoeReconnector<A> {
     fn pause(&self) -> Duration {
         let doublings = (self.failures - 1).min(MAX_DOUBLINGS);
         let whole = self.first_delay.saturating_mul(1 << doublings).min(self.longest_delay);
-        // Without randomness the pause is whole: it may be longer than others, and hurts nobody.
+        // Without a random number the delay is not shortened, which only costs this client time.
         let word = match &self.connector {
             Some(connector) => connector.random_word(),
             None => Secrets::new(None).session_id().ok(),
@@ -245,13 +240,14 @@ impl<A: ToSocketAddrs> SoeReconnector<A> {
     }
 }
 
-/// Whether an error may be cured by waiting.
+/// The default of [`SoeReconnector::retry_if`]: errors that may not occur again later.
 fn may_pass(error: &ConnectError) -> bool {
     match error {
         ConnectError::Closed(closed) => {
             closed.negotiation.is_none() && closed.reason != DisconnectReason::ProtocolMismatch
         }
         ConnectError::Resolve(_) | ConnectError::NoAddress => true,
+        // The system may be out of ports or descriptors for a while.
         ConnectError::Bind(BindError::Socket { .. }) => true,
         _ => false,
     }
@@ -266,5 +262,5 @@ impl<A: fmt::Debug> fmt::Debug for SoeReconnector<A> {
     }
 }
 
-/// Above this a pause is the longest in any case.
+/// Bounds the shift in the computation of the delay; 2^20 times any usual first delay exceeds the longest one.
 const MAX_DOUBLINGS: u32 = 20;

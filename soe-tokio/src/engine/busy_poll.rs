@@ -4,15 +4,16 @@ use std::time::{Duration, Instant};
 
 use crate::config::{BusyPoll, FOREVER};
 
-/// When a driver polls, and how often polls have found a datagram.
+/// Decides when a driver polls, from how often polls have found a datagram.
 #[derive(Debug)]
 pub(crate) struct BusyPoller {
     mode: BusyPoll,
     /// Until when to poll.
     until: Option<Instant>,
-    /// Whether a poll since the last batch has found nothing. A datagram that was there at once is no success of polling.
+    /// Whether a poll since the last batch found nothing. A datagram that the first poll finds would also have been
+    /// found without polling, so it does not count as a success.
     has_found_nothing: bool,
-    /// Successes less failures, see [`BusyPoller::failed`]. At zero only occasional trials are made.
+    /// Successes minus failures, see [`BusyPoller::failed`]. At zero there are only occasional trials.
     credit: u8,
     /// When the next trial may start.
     paused_until: Option<Instant>,
@@ -39,6 +40,7 @@ impl BusyPoller {
             BusyPoll::WhileItPays if sessions > FEW_SESSIONS => return,
             BusyPoll::WhileItPays if self.credit > 0 => POLL_TIME,
             BusyPoll::WhileItPays if self.paused_until.is_none_or(|until| now >= until) => {
+                // One failed poll brings a trial's credit back to zero.
                 self.credit = TRIAL;
                 POLL_TIME
             }
@@ -77,9 +79,9 @@ impl BusyPoller {
     }
 }
 
-/// How long to poll while it pays: somewhat longer than a peer takes that has to wake a thread first.
+/// How long to poll in the mode `WhileItPays`: a little longer than a peer needs to wake a thread and answer.
 const POLL_TIME: Duration = Duration::from_micros(100);
-/// With more sessions than this the socket is either nearly always readable or idle for longer than a poll lasts.
+/// With more sessions than this the socket is either nearly always readable or idle for longer than [`POLL_TIME`].
 const FEW_SESSIONS: usize = 8;
 /// The credit that one failed poll costs.
 const FAILURE: u8 = 4;
@@ -97,7 +99,7 @@ mod tests {
 
     const US: Duration = Duration::from_micros(1);
 
-    /// A batch comes every `gap`. Returns how many of them a poll has found, and the time spent polling.
+    /// Simulates a batch every `gap`. Returns how many of them a poll found, and the time spent polling.
     fn watch(
         busy_poller: &mut BusyPoller,
         start: Instant,
@@ -121,14 +123,14 @@ mod tests {
     }
 
     #[test]
-    fn polling_goes_on_while_datagrams_come_soon() {
+    fn polling_continues_while_datagrams_arrive_soon() {
         let mut busy_poller = BusyPoller::new(BusyPoll::WhileItPays);
         let (found, _) = watch(&mut busy_poller, Instant::now(), 20 * US, 1000, 1);
         assert_eq!(found, 1000);
     }
 
     #[test]
-    fn a_socket_whose_datagrams_come_late_sleeps_but_for_occasional_trials() {
+    fn a_socket_whose_datagrams_arrive_late_sleeps_except_for_occasional_trials() {
         let mut busy_poller = BusyPoller::new(BusyPoll::WhileItPays);
         let (found, looked) = watch(&mut busy_poller, Instant::now(), 200 * US, 50_000, 1);
         assert_eq!(found, 0);

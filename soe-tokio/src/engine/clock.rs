@@ -1,8 +1,8 @@
-//! The time that sessions are driven by.
+//! The clock of the driver.
 
 use std::time::Instant;
 
-/// The runtime's idea of now: virtual when its clock is paused.
+/// The current time of the Tokio clock, which is virtual while it is paused.
 pub(crate) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }

@@ -1,4 +1,4 @@
-//! Work that the driver defers because an application's key or hook holds a session's lock.
+//! Work that the driver defers while the application, in a cipher or hook, holds a session's lock.
 
 use std::{collections::VecDeque, net::SocketAddr, sync::Arc};
 
@@ -14,17 +14,17 @@ pub(crate) struct Deferred<T> {
 /// One piece of work on a session.
 #[derive(Debug)]
 pub(crate) enum Work {
-    /// Datagrams came in. At most [`MAX_DATAGRAMS`] wait; the rest are lost, as on a link.
+    /// Received datagrams. At most [`MAX_DATAGRAMS`] are kept; the rest are dropped, as on a full link.
     Datagrams(Path, Vec<BytesMut>),
     /// Its timer has expired.
     Timer,
     /// Its peer has moved.
     Move(SocketAddr, Path),
-    /// The session asks its peer for a sign of life.
+    /// Probe whether the peer is alive.
     Probe,
     /// The network reported the peer's address as unreachable.
     Unreachable,
-    /// The endpoint ends the session. The flag says whether the peer is told.
+    /// The endpoint ends the session. The flag: whether to send a Disconnect.
     End(DisconnectReason, bool),
 }
 
@@ -51,19 +51,20 @@ impl<T> Deferred<T> {
         self.work.pop_front()
     }
 
-    /// Keeps datagrams for a session, behind those that came by the same path.
+    /// Keeps datagrams for a session, behind those already kept of the same path.
     pub(crate) fn keep(&mut self, session: &Arc<T>, path: Path, datagrams: impl Iterator<Item = BytesMut>) {
         let known = self.work.iter_mut().find_map(|(other, work)| match work {
             Work::Datagrams(other_path, kept) if Arc::ptr_eq(other, session) && *other_path == path => Some(kept),
             _ => None,
         });
         match known {
+            // A bound on the work of a peer that floods a session whose application is slow.
             Some(kept) => kept.extend(datagrams.take(MAX_DATAGRAMS - kept.len())),
             None => self.push(Arc::clone(session), Work::Datagrams(path, datagrams.take(MAX_DATAGRAMS).collect())),
         }
     }
 
-    /// Whether datagrams of the session wait: those that come now go behind them.
+    /// Whether datagrams of the session are deferred; later ones must be deferred too, to keep the order.
     pub(crate) fn holds_datagrams_of(&self, session: &Arc<T>) -> bool {
         let is_of = |(other, work): &(Arc<T>, Work)| Arc::ptr_eq(other, session) && matches!(work, Work::Datagrams(..));
         self.work.iter().any(is_of)
@@ -74,5 +75,5 @@ impl<T> Deferred<T> {
     }
 }
 
-/// Datagrams kept for one session and path: more than a congestion window of small ones.
+/// Datagrams kept for one session and path: more than a congestion window of small datagrams.
 const MAX_DATAGRAMS: usize = 1024;

@@ -99,8 +99,8 @@ impl Driver {
 
     async fn run(mut self) {
         self.arm_endpoint();
-        // Read anew when time has passed, and not for each step: a client's driver wakes up for every datagram. A moment that
-        // is a little old makes timers wait for another look at the socket, never the other way round.
+        // Read again only where time may have passed, not for each step: a client's driver wakes up for every datagram.
+        // An instant that is slightly old only delays timers until after the next receive step, never the reverse.
         let mut at = now();
         let mut is_open = true;
         loop {
@@ -108,7 +108,7 @@ impl Driver {
                 Step::Receive => at = self.receive(at).await,
                 Step::Fire(due) => {
                     self.fire(due);
-                    // Thousands of timers that are due at once leave the other tasks of this thread some time.
+                    // With thousands of timers due at once, the other tasks of this thread must run in between.
                     consume_budget().await;
                     at = now();
                 }
@@ -143,7 +143,8 @@ impl Driver {
         for _ in 0..MAX_OLD_ERRORS {
             let received = match self.received_early.take() {
                 Some(received) => Poll::Ready(received),
-                // Outside of Tokio's budget, which would make a full socket look empty.
+                // Outside of Tokio's cooperative budget: once that is used up, a readable socket would return
+                // `Pending`.
                 None => unconstrained(poll_fn(|cx| Poll::Ready(self.poll_recv(cx)))).await,
             };
             match received {
@@ -157,8 +158,8 @@ impl Driver {
                     self.failures = 0;
                     self.busy_poller.received(Instant::now(), self.shared.endpoint.session_count());
                     self.dispatch(at);
-                    // Tasks that the batch woke answer first, and the acks ride on their replies. Without the pause a flood
-                    // would also keep every other task of this thread from running.
+                    // The tasks that the batch woke run first, so that their replies carry the acknowledgements.
+                    // Without the yield a flood would also keep every other task of this thread from running.
                     yield_to_tasks(self.is_only_thread).await;
                     return now();
                 }
@@ -166,8 +167,8 @@ impl Driver {
                     trace!(%error, "receive error");
                     Counters::add(&self.shared.counters.receive_errors, 1);
                     self.take_reports();
-                    // The error reports an earlier send, and there can be one for each peer that has gone. Datagrams of
-                    // other peers wait behind these errors.
+                    // The error reports an earlier send, and there can be one for each unreachable peer. Datagrams of
+                    // other peers are queued behind these errors.
                     if !is_of_earlier_datagram(&error) {
                         break;
                     }
@@ -175,6 +176,7 @@ impl Driver {
             }
         }
         // Other errors are not fatal either. After many in a row the loop backs off.
+        // Counts as a received datagram, so that timers fire although the errors do not end.
         self.turn.received(1, 0);
         self.failures = self.failures.saturating_add(1);
         if self.failures >= FAILURES_BEFORE_PAUSE {
@@ -210,7 +212,7 @@ impl Driver {
             batch.retain(|(path, datagram)| !self.shared.queries.answer(path.remote, datagram));
         }
         if !self.shared.endpoint.is_listener {
-            // A server answers from the address that it was spoken to; a client follows the system's routing.
+            // A server answers from the address that the client sent to; a client follows the system's routing.
             batch.iter_mut().for_each(|(path, _)| *path = path.remote.into());
         }
         host::receive(self, now, batch.drain(..));
@@ -220,12 +222,13 @@ impl Driver {
         self.notices.wake();
     }
 
-    /// Has a connection served whose `dirty` flag was just set.
+    /// Queues a connection, whose `dirty` flag was just set, for the next flush.
     pub(crate) fn serve_soon(&mut self, connection: &Arc<Connection>) {
         if Arc::ptr_eq(&connection.shared, &self.shared) {
             self.transmitter.add(Arc::clone(connection));
         } else {
-            // The peer has moved, and the kernel delivers its datagrams to a socket other than the one that serves it.
+            // The peer has moved, and with SO_REUSEPORT the kernel delivers its datagrams to a socket other than the
+            // one that serves the session.
             connection.request_service();
         }
     }
@@ -333,6 +336,7 @@ impl Driver {
     fn send_farewells(&mut self) {
         let now = now();
         self.transmitter.unblock();
+        // Two passes: an abort discards what is queued, so that is sent first.
         for say_farewell in [false, true] {
             if say_farewell {
                 for connection in self.served_here() {
@@ -398,6 +402,7 @@ impl Driver {
 impl Drop for Driver {
     /// Runs also when the runtime shuts down or the driver panics. Tasks must not keep waiting for a socket that is not served.
     fn drop(&mut self) {
+        // After a panic of the driver its state may be inconsistent.
         if !std::thread::panicking() {
             self.send_farewells();
         }

@@ -1,14 +1,14 @@
-//! What sessions had done when they ended, summed up.
+//! Totals over ended sessions.
 
 use soe_core::{Closed, DisconnectReason, Origin, SessionStats};
 
-/// What the sessions of a listener that have ended had done until then. The farewells after their ends are not in it.
+/// Totals over the ended sessions of a listener, as of the end of each. The Disconnects sent after it are not counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct EndedSessions {
     /// Sessions that have ended.
     pub sessions: u64,
-    /// How many of them for which reason. What never happened is not listed.
+    /// Their number by reason and origin. Only combinations that have occurred are listed.
     pub by_reason: Vec<EndedFor>,
     /// Datagrams sent.
     pub datagrams_sent: u64,
@@ -24,9 +24,10 @@ pub struct EndedSessions {
     pub messages_received: u64,
     /// Reliable packets sent, resends not counted.
     pub reliable_sent: u64,
-    /// Reliable packets sent again, for whatever cause: beside [`reliable_sent`](Self::reliable_sent), the loss.
+    /// Reliable packets sent again, for any cause. Divided by [`reliable_sent`](Self::reliable_sent), an estimate of
+    /// the loss.
     pub resent: u64,
-    /// Reliable packets that arrived again.
+    /// Reliable packets that arrived more than once.
     pub duplicates: u64,
     /// Datagrams dropped for a wrong CRC.
     pub crc_rejects: u64,
@@ -46,7 +47,7 @@ pub struct EndedFor {
 }
 
 impl EndedSessions {
-    /// How many ended for this reason, whoever ended them.
+    /// The number of sessions that ended for this reason, whichever side ended them.
     pub fn by(&self, reason: DisconnectReason) -> u64 {
         self.by_reason.iter().filter(|ended| ended.reason == reason).map(|ended| ended.sessions).sum()
     }

@@ -103,7 +103,7 @@ impl Host for Driver {
 
     fn answer(&mut self, question: Question) -> Option<Answer> {
         let answer = catch_unwind(AssertUnwindSafe(|| question.answer()));
-        answer.inspect_err(|_| debug!("the application panicked over a request, which is dropped")).ok()
+        answer.inspect_err(|_| debug!("the application panicked over a request; it is dropped")).ok()
     }
 
     fn acceptable(&mut self) {

@@ -1,4 +1,4 @@
-//! What an operator wants to hear once, at INFO, whatever happens how often: each kind at most once a minute.
+//! Events for the operator, logged at INFO with rate limiting: each kind at most once a minute.
 
 use std::{
     sync::{
@@ -14,7 +14,7 @@ use tracing::info;
 
 use crate::socket::{kernel::DropCounter, proxied::ProxyCounters};
 
-/// A count that has something to say when it rises.
+/// A counter whose increase is logged.
 #[derive(Debug, Default)]
 struct Rising {
     told: u64,
@@ -22,7 +22,7 @@ struct Rising {
 }
 
 impl Rising {
-    /// By how much the count has risen since that was last told, if it is to be told now.
+    /// Returns the increase since the last report, if it is to be logged now.
     fn risen(&mut self, now: Instant, count: u64) -> Option<u64> {
         let is_quiet = self.last.is_some_and(|last| now.saturating_duration_since(last) < PAUSE);
         if is_quiet || count <= self.told {
@@ -33,7 +33,7 @@ impl Rising {
     }
 }
 
-/// What has been told about a listener, whichever of its drivers did it.
+/// What has been logged about a listener, by any of its drivers.
 #[derive(Debug, Default)]
 pub(crate) struct Told {
     over_capacity: Rising,
@@ -42,7 +42,7 @@ pub(crate) struct Told {
     headerless: Rising,
 }
 
-/// What is to be told of a listener now, once no lock is held.
+/// What to log about a listener, after the locks are released.
 #[derive(Debug)]
 pub(crate) struct News {
     refused: Option<u64>,
@@ -85,28 +85,25 @@ impl News {
             info!(dropped, "datagrams of a proxy were dropped that should have a header and have none (header)");
         }
         if let Some(refused) = refused {
-            info!(refused, sessions, "the listener is full: newcomers are refused (max_sessions)");
+            info!(refused, sessions, "the listener is full: new sessions are refused (max_sessions)");
         }
         if let Some(closed) = closed {
-            info!(
-                closed,
-                memory_held, "the memory limit is reached: sessions that hold most are closed (memory_limit)"
-            );
+            info!(closed, memory_held, "the memory limit is reached: the largest sessions are closed (memory_limit)");
         }
     }
 }
 
-/// When a driver looks at the counts.
+/// When a driver checks the counters.
 #[derive(Debug, Default)]
 pub(crate) struct Rounds {
     next: Option<Instant>,
     next_drops: Option<Instant>,
-    /// Read on a thread of its own: the kernel takes its time.
+    /// Read on a blocking thread: with many sockets the kernel takes tens of milliseconds.
     drops: Arc<AtomicU64>,
 }
 
 impl Rounds {
-    /// Whether it is time to look at the counts again.
+    /// Whether it is time to check the counters again.
     pub(crate) fn is_due(&mut self, now: Instant) -> bool {
         let is_due = self.next.is_none_or(|next| next <= now);
         if is_due {
@@ -115,7 +112,7 @@ impl Rounds {
         is_due
     }
 
-    /// Has the kernel's count of dropped datagrams read, once a minute.
+    /// Reads the kernel's count of dropped datagrams, once a minute.
     pub(crate) fn look_at_drops(&mut self, now: Instant, runtime: &Handle, counter: DropCounter) {
         if self.next_drops.is_some_and(|next| now < next) {
             return;
@@ -132,9 +129,9 @@ impl Rounds {
     }
 }
 
-/// How often the counts are looked at.
+/// How often the counters are checked.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// How long a kind is not told again.
+/// The shortest time between two log lines of one kind.
 const PAUSE: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
@@ -142,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rising_count_is_told_at_once_and_then_once_a_minute() {
+    fn an_increase_is_logged_at_once_and_then_once_a_minute() {
         let (start, mut count) = (Instant::now(), Rising::default());
         let after = |seconds| start + Duration::from_secs(seconds);
         assert_eq!(count.risen(after(0), 0), None);

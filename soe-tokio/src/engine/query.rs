@@ -51,7 +51,7 @@ impl Asking<'_> {
         lock(&self.queries.asked).queries.iter_mut().find(|query| query.id == self.id).map(work).unwrap_or_default()
     }
 
-    /// Has the query sent, or sent again.
+    /// Sends the query, or sends it again.
     pub(crate) fn repeat(&self) {
         self.with(|query| query.is_due = true);
         self.queries.due.store(true, Ordering::SeqCst);
@@ -64,6 +64,7 @@ impl Asking<'_> {
 
     fn poll_answer(&self, cx: &Context<'_>) -> Poll<Bytes> {
         let answer = self.with(|query| {
+            // Stored under the same lock as the answer is read, so no answer is missed.
             query.waker = Some(cx.waker().clone());
             query.answer.take()
         });
@@ -116,7 +117,7 @@ impl Queries {
         }
     }
 
-    /// Passes an answer to the queries to this address. True if there was one.
+    /// Passes an answer to the queries to this address. True if there was such a query.
     pub(crate) fn answer(&self, from: SocketAddr, datagram: &[u8]) -> bool {
         let Ok(Packet::ServerStatus(status)) = Packet::decode(datagram) else { return false };
         let mut wakers = Vec::new();
@@ -135,5 +136,5 @@ impl Queries {
     }
 }
 
-/// Servers of this library answer with at most three times what was asked: enough for 512 bytes.
+/// Servers of this library answer with at most three times the bytes of the query: enough for an answer of 512 bytes.
 const QUERY_PADDING: usize = 172;

@@ -12,7 +12,7 @@ use rand::{TryRng, rngs::SysRng};
 #[derive(Debug)]
 pub(crate) enum Secrets {
     System,
-    /// For simulations: knowing the seed is knowing the secrets.
+    /// For simulations only: the secrets follow from the seed.
     Seeded(AtomicU64),
 }
 

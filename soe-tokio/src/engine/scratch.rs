@@ -1,5 +1,5 @@
-//! Buffers that the drivers of one thread share. A driver needs them only within one step, and there may be thousands of
-//! drivers: with buffers of their own each would displace the others' from the processor's cache.
+//! Buffers that the drivers of one thread share. A driver needs them only within one step, and there may be thousands
+//! of drivers, whose own buffers would evict each other from the processor's cache.
 
 use std::{cell::RefCell, mem, sync::Arc};
 
@@ -8,7 +8,7 @@ use soe_core::Path;
 
 use crate::{engine::connection::Connection, socket::SendBatch};
 
-/// Empty lists with room in them.
+/// Empty buffers that keep their capacity.
 #[derive(Default)]
 struct Scratch {
     batch: SendBatch,
@@ -64,7 +64,7 @@ pub(crate) fn recycle_senders(senders: Vec<Arc<Connection>>) {
 }
 
 fn take<T: Default>(from: impl FnOnce(&mut Scratch) -> T) -> T {
-    // While the thread ends the buffers are gone: an empty one is made.
+    // While the thread exits, its thread-locals may be destroyed already: use an empty buffer.
     SCRATCH.try_with(|scratch| from(&mut scratch.borrow_mut())).unwrap_or_default()
 }
 

@@ -21,8 +21,8 @@ use crate::{
     socket::kernel::DropCounter,
 };
 
-/// State shared by a socket's driver, the sessions opened on it and its listener or connector. No two of its locks are ever held at
-/// once, none across an await, and none while foreign code runs.
+/// State shared by a socket's driver, the sessions opened on it and its listener or connector. No two of its locks are
+/// ever held at once, none across an await, and none while code of the application runs.
 pub(crate) struct SharedSocket<C> {
     pub(crate) local_addr: SocketAddr,
     pub(crate) runtime: Handle,
@@ -178,13 +178,13 @@ impl<C: Member + Send + Sync + 'static> SharedSocket<C> {
         driver.into_iter().for_each(Waker::wake);
     }
 
-    /// Has the driver retry the work that it has deferred.
+    /// Wakes the driver to retry its deferred work.
     pub(crate) fn call_back(&self) {
         lock(&self.dirty).is_called_back = true;
         self.wake_driver();
     }
 
-    /// Makes the driver end, whatever sessions there are.
+    /// Makes the driver end, even if there are sessions.
     pub(crate) fn stop(&self) {
         lock(&self.dirty).stop = true;
         self.wake_driver();
@@ -204,8 +204,8 @@ impl<C: Member + Send + Sync + 'static> SharedSocket<C> {
         until(&self.free, || lock(&self.dirty).is_free.then_some(())).await;
     }
 
-    /// The driver is gone, by `stop` or with its runtime. Returns the connections that it did not get to serve. A connection
-    /// that asks for service after this is refused, see [`SharedSocket::push_dirty`].
+    /// The driver has ended, by `stop` or with its runtime. Returns the connections that were still queued for service.
+    /// Later calls of [`SharedSocket::push_dirty`] fail.
     pub(crate) fn driver_stopped(&self) -> Vec<Arc<C>> {
         let queued = {
             let mut queue = lock(&self.dirty);
@@ -243,7 +243,7 @@ impl<C> Default for ServiceQueue<C> {
 }
 
 impl<C: Member> fmt::Debug for SharedSocket<C> {
-    /// Without the connections, which show the socket they belong to.
+    /// Without the connections, whose output contains their socket.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sessions = self.endpoint.session_count();
         f.debug_struct("Socket").field("address", &self.local_addr).field("sessions", &sessions).finish_non_exhaustive()

@@ -1,4 +1,4 @@
-//! Waiting for what another task changes. A registration belongs to the future that waits and is dropped with it.
+//! Waiting for a change that another task makes. The registration belongs to the waiting future and is dropped with it.
 
 use std::{
     pin::pin,
@@ -39,7 +39,7 @@ pub(crate) fn set_waker(slot: &mut Option<Waker>, waker: &Waker) -> Option<Waker
     }
 }
 
-/// Takes a lock, poisoned or not: the data under it is consistent after each statement.
+/// Locks a mutex, ignoring poisoning: the data under these locks is consistent after each statement.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_future_that_is_dropped_leaves_nothing_behind() {
+    fn a_dropped_future_leaves_no_registration() {
         let (notify, is_done) = (Notify::new(), AtomicBool::new(false));
         let wait = || until(&notify, || is_done.load(Ordering::SeqCst).then_some(()));
         let mut cx = Context::from_waker(Waker::noop());

@@ -1,4 +1,4 @@
-//! Sending for all sessions at once: their datagrams are collected in one buffer and leave in few system calls.
+//! Sending for all sessions at once: their datagrams are collected in one buffer and sent with few system calls.
 
 use std::{
     io,
@@ -31,13 +31,13 @@ pub(crate) struct Transmitter {
     batch: SendBatch,
     /// Connections with datagrams in the batch: its entries name them by their index here.
     senders: Vec<Arc<Connection>>,
-    /// The number of the batch that is being filled or sent; batches below it have left.
+    /// The number of the batch that is being filled or sent; all batches with a lower number have been sent.
     number: u64,
-    /// Connections that the driver itself found in need of service.
+    /// Connections that the driver itself marked for service.
     found: Vec<Arc<Connection>>,
     /// Connections whose lock the application held when they were to be served.
     busy: Vec<Arc<Connection>>,
-    /// The socket is full: nothing is taken from sessions until it is writable.
+    /// The socket is not writable: nothing is taken from sessions until it is.
     is_blocked: bool,
     /// The first pending entry has failed once.
     retried: bool,
@@ -46,8 +46,8 @@ pub(crate) struct Transmitter {
     max_segments: usize,
 }
 
-/// Errors of earlier datagrams in a row before an entry is dropped. A report is read with each; more come only from a socket
-/// that does not work.
+/// Errors of earlier datagrams in a row before an entry is dropped. Each error comes with a report that is read; more
+/// than this many can only come from a broken socket.
 const MAX_OLD_ERRORS: u32 = 4096;
 /// The same for errors that may be about the entry itself, with no report to explain them.
 const FEW_OLD_ERRORS: u32 = 3;
@@ -75,7 +75,8 @@ impl Transmitter {
         self.found.push(connection);
     }
 
-    /// Sends a datagram of no session. While the socket is full it is dropped: unknown peers repeat their requests.
+    /// Sends a datagram that belongs to no session. It is dropped while the socket is not writable: clients repeat
+    /// their requests.
     pub(crate) fn reply(&mut self, to: Path, datagram: &[u8]) {
         if self.is_blocked {
             return;
@@ -106,8 +107,8 @@ impl Transmitter {
         self.found.is_empty() && self.busy.is_empty() && self.batch.is_done()
     }
 
-    /// Serves each connection that needs it once, and sends what they have. Stops early when the socket is full; the others
-    /// stay in the list.
+    /// Serves once each connection that needs it, and sends their datagrams. Stops early when the socket is not
+    /// writable; the remaining connections stay in the list.
     pub(crate) fn flush(
         &mut self,
         now: Instant,
@@ -156,10 +157,12 @@ impl Transmitter {
                 break;
             }
         }
+        // After an early stop: the connections that were not served keep their order.
         again.extend(connections);
         if !self.is_blocked {
             self.send(shared, socket, notices);
         }
+        // Put back, so that the driver returns to receiving between two rounds of a bulk transfer.
         shared.put_back_dirty(&mut again);
         self.found = again;
         scratch::recycle_round(round);
@@ -169,7 +172,7 @@ impl Transmitter {
         }
     }
 
-    /// Hands the batch to the socket; false if the socket is full.
+    /// Sends the batch; false if the socket is not writable.
     fn send(&mut self, shared: &SharedSocket<Connection>, socket: &mut dyn AsyncUdp, notices: &mut Notices) -> bool {
         while !self.is_blocked && !self.batch.is_done() {
             Counters::add(&shared.counters.send_calls, 1);
@@ -186,6 +189,7 @@ impl Transmitter {
         if self.is_blocked {
             return false;
         }
+        // Stored before `batch_sent` reads the number of flush waiters; `Waiting::new` does both in the reverse order.
         shared.sent_batches.store(self.number, Ordering::SeqCst);
         self.number += 1;
         self.batch.clear();
@@ -197,9 +201,10 @@ impl Transmitter {
         true
     }
 
-    /// A send error can be an earlier one of the socket (an ICMP report about another peer): the reports are read and the entry
-    /// is retried. An error about the entry itself leads to these steps, one per error: retry; cut the run into single
-    /// datagrams; let the system choose the local address; drop the entry. Sessions resend what mattered in it.
+    /// A send error can report an earlier send (an ICMP report about another peer): the reports are read and the entry
+    /// is retried. An error about the entry itself leads to these steps, one per error: retry; split the segment run
+    /// into single datagrams; let the system choose the local address; drop the entry, whose reliable packets are
+    /// resent by their session.
     fn send_failed(
         &mut self,
         shared: &SharedSocket<Connection>,
@@ -218,7 +223,7 @@ impl Transmitter {
             if !std::mem::replace(&mut self.retried, true) || self.batch.split() {
                 return;
             }
-            // The local address that the peer used may be gone, or be one that cannot send (broadcast).
+            // The local address that the peer used may have been removed, or cannot be a source address (broadcast).
             if self.batch.clear_local_ip() {
                 let owner = self.batch.first_owner().and_then(|owner| self.senders.get(owner as usize));
                 if let Some(mut state) = owner.and_then(|connection| connection.try_lock()) {

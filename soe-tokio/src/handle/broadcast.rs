@@ -5,45 +5,43 @@ use soe_core::{DisconnectReason, Message, SendError};
 use super::SessionHandle;
 use crate::engine::connection::batch::ServiceBatch;
 
-/// What becomes of a receiver whose send buffer is full, in [`broadcast`].
+/// What [`broadcast`] does with a receiver whose send buffer is full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SlowReceiver {
-    /// It does not get this message. For what the next message says anew, or nobody misses.
+    /// The receiver is skipped. For state that the next message replaces, and messages that may be lost.
     #[default]
     Skip,
-    /// Unreliable messages that wait for it are dropped, oldest first, until there is room: it gets the newest. A reliable
-    /// message cannot take the place of another: its receiver is skipped.
+    /// Queued unreliable messages of this receiver are dropped, oldest first, until there is room. If the new message
+    /// is reliable, nothing is dropped for it and the receiver is skipped.
     DropOldest,
-    /// Its session is closed with this reason: whoever misses one reliable message cannot go on.
+    /// The receiver's session is closed with this reason. For protocols in which a receiver cannot continue without the
+    /// message.
     Close(DisconnectReason),
 }
 
-/// What became of a message in [`broadcast`].
+/// The outcome of [`broadcast`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BroadcastReport {
     /// Sessions that the message was queued for.
     pub sent: usize,
-    /// Sessions whose send buffers were full: they have not got it.
+    /// Sessions whose send buffers were full and that did not get the message.
     pub skipped: Vec<SessionHandle>,
     /// Sessions that were closed for that, see [`SlowReceiver::Close`].
     pub closed: Vec<SessionHandle>,
     /// Messages that were dropped to make room, see [`SlowReceiver::DropOldest`].
     pub dropped: usize,
-    /// Sessions that were over or closing already: they can be taken off the list.
+    /// Sessions that had already ended or were closing: the caller can remove them from its list.
     pub ended: Vec<SessionHandle>,
     /// Sessions that cannot carry the message: it is empty, or longer than they may send.
     pub refused: usize,
 }
 
-/// Queues one message for many sessions and has it sent at once. Nobody waits, and no receiver holds up another.
-///
-/// The bytes are shared: a session copies them where it has to change them, under a key or a hook, or to escape a message
-/// that begins with byte 00.
-///
-/// A receiver that is in use by another task at the moment is waited for, as long as that task holds it: usually for less
-/// than a microsecond, with a slow [`MessageHook`](crate::MessageHook) for as long as it takes.
+/// Queues one message for many sessions and sends it at once. Never waits for room in a send buffer: no receiver delays
+/// another. The bytes are shared. A session copies them only to change them: to encrypt them, for a hook, or to escape
+/// a message that begins with byte 00. Blocks while another task uses a receiver's session: usually less than a
+/// microsecond, with a slow [`MessageHook`](crate::MessageHook) as long as the hook runs.
 ///
 /// ```
 /// use soe_testing::Network;

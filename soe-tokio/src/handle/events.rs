@@ -1,4 +1,4 @@
-//! What happens to a session beside its messages, as a stream.
+//! The events of a session as a stream.
 
 use std::{
     fmt,
@@ -13,9 +13,8 @@ use crate::{engine::connection::Connection, event::SessionEvent};
 
 type NextEvent = Pin<Box<dyn Future<Output = Option<SessionEvent>> + Send>>;
 
-/// The events of a session. Ends with the session.
-///
-/// Each event is given to one of those who ask: a session with several streams tells each of them a part.
+/// The events of a session. Ends with the session. Each event is returned once: several streams of one session share
+/// its events.
 pub struct SessionEvents {
     connection: Arc<Connection>,
     /// Made when first polled.

@@ -1,4 +1,4 @@
-//! A session for everybody but its owner: send to it, watch it, end it.
+//! Handles of a session: they send to it, observe it and end it, without owning it.
 
 pub(crate) mod broadcast;
 pub(crate) mod events;
@@ -30,8 +30,8 @@ use crate::{
     split::{RecvHalf, SendHalf},
 };
 
-/// Names a session within this process: unique among all sessions that this process has opened or accepted, of all sockets,
-/// and the same when the peer moves to another address. A key for maps.
+/// Identifies a session within this process: unique among all sessions that this process has opened or accepted, of all
+/// sockets, and unchanged when the peer moves to another address. Can be used as a map key.
 ///
 /// [`session_id`](SessionHandle::session_id) is something else: the number on the wire, which the client chooses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -40,14 +40,14 @@ pub struct SessionId {
     key: SessionKey,
 }
 
-/// Sends to a session, watches it and ends it, without owning it. A clone costs one atomic increment.
+/// Sends to a session, observes it and ends it, without owning it. A clone costs one atomic increment. Returned by
+/// [`SoeSession::handle`](SoeSession::handle), by the halves, and by
+/// [`SoeListener::sessions`](crate::SoeListener::sessions). All of its methods take `&self` and may be called from any
+/// task.
 ///
-/// Made by [`SoeSession::handle`](SoeSession::handle), by the halves, and by
-/// [`SoeListener::sessions`](crate::SoeListener::sessions). All of its methods take `&self` and may be called from any task.
-///
-/// A handle does not keep its session open: the session is closed when the [`SoeSession`], or both of its
-/// halves, are dropped. From then on the handle's sends fail with the reason of the end. (quinn calls such a handle weak.) It
-/// keeps the session's memory, some kilobytes: let go of the handles of sessions that are over.
+/// A handle does not keep its session open: the session is closed when the [`SoeSession`], or both of its halves, are
+/// dropped. From then on the handle's sends fail with the reason of the end. (quinn calls such a handle weak.) It keeps
+/// the session's memory allocated, some kilobytes: drop the handles of sessions that have ended.
 ///
 /// Receiving belongs to the owner alone.
 ///
@@ -86,10 +86,9 @@ impl SessionHandle {
         &self.connection
     }
 
-    /// Queues a message, waiting for room in its channel's send buffer, and has it sent at once. Plain bytes travel on
-    /// reliable channel 0.
-    ///
-    /// Messages of one task keep their order. Of several tasks that wait for room none is preferred.
+    /// Queues a message, waiting for room in its channel's send buffer, and sends it at once. Plain bytes are sent on
+    /// reliable channel 0. Messages of one task keep their order. Between several tasks that wait for room the order is
+    /// not defined.
     ///
     /// # Errors
     ///
@@ -102,7 +101,8 @@ impl SessionHandle {
         self.connection.send_shared(message.into(), ConnectionState::send).await
     }
 
-    /// Like [`SessionHandle::send`], and gives a future that is ready once the peer has acknowledged the whole message.
+    /// Like [`SessionHandle::send`], and returns a future that is ready once the peer has acknowledged the whole
+    /// message.
     ///
     /// # Errors
     ///
@@ -116,7 +116,7 @@ impl SessionHandle {
         Ok(Delivery::new(Arc::clone(&self.connection), receipt))
     }
 
-    /// Queues a message and has it sent at once, if there is room for it now.
+    /// Queues a message and sends it at once, if there is room for it now.
     ///
     /// # Errors
     ///
@@ -139,19 +139,18 @@ impl SessionHandle {
     /// the session ended.
     ///
     /// # Cancel safety
-    ///
-    /// Closing starts with the first poll and goes on if the future is dropped.
+    /// Closing starts with the first poll and continues if the future is dropped.
     pub async fn close(&self, reason: DisconnectReason) -> Option<Closed> {
         owner::close(&self.connection, reason).await
     }
 
-    /// Starts [`SessionHandle::close`] and returns at once: for a player who is to go, from code that does not wait.
-    /// Where what is queued does not matter, [`SessionHandle::abort`] is faster.
+    /// Starts [`SessionHandle::close`] and returns at once, for code that is not async. If what is queued does not
+    /// matter, [`SessionHandle::abort`] is faster.
     pub fn kick(&self, reason: DisconnectReason) {
         self.connection.close(reason);
     }
 
-    /// Ends the session now. What is queued is lost; the peer is told once, or not at all.
+    /// Ends the session now. What is queued is lost. With `tell_peer`, one Disconnect is sent to the peer.
     pub fn abort(&self, reason: DisconnectReason, tell_peer: bool) {
         self.connection.abort(reason, tell_peer);
     }
@@ -166,7 +165,7 @@ impl SessionHandle {
         self.connection.next_event().await
     }
 
-    /// What was queued here and is not known to have arrived.
+    /// What was queued here and has not been acknowledged.
     pub fn undelivered(&self) -> Undelivered {
         self.connection.lock().session.undelivered()
     }
@@ -215,7 +214,7 @@ impl fmt::Display for SessionHandle {
 }
 
 impl PartialEq for SessionHandle {
-    /// Whether both are of the same session.
+    /// Whether both are handles of the same session.
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.connection, &other.connection)
     }
@@ -229,11 +228,11 @@ impl std::hash::Hash for SessionHandle {
     }
 }
 
-/// What a session, its halves and its handles all can do.
+/// The methods that a session, its halves and its handles have in common.
 macro_rules! common_calls {
     ($holder:ty) => {
         impl $holder {
-            /// Names the session within this process. It stays the same when the peer moves.
+            /// Identifies the session within this process. Unchanged when the peer moves.
             pub fn id(&self) -> SessionId {
                 let connection = self.connection();
                 SessionId { endpoint: connection.shared.endpoint.number, key: connection.key }
@@ -244,16 +243,15 @@ macro_rules! common_calls {
                 owner::stats(self.connection()).ping
             }
 
-            /// Whether the session is over. One that closes and still delivers what is queued is not, though it takes no more
-            /// messages. What has arrived can be received after the end.
+            /// Whether the session has ended. While it closes and still delivers what is queued, it has not ended,
+            /// though it accepts no more messages. What has arrived can be received after the end.
             pub fn is_closed(&self) -> bool {
                 self.connection().is_closed()
             }
 
-            /// Waits for the end of the session and says how it ended. `None`: it was not served to its end. Its runtime was
-            /// shut down, or an application's codec panicked in the task that serves it.
-            ///
-            /// The future borrows nothing: made before a loop, it can be waited for beside `recv`.
+            /// Waits for the end of the session and returns how it ended. `None`: the driver stopped before the session
+            /// ended, because its runtime was shut down or the application's codec panicked in the driver. The future
+            /// borrows nothing: created before a loop, it can be awaited beside `recv`.
             ///
             /// ```
             /// # async fn demo(mut session: soe_tokio::SoeSession) {
@@ -292,11 +290,10 @@ macro_rules! common_calls {
                 SessionEvents::new(Arc::clone(self.connection()))
             }
 
-            /// Puts data of the application beside the session, in place of what was there. Everybody who has the session, a
-            /// half or a handle finds it with [`data`](Self::data). Without this, a map with [`SessionId`] as its key does
-            /// the same.
-            ///
-            /// The data lives as long as any handle of the session, and must not hold one itself: both would stay for ever.
+            /// Attaches data of the application to the session, replacing earlier data. It is available from the
+            /// session, its halves and its handles by [`data`](Self::data). The alternative is a map with [`SessionId`]
+            /// as its key. The data lives as long as any handle of the session. It must not hold a handle itself: that
+            /// reference cycle would never be freed.
             ///
             /// ```
             /// # use soe_testing::Network;
@@ -317,8 +314,8 @@ macro_rules! common_calls {
                 self.connection().set_data(Arc::new(data));
             }
 
-            /// The data that [`set_data`](Self::set_data) put beside the session. `None` if there is none, or none of this
-            /// type.
+            /// Returns the data that [`set_data`](Self::set_data) attached. `None` if there is none, or it is of
+            /// another type.
             pub fn data<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
                 self.connection().data()?.downcast().ok()
             }
@@ -326,11 +323,11 @@ macro_rules! common_calls {
     };
 }
 
-/// What hands out handles: a session and its halves.
+/// `handle` for the types that own a session: the session and its halves.
 macro_rules! hands_out_handles {
     ($holder:ty) => {
         impl $holder {
-            /// A handle of the session, for other tasks: it sends, watches and ends, and does not keep the session open.
+            /// Returns a handle of the session for other tasks. It does not keep the session open.
             pub fn handle(&self) -> SessionHandle {
                 SessionHandle::new(Arc::clone(self.connection()))
             }

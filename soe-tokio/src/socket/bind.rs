@@ -13,12 +13,12 @@ use tokio::{
 use super::{AsyncUdp, kernel::KernelUdp};
 use crate::{config::SocketConfig, error::BindError};
 
-/// Resolves and binds: the first address that works, or else the last error.
+/// Resolves the address and binds to the first result that works; otherwise returns the last error.
 pub(crate) async fn bind_first<T>(
     address: impl ToSocketAddrs,
     bind: impl Fn(SocketAddr) -> io::Result<T>,
 ) -> Result<T, BindError> {
-    // Tokio's sockets panic there.
+    // Outside of a runtime, Tokio's sockets panic.
     Handle::try_current().map_err(|_| BindError::NoRuntime)?;
     let mut last = BindError::Resolve(io::Error::new(io::ErrorKind::NotFound, "no address"));
     for address in lookup_host(address).await.map_err(BindError::Resolve)? {
@@ -30,7 +30,7 @@ pub(crate) async fn bind_first<T>(
     Err(last)
 }
 
-/// Takes a socket that somebody else has bound.
+/// Takes over a socket that the caller has bound.
 pub(crate) fn from_std(socket: std::net::UdpSocket, config: &SocketConfig) -> Result<KernelUdp, BindError> {
     Handle::try_current().map_err(|_| BindError::NoRuntime)?;
     let address = socket.local_addr().unwrap_or(UNKNOWN);
@@ -41,5 +41,5 @@ pub(crate) fn local_address(socket: &dyn AsyncUdp) -> Result<SocketAddr, BindErr
     socket.local_addr().map_err(|source| BindError::Socket { address: UNKNOWN, source })
 }
 
-/// Stands in for the address of a socket that does not know its own.
+/// Reported in errors if the socket's address cannot be read.
 const UNKNOWN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);

@@ -5,17 +5,15 @@ use std::{
     os::{fd::AsFd, unix::fs::MetadataExt},
 };
 
-/// Reads the kernel's count for one socket.
-///
-/// `SO_RXQ_OVFL` delivers the same figure with each datagram, but only to who parses the control messages of every receive
-/// call. Looking it up in /proc costs nothing until somebody asks.
+/// Reads the kernel's count for one socket. `SO_RXQ_OVFL` delivers the same number with each datagram, but costs
+/// parsing the control messages of every receive call. Reading /proc costs nothing until it is requested.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct DropCounter {
     inode: u64,
 }
 
 impl DropCounter {
-    /// `None` if the system says nothing about the socket's descriptor.
+    /// `None` if the socket's inode cannot be read.
     pub(crate) fn of(socket: &impl AsFd) -> Option<Self> {
         let descriptor = socket.as_fd().try_clone_to_owned().ok()?;
         Some(Self { inode: File::from(descriptor).metadata().ok()?.ino() })
@@ -29,7 +27,7 @@ impl DropCounter {
     }
 }
 
-/// Finds a socket in a table of the kernel's: the tenth column is its inode, the last its drops.
+/// Finds a socket in a table of /proc/net: the tenth column is its inode, the last its drops.
 fn drops_of(inode: u64, table: &str) -> Option<u64> {
     let mut rows = table.lines().skip(1).map(str::split_ascii_whitespace);
     let row = rows.find_map(|mut row| (row.nth(INODE_COLUMN)?.parse() == Ok(inode)).then_some(row))?;
@@ -57,7 +55,7 @@ mod tests {
     fn what_does_not_fit_into_the_receive_buffer_is_counted() {
         let (receiver, sender) = (UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
         let Some(counter) = DropCounter::of(&receiver) else { return };
-        // Not every sandbox shows its sockets.
+        // Some sandboxes hide their sockets.
         if counter.read().is_none() {
             return;
         }

@@ -1,4 +1,4 @@
-//! The kernel's UDP socket: GRO and GSO through quinn-udp, and on Linux one system call for many peers.
+//! The kernel's UDP socket: GRO and GSO by quinn-udp, and on Linux one system call for many peers.
 
 use std::{
     cell::RefCell,
@@ -28,7 +28,7 @@ use crate::{
     socket::{AsyncUdp, Outgoing, RecvBatch, SendBatch},
 };
 
-/// A bound UDP socket. IPv4 peers of a dual-stack IPv6 socket appear under their IPv4 addresses.
+/// A bound UDP socket. IPv4 peers of a dual-stack IPv6 socket are reported with their IPv4 addresses.
 #[derive(Debug)]
 pub(crate) struct KernelUdp {
     io: Arc<UdpSocket>,
@@ -36,22 +36,22 @@ pub(crate) struct KernelUdp {
     errors: ErrorEvents,
     state: UdpSocketState,
     is_ipv6: bool,
-    /// Whether datagrams may come in by several local addresses.
+    /// Whether datagrams may be received on several local addresses.
     is_wildcard: bool,
     segmentation: Segmentation,
-    /// Whether the last receive call brought so much that the next is worth preparing for more.
+    /// Whether the last receive call filled [`FEW`] buffers, so that the next one gets more.
     is_busy: bool,
 }
 
 impl KernelUdp {
-    /// Binds to `address`, alone or with others that also share it. Must be called within a Tokio runtime.
+    /// Binds to `address`, exclusively or sharing it with other sockets. Must be called within a Tokio runtime.
     pub(crate) fn bind(address: SocketAddr, config: &SocketConfig, shares_port: bool) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
         if address.is_ipv6()
             && address.ip().is_unspecified()
             && let Err(error) = socket.set_only_v6(false)
         {
-            debug!(%error, "this system keeps IPv6 sockets to themselves");
+            debug!(%error, "this system has no dual-stack sockets");
         }
         #[cfg(any(target_os = "linux", target_os = "android"))]
         if shares_port {
@@ -97,12 +97,12 @@ impl KernelUdp {
         Ok(self.io.local_addr()?.port())
     }
 
-    /// Where the kernel counts what it could not keep.
+    /// The kernel's counter of datagrams dropped at this socket.
     pub(crate) fn drop_counter(&self) -> Option<DropCounter> {
         DropCounter::of(&self.io)
     }
 
-    /// One receive call, with as many buffers as the last one made seem right.
+    /// One receive call, with a number of buffers chosen by the last call's result.
     fn recv(&mut self, scratch: &mut Scratch, batch: &mut RecvBatch) -> io::Result<()> {
         let filled = if self.is_busy {
             self.recv_up_to::<BATCH_SIZE>(scratch, batch)
@@ -113,7 +113,7 @@ impl KernelUdp {
         Ok(())
     }
 
-    /// Receives at most `N` runs and says how many.
+    /// Receives at most `N` runs and returns how many.
     fn recv_up_to<const N: usize>(&self, scratch: &mut Scratch, batch: &mut RecvBatch) -> io::Result<usize> {
         let mut metas = [RecvMeta::default(); N];
         let mut slots = scratch.slots.chunks_exact_mut(SLOT);
@@ -122,8 +122,8 @@ impl KernelUdp {
         let mut filled = 0;
         let received = self.io.try_io(Interest::READABLE, || {
             filled = self.state.recv((&*self.io).into(), &mut buffers, &mut metas)?;
-            // The kernel had no more than that: what comes from here on it announces, and asking again would be a call in
-            // vain.
+            // The socket is drained, and epoll will report later datagrams. Clearing the readiness now saves a receive
+            // call that would return nothing.
             if DRAINS && filled < N { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
         });
         if filled == 0 {
@@ -172,6 +172,8 @@ impl KernelUdp {
         let Some(hops) = outgoing.time_to_live else {
             return self.state.try_send((&*self.io).into(), &transmit);
         };
+        // Set and reset around one call: the option belongs to the socket, and its single owner sends nothing in
+        // between.
         let normal = self.hops()?;
         self.set_hops(hops.into())?;
         let sent = self.state.try_send((&*self.io).into(), &transmit);
@@ -221,7 +223,7 @@ impl AsyncUdp for KernelUdp {
         match &sent {
             Ok(_) => {
                 if let Some(pause) = self.segmentation.taken(Instant::now, first.to, is_run) {
-                    debug!(?pause, "the kernel refuses runs of datagrams; sending them one by one for now");
+                    debug!(?pause, "the kernel refuses segment runs; sending single datagrams for now");
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock || is_of_earlier_datagram(error) => {}
@@ -236,7 +238,7 @@ impl AsyncUdp for KernelUdp {
 
     #[cfg(target_os = "linux")]
     fn next_unreachable(&mut self) -> Option<SocketAddr> {
-        // Without an error event of the system there is nothing to read, which spares a call for each batch.
+        // Without an error event from epoll the queue is empty, which saves a system call per batch.
         let report = self.io.try_io(Interest::ERROR, || linux::next_unreachable(&self.io));
         report.ok().map(canonical)
     }
@@ -255,30 +257,32 @@ impl AsyncUdp for KernelUdp {
     }
 }
 
-/// Whether an error may tell of an ICMP message about some datagram that was sent earlier, to anybody.
+/// Whether an error may report an ICMP message about an earlier datagram, to any address.
 pub(crate) fn is_of_earlier_datagram(error: &io::Error) -> bool {
     is_never_of_this_datagram(error)
         || matches!(error.kind(), io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable)
 }
 
-/// Whether an error can only tell of a datagram that was sent earlier: nothing refuses or resets one that has yet to leave.
+/// Whether an error can only be about an earlier datagram: one that has not been sent cannot be refused or reset.
 pub(crate) fn is_never_of_this_datagram(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset)
         || error.raw_os_error() == Some(WSAENETRESET)
 }
 
-/// How Windows reports a datagram whose time to live ran out on its way, like the one that keeps a router's port open.
+/// Windows reports with it a datagram whose time to live expired, such as the one that keeps a router's port mapping
+/// open.
 const WSAENETRESET: i32 = 10052;
 
-/// Whether a datagram's destination may be the source of an answer. Addresses of one network's broadcast look like any other
-/// here; the system refuses to send from them, and the answer then leaves from the address that it chooses.
+/// Whether the destination address of a datagram can be the source of the answer. The broadcast address of a subnet
+/// cannot be recognized here; the system refuses to send from it, and [`SendBatch::clear_local_ip`] then lets it
+/// choose.
 fn can_send_from(ip: &IpAddr) -> bool {
     let ip = ip.to_canonical();
     let is_broadcast = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
     !(ip.is_multicast() || ip.is_unspecified() || is_broadcast)
 }
 
-/// One address, one spelling: IPv4 as IPv4, and no flow label.
+/// The canonical form of an address: IPv4-mapped addresses as IPv4, no flow label.
 pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
     match address {
         SocketAddr::V6(v6) => match v6.ip().to_canonical() {
@@ -299,29 +303,29 @@ pub(crate) fn unspecified_for(remote: SocketAddr) -> SocketAddr {
 
 fn size_buffers(socket: &Socket, config: &SocketConfig) {
     static WARNED: Once = Once::new();
-    // The system's own type is an `int`; nobody grants as much.
+    // The socket option is an `int`.
     let [recv_buffer, send_buffer] = [config.recv_buffer, config.send_buffer].map(|size| size.min(i32::MAX as usize));
     let asked = [
         ("receive", recv_buffer, socket.set_recv_buffer_size(recv_buffer), socket.recv_buffer_size()),
         ("send", send_buffer, socket.set_send_buffer_size(send_buffer), socket.send_buffer_size()),
     ];
     for (which, wanted, set, granted) in asked {
-        // Linux reports twice what it grants, half of it for its own bookkeeping.
+        // Linux reports twice the granted size; the other half is for its own bookkeeping (socket(7)).
         let granted = granted.unwrap_or_default() / if cfg!(target_os = "linux") { 2 } else { 1 };
         if set.is_err() || granted < wanted {
             WARNED.call_once(|| {
-                warn!(which, wanted, granted, "the system clamps the socket buffer; bursts may be lost");
+                warn!(which, wanted, granted, "the system granted a smaller socket buffer; bursts may be lost");
             });
         }
     }
 }
 
-/// What the sockets of one thread receive with, however many there are.
+/// Receive buffers that all sockets of one thread share.
 struct Scratch {
-    /// `BATCH_SIZE` slots of [`SLOT`] bytes, for the moment between the kernel and a batch. Pages that no datagram ever
-    /// touched are never backed by memory.
+    /// `BATCH_SIZE` slots of [`SLOT`] bytes, used within one receive call. Pages that no datagram has touched are not
+    /// backed by memory.
     slots: Box<[u8]>,
-    /// Where datagrams are copied to. One for all sockets stays in the processor's cache, where thousands would not.
+    /// Where datagrams are copied to. One arena for all sockets stays in the processor's cache; thousands would not.
     arena: BytesMut,
 }
 
@@ -330,7 +334,7 @@ thread_local! {
         RefCell::new(Scratch { slots: vec![0; BATCH_SIZE * SLOT].into_boxed_slice(), arena: BytesMut::new() });
 }
 
-/// Stands in where the kernel counts nothing that can be read.
+/// For systems whose drop counter cannot be read.
 #[cfg(not(unix))]
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct DropCounter;
@@ -346,11 +350,11 @@ impl DropCounter {
     }
 }
 
-/// Whether a batch that is not full says that the socket is empty: `recvmmsg` goes on until it is.
+/// Whether a batch that is not full means that the socket is empty: `recvmmsg` reads until it is.
 const DRAINS: bool = cfg!(target_os = "linux");
-/// Runs that a receive call prepares for while a socket is not busy: each costs time, whether one comes or not.
+/// The buffers of a receive call while the socket is not busy: preparing each one takes time, used or not.
 const FEW: usize = if BATCH_SIZE < 4 { BATCH_SIZE } else { 4 };
-/// Room for the longest run that the kernel joins (GRO).
+/// The size of the longest run that the kernel coalesces (GRO).
 const SLOT: usize = 1 << 16;
 
 #[cfg(test)]
@@ -363,7 +367,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_each_system_reports_of_earlier_datagrams_is_told_from_what_concerns_this_one() {
+    fn errors_about_earlier_datagrams_are_distinguished_from_errors_about_this_one() {
         // Linux and Windows (WSAECONNRESET) of a port that is closed; Windows of a time to live that ran out.
         let refused = [io::ErrorKind::ConnectionRefused, io::ErrorKind::ConnectionReset].map(io::Error::from);
         for error in refused.iter().chain([&io::Error::from_raw_os_error(10_052)]) {
@@ -377,7 +381,7 @@ mod tests {
         }
     }
 
-    /// A description that only a session makes.
+    /// `Transmit` can only be created by a session.
     fn transmit(size: usize, segment_size: usize) -> Transmit {
         let config = SessionConfig::new("Sizes").unwrap();
         let now = Instant::now();
@@ -408,7 +412,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn runs_and_single_datagrams_for_several_peers_leave_in_order() {
+    async fn runs_and_single_datagrams_for_several_peers_are_sent_in_order() {
         let receivers = receivers();
         let mut socket = KernelUdp::bind("127.0.0.1:0".parse().unwrap(), &SocketConfig::default(), false).unwrap();
         let mut batch = SendBatch::new();
@@ -439,7 +443,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[tokio::test]
-    async fn datagrams_of_several_local_addresses_leave_from_their_own() {
+    async fn datagrams_are_sent_from_their_local_addresses() {
         let receivers = receivers();
         let mut socket = KernelUdp::bind("0.0.0.0:0".parse().unwrap(), &SocketConfig::default(), false).unwrap();
         let mut batch = SendBatch::new();
@@ -469,7 +473,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_time_to_live_holds_for_its_datagram_alone() {
+    async fn a_time_to_live_applies_only_to_its_datagram() {
         let [receiver, ..] = receivers();
         let mut socket = KernelUdp::bind("127.0.0.1:0".parse().unwrap(), &SocketConfig::default(), false).unwrap();
         let normal = socket.hops().unwrap();
@@ -484,7 +488,7 @@ mod tests {
     }
 
     #[test]
-    fn one_peer_has_one_address() {
+    fn a_mapped_address_becomes_the_ipv4_address() {
         let mapped = "[::ffff:192.0.2.1]:7".parse().unwrap();
         assert_eq!(canonical(mapped), "192.0.2.1:7".parse().unwrap());
         let plain = "[2001:db8::1]:7".parse().unwrap();

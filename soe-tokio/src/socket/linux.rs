@@ -1,4 +1,5 @@
-//! What quinn-udp does not offer: runs for many peers in one `sendmmsg`, and the peer behind an ICMP error.
+//! What quinn-udp does not offer: one `sendmmsg` for segment runs to many peers, and the destination behind an ICMP
+//! error.
 
 use std::{
     cell::RefCell,
@@ -17,9 +18,8 @@ use rustix::net::sockopt::{Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery, set_ip_mt
 
 use crate::socket::Outgoing;
 
-/// Lets routers and this system cut datagrams that a link cannot carry whole, which quinn-udp forbids. SOE agrees on one
-/// size when a session opens and has no way to find a smaller one: a datagram too large for some link would be lost each
-/// time that it is sent again.
+/// Allows IP fragmentation, which quinn-udp disables. SOE negotiates one datagram size when a session opens and has no
+/// path MTU discovery: a datagram larger than the path MTU would be lost each time that it is resent.
 pub(super) fn allow_fragments(socket: &impl AsFd, is_ipv6: bool) -> io::Result<()> {
     if is_ipv6 {
         set_ipv6_mtu_discover(socket, Ipv6PathMtuDiscovery::DONT)?;
@@ -34,7 +34,7 @@ pub(super) struct Run<'a> {
     slices: [[IoSlice<'a>; 1]; MAX_ENTRIES],
     addresses: [Option<SockaddrStorage>; MAX_ENTRIES],
     len: usize,
-    /// The segment size of those entries that hold several datagrams; the kernel sends shorter ones as they are.
+    /// The segment size of the entries that hold several datagrams. The kernel sends a shorter entry as one datagram.
     segment_size: Option<u16>,
     local_ip: Option<IpAddr>,
 }
@@ -87,10 +87,11 @@ impl<'a> Run<'a> {
         let fd: RawFd = socket.as_raw_fd();
         let (slices, addresses) = (&self.slices[..self.len], &self.addresses[..self.len]);
         let segments = self.segment_size.as_ref().map(ControlMessage::UdpGsoSegments);
+        // One local address per call: `sendmmsg` of nix takes the same control messages for all entries.
         let sent = HEADERS.with_borrow_mut(|headers| match self.local_ip {
             None => count(fd, headers, Source::Any, slices, addresses, segments, None),
             Some(IpAddr::V4(ip)) => {
-                // The field that a sender fills in: `ipi_addr` is for receivers.
+                // `ipi_spec_dst` is the source address when sending; `ipi_addr` is for receiving.
                 let source = in_addr { s_addr: u32::from_ne_bytes(ip.octets()) };
                 let info = in_pktinfo { ipi_ifindex: 0, ipi_spec_dst: source, ipi_addr: in_addr { s_addr: 0 } };
                 let source = ControlMessage::Ipv4PacketInfo(&info);
@@ -131,13 +132,14 @@ fn count(
     loop {
         match sendmmsg(fd, headers, slices, addresses, control, MsgFlags::empty()) {
             Ok(results) => return Ok(results.count()),
+            // A signal arrived before anything was sent.
             Err(Errno::EINTR) => {}
             Err(error) => return Err(error),
         }
     }
 }
 
-/// What the headers of a run say about its local address.
+/// Which control message for the local address the headers of a run have.
 #[derive(Clone, Copy)]
 enum Source {
     Any,
@@ -145,8 +147,8 @@ enum Source {
     V6,
 }
 
-/// One set of headers for each combination of control messages, made when first needed: the kernel refuses headers with
-/// room for more messages than they hold.
+/// One set of headers for each combination of control messages, allocated on first use: the kernel refuses headers
+/// whose control buffer is larger than the messages in it.
 ///
 /// Headers hold raw pointers and cannot move between threads; they are scratch space of one system call.
 #[derive(Default)]
@@ -174,7 +176,7 @@ thread_local! {
     static HEADERS: RefCell<Headers> = RefCell::default();
 }
 
-/// Takes one entry off the socket's error queue: the destination of a datagram that came back as unreachable.
+/// Reads the socket's error queue up to the next unreachable destination.
 ///
 /// quinn-udp reads the same queue but reports who sent the ICMP message, which names no port.
 ///
@@ -213,9 +215,9 @@ pub(super) fn next_unreachable(socket: &impl AsRawFd) -> io::Result<SocketAddr> 
     Err(io::ErrorKind::Interrupted.into())
 }
 
-/// Whether a report speaks of its datagram's destination: ICMP type 3, or ICMPv6 type 1 (RFC 792, RFC 4443). A time to live
-/// that ran out says nothing about the peer: the datagrams that keep a router's port open are sent so that they do not get
-/// there. Nor does a datagram that was too large for some link (ICMP code 4).
+/// Whether a report says that the destination is unreachable: ICMP type 3, or ICMPv6 type 1 (RFC 792, RFC 4443). Time
+/// exceeded is ignored: the datagrams that keep a router's port mapping open are sent with a small time to live on
+/// purpose. So is a datagram that exceeds the MTU of a link (ICMP code 4).
 fn is_destination_unreachable(origin: u8, kind: u8, code: u8) -> bool {
     match origin {
         SO_EE_ORIGIN_ICMP => kind == 3 && code != 4,
@@ -226,8 +228,7 @@ fn is_destination_unreachable(origin: u8, kind: u8, code: u8) -> bool {
 
 /// Entries per system call; headers for as many are kept per thread.
 const MAX_ENTRIES: usize = 64;
-/// Reports about something else that are passed over before the queue is left for the next time. Many: while one is left,
-/// the next send fails with its error.
+/// Other reports that one call skips. Many: while one is left in the queue, the next send fails with its error.
 const MAX_SKIPPED: usize = 1024;
 
 #[cfg(test)]
@@ -235,7 +236,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_an_unreachable_destination_speaks_of_the_peer() {
+    fn only_destination_unreachable_concerns_the_peer() {
         for code in [0, 1, 3, 13] {
             assert!(is_destination_unreachable(SO_EE_ORIGIN_ICMP, 3, code));
             assert!(is_destination_unreachable(SO_EE_ORIGIN_ICMP6, 1, code));

@@ -1,5 +1,5 @@
-//! The socket as the engine sees it: the trait [`AsyncUdp`], which the kernel's socket and simulated ones implement, and the
-//! batches that it receives and sends. Nothing here knows a connection.
+//! The socket as the engine sees it: the trait [`AsyncUdp`], which the kernel's socket and simulated ones implement,
+//! and the batches that it receives and sends. Nothing here names a connection.
 
 pub(crate) mod bind;
 #[cfg(unix)]
@@ -22,13 +22,11 @@ use std::{
 use bytes::BytesMut;
 use soe_core::{Path, Relay, Transmit};
 
-/// A non-blocking datagram socket that sends and receives in batches.
-///
-/// The socket is owned by one task, which alone calls it. Ordinary users need nothing of this: it exists so that
-/// [`crate::SoeListener::from_socket`] and [`crate::SoeConnector::from_socket`] can run over an in-memory network in
-/// virtual time.
+/// A non-blocking datagram socket that sends and receives in batches. The socket is owned and called by one task. Most
+/// users do not need this trait: it exists so that [`crate::SoeListener::from_socket`] and
+/// [`crate::SoeConnector::from_socket`] can run over an in-memory network in virtual time.
 pub trait AsyncUdp: fmt::Debug + Send + 'static {
-    /// Receives what is there into `batch`, at least one datagram, or registers the task's waker.
+    /// Receives available datagrams into `batch`, at least one, or registers the task's waker.
     ///
     /// No error is fatal: the caller logs it and calls again. After many errors in a row it calls less often.
     fn poll_recv(&mut self, cx: &mut Context<'_>, batch: &mut RecvBatch) -> Poll<io::Result<()>>;
@@ -36,12 +34,12 @@ pub trait AsyncUdp: fmt::Debug + Send + 'static {
     /// Waits until [`AsyncUdp::try_send`] is worth another attempt.
     fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
-    /// Sends from the front of [`SendBatch::pending`] and says how many entries left.
+    /// Sends from the front of [`SendBatch::pending`] and returns how many entries were sent.
     ///
     /// # Errors
     ///
-    /// [`io::ErrorKind::WouldBlock`]: nothing left now, ask [`AsyncUdp::poll_writable`]. Any other error speaks of the
-    /// first pending entry alone, none of which has left.
+    /// [`io::ErrorKind::WouldBlock`]: nothing was sent, call [`AsyncUdp::poll_writable`]. Any other error is about the
+    /// first pending entry, and nothing of it was sent.
     fn try_send(&mut self, batch: &SendBatch) -> io::Result<usize>;
 
     /// How many equal datagrams one entry of a [`SendBatch`] may hold at present.
@@ -49,7 +47,7 @@ pub trait AsyncUdp: fmt::Debug + Send + 'static {
         1
     }
 
-    /// The next address that the network reported as unreachable (ICMP), if the socket learns of such things.
+    /// The next address that the network reported as unreachable (ICMP), if the socket supports it.
     fn next_unreachable(&mut self) -> Option<SocketAddr> {
         None
     }
@@ -60,8 +58,9 @@ pub trait AsyncUdp: fmt::Debug + Send + 'static {
         Poll::Pending
     }
 
-    /// What session ids and keys are derived from, in place of the system's generator: a simulated network that returns the
-    /// same seed sees the same datagrams again. Whoever knows it can forge them: a real socket leaves this alone.
+    /// A seed for session ids and keys, in place of the system's random source: a simulated network that returns the
+    /// same seed gets the same datagrams again. Anyone who has the seed can forge datagrams, so a real socket must
+    /// return `None`.
     fn secrets_seed(&self) -> Option<u64> {
         None
     }
@@ -80,11 +79,9 @@ pub trait AsyncUdp: fmt::Debug + Send + 'static {
     fn local_addr(&self) -> io::Result<SocketAddr>;
 }
 
-/// Datagrams as they come in.
-///
-/// They are copied once, from the buffer that the socket receives into, to an arena that they share: the receive buffer
-/// must hold 64 KiB for each run that the kernel may join, and a small datagram that waits for its application would pin
-/// all of that.
+/// Received datagrams. They are copied once, from the receive buffer of the socket to a shared arena: a receive buffer
+/// has 64 KiB for each run that the kernel may coalesce, and a small datagram in a session's queue would keep all of
+/// that allocated.
 #[derive(Debug, Default)]
 pub struct RecvBatch {
     arena: BytesMut,
@@ -107,9 +104,8 @@ impl RecvBatch {
         Self::default()
     }
 
-    /// Takes a run of datagrams from one sender: each `segment_size` bytes long, the last may be shorter.
-    ///
-    /// For sockets that are bound to one address. A socket with several calls [`RecvBatch::push_to`].
+    /// Adds a run of datagrams from one sender: each `segment_size` bytes long, the last may be shorter. For sockets
+    /// that are bound to one address. For a wildcard address see [`RecvBatch::push_to`].
     pub fn push(&mut self, from: SocketAddr, contents: &[u8], segment_size: usize) {
         self.push_run(from.into(), contents, segment_size);
     }
@@ -126,7 +122,7 @@ impl RecvBatch {
         self.arena = arena;
     }
 
-    /// Takes a run into an arena that several sockets share.
+    /// Adds a run, copied to an arena that several sockets share.
     pub(crate) fn push_into(&mut self, arena: &mut BytesMut, path: Path, contents: &[u8], segment_size: usize) {
         if arena.capacity() - arena.len() < contents.len() {
             arena.reserve(contents.len().max(ARENA_CHUNK));
@@ -139,12 +135,12 @@ impl RecvBatch {
         self.datagrams.push((path, run));
     }
 
-    /// How many datagrams are in it.
+    /// The number of datagrams.
     pub fn len(&self) -> usize {
         self.datagrams.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no datagrams.
     pub fn is_empty(&self) -> bool {
         self.datagrams.is_empty()
     }
@@ -154,9 +150,9 @@ impl RecvBatch {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Outgoing<'a> {
-    /// Where to.
+    /// The destination.
     pub to: SocketAddr,
-    /// The local address to send from: the one that the peer spoke to, as [`RecvBatch::push_to`] was given it. `None`: the
+    /// The local address to send from: the one that the peer sent to, as passed to [`RecvBatch::push_to`]. `None`: the
     /// system chooses.
     pub local_ip: Option<IpAddr>,
     /// By way of whom, where a wrapper around the socket has named a relay. The socket itself sends to `to`.
@@ -176,7 +172,7 @@ impl<'a> Outgoing<'a> {
     }
 }
 
-/// Datagrams on their way out.
+/// Datagrams to send.
 #[derive(Debug, Default)]
 pub struct SendBatch {
     buffer: Vec<u8>,
@@ -191,7 +187,7 @@ struct Entry {
     end: usize,
     segment_size: usize,
     time_to_live: Option<u8>,
-    /// Whose datagrams these are: a number that the caller chooses, here an index into its list of connections.
+    /// The sender: an index into the list of connections of `Transmitter`.
     owner: Option<u32>,
 }
 
@@ -201,7 +197,7 @@ impl SendBatch {
         Self::default()
     }
 
-    /// What has not left yet, oldest first.
+    /// The entries that have not been sent, oldest first.
     pub fn pending(&self) -> impl ExactSizeIterator<Item = Outgoing<'_>> {
         self.entries[self.done..].iter().map(|entry| Outgoing {
             to: entry.path.remote,
@@ -221,7 +217,7 @@ impl SendBatch {
     /// Describes what was just appended to the buffer, cut into entries of at most `max_segments` datagrams.
     pub(crate) fn push(&mut self, path: Path, transmit: &Transmit, max_segments: usize, owner: Option<u32>) {
         let segment_size = transmit.segment_size.max(1);
-        // The kernel cuts no run into datagrams that it would have to fragment.
+        // GSO fails for segments that would need IP fragmentation.
         let max_segments = if segment_size > MAX_SEGMENT_BYTES { 1 } else { max_segments };
         let run = segment_size * max_segments.min(MAX_RUN_BYTES / segment_size).max(1);
         let mut start = self.buffer.len() - transmit.size;
@@ -233,24 +229,24 @@ impl SendBatch {
         }
     }
 
-    /// Describes one datagram of no session that was just appended to the buffer, `start` being where it begins.
+    /// Describes one datagram without a session that was just appended to the buffer at `start`.
     pub(crate) fn push_single(&mut self, path: Path, start: usize) {
         let end = self.buffer.len();
         let segment_size = (end - start).max(1);
         self.entries.push(Entry { path, start, end, segment_size, time_to_live: None, owner: None });
     }
 
-    /// Whether it has no buffer.
+    /// Whether no buffer is allocated.
     pub(crate) fn is_bare(&self) -> bool {
         self.buffer.capacity() == 0
     }
 
-    /// Whether everything in it has left (or was given up).
+    /// Whether all entries have been sent or dropped.
     pub(crate) fn is_done(&self) -> bool {
         self.done == self.entries.len()
     }
 
-    /// Whether it holds as much as one round of system calls should carry.
+    /// Whether it holds enough to be sent before more sessions are served.
     pub(crate) fn is_full(&self) -> bool {
         self.buffer.len() >= FULL_BYTES || self.entries.len() - self.done >= FULL_ENTRIES
     }
@@ -265,8 +261,8 @@ impl SendBatch {
         self.entries.get(self.done)?.owner
     }
 
-    /// Leaves the choice of a local address to the system, for all pending entries that share the first one's path. False if
-    /// the first one leaves it already.
+    /// Lets the system choose the local address, for all pending entries with the path of the first one. False if it
+    /// already does.
     pub(crate) fn clear_local_ip(&mut self) -> bool {
         let Some(path) = self.entries.get(self.done).map(|first| first.path) else { return false };
         if path.local.is_none() {
@@ -280,7 +276,7 @@ impl SendBatch {
         true
     }
 
-    /// Cuts the first pending run into single datagrams; false if it is one already.
+    /// Splits the first pending run into single datagrams; false if it is a single datagram.
     pub(crate) fn split(&mut self) -> bool {
         if self.entries.get(self.done).is_none_or(|first| first.end - first.start <= first.segment_size) {
             return false;
@@ -294,12 +290,12 @@ impl SendBatch {
         true
     }
 
-    /// How many entries it holds, those included that have left.
+    /// The number of entries, including those already sent.
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Empties it, and keeps its memory.
+    /// Removes all entries and keeps the capacity.
     pub(crate) fn clear(&mut self) {
         self.buffer.clear();
         self.entries.clear();
@@ -307,17 +303,18 @@ impl SendBatch {
     }
 }
 
-/// The receive buffer of a socket that does not say.
+/// The receive buffer size of a socket that does not report it.
 const DEFAULT_RECV_BUFFER: usize = 4 << 20;
-/// Datagrams share chunks of this many bytes: few allocations under load, and one datagram that waits pins no more.
+/// The size of the arena's chunks: few allocations under load, and a queued datagram keeps at most this many bytes
+/// allocated.
 const ARENA_CHUNK: usize = 16 << 10;
-/// The longest run that goes into one entry: what fits into one IPv6 packet before the kernel cuts it.
+/// The longest run in one entry: it must fit into one IP packet before the kernel segments it.
 const MAX_RUN_BYTES: usize = 65_000;
-/// The longest datagram that goes into a run of several: what a common link carries whole, over IPv6.
+/// The longest datagram in a run of several: an Ethernet MTU of 1500 bytes less the headers of IPv6 and UDP.
 const MAX_SEGMENT_BYTES: usize = 1452;
-/// Entries after which a batch is sent before more sessions are asked.
+/// Entries after which a batch is sent before more sessions are served.
 const FULL_ENTRIES: usize = 64;
-/// Bytes after which a batch is sent before more sessions are asked.
+/// Bytes after which a batch is sent before more sessions are served.
 const FULL_BYTES: usize = 256 << 10;
 
 #[cfg(test)]
@@ -327,7 +324,7 @@ mod tests {
     const A: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1);
 
     #[test]
-    fn a_joined_run_is_cut_into_its_datagrams() {
+    fn a_coalesced_run_is_split_into_its_datagrams() {
         let mut batch = RecvBatch::new();
         batch.push(A, b"aabbc", 2);
         batch.push(A, b"", 0);
@@ -336,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn an_arena_is_used_again_once_its_datagrams_are_gone() {
+    fn an_arena_is_reused_once_its_datagrams_are_dropped() {
         let mut batch = RecvBatch::new();
         batch.push(A, &[1; 512], 512);
         let first = batch.datagrams[0].1.as_ptr();

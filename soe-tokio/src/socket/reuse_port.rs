@@ -4,14 +4,16 @@ use std::{io, net::SocketAddr};
 
 use crate::{config::ListenerConfig, socket::kernel::KernelUdp};
 
-/// Binds as many sockets to `address` as the configuration asks for. The kernel spreads peers over them by address and
-/// port, so that each stays where it is.
-///
-/// All are bound before the first is served: one that joins later would take peers away from those before it.
+/// Binds the configured number of sockets to `address`. The kernel selects a socket by a hash of the peer's address and
+/// port, so each peer stays at one socket. All are bound before the first is served: a socket that joins later changes
+/// the selection for existing peers.
 pub(crate) fn bind(address: SocketAddr, config: &ListenerConfig) -> io::Result<Vec<KernelUdp>> {
     let shares_port = config.shards > 1;
     if shares_port && !IS_SUPPORTED {
-        return Err(io::Error::new(io::ErrorKind::Unsupported, "this system does not spread datagrams over sockets"));
+        return Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            "this system does not distribute datagrams over sockets",
+        ));
     }
     if config.shards > MAX_SHARDS {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "too many sockets for one port"));
@@ -25,7 +27,7 @@ pub(crate) fn bind(address: SocketAddr, config: &ListenerConfig) -> io::Result<V
     Ok(sockets)
 }
 
-/// Elsewhere `SO_REUSEPORT` is unknown, or gives everything to one of the sockets.
+/// On other systems `SO_REUSEPORT` does not exist, or delivers everything to one of the sockets.
 const IS_SUPPORTED: bool = cfg!(any(target_os = "linux", target_os = "android"));
-/// A bound on mistakes: no machine with more processors was tested.
+/// An upper bound against configuration mistakes; more was not tested.
 const MAX_SHARDS: usize = 256;

@@ -1,21 +1,20 @@
-//! Whether the kernel takes runs of datagrams (GSO), as far as its answers show.
+//! Detects from the results of send calls whether segment runs (GSO) work.
 
 use std::{
     net::SocketAddr,
     time::{Duration, Instant},
 };
 
-/// Whether runs are worth sending.
-///
-/// A refused run may be about its peer (a routing rule, a firewall) and not about runs. Only a peer that takes the same
-/// datagrams one by one shows that runs are refused; and that may change with the route, so they are tried again later.
+/// Decides whether to send segment runs. The cause of a refused run may be its destination (a routing rule, a firewall)
+/// and not GSO. Only if the same destination then accepts single datagrams, runs are turned off. That may change with
+/// the route, so they are tried again later.
 #[derive(Debug)]
 pub(super) struct Segmentation {
     is_supported: bool,
-    /// The peer whose run was refused last: its next single datagram decides.
+    /// The destination whose run was refused last: its next single datagram decides.
     doubted: Option<SocketAddr>,
     off_until: Option<Instant>,
-    /// How long runs are left alone when they are refused next.
+    /// How long runs are turned off the next time.
     pause: Duration,
 }
 
@@ -24,7 +23,7 @@ impl Segmentation {
         Self { is_supported, doubted: None, off_until: None, pause: FIRST_PAUSE }
     }
 
-    /// How many datagrams a run may have now.
+    /// The number of datagrams that a run may have now.
     pub(super) fn max_segments(&self) -> usize {
         let is_off = self.off_until.is_some_and(|until| Instant::now() < until);
         if self.is_supported && !is_off { MAX_SEGMENTS } else { 1 }
@@ -35,9 +34,10 @@ impl Segmentation {
         self.doubted = is_run.then_some(to);
     }
 
-    /// A run or a single datagram was taken. Returns for how long runs are off from here on, if that follows from it.
+    /// A run or a single datagram was accepted. Returns for how long runs are turned off, if it shows that they do not
+    /// work.
     pub(super) fn taken(&mut self, now: impl Fn() -> Instant, to: SocketAddr, is_run: bool) -> Option<Duration> {
-        // A run that was put together before the pause began does not end it: routes differ.
+        // A run that was built before the pause does not end it early: it may have another route.
         if is_run && self.off_until.is_some_and(|until| now() >= until) {
             (self.off_until, self.pause) = (None, FIRST_PAUSE);
         }
@@ -51,7 +51,7 @@ impl Segmentation {
     }
 }
 
-/// What kernels take in one run of equal datagrams (`UDP_MAX_SEGMENTS` was 64 before Linux 6.10).
+/// The kernel's limit of one run (`UDP_MAX_SEGMENTS` was 64 before Linux 6.10).
 const MAX_SEGMENTS: usize = 64;
 const FIRST_PAUSE: Duration = Duration::from_secs(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(600);
@@ -64,7 +64,7 @@ mod tests {
     const B: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 2);
 
     #[test]
-    fn a_peer_that_takes_nothing_says_nothing_about_runs() {
+    fn a_peer_that_accepts_nothing_does_not_turn_runs_off() {
         let mut segmentation = Segmentation::new(true);
         segmentation.refused(A, true);
         segmentation.refused(A, false);
@@ -75,12 +75,12 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_takes_single_datagrams_alone_turns_runs_off_for_a_while() {
+    fn a_peer_that_accepts_only_single_datagrams_turns_runs_off_for_a_while() {
         let mut segmentation = Segmentation::new(true);
         segmentation.refused(A, true);
         assert_eq!(segmentation.taken(Instant::now, A, false), Some(FIRST_PAUSE));
         assert_eq!(segmentation.max_segments(), 1);
-        // The pause is over: runs are tried again, and left alone for longer if that fails.
+        // The pause has ended: runs are tried again, and turned off for longer if that fails.
         let past = || Instant::now().checked_sub(LONGEST_PAUSE).unwrap_or_else(Instant::now);
         segmentation.refused(A, true);
         assert_eq!(segmentation.taken(past, A, false), Some(2 * FIRST_PAUSE));

@@ -1,19 +1,19 @@
-//! Asking for the service of many connections at once.
+//! Requests service for many connections at once.
 
 use std::sync::Arc;
 
 use super::{Connection, state::ConnectionState};
 use crate::engine::clock::now;
 
-/// Connections that need their drivers. The drivers hear of it when this is dropped: one that is woken by the first of a
-/// thousand would compete for the locks of the others.
+/// Connections that need their drivers, which are woken when this is dropped: a driver that is woken by the first of a
+/// thousand connections would compete for the locks of the others.
 #[derive(Debug, Default)]
 pub(crate) struct ServiceBatch {
     connections: Vec<Arc<Connection>>,
 }
 
 impl ServiceBatch {
-    /// [`Connection::act`], with the driver's service asked for later.
+    /// Like [`Connection::act`], but requests the driver's service later.
     pub(crate) fn act<T>(&mut self, on: &Arc<Connection>, work: impl FnOnce(&mut ConnectionState) -> T) -> T {
         let (done, marked) = on.work_on(work);
         if marked {

@@ -36,7 +36,7 @@ impl Connection {
                 if !state.session.is_readable() {
                     state.account(now());
                 }
-                // The receive buffer has room again: the datagrams that waited for it can be acknowledged.
+                // The receive buffer has room again: the packets held back can be acknowledged.
                 if was_held_back {
                     state.mark();
                 }
@@ -46,7 +46,7 @@ impl Connection {
                 replaced = set_waker(&mut state.reader, cx.waker());
                 return Poll::Pending;
             };
-            // A message that cannot be decrypted has ended the session: the driver tells the peer.
+            // A message that cannot be decrypted has ended the session: the driver sends the Disconnect.
             if state.needs_service(now()) {
                 state.mark();
             }
@@ -61,7 +61,7 @@ impl Connection {
         received
     }
 
-    /// Waits until every channel's send buffer has room. What fills them is sent meanwhile.
+    /// Waits until every channel has room in its send buffer. Meanwhile queued messages are sent.
     pub(crate) fn poll_ready(self: &Arc<Self>, cx: &mut Context<'_>) -> Poll<Result<(), SessionError>> {
         let coop = ready!(poll_proceed(cx));
         let mut replaced = None;
@@ -81,7 +81,8 @@ impl Connection {
         is_ready
     }
 
-    /// Queues a message and has it sent, waiting for room on its own channel alone. `message` is taken once it is queued.
+    /// Queues a message and requests service, waiting for room on its own channel only. `message` is taken once it is
+    /// queued.
     pub(crate) fn poll_send<T>(
         self: &Arc<Self>,
         message: &mut Option<Message>,
@@ -89,7 +90,7 @@ impl Connection {
         cx: &mut Context<'_>,
     ) -> Poll<Result<T, SessionError>> {
         let coop = ready!(poll_proceed(cx));
-        // Empty only if the future is polled after it was ready.
+        // Empty only if the future is polled after completion.
         let Some(next) = message.take() else { return Poll::Pending };
         let mut replaced = None;
         let sent = self.act(|state| {
@@ -113,11 +114,11 @@ impl Connection {
         Poll::Ready(sent)
     }
 
-    /// Queues a message, and has it sent if `flush` says so.
+    /// Queues a message, and requests service if `flush` is set.
     pub(crate) fn send(self: &Arc<Self>, message: Message, flush: bool) -> Result<(), SendError> {
         self.act(|state| {
             let sent = state.send(message);
-            // A full buffer may have ended the session, by configuration: the driver tells the peer.
+            // A full buffer may have ended the session, if so configured: the driver sends the Disconnect.
             if flush && sent.is_ok() || state.end().is_some() {
                 state.mark();
             }
@@ -125,8 +126,8 @@ impl Connection {
         })
     }
 
-    /// Queues a message and has it sent, waiting for room among any number of tasks: the place of [`Connection::poll_send`] is
-    /// the owner's.
+    /// Like [`Connection::poll_send`], for any number of waiting tasks: `poll_send` has a single waker slot, which
+    /// belongs to the owner of the session.
     pub(crate) async fn send_shared<T>(
         self: &Arc<Self>,
         message: Message,
@@ -138,7 +139,7 @@ impl Connection {
                 queue(state, message)
             })
         };
-        // Most find room at once, and need no place to wait in.
+        // There is usually room at once; only waiting needs the allocated `Waiters`.
         let mut waiting = match attempt(message) {
             Err(SendError::Blocked(message)) => Some(message),
             sent => return sent.map_err(|error| self.refusal(error)),
@@ -153,9 +154,9 @@ impl Connection {
         .await
     }
 
-    /// Keeps data of the application's, in place of what was there.
+    /// Attaches data of the application, replacing earlier data.
     pub(crate) fn set_data(&self, data: Arc<dyn Any + Send + Sync>) {
-        // Dropped without the lock: it is code of the application's.
+        // Dropped without the lock: its destructor is code of the application.
         let replaced = self.lock().cold().data.replace(data);
         drop(replaced);
     }
@@ -167,6 +168,7 @@ impl Connection {
     /// Waits until the peer has acknowledged the message with this receipt.
     pub(crate) fn poll_delivered(&self, receipt: Receipt, cx: &Context<'_>) -> Poll<Result<(), SessionError>> {
         let mut state = self.lock();
+        // Only after the last event was taken: acknowledgements that arrived before the end are still reported.
         let end = state.end().filter(|_| state.is_over || state.is_stopped);
         let replaced = match (state.cold().receipts.get_mut(&receipt), end) {
             (None, _) => return Poll::Ready(Ok(())),
@@ -225,7 +227,7 @@ impl Connection {
         !waits && state.batch <= self.shared.sent_batches.load(Ordering::SeqCst)
     }
 
-    /// The local address that the peer speaks to, if it is known.
+    /// The local address that the peer sends to, if it is known.
     pub(crate) fn local_ip(&self) -> Option<IpAddr> {
         let spoken_to = self.lock().local_ip;
         let bound = self.shared.local_addr.ip();
@@ -237,7 +239,7 @@ impl Connection {
         self.lock().relay()
     }
 
-    /// Sets a key or a hook. From here on the application may hold the session's lock for long.
+    /// Sets a key or a hook. From now on the application may hold the session's lock for a long time.
     pub(crate) fn set_transform<T>(self: &Arc<Self>, set: impl FnOnce(&mut Session) -> T) -> T {
         self.expect_transforms();
         self.act(|state| set(&mut state.session))
@@ -258,7 +260,7 @@ impl Connection {
         until(&self.waiters().changes, || self.lock().end()).await
     }
 
-    /// Waits until the farewells have been sent. False: the driver has ended before that.
+    /// Waits until the Disconnects have been sent. False: the driver ended before that.
     pub(crate) async fn farewell_sent(&self) -> bool {
         until(&self.waiters().changes, || {
             let state = self.lock();

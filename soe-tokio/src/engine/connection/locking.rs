@@ -1,4 +1,4 @@
-//! The lock of a session, which the driver never waits for while the application may hold it for long.
+//! The lock of a session, which the driver never waits for while the application may hold it for a long time.
 //!
 //! A session's keys and hooks transform messages in the tasks of the application, under the session's lock. That may take
 //! long, and all other sessions would wait with the driver. So the driver only tries such a lock, defers the work, and is
@@ -23,9 +23,9 @@ use crate::engine::{
 /// The flags around a session's lock.
 #[derive(Debug, Default)]
 pub(crate) struct Contention {
-    /// Whether the application has set a key or a hook, ever: its calls may hold the lock for long.
+    /// Whether the application has ever set a key or a hook: its calls may hold the lock for a long time.
     transforms: AtomicBool,
-    /// Whether the driver wants to be called once the lock is free.
+    /// Whether the driver must be woken once the lock is free.
     is_wanted: AtomicBool,
 }
 
@@ -39,22 +39,22 @@ pub(crate) struct Locked<'a> {
 struct Release<'a>(&'a Connection);
 
 impl Connection {
-    /// Locks the state, however long that takes. If a task panicked under the lock (in a message hook), the
-    /// session is ended.
+    /// Locks the state, blocking. If a task panicked under the lock (in a message hook), the session is ended.
     pub(crate) fn lock(&self) -> Locked<'_> {
         let state = self.state.lock().unwrap_or_else(|poisoned| self.end_after_panic(poisoned));
         Locked { state, _release: Release(self) }
     }
 
-    /// Locks the state for the driver. `None`: the lock is held, perhaps for long. The driver is woken once it is free.
+    /// Locks the state for the driver. `None`: the lock is held, possibly for a long time. The driver is woken once it
+    /// is free.
     pub(crate) fn try_lock(&self) -> Option<Locked<'_>> {
         if !self.contention.transforms.load(Ordering::Relaxed) {
             return Some(self.lock());
         }
         self.try_once().or_else(|| {
             self.contention.is_wanted.store(true, Ordering::SeqCst);
-            // The holder reads the flag after unlocking, and may have done both since the first attempt: try again, after the
-            // flag is visible.
+            // The holder reads the flag after unlocking, and may have done both since the first attempt, before the
+            // flag was set: try again now that it is visible.
             fence(Ordering::SeqCst);
             self.try_once()
         })
@@ -82,7 +82,7 @@ impl Connection {
         state
     }
 
-    /// From here on the driver does not wait for this session's lock.
+    /// From now on the driver does not block on this session's lock.
     pub(crate) fn expect_transforms(&self) {
         self.contention.transforms.store(true, Ordering::SeqCst);
     }

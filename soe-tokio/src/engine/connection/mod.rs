@@ -39,9 +39,9 @@ pub(crate) struct Connection {
     pub(crate) key: SessionKey,
     /// How many tasks wait for the datagrams to leave. While it is zero the driver skips a lock.
     pub(crate) flush_waiters: AtomicU32,
-    /// How many handles hold it: a session counts one, its halves two.
+    /// The number of owners: one for a session, two for its halves.
     pub(crate) handles: AtomicU8,
-    /// `None` if no subscriber wants it.
+    /// `None` if no subscriber is interested.
     span: Option<Box<Span>>,
     /// Allocated when first needed: most sessions never need it.
     waiters: OnceLock<Box<Waiters>>,
@@ -74,7 +74,7 @@ impl Connection {
         Arc::new(Self { shared, key, flush_waiters, handles, span, waiters, contention, state: Mutex::new(state) })
     }
 
-    /// Opens a session from this side. `None`: a session that lives has the address.
+    /// Opens a session from this side. `None`: an open session has the address.
     pub(crate) fn connect(
         shared: &Arc<SharedSocket<Self>>,
         address: SocketAddr,
@@ -89,7 +89,7 @@ impl Connection {
         Some(connection)
     }
 
-    /// Runs `work` on the session for the application. It says through [`ConnectionState::mark`] whether the driver is needed.
+    /// Runs `work` on the session for the application. `work` calls [`ConnectionState::mark`] if the driver is needed.
     pub(crate) fn act<T>(self: &Arc<Self>, work: impl FnOnce(&mut ConnectionState) -> T) -> T {
         let (done, marked) = self.work_on(work);
         if marked {
@@ -98,7 +98,8 @@ impl Connection {
         done
     }
 
-    /// Like [`Connection::act`], but leaves it to the caller to ask for the driver's service, if the second value is true.
+    /// Like [`Connection::act`], but leaves it to the caller to request the driver's service if the second value is
+    /// true.
     fn work_on<T>(self: &Arc<Self>, work: impl FnOnce(&mut ConnectionState) -> T) -> (T, bool) {
         let _entered = self.span.as_ref().map(|span| span.enter());
         // A guard and not `catch_unwind`: the result of every call would be moved through it.
@@ -119,16 +120,16 @@ impl Connection {
         }
     }
 
-    /// Asks for the driver's service. True: the caller has to put the connection in the driver's list.
+    /// Requests the driver's service. True: the caller must put the connection in the driver's list.
     pub(crate) fn mark_dirty(&self) -> bool {
         !std::mem::replace(&mut self.lock().dirty, true)
     }
 
-    /// Forwards what the session has reported to the log, the driver and the waiting tasks. Wakers and subscribers are code of
-    /// the application, which may use the session: no lock is held.
+    /// Forwards what the session has reported to the log, the driver and the waiting tasks. Must be called without the
+    /// lock: wakers and log subscribers are code of the application, which may use the session.
     pub(super) fn announce(&self, changes: &Changes, notices: &mut Notices) {
         if let Some(problem) = &changes.problem {
-            debug!(%problem, "the peer has sent something wrong");
+            debug!(%problem, "the peer has sent something invalid");
         }
         if let (Some(closed), Some(totals)) = (changes.closed, &changes.totals) {
             debug!(reason = %closed.reason, by = %closed.origin, "a session ends");
@@ -156,7 +157,7 @@ impl Connection {
         self.waiters.get_or_init(Box::default)
     }
 
-    /// Ends the session without telling the peer: the driver has ended, or the session panicked in it.
+    /// Ends the session without notifying the peer: the driver has ended, or the session panicked in it.
     pub(crate) fn stop(self: &Arc<Self>, now: Instant) {
         let (wakers, recording) = {
             let mut state = self.lock();
@@ -200,7 +201,7 @@ impl Connection {
         self.lock().session.session_id()
     }
 
-    /// Whether the application has accepted or opened it, has not let go of it, and it is not over.
+    /// Whether the session has an owner and has not ended.
     pub(crate) fn is_held(&self) -> bool {
         self.handles.load(Ordering::Relaxed) > 0 && !self.is_closed()
     }

@@ -27,24 +27,25 @@ pub(crate) enum Visit {
     Quiet,
     /// It is done, and the connection must be put in the driver's list.
     Marked,
-    /// The session's lock is held, perhaps for long: nothing was done. The driver is woken once the lock is free.
+    /// The session's lock is held, possibly for a long time: nothing was done. The driver is woken once the lock is
+    /// free.
     Busy,
 }
 
 /// The outcome of a service round.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Served {
-    /// Everything that may leave now has been taken.
+    /// Everything that may be sent now has been taken.
     All,
     /// The round's share has been taken and there may be more: the connection stays in the list.
     Part,
-    /// The session is over and can be removed.
+    /// The session has ended and can be removed.
     Over,
-    /// The session's lock is held, perhaps for long. The driver is woken once the lock is free.
+    /// The session's lock is held, possibly for a long time. The driver is woken once the lock is free.
     Busy,
 }
 
-/// A service round, as a connection needs to know it.
+/// The parameters of a service round.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Round {
     pub(crate) now: Instant,
@@ -94,12 +95,12 @@ impl Connection {
         };
         self.announce(&changes, notices);
         if is_over_share {
-            debug!("all sessions together hold too much, and this one more than its share");
+            debug!("closed by the memory limit of the listener");
         }
         if marked { Visit::Marked } else { Visit::Quiet }
     }
 
-    /// Takes what the session wants to send, forwards its events and sets its timer.
+    /// Takes what the session has to send, forwards its events and sets its timer.
     pub(crate) fn serve(
         self: &Arc<Self>,
         round: Round,
@@ -144,7 +145,7 @@ impl Connection {
         let mut changes = state.take_events(wakers);
         state.collect_wakers(wakers);
         changes.flushed = state.is_flush_awaited(self);
-        // This farewell may be the last one, which a task waits for.
+        // This Disconnect may be the last one, which `farewell_sent` waits for.
         changes.any |= state.is_over && taken > 0;
         changes.room = taken > 0;
         if state.session.is_drained() {
@@ -178,7 +179,8 @@ impl Connection {
             changes = state.take_events(&mut notices.wakers);
             state.collect_wakers(&mut notices.wakers);
         }
-        // Set now and not only in the flush: while the socket is full there is no flush, and time goes on.
+        // Set here and not only in the flush: there is no flush while the socket is not writable, but the timers must
+        // go on.
         if let Some(deadline) = state.session.poll_timeout().filter(|deadline| *deadline > now) {
             timers.set(now, self.key, self, None, Some(deadline));
             state.armed = Some(deadline);
@@ -194,7 +196,7 @@ impl Connection {
         let _entered = self.span.as_ref().map(|span| span.enter());
         let (is_marked, changes) = {
             let Some(mut guard) = self.try_lock() else {
-                // Doubts about the peer of a busy session are dropped: its application is working on what the peer has sent.
+                // Not deferred: the application is processing what the peer has sent, so the peer was alive just now.
                 return if matches!(work, Work::Probe | Work::Unreachable) { Visit::Quiet } else { Visit::Busy };
             };
             let state = &mut *guard;
@@ -204,7 +206,8 @@ impl Connection {
                     state.note_path(self.shared.local_addr);
                 }
                 Work::Probe => state.session.ask_for_life(),
-                // For an open session that is a hint; an attempt to connect is over, so that the next address can be tried.
+                // For an open session this is only a hint, since ICMP can be forged. A connection attempt fails, so
+                // that the next address is tried.
                 Work::Unreachable if state.session.is_connecting() => {
                     state.session.abandon(now, DisconnectReason::IcmpError, false);
                 }
@@ -244,15 +247,17 @@ impl Connection {
         !std::mem::replace(&mut state.dirty, true)
     }
 
-    /// Ends a session that panicked in the driver's hands, in an application's codec or by a bug of ours. The other sessions
-    /// go on.
+    /// Ends a session that panicked in the driver, in the application's codec or by a bug of this crate. The other
+    /// sessions continue.
     pub(crate) fn fail_after_panic(self: &Arc<Self>, now: Instant, notices: &mut Notices) {
         self.stop(now);
         warn!(session = self.session_id(), "a session panicked; it is ended");
+        // Both at once: there is nothing more to send for a session that panicked. Readable, so that messages already
+        // acknowledged reach the application.
         notices.ended.push((self.key, true));
         notices.drained.push(self.key);
     }
 }
 
-/// What one session may send in one service round, in bytes: no session waits for the bulk transfer of another.
+/// The bytes that one session may send in one service round, so that a bulk transfer does not delay other sessions.
 const BYTES_PER_ROUND: usize = 64 << 10;

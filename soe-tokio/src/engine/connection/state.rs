@@ -26,7 +26,7 @@ pub(crate) struct ConnectionState {
     pub(crate) session: Session,
     /// Where its datagrams go.
     pub(crate) address: SocketAddr,
-    /// Where they leave from: the local address that the peer speaks to, where a socket has several.
+    /// Their source: the local address that the peer sends to, for sockets that have several.
     pub(crate) local_ip: Option<IpAddr>,
     /// By way of whom, for a peer behind a proxy.
     relay: Option<Box<Relay>>,
@@ -39,17 +39,17 @@ pub(crate) struct ConnectionState {
     pub(crate) batch: u64,
     /// The memory that the session held when it was last counted.
     account: MemoryAccount,
-    /// Allocated when first needed: most sessions never need it.
+    /// Allocated on first use: most sessions never need it.
     cold: Option<Box<Cold>>,
-    /// The session's last event has been seen: nothing more will be reported as delivered.
+    /// The session's last event has been taken: no further delivery will be reported.
     pub(crate) is_over: bool,
-    /// Whether the reader has been told about the abnormal end.
+    /// Whether `recv` has returned the abnormal end as an error.
     pub(crate) end_reported: bool,
     /// The driver does not serve this session any more; what has arrived can still be read.
     pub(crate) is_stopped: bool,
-    /// The driver went before the session had ended.
+    /// The driver ended before the session.
     pub(crate) was_cut: bool,
-    /// The session panicked again while it was closed for a panic: it is not touched any more.
+    /// The session panicked again while it was closed after a panic: it is not called any more.
     pub(crate) is_broken: bool,
 }
 
@@ -63,12 +63,12 @@ pub(crate) struct Cold {
     pub(crate) events: VecDeque<SessionEvent>,
     /// Messages with a [`crate::Delivery`] whose acknowledgement has not been reported.
     pub(crate) receipts: BTreeMap<Receipt, Option<Waker>>,
-    /// What the application keeps beside the session.
+    /// Data that the application has attached.
     pub(crate) data: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 impl Cold {
-    /// Keeps an event for the application. Replaces the oldest if the application takes none.
+    /// Keeps an event for the application. If the queue is full, the oldest event is dropped.
     fn report(&mut self, event: SessionEvent) {
         if self.events.len() == MAX_EVENTS {
             self.events.pop_front();
@@ -125,7 +125,7 @@ impl ConnectionState {
         }
     }
 
-    /// Asks for the driver's service.
+    /// Requests the driver's service.
     pub(crate) fn mark(&mut self) {
         self.dirty = true;
     }
@@ -134,8 +134,8 @@ impl ConnectionState {
         if self.is_stopped { Err(SendError::Closed(message)) } else { self.session.send(message) }
     }
 
-    /// Queues a message if there is room now: after dropping unreliable messages that wait, oldest first, if that is wanted and
-    /// makes room. Says how many were dropped.
+    /// Queues a message if there is room now. With `drops_oldest`, queued unreliable messages are dropped first, oldest
+    /// first, as long as that can make room. Returns how many were dropped.
     pub(crate) fn offer(&mut self, message: Message, drops_oldest: bool) -> (Result<(), SendError>, usize) {
         let (mut queued, mut dropped) = (self.send(message), 0);
         while let Err(SendError::Blocked(message)) = queued {
@@ -159,7 +159,7 @@ impl ConnectionState {
         Ok(receipt)
     }
 
-    /// Takes the events of the session, and the wakers of the tasks that wait for them.
+    /// Takes the events of the session, and the wakers of the tasks that await them.
     pub(crate) fn take_events(&mut self, wakers: &mut Vec<Waker>) -> Changes {
         let mut changes = Changes { problem: self.session.take_problem(), ..Changes::default() };
         while let Some(event) = self.session.poll_event() {
@@ -188,11 +188,12 @@ impl ConnectionState {
 
     /// Returns the next message, unless the session is broken.
     pub(crate) fn recv(&mut self) -> Option<Message> {
+        // A broken session may panic again in the application's cipher.
         if self.is_broken { None } else { self.session.recv() }
     }
 
-    /// Remembers the task that waits for room, and asks for service, which makes room. Returns the waker that it replaces, to be
-    /// dropped once no lock is held.
+    /// Stores the waker of the task that waits for room, and requests service, which makes room. Returns the replaced
+    /// waker, to be dropped without the lock.
     pub(crate) fn await_room(&mut self, channel: Option<Channel>, waker: &Waker) -> Option<Waker> {
         self.mark();
         let (waits_for, slot) = &mut self.cold().writer;
@@ -210,6 +211,8 @@ impl ConnectionState {
     /// How the session ended, if it has.
     pub(crate) fn end(&self) -> Option<End> {
         match self.session.closed() {
+            // First: the session was aborted locally in these cases, and its own reason would read like a regular
+            // close.
             _ if self.was_cut || self.is_broken => Some(End::Stopped),
             Some(closed) => Some(End::Closed(closed)),
             None => None,
@@ -230,7 +233,8 @@ impl ConnectionState {
         self.session.has_transmit(now) || self.is_late() || self.session.is_drained()
     }
 
-    /// Updates the memory count of all sessions by what this one holds now. True: the session held too much and was ended.
+    /// Updates the memory count of all sessions with what this one holds now. True: the session held too much and was
+    /// ended.
     pub(crate) fn account(&mut self, now: Instant) -> bool {
         let is_over_share = self.account.update(self.session.held());
         if is_over_share {
@@ -282,7 +286,7 @@ impl ConnectionState {
         }
     }
 
-    /// Whether tasks wait for the datagrams to leave, and they have left.
+    /// Whether tasks wait for the datagrams to be sent, and they have been sent.
     pub(crate) fn is_flush_awaited(&self, connection: &Connection) -> bool {
         connection.flush_waiters.load(Ordering::SeqCst) > 0 && (self.is_stopped || connection.is_flushed(self))
     }
@@ -307,7 +311,7 @@ pub(crate) enum End {
 }
 
 impl End {
-    /// Whether one of the two applications ended it, and no failure.
+    /// Whether one of the two applications ended it, and not a failure.
     pub(crate) fn is_clean(&self) -> bool {
         matches!(self, Self::Closed(closed) if closed.is_clean())
     }
@@ -329,17 +333,17 @@ pub(crate) struct Changes {
     pub(crate) any: bool,
     /// It has ended, just now.
     pub(crate) closed: Option<Closed>,
-    /// What it had done until then.
+    /// Its statistics at the end.
     pub(crate) totals: Option<Box<SessionStats>>,
     /// The ended session has messages that the application has not read.
     pub(crate) is_readable: bool,
-    /// The peer has sent something wrong.
+    /// The peer has sent something invalid.
     pub(crate) problem: Option<Problem>,
-    /// What was queued has left, and a task waits for that.
+    /// What was queued has been sent, and a task waits for that.
     pub(crate) flushed: bool,
     /// Datagrams have been taken: there may be room in a send buffer.
     pub(crate) room: bool,
 }
 
-/// Events kept for an application that does not ask for them; the oldest go first.
+/// The number of events kept for the application; the oldest are dropped.
 const MAX_EVENTS: usize = 16;

@@ -30,13 +30,13 @@ use crate::{
 };
 
 /// The sessions of a listener or connector. A connector has one socket, a listener one or more
-/// ([`crate::ListenerConfig::shards`]); a session is served by the socket that it was opened on, and is found here whichever
-/// socket its next datagram comes in by: the kernel may hand a client that moves to another one.
+/// ([`crate::ListenerConfig::shards`]); a session is served by the socket that it was opened on, and is found here by
+/// datagrams of every socket: when a client moves, the kernel may select another one.
 ///
 /// The [`Endpoint`] makes every decision. The routing table (`hints`) only makes lookups fast.
 #[derive(Debug)]
 pub(crate) struct SharedEndpoint<C> {
-    /// No other endpoint of this process has the same.
+    /// Unique within this process; a part of [`crate::SessionId`].
     pub(crate) number: u64,
     /// Locked for unknown senders, moves and endings only: datagrams of known addresses find their session in `hints`.
     table: Mutex<Table<C>>,
@@ -48,7 +48,7 @@ pub(crate) struct SharedEndpoint<C> {
     pub(crate) proxies: Option<Arc<Proxies>>,
     /// Sessions that have not been removed.
     sessions: AtomicUsize,
-    /// Whether the listener or connector still wants new sessions.
+    /// Whether the listener or connector still opens new sessions.
     is_open: AtomicBool,
     /// Whether the endpoint is closed, and still waits for clients that it has answered.
     is_lingering: AtomicBool,
@@ -61,7 +61,7 @@ pub(crate) struct SharedEndpoint<C> {
     drivers: Mutex<Vec<Weak<dyn DriverHandle>>>,
     /// Tasks that wait until no session is left, or the endpoint does not linger.
     idle: Notify,
-    /// What the sessions that have ended had done.
+    /// The totals of the sessions that have ended.
     pub(crate) ended: Mutex<EndedSessions>,
     told: Mutex<Told>,
     /// How sessions are recorded.
@@ -94,12 +94,13 @@ impl<C: Member> Table<C> {
     }
 }
 
-/// What the endpoint's table needs of a session's connection. The type is known at compile time.
+/// What the endpoint's table requires of a connection. There is one implementation; the trait keeps this module
+/// independent of `connection`.
 pub(crate) trait Member {
     /// Its key at the endpoint.
     fn key(&self) -> SessionKey;
 
-    /// Ends the session without telling the peer.
+    /// Ends the session without notifying the peer.
     fn stop(self: &Arc<Self>, now: Instant);
 
     /// The table has dropped the session.
@@ -115,7 +116,8 @@ pub(crate) trait DriverHandle: Send + Sync {
 impl<C: Member> SharedEndpoint<C> {
     pub(crate) fn new(endpoint: Endpoint, memory_limit: usize, proxies: Option<Arc<Proxies>>) -> Self {
         let is_listener = endpoint.config().is_some();
-        // A connector has few sessions: a map with shards for each processor would take more memory than they do.
+        // A connector has few sessions: the default number of shards, four per processor, would take more memory than
+        // they do.
         let hints = if is_listener { DashMap::new() } else { DashMap::with_shard_amount(FEWEST_SHARDS) };
         Self {
             number: ENDPOINTS.fetch_add(1, Ordering::Relaxed),
@@ -193,14 +195,14 @@ impl<C: Member> SharedEndpoint<C> {
         self.sessions.load(Ordering::Relaxed)
     }
 
-    /// Takes the connection of a session that the endpoint has let in.
+    /// Adds the connection of a session that the endpoint has opened.
     pub(crate) fn insert(&self, key: SessionKey, connection: Arc<C>) {
         self.sessions.fetch_add(1, Ordering::Relaxed);
         lock(&self.table).put(key, connection);
     }
 
-    /// Registers a session that starts here, after the end of session `ended` where one is known to have ended. `None`: a
-    /// session that lives has the address.
+    /// Registers a session that is opened from this side. `ended` is a session at the same address that is known to
+    /// have ended. `None`: an open session has the address.
     pub(crate) fn register(
         &self,
         address: SocketAddr,
@@ -223,7 +225,7 @@ impl<C: Member> SharedEndpoint<C> {
         Some(connection)
     }
 
-    /// Routes datagrams from this address to this session from here on.
+    /// Routes datagrams from this address to this session from now on.
     pub(crate) fn route(&self, address: SocketAddr, key: SessionKey) {
         if let Some(connection) = self.session(key) {
             self.hints.insert(address, connection);
@@ -231,12 +233,14 @@ impl<C: Member> SharedEndpoint<C> {
     }
 
     pub(crate) fn unroute(&self, address: SocketAddr, key: SessionKey) {
+        // The address may already belong to a newer session.
         self.hints.remove_if(&address, |_, there| there.key() == key);
     }
 
     /// Removes a session. Its handles keep what has arrived.
     pub(crate) fn remove(&self, key: SessionKey) {
         let Some(connection) = lock(&self.table).take(key) else { return };
+        // After the table: `until_idle` returns only when `connections` no longer contains the session.
         if self.sessions.fetch_sub(1, Ordering::SeqCst) == 1 {
             self.idle.notify_waiters();
         }
@@ -259,7 +263,7 @@ impl<C: Member> SharedEndpoint<C> {
         });
     }
 
-    /// Whether there are sessions to serve, or may yet be.
+    /// Whether the drivers are still needed: there are sessions or actions, or new sessions may be opened.
     pub(crate) fn is_needed(&self) -> bool {
         self.is_open() || self.session_count() > 0 || self.has_actions() || self.is_lingering.load(Ordering::SeqCst)
     }
@@ -268,7 +272,7 @@ impl<C: Member> SharedEndpoint<C> {
         self.is_open.load(Ordering::Relaxed)
     }
 
-    /// Takes no new sessions from here on, and refuses those that wait to be accepted. The drivers end with the last session.
+    /// Opens no new sessions from now on, and refuses those in the accept queue. The drivers end with the last session.
     pub(crate) fn close(&self) {
         let lingers = self.call(|endpoint| {
             endpoint.close(now());
@@ -298,10 +302,10 @@ impl<C: Member> SharedEndpoint<C> {
         until(&self.idle, || (!self.is_lingering.load(Ordering::SeqCst)).then_some(())).await;
     }
 
-    /// Wakes the drivers. False: there is none.
+    /// Wakes all drivers. False: none is running.
     fn wake_drivers(&self) -> bool {
         let drivers: Vec<_> = lock(&self.drivers).iter().filter_map(Weak::upgrade).collect();
-        // Not `any`, which would stop at the first that runs.
+        // Not `any`, which would stop at the first running driver.
         drivers.iter().fold(false, |is_driven, driver| driver.wake() | is_driven)
     }
 
@@ -323,7 +327,7 @@ impl<C: Member> SharedEndpoint<C> {
         }
     }
 
-    /// Waits for the next session in the accept queue. `None`: no new sessions are wanted any more.
+    /// Waits for the next session in the accept queue. `None`: the listener is closed and the queue is empty.
     pub(crate) async fn accept(&self) -> Option<(Arc<C>, RequestInfo)> {
         until(&self.arrivals, || self.next_arrival()).await
     }
@@ -335,7 +339,7 @@ impl<C: Member> SharedEndpoint<C> {
         }
         let replaced = set_waker(&mut lock(&self.stream), cx.waker());
         drop(replaced);
-        // A session may have arrived before the waker was there.
+        // A session may have arrived before the waker was stored.
         match self.next_arrival() {
             Some(next) => Poll::Ready(next),
             None => Poll::Pending,
@@ -360,7 +364,7 @@ impl<C: Member> SharedEndpoint<C> {
         if self.is_recorded.load(Ordering::Relaxed) { lock(&self.recordings).clone() } else { None }
     }
 
-    /// Logs what an operator wants to hear of.
+    /// Logs the events for the operator.
     pub(crate) fn tell_operator(&self, now: Instant) {
         let stats = self.stats();
         let news =

@@ -11,7 +11,7 @@ use soe_core::{
 use super::{Member, SharedEndpoint};
 use crate::engine::clock::now;
 
-/// Performs the actions that need no socket. Sessions end without telling their peers.
+/// Performs the actions that need no socket. Sessions end without notifying their peers.
 #[derive(Debug)]
 pub(crate) struct Undriven<'a, C>(pub(crate) &'a SharedEndpoint<C>);
 
