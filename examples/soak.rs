@@ -165,19 +165,19 @@ async fn echo(mut session: SoeSession) {
 
 /// One player: talks until the end, and fails on the first message that does not come back as it should.
 async fn play(server: SocketAddr, number: u64, tally: Arc<Tally>) -> Result<(), String> {
-    let mut lots = Lots(number << 17 | 1);
+    let mut rng = Rng(number << 17 | 1);
     let mut session = connect(server).await?;
     let mut awaited: [VecDeque<Vec<u8>>; ReliableChannel::COUNT] = Default::default();
     let mut stamp = 0_u64;
     while !tally.is_over() {
         // Chat, positions, and now and then a zone.
-        let burst = 1 + lots.below(6);
+        let burst = 1 + rng.below(6);
         for _ in 0..burst {
-            let channel = ReliableChannel::ALL[lots.below(4) as usize];
-            let length = 8 + match lots.below(100) {
-                0 => lots.below(60_000),
-                1..10 => lots.below(3_000),
-                _ => lots.below(120),
+            let channel = ReliableChannel::ALL[rng.below(4) as usize];
+            let length = 8 + match rng.below(100) {
+                0 => rng.below(60_000),
+                1..10 => rng.below(3_000),
+                _ => rng.below(120),
             };
             stamp += 1;
             let mut payload = vec![number as u8 | 1; length as usize];
@@ -197,12 +197,12 @@ async fn play(server: SocketAddr, number: u64, tally: Arc<Tally>) -> Result<(), 
             tally.echoed.fetch_add(1, Ordering::Relaxed);
             tally.bytes.fetch_add(expected.len() as u64, Ordering::Relaxed);
         }
-        if lots.below(200) == 0 {
+        if rng.below(200) == 0 {
             session.close(DisconnectReason::Application).await;
             session = connect(server).await?;
             tally.reconnected.fetch_add(1, Ordering::Relaxed);
         }
-        tokio::time::sleep(Duration::from_millis(20 + lots.below(80))).await;
+        tokio::time::sleep(Duration::from_millis(20 + rng.below(80))).await;
     }
     session.close(DisconnectReason::Application).await;
     Ok(())
@@ -215,12 +215,12 @@ async fn connect(server: SocketAddr) -> Result<SoeSession, String> {
 
 /// Sends what no player would, from addresses that have no session, at a pace that leaves the players a machine.
 fn attack(server: SocketAddr, number: u64, tally: &Tally) -> std::io::Result<()> {
-    let mut lots = Lots(number << 40 | 3);
+    let mut rng = Rng(number << 40 | 3);
     let mut socket = UdpSocket::bind("127.0.0.1:0")?;
     let mut sent = 0_u64;
     while !tally.is_over() {
         for _ in 0..20 {
-            let datagram = hostile(&mut lots);
+            let datagram = hostile(&mut rng);
             // The system may refuse to send what it knows to be unwanted.
             let _ = socket.send_to(&datagram, server);
             sent += 1;
@@ -234,27 +234,27 @@ fn attack(server: SocketAddr, number: u64, tally: &Tally) -> std::io::Result<()>
     Ok(())
 }
 
-fn hostile(lots: &mut Lots) -> Vec<u8> {
-    let random = |lots: &mut Lots, length: u64| (0..length).map(|_| lots.below(256) as u8).collect::<Vec<_>>();
-    let length = lots.below(600);
-    let noise = random(lots, length);
-    match lots.below(7) {
+fn hostile(rng: &mut Rng) -> Vec<u8> {
+    let random = |rng: &mut Rng, length: u64| (0..length).map(|_| rng.below(256) as u8).collect::<Vec<_>>();
+    let length = rng.below(600);
+    let noise = random(rng, length);
+    match rng.below(7) {
         // Garbage of any length.
         0 => noise,
         // Any op code with a body of noise, and with it a wrong CRC.
-        1 => [&[0, lots.below(0x21) as u8][..], &noise].concat(),
+        1 => [&[0, rng.below(0x21) as u8][..], &noise].concat(),
         // UnknownSender, port alive and heartbeats: two bytes that anybody can spoof.
-        2 => vec![0, [0x1d, 0x1c, 0x06][lots.below(3) as usize]],
+        2 => vec![0, [0x1d, 0x1c, 0x06][rng.below(3) as usize]],
         // A request: version 3, some id, udp length 512, and a protocol name that is right or not.
         3 => {
-            let id = random(lots, 4);
-            let name: &[u8] = if lots.below(2) == 0 { b"Soak\0" } else { b"Wrong\0" };
+            let id = random(rng, 4);
+            let name: &[u8] = if rng.below(2) == 0 { b"Soak\0" } else { b"Wrong\0" };
             [&[0, 1, 0, 0, 0, 3][..], &id, &[0, 0, 2, 0], name].concat()
         }
         // A disconnect for some session.
-        4 => [&[0, 5][..], &random(lots, 6)].concat(),
+        4 => [&[0, 5][..], &random(rng, 6)].concat(),
         // A remap for some session.
-        5 => [&[0, 0x1e][..], &random(lots, 8)].concat(),
+        5 => [&[0, 0x1e][..], &random(rng, 8)].concat(),
         // A reliable packet far ahead.
         _ => [&[0, 9, 0x7f, 0xff][..], &noise].concat(),
     }
@@ -262,9 +262,9 @@ fn hostile(lots: &mut Lots) -> Vec<u8> {
 
 /// Random numbers that a seed decides (xorshift).
 #[derive(Debug)]
-struct Lots(u64);
+struct Rng(u64);
 
-impl Lots {
+impl Rng {
     fn below(&mut self, bound: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;

@@ -28,7 +28,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 const PASSES: [[Pass; 2]; 2] = [[Pass::None, Pass::None], [Pass::UserCodec, Pass::None]];
-/// Body lengths around the largest payloads of one datagram and of two, and a train of about 120 fragments.
+/// Body lengths around the largest payloads of one datagram and of two, and a series of about 120 fragments.
 const SIZES: [usize; 11] = [0, 1, 30, 31, 250, 502, 503, 504, 505, 1010, 60_000];
 /// An op code whose first byte on the wire is zero, and that therefore travels escaped.
 const ESCAPED: u16 = 0x1200;

@@ -156,7 +156,7 @@ fn packets_that_inflate_ahead_of_a_gap() {
     peer.check("packets that inflate ahead of a gap");
 }
 
-/// Sends a train but for its last fragment.
+/// Sends a fragment series without its last fragment.
 fn send_train(peer: &mut Peer, channel: u8, total: u32) {
     let mut sequence = 0;
     let mut left = total as usize - 1;
@@ -177,7 +177,7 @@ fn half_finished_trains_on_four_channels() {
         send_train(&mut peer, channel, 300_000);
     }
     assert!(peer.taken() > 4 * 299_000);
-    peer.check("half-finished trains");
+    peer.check("incomplete fragment series");
 }
 
 fn announced_trains_that_never_come() {
@@ -186,7 +186,7 @@ fn announced_trains_that_never_come() {
         peer.put(&packet(FRAGMENT, channel, 0, &[&300_000u32.to_be_bytes()[..], b"x"].concat()));
     }
     assert!(peer.taken() < 80_000, "{} bytes for four words", peer.taken());
-    peer.check("announced trains");
+    peer.check("announced fragment series");
 }
 
 fn an_application_that_reads_nothing_of_tiny_messages() {

@@ -194,7 +194,7 @@ impl Forger {
             0 => [0, opcode::MULTI, 250].repeat(150),
             // A Group of 4 GiB.
             1 => vec![0, opcode::RELIABLE, 0, 0, 0, opcode::GROUP, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 1],
-            // A train of 4 GiB.
+            // A fragment series of 4 GiB.
             2 => vec![0, opcode::FRAGMENT, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 1, 2, 3],
             // The first sequence is the last.
             3 => vec![0, opcode::RELIABLE, 0xFF, 0xFF, 7, 7, 7],

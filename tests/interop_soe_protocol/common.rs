@@ -20,7 +20,7 @@ pub(crate) const TICK: Duration = Duration::from_millis(2);
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 pub(crate) const KEY: &[u8] =
     &[0x17, 0xbd, 0x08, 0x6b, 0x1b, 0x94, 0xf0, 0x2f, 0xf0, 0xec, 0x53, 0xd7, 0x63, 0x58, 0x9b, 0x5f];
-/// Around the largest payloads of one datagram and of two, with and without a flag byte, and a long train.
+/// Around the largest payloads of one datagram and of two, with and without a flag byte, and a long fragment series.
 pub(crate) const SIZES: [usize; 12] = [1, 2, 24, 255, 500, 505, 506, 507, 508, 1007, 1008, 60_000];
 
 #[derive(Clone, Copy, Debug)]

@@ -178,9 +178,9 @@ fn ceiling(settings: &Settings, largest: usize) -> usize {
     let window = settings.send_window_bytes.max(datagram) + 2 * 128 * settings.send_window.next_power_of_two();
     let queue = settings.send_buffer + largest + 64 + 2 * 48 * (settings.send_buffer / 65 + 2).next_power_of_two();
     let ahead = settings.recv_window * datagram + 2 * 48 * settings.recv_window.next_power_of_two();
-    let train = 2 * settings.max_message_size + 32 * 1024;
+    let series = 2 * settings.max_message_size + 32 * 1024;
     // One message, or the elements of one packet, may overshoot; an element takes two bytes and is counted with 64.
     let inbox = settings.recv_buffer + settings.max_message_size + 64 * datagram;
     let unreliable = settings.send_buffer + datagram + 64;
-    8 * 1024 + ReliableChannel::COUNT * (window + queue + ahead + train) + inbox + unreliable
+    8 * 1024 + ReliableChannel::COUNT * (window + queue + ahead + series) + inbox + unreliable
 }

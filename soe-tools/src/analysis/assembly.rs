@@ -22,14 +22,14 @@ pub(super) struct Piece {
 pub(super) enum Output {
     /// One payload: a message or a Group.
     Payload { raw: Bytes, first: u64, packets: u32, started: u64 },
-    /// A train contradicts itself and was dropped.
+    /// A series contradicts itself and was dropped.
     Broken(String),
 }
 
 #[derive(Debug)]
-enum Train {
+enum Series {
     None,
-    /// Something was missed: whether a fragment is the first of its train is not known.
+    /// Something was missed: whether a fragment is the first of its series is not known.
     Unknown,
     Open {
         total: usize,
@@ -48,22 +48,22 @@ pub(super) struct Assembly {
     ready: Option<Piece>,
     ahead: BTreeMap<u64, Piece>,
     ahead_bytes: usize,
-    train: Train,
-    /// The longest fragment so far: a shorter one ends its train.
+    series: Series,
+    /// The longest fragment so far: a shorter one ends its series.
     longest: usize,
 }
 
 impl Assembly {
     /// `is_start`: whether the first packet is the channel's first ever.
     pub(super) fn new(next: u64, is_start: bool) -> Self {
-        let train = if is_start { Train::None } else { Train::Unknown };
-        Self { next, ready: None, ahead: BTreeMap::new(), ahead_bytes: 0, train, longest: 0 }
+        let series = if is_start { Series::None } else { Series::Unknown };
+        Self { next, ready: None, ahead: BTreeMap::new(), ahead_bytes: 0, series, longest: 0 }
     }
 
     /// Bytes that are held.
     pub(super) fn held(&self) -> usize {
-        let train = if let Train::Open { data, .. } = &self.train { data.len() } else { 0 };
-        self.ahead_bytes + train
+        let series = if let Series::Open { data, .. } = &self.series { data.len() } else { 0 };
+        self.ahead_bytes + series
     }
 
     /// The gap at which reassembly waits: its first and last sequence number, and how many packets wait behind it.
@@ -105,7 +105,7 @@ impl Assembly {
 
     /// Goes on behind packets that will not come: all up to `through`. True if any had not come.
     pub(super) fn skip_through(&mut self, through: u64) -> bool {
-        // What is there in the gap comes out first; a hole in it ends the open train.
+        // What is there in the gap comes out first; a hole in it ends the open series.
         if self.next > through {
             return false;
         }
@@ -130,15 +130,15 @@ impl Assembly {
 
     fn lose(&mut self, next: u64) {
         self.next = next;
-        self.train = Train::Unknown;
+        self.series = Series::Unknown;
     }
 
     fn whole(&mut self, sequence: u64, piece: Piece) -> Option<Output> {
-        if let Train::Open { .. } = std::mem::replace(&mut self.train, Train::None) {
+        if let Series::Open { .. } = std::mem::replace(&mut self.series, Series::None) {
             // The packet itself is good: it comes next.
             self.next -= 1;
             self.ready = Some(piece);
-            return Some(Output::Broken("a whole packet stands within a train of fragments".into()));
+            return Some(Output::Broken("a whole packet stands within a series of fragments".into()));
         }
         Some(Output::Payload { raw: piece.bytes, first: sequence, packets: 1, started: piece.time })
     }
@@ -147,12 +147,12 @@ impl Assembly {
         let body = &piece.bytes;
         let is_last_of_unknown = body.len() < self.longest;
         self.longest = self.longest.max(body.len());
-        if let Train::Open { total, data, packets, .. } = &mut self.train {
+        if let Series::Open { total, data, packets, .. } = &mut self.series {
             *packets += 1;
             data.extend_from_slice(body);
             if data.len() > *total {
-                let reason = format!("a train of {total} bytes brings {}", data.len());
-                self.train = Train::Unknown;
+                let reason = format!("a series of {total} bytes brings {}", data.len());
+                self.series = Series::Unknown;
                 return Some(Output::Broken(reason));
             }
             return self.finished();
@@ -160,34 +160,34 @@ impl Assembly {
         let total = body.first_chunk().map(|total| u32::from_be_bytes(*total) as usize);
         let data = body.get(4..).unwrap_or_default();
         let total = total.filter(|total| (data.len()..=MAX_MESSAGE).contains(total) && *total > 0);
-        match (total, &self.train) {
+        match (total, &self.series) {
             (Some(total), _) => {
                 // Not reserved up front: the total is the sender's word.
                 let data = BytesMut::from(data);
-                self.train = Train::Open { total, data, first: sequence, packets: 1, started: piece.time };
+                self.series = Series::Open { total, data, first: sequence, packets: 1, started: piece.time };
                 self.finished()
             }
-            (None, Train::Unknown) => {
+            (None, Series::Unknown) => {
                 if is_last_of_unknown {
-                    self.train = Train::None;
+                    self.series = Series::None;
                 }
                 None
             }
             (None, _) => {
-                self.train = Train::Unknown;
-                Some(Output::Broken("a train begins with an impossible length".into()))
+                self.series = Series::Unknown;
+                Some(Output::Broken("a series begins with an impossible length".into()))
             }
         }
     }
 
     fn finished(&mut self) -> Option<Output> {
-        let Train::Open { total, data, first, packets, started } = &mut self.train else { return None };
+        let Series::Open { total, data, first, packets, started } = &mut self.series else { return None };
         if data.len() < *total {
             return None;
         }
         let output =
             Output::Payload { raw: data.split().freeze(), first: *first, packets: *packets, started: *started };
-        self.train = Train::None;
+        self.series = Series::None;
         Some(output)
     }
 }

@@ -127,9 +127,9 @@ pub enum Finding {
         /// Of the message.
         stamp: u16,
     },
-    /// A train of fragments contradicts itself.
+    /// A fragment series contradicts itself.
     BrokenTrain {
-        /// Of the train.
+        /// Of the series.
         channel: usize,
         /// How.
         reason: String,

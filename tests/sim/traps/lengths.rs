@@ -9,7 +9,7 @@ use soe_core::{
     wire::{Packet, SessionRequest},
 };
 
-use super::hand::{Hand, ID, config, payload};
+use super::manual_peer::{ID, ManualPeer, config, payload};
 
 /// A codec that makes every body longer by so much.
 #[derive(Debug)]
@@ -40,54 +40,54 @@ fn longer(growth: usize) -> SessionConfigBuilder {
 fn a_message_of_one_packet_over_the_limit_is_never_delivered() {
     let limited = || config().max_message_size(100);
     for length in [101, 164, 165, 400] {
-        let mut hand = Hand::shake(limited());
+        let mut peer = ManualPeer::connected(limited());
         // A longer one is refused each time that it comes; two CRCs of two bytes vouch for it.
-        hand.data(0, &payload(length));
-        assert_eq!(hand.messages(), [[0; 0]; 0], "{length} bytes");
-        hand.data(0, &payload(length));
-        assert_eq!(hand.messages(), [[0; 0]; 0], "{length} bytes");
-        assert_eq!(hand.session.closed().unwrap().reason, DisconnectReason::CorruptPacket, "{length} bytes");
+        peer.data(0, &payload(length));
+        assert_eq!(peer.messages(), [[0; 0]; 0], "{length} bytes");
+        peer.data(0, &payload(length));
+        assert_eq!(peer.messages(), [[0; 0]; 0], "{length} bytes");
+        assert_eq!(peer.session.closed().unwrap().reason, DisconnectReason::CorruptPacket, "{length} bytes");
     }
-    let mut hand = Hand::shake(limited());
+    let mut peer = ManualPeer::connected(limited());
     let mut group = vec![0, 0x19, 100];
     group.extend_from_slice(&payload(100));
     group.push(101);
     group.extend_from_slice(&payload(101));
-    hand.data(0, &payload(100));
-    hand.data(1, &group);
-    assert_eq!(hand.messages(), [payload(100), payload(100)], "what is within the limit");
-    assert_eq!(hand.session.closed().unwrap().reason, DisconnectReason::CorruptPacket);
+    peer.data(0, &payload(100));
+    peer.data(1, &group);
+    assert_eq!(peer.messages(), [payload(100), payload(100)], "what is within the limit");
+    assert_eq!(peer.session.closed().unwrap().reason, DisconnectReason::CorruptPacket);
 }
 
 #[test]
 fn an_escape_does_not_count_against_the_limit() {
-    let mut hand = Hand::shake(config().max_message_size(3));
-    hand.data(0, &[0, 0, 5, 6]);
-    assert_eq!(hand.messages(), [[0, 5, 6]]);
+    let mut peer = ManualPeer::connected(config().max_message_size(3));
+    peer.data(0, &[0, 0, 5, 6]);
+    assert_eq!(peer.messages(), [[0, 5, 6]]);
 }
 
 #[test]
 fn an_unreliable_message_over_the_limit_is_dropped_and_counted() {
-    let mut hand = Hand::shake(config().max_message_size(100));
+    let mut peer = ManualPeer::connected(config().max_message_size(100));
     for length in [101, 100, 400] {
-        hand.say_bytes(payload(length));
+        peer.say_bytes(payload(length));
     }
-    assert_eq!(hand.messages(), [payload(100)]);
-    assert_eq!(hand.session.stats(hand.now).oversized_dropped, 2);
-    assert_eq!(hand.session.closed(), None);
+    assert_eq!(peer.messages(), [payload(100)]);
+    assert_eq!(peer.session.stats(peer.now).oversized_dropped, 2);
+    assert_eq!(peer.session.closed(), None);
 }
 
 #[test]
 fn whatever_a_codec_adds_a_client_works_or_says_why_not() {
     let (mut worked, mut refused) = (0, 0);
     for growth in 0..=80 {
-        let mut hand = Hand {
+        let mut peer = ManualPeer {
             session: Session::connect(Instant::now(), longer(growth).build().unwrap(), ID),
-            ..Hand::shake(config())
+            ..ManualPeer::connected(config())
         };
-        let _ = hand.taken_bare();
-        hand.bare(&hand.response(64, 2, [1, 0]));
-        if let Some(closed) = hand.session.closed() {
+        let _ = peer.taken_bare();
+        peer.bare(&peer.response(64, 2, [1, 0]));
+        if let Some(closed) = peer.session.closed() {
             let overhead = 2 + growth;
             assert_eq!(closed.negotiation, Some(NegotiationError::TooSmall { udp_length: 64, overhead }));
             assert!(64 - 40 < overhead, "growth {growth} leaves room");
@@ -95,9 +95,9 @@ fn whatever_a_codec_adds_a_client_works_or_says_why_not() {
             continue;
         }
         let channels = ReliableChannel::ALL.map(|channel| Message::new(channel, payload(300)));
-        channels.into_iter().for_each(|message| hand.send(message));
-        hand.send(Message::unreliable(payload(3)));
-        let sent = hand.taken_bare();
+        channels.into_iter().for_each(|message| peer.send(message));
+        peer.send(Message::unreliable(payload(3)));
+        let sent = peer.taken_bare();
         assert!(sent.len() > 4 * 300 / 64 && sent.len() < 4 * 300, "growth {growth}: {} datagrams", sent.len());
         assert!(sent.iter().all(|datagram| datagram.len() <= 64), "growth {growth}");
         worked += 1;

@@ -1,4 +1,4 @@
-//! A server made by hand: it says whatever a test wants, under the right CRC.
+//! A server whose every packet a test writes, under the right CRC.
 
 use std::time::{Duration, Instant};
 
@@ -15,8 +15,8 @@ pub(crate) const ID: u32 = 0x1020_3040;
 pub(crate) const SEED: u32 = 0x5EED_5EED;
 pub(crate) const ZERO: ReliableChannel = ReliableChannel::ZERO;
 
-/// A session with a server that says what a test wants it to.
-pub(crate) struct Hand {
+/// A client session, and the keys of the server that the test plays.
+pub(crate) struct ManualPeer {
     pub(crate) now: Instant,
     pub(crate) session: Session,
     pub(crate) framing: Framing,
@@ -26,8 +26,8 @@ pub(crate) fn config() -> SessionConfigBuilder {
     SessionConfig::builder("Trap").refusal_grace(Duration::ZERO)
 }
 
-impl Hand {
-    pub(crate) fn shake(config: SessionConfigBuilder) -> Self {
+impl ManualPeer {
+    pub(crate) fn connected(config: SessionConfigBuilder) -> Self {
         Self::offering(config, 512, 2, [0, 0])
     }
 
@@ -35,12 +35,12 @@ impl Hand {
         let (now, config) = (Instant::now(), config.build().unwrap());
         let codecs: [Option<Codec>; 2] = config.dialect.codecs.clone();
         let framing = Framing::new(SEED, crc_length, passes, &codecs).unwrap();
-        let mut hand = Self { now, session: Session::connect(now, config, ID), framing };
-        assert_eq!(hand.taken_bare().len(), 1, "one request");
-        hand.bare(&hand.response(udp_length, crc_length, passes));
-        assert!(hand.session.is_connected());
-        let _ = hand.taken();
-        hand
+        let mut peer = Self { now, session: Session::connect(now, config, ID), framing };
+        assert_eq!(peer.taken_bare().len(), 1, "one request");
+        peer.bare(&peer.response(udp_length, crc_length, passes));
+        assert!(peer.session.is_connected());
+        let _ = peer.taken();
+        peer
     }
 
     pub(crate) fn response(&self, udp_length: u32, crc_length: u8, passes: [u8; 2]) -> Packet<'static> {
