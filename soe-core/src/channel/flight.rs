@@ -4,7 +4,10 @@ use std::{collections::VecDeque, time::Duration};
 
 use bytes::Bytes;
 
-use super::push_back;
+use super::{
+    packet::{Acked, Cause, Head, Packet, Patience, State},
+    push_back,
+};
 use crate::timestamp::Timestamp;
 
 /// A packet is lost once a datagram sent this much later has been acknowledged (RFC 9002, section 6.1.1).
@@ -13,93 +16,6 @@ const REORDERING: u64 = 3;
 const ORDER_SLACK: usize = 32;
 /// How many packets are looked through for one that may ride along, from the newest on.
 const COPY_SCAN: usize = 32;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum State {
-    Flying,
-    /// Believed lost: waits to be sent again.
-    Lost(Cause),
-    Acked,
-}
-
-/// Why a packet is sent again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Cause {
-    /// Later datagrams have been acknowledged.
-    Overtaken,
-    /// No acknowledgement came in time.
-    Timeout,
-}
-
-/// What precedes the payload on the wire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Head {
-    Data,
-    FirstFragment { total: u32 },
-    Fragment,
-}
-
-#[derive(Debug)]
-pub(crate) struct Packet {
-    pub(crate) head: Head,
-    pub(crate) payload: Bytes,
-    pub(crate) state: State,
-    /// Messages whose last byte is in this packet.
-    pub(crate) ends: u16,
-    pub(crate) transmissions: u16,
-    /// Copies that rode along since it was last sent.
-    pub(crate) copies: u8,
-    /// When it was first sent.
-    pub(crate) first_sent: Timestamp,
-    /// When it was last sent.
-    pub(crate) sent: Timestamp,
-    /// The number of the datagram that first carried it.
-    pub(crate) first_datagram: u64,
-    /// The number of the datagram that last carried it.
-    pub(crate) datagram: u64,
-}
-
-impl Packet {
-    /// Op code, sequence and, on the first fragment, the total length.
-    pub(crate) fn size(&self) -> usize {
-        let head = if matches!(self.head, Head::FirstFragment { .. }) { 8 } else { 4 };
-        head + self.payload.len()
-    }
-
-    fn is_flying(&self) -> bool {
-        #[cfg(test)]
-        tests::visited();
-        self.state == State::Flying
-    }
-
-    fn is_lost(&self) -> bool {
-        #[cfg(test)]
-        tests::visited();
-        matches!(self.state, State::Lost(_))
-    }
-}
-
-/// What an acknowledgement has told.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Acked {
-    pub(crate) packets: usize,
-    pub(crate) bytes: usize,
-    /// The largest of them, in bytes.
-    pub(crate) largest: usize,
-    /// The age of a packet that was sent again too soon: its first acknowledgement was on the way.
-    pub(crate) late: Option<Duration>,
-    /// The age of a packet whose first transmission was acknowledged after a later datagram.
-    pub(crate) overtaken: Option<Duration>,
-    /// Bytes of packets that had been declared lost in error.
-    pub(crate) found: usize,
-    /// Packets that arrived only because they were sent again, as far as can be told.
-    pub(crate) repaired: u32,
-    /// The ages of the newest and the oldest packet acknowledged that was sent only once.
-    pub(crate) ages: Option<(Duration, Duration)>,
-    /// How many packets the peer has passed that it had acknowledged one by one before: it had held them, its application reads
-    /// again, and its window has moved by as many.
-    pub(crate) moved: usize,
-}
 
 /// The acknowledgement of a packet that was sent again may be for either time. If it is for the second, everything sent before
 /// that has been overtaken; if for the first, the timer was too short and everything is on its way, as further
@@ -110,15 +26,6 @@ struct Doubt {
     datagram: u64,
     /// When to believe that it has arrived; set when losses are next looked for.
     deadline: Option<Timestamp>,
-}
-
-/// How old a packet must be to count as lost once a later datagram has been acknowledged.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Patience {
-    /// With three later ones acknowledged. No longer than `by_time`.
-    pub(crate) by_count: Duration,
-    /// With any.
-    pub(crate) by_time: Duration,
 }
 
 /// The packets from the oldest unacknowledged to the newest sent.
@@ -468,7 +375,7 @@ fn is_under_way(packets: &VecDeque<Packet>, base: u32, sent: Sent) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     fn packet(now: Timestamp, datagram: u64) -> Packet {
@@ -527,7 +434,7 @@ mod tests {
         static VISITED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
     }
 
-    pub(super) fn visited() {
+    pub(crate) fn visited() {
         VISITED.set(VISITED.get() + 1);
     }
 

@@ -9,6 +9,7 @@ pub(crate) mod inbox;
 #[cfg(test)]
 mod model_tests;
 pub(crate) mod pacer;
+pub(crate) mod packet;
 pub(crate) mod recv;
 pub(crate) mod rtt;
 pub(crate) mod send;

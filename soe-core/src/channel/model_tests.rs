@@ -7,8 +7,8 @@ use proptest::{collection::vec, prelude::*};
 
 use super::{
     acks::{Ack, AckPolicy},
-    flight::Patience,
     inbox::Inbox,
+    packet::Patience,
     recv::{Kind, Receiver, RecvLimits},
     send::{SendLimits, Sender, Slot},
 };

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::flight::Patience;
+use super::packet::Patience;
 use crate::timestamp::{Micros, Timestamp};
 
 /// Before the first sample: the delay of the slowest acknowledger known (500 ms) and some network.

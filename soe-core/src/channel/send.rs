@@ -5,8 +5,9 @@ use std::{collections::VecDeque, num::NonZeroU64, time::Duration};
 use bytes::{BufMut, Bytes};
 
 use super::{
-    flight::{Acked, Cause, Flight, Head, Packet, State},
+    flight::Flight,
     fragment::TOTAL_LENGTH,
+    packet::{Acked, Cause, Head, Packet, State},
     push_back,
     sequence::widen_acked,
 };

@@ -3,7 +3,7 @@
 use super::Session;
 use crate::{
     channel::{
-        flight::Acked,
+        packet::Acked,
         recv::Receiver,
         send::Sender,
         sequence::{compact, widen_acked},

@@ -5,7 +5,6 @@
 mod channels;
 mod cold;
 mod keys;
-mod lateness;
 mod life;
 mod memory;
 mod problem;
@@ -31,8 +30,7 @@ use self::{
     channels::{IdleChannel, Reliable},
     cold::Cold,
     keys::Hooks,
-    lateness::Lateness,
-    life::{ClockSync, Connecting, Ending, Timers, millis},
+    life::{ClockSync, Connecting, Ending, Lateness, Timers, millis},
     send::{Outbox, Pacing, SendInterval},
     stats::Counters,
 };

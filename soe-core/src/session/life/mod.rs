@@ -4,6 +4,7 @@ mod clock;
 mod closing;
 mod handshake;
 mod keep_alive;
+mod lateness;
 mod remap;
 mod timeout;
 mod timer;
@@ -12,6 +13,7 @@ pub(super) use self::{
     clock::{ClockSync, millis},
     closing::Ending,
     handshake::Connecting,
+    lateness::Lateness,
     timer::{Timer, Timers},
 };
 pub(crate) use self::{closing::PROOF, handshake::response};

@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 
 use crate::{
     channel::{
-        flight::Acked,
+        packet::Acked,
         recv::{Kind, Received, walk_group},
     },
     framing::OpenError,

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     channel::{
         acks::Ack,
-        flight::Cause,
+        packet::Cause,
         send::{SendLimits, Slot, Written},
     },
     message::{Channel, ReliableChannel},

@@ -18,7 +18,7 @@ const DECAY: u8 = 8;
 /// for it as timers do, at this end and, on the same machine, at the other: a resend timer that does not know sends again
 /// what has long arrived, and makes the processor busier.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Lateness {
+pub(crate) struct Lateness {
     /// In multiples of the granularity.
     late: u8,
     /// How many timers have been served earlier since it last changed.
@@ -27,7 +27,7 @@ pub(super) struct Lateness {
 
 impl Lateness {
     /// Timers have been served so much after the first of them was due.
-    pub(super) fn served(&mut self, late: Duration) {
+    pub(crate) fn served(&mut self, late: Duration) {
         if late > ASLEEP {
             return;
         }
@@ -43,7 +43,7 @@ impl Lateness {
     }
 
     /// What a time-out allows for it.
-    pub(super) fn allowance(self) -> Duration {
+    pub(crate) fn allowance(self) -> Duration {
         GRANULARITY * u32::from(self.late)
     }
 }
