@@ -26,7 +26,7 @@ impl fmt::Display for Origin {
     }
 }
 
-/// How a session ended. As text it says by whom and why: "session closed by the peer: ended by the application".
+/// How a session ended. Displayed with origin and reason: "session closed by the peer: ended by the application".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("session closed by {origin}: {reason}")]
 #[non_exhaustive]
@@ -53,8 +53,8 @@ impl Closed {
         self.origin == Origin::Transport && self.negotiation.is_none() && silent
     }
 
-    /// Whether the peer wants no session with this side: it is full, speaks another protocol or version, or offers something
-    /// that this side cannot do.
+    /// Whether the peer refused the session: it is full, has another protocol or version, or offers something that this
+    /// side cannot do.
     pub fn is_refused(&self) -> bool {
         use DisconnectReason as Reason;
         self.negotiation.is_some() || matches!(self.reason, Reason::ConnectionRefused | Reason::ProtocolMismatch)

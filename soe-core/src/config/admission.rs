@@ -42,7 +42,7 @@ impl fmt::Debug for RequestFilter {
     }
 }
 
-/// Answers ServerStatus queries, which anybody may send.
+/// Answers ServerStatus queries, which may come from any address.
 #[derive(Clone)]
 pub struct StatusReply(Arc<dyn Fn(SocketAddr) -> Option<Bytes> + Send + Sync>);
 
@@ -126,7 +126,7 @@ impl fmt::Debug for AdmissionConfig {
     }
 }
 
-/// The settings of a server. The default stands in brackets at the end of each description.
+/// The settings of a server. The default is in brackets at the end of each description.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct AdmissionSettings {
@@ -161,7 +161,7 @@ pub struct AdmissionSettings {
     /// one address (an internet cafe, carrier-grade NAT, a proxy) all succeed, including repeated requests\]
     pub response_burst_per_prefix: u32,
     /// The most sessions per second that open with the response, before the client has sent a valid datagram, in
-    /// dialects whose servers speak first. A burst is ten times as large. Other sessions open with the first valid
+    /// dialects whose servers send first. A burst is ten times as large. Other sessions open with the first valid
     /// datagram. A forged request can open such a session, which then counts until it times out. \[100\]
     pub unproven_rate: u32,
     /// Whether a packet from an address without a session is answered with UnknownSender. \[yes\]
@@ -218,6 +218,7 @@ impl AdmissionConfigBuilder {
     pub fn build(self) -> Result<AdmissionConfig, ConfigError> {
         let settings = &self.settings;
         let sessions = settings.max_sessions;
+        // 2^24 sessions take 16 GB at 1 KB each; a larger number is a mistake.
         check((1..=1 << 24).contains(&sessions), "max_sessions", sessions, "not within 1..=16777216")?;
         check(
             settings.accept_backlog > 0,

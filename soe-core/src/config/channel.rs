@@ -1,6 +1,6 @@
 use std::num::NonZeroU32;
 
-/// Options of one reliable channel on this side. The default stands in brackets at the end of each description.
+/// Options of one reliable channel on this side. The default is in brackets at the end of each description.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ChannelOptions {

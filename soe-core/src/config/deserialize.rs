@@ -1,4 +1,5 @@
-//! Configurations from files (feature `serde`): a map from the names of the knobs to values. Errors name the knob.
+//! Configurations from files (feature `serde`): a map from the names of the settings to values. Errors name the
+//! setting.
 
 use std::{collections::BTreeSet, fmt, num::NonZeroU32, time::Duration};
 
@@ -12,7 +13,7 @@ use super::{
 };
 use crate::{Dialect, Pass, ReliableChannel};
 
-/// Reads a map into one optional value for each knob. What is wrong with a value is told with the name of its knob.
+/// Reads a map into one optional value for each setting. Errors name the setting.
 macro_rules! knobs {
     ($knobs:ident, $expecting:literal { $($field:ident: $type:ty),* $(,)? }) => {
         #[derive(Default)]

@@ -88,7 +88,7 @@ impl fmt::Debug for SessionConfig {
 }
 
 /// The settings of a session. No duration may exceed a year. No interval at which something is sent may be shorter than
-/// 1 ms. The default stands in brackets at the end of each description.
+/// 1 ms. The default is in brackets at the end of each description.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Settings {
@@ -262,6 +262,7 @@ impl Settings {
         let checked = self.crc_length > 0 || self.allow_unchecked;
         check(checked, "crc_length", 0, "which accepts forged datagrams and needs allow_unchecked")?;
         self.validate_framing()?;
+        // A window above half of the sequence space would make old and new packets indistinguishable.
         let window = 1..=crate::channel::sequence::MAX_DISTANCE as usize;
         let rule = "not within 1..=30000 packets: sequences have 16 bits";
         check(window.contains(&self.recv_window), "recv_window", self.recv_window, rule)?;
@@ -425,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn an_offer_that_cannot_be_kept_is_refused() {
+    fn passes_without_a_codec_are_refused() {
         let refused = |builder: SessionConfigBuilder| builder.build().unwrap_err().field;
         let without_codecs = || SessionConfig::with_dialect(Dialect::everquest2());
         assert_eq!(refused(without_codecs().compression(true)), "passes");
@@ -435,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn no_crc_at_all_wants_to_be_allowed() {
+    fn a_crc_length_of_zero_must_be_allowed() {
         let unchecked = || SessionConfig::builder("x").crc_length(0);
         assert_eq!(unchecked().build().unwrap_err().field, "crc_length");
         assert!(unchecked().allow_unchecked(true).build().is_ok());

@@ -1,4 +1,4 @@
-//! The known games. The tables of section 3 of `docs/protocol.md` are the source; what is inferred says so.
+//! The known games. The source is section 3 of `docs/protocol.md`; inferred values are marked.
 
 use std::borrow::Cow;
 use std::time::Duration;

@@ -67,7 +67,7 @@ pub enum Action {
         key: SessionKey,
         /// Why.
         reason: DisconnectReason,
-        /// Whether the peer is told.
+        /// Whether to send the peer a Disconnect.
         tell_peer: bool,
     },
     /// Drop the session. Its key is no longer valid.

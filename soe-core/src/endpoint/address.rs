@@ -13,7 +13,7 @@ pub struct Path {
     pub remote: SocketAddr,
     /// The local address that the datagram was sent to, if the system reports it. Answers are sent from it.
     pub local: Option<IpAddr>,
-    /// Who passed the datagram on. Answers are sent there.
+    /// The relay that forwarded the datagram. Answers are sent there.
     pub relay: Option<Relay>,
 }
 
@@ -36,10 +36,9 @@ impl From<SocketAddr> for Path {
     }
 }
 
-/// A proxy or load balancer that passes the datagrams of a peer on, and says whose they are.
-///
-/// It is part of a [`Path`], and so of the datagram that it passed on: a forged datagram that came by another relay is
-/// answered there, and does not change where the datagrams of a session go.
+/// A proxy or load balancer that forwards the datagrams of a peer with the peer's address. It is part of a [`Path`] and
+/// so belongs to each received datagram: a forged datagram through another relay is answered through that relay, and
+/// does not change the path of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Relay {
     address: Address,
@@ -47,17 +46,17 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// A relay at this address. `entrance` is the address that the peer speaks to.
+    /// A relay at this address. `entrance` is the relay's address that the peer sends to.
     pub fn new(address: SocketAddr, entrance: Option<SocketAddr>) -> Self {
         Self { address: address.into(), entrance: entrance.map_or(Address::NONE, Address::from) }
     }
 
-    /// Where its datagrams come from, and where datagrams for the peer are sent.
+    /// The source of its datagrams, and the destination of datagrams for the peer.
     pub fn address(&self) -> SocketAddr {
         self.address.socket()
     }
 
-    /// The address that the peer speaks to, if the relay says.
+    /// The relay's address that the peer sends to, if the relay reports it.
     pub fn entrance(&self) -> Option<SocketAddr> {
         (self.entrance != Address::NONE).then(|| self.entrance.socket())
     }
@@ -108,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_comes_back_as_it_was() {
+    fn an_address_survives_the_round_trip() {
         for text in ["192.0.2.1:7", "[::ffff:192.0.2.1]:7", "[2001:db8::1]:65535", "[fe80::1%3]:9"] {
             let address: SocketAddr = text.parse().unwrap();
             assert_eq!(Address::from(address).socket(), address);
@@ -121,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_relay_says_where_it_is_and_where_the_peer_came_in() {
+    fn a_relay_has_its_address_and_the_entrance_of_the_peer() {
         let (inside, outside) = (SocketAddr::from(([10, 0, 0, 9], 4000)), "[2001:db8::1]:20060".parse().unwrap());
         let relay = Relay::new(inside, Some(outside));
         assert_eq!((relay.address(), relay.entrance()), (inside, Some(outside)));

@@ -62,10 +62,12 @@ impl MemoryAccount {
     #[must_use]
     pub fn update(&mut self, held: usize) -> bool {
         let before = std::mem::replace(&mut self.held, held);
+        // A session that does not grow is never ended: it may be shrinking because the limit was reached.
         if held <= before {
             self.budget.held.fetch_sub(before - held, Ordering::Relaxed);
             return false;
         }
+        // Relaxed: the sum need not be exact at any instant, only free of lost updates.
         let total = self.budget.held.fetch_add(held - before, Ordering::Relaxed) + (held - before);
         let limit = self.budget.limit.load(Ordering::Relaxed);
         let share = limit / self.budget.accounts.load(Ordering::Relaxed).max(1);
@@ -87,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_session_that_holds_more_than_its_share_has_to_go() {
+    fn only_a_session_that_holds_more_than_its_share_is_ended() {
         let budget = MemoryBudget::new(10 << 20);
         let mut others: Vec<_> = (0..18).map(|_| budget.open()).collect();
         let (mut modest, mut greedy) = (budget.open(), budget.open());
@@ -106,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_within_its_share_stays_though_all_together_hold_too_much() {
+    fn a_session_within_its_share_stays_even_above_the_limit() {
         let budget = MemoryBudget::new(1 << 20);
         let (mut one, mut two) = (budget.open(), budget.open());
         assert!(!one.update(512 << 10));

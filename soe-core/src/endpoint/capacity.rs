@@ -158,10 +158,12 @@ impl Capacity {
     pub(super) fn end(&mut self, key: SessionKey, lingers: impl Fn(SessionKey) -> bool) -> Option<SessionKey> {
         self.live = self.live.saturating_sub(1);
         self.lingering_count += 1;
+        // Drained sessions leave stale keys behind. Removing them at twice the size is O(1) amortized.
         if self.lingering.len() > 2 * self.lingering_count + FEWEST_LINGERING {
             self.lingering.retain(|&key| lingers(key));
         }
         self.lingering.push_back(key);
+        // Without this limit, clients that connect and close in a loop would fill the memory with ended sessions.
         if self.lingering_count <= self.max_sessions.max(FEWEST_LINGERING) {
             return None;
         }
@@ -174,6 +176,7 @@ impl Capacity {
     pub(super) fn forget(&mut self) {
         self.lingering_count = self.lingering_count.saturating_sub(1);
         if self.lingering_count == 0 {
+            // Returns the memory after a mass disconnect.
             self.lingering = VecDeque::new();
         }
     }

@@ -18,8 +18,8 @@ const PURPOSE_PLACE: u8 = 3;
 
 /// A secret that changes over time, and the seeds derived from it.
 ///
-/// A seed is a keyed hash of address, session id and period. Only who can read the response at that address knows it,
-/// and the server need not store it.
+/// A seed is a keyed hash of address, session id and period. It can only be learned by reading the response at that
+/// address, and the server need not store it.
 pub(super) struct Cookies {
     key: [u8; 16],
     /// Counts periods of `KEY_LIFETIME`.
@@ -133,11 +133,11 @@ mod tests {
     }
 
     #[test]
-    fn places_under_one_key_say_nothing_about_another() {
+    fn places_under_one_key_do_not_predict_those_under_another() {
         const SETS: u64 = 64;
         let (mine, theirs) = (Cookies::new(Instant::now(), [1; 16]), Cookies::new(Instant::now(), [2; 16]));
         let set = |cookies: &Cookies, port| cookies.place(address(1, port).ip(), port) % SETS;
-        // Whoever knew one key could gather the ports that share a set with a victim's.
+        // With one key known, the ports that share a set with a victim's could be collected.
         let gathered: Vec<u16> = (1..=u16::MAX).filter(|&port| set(&mine, port) == set(&mine, 0)).collect();
         assert!(gathered.len() > 800);
         let mut hits = [0; SETS as usize];

@@ -257,6 +257,7 @@ impl Handshakes {
         let Some((period_tag, seed)) = self.choose_seed(from, request.session_id, known.as_ref(), standing) else {
             return self.ignored();
         };
+        // Valid datagrams that were already counted remain: a client repeats its request until it gets the response.
         let pending = PendingHandshake {
             from,
             session_id: request.session_id,
@@ -289,8 +290,8 @@ impl Handshakes {
     /// The seed for a request, with the tag of its period.
     ///
     /// A repeated request gets the same seed while its key is known: the client may already have the first response.
-    /// But nobody gets the seed of the session that has the address: where a client has started again with the same
-    /// session id, only the CRC tells its datagrams from those of its former session.
+    /// The seed of the session that has the address is never used: if a client restarts with the same session id, only
+    /// the CRC distinguishes its datagrams from those of its former session.
     fn choose_seed(
         &self,
         from: SocketAddr,
@@ -318,6 +319,7 @@ impl Handshakes {
             return Outcome::Done;
         }
         let mut offers = self.pending.all(now, place, from).filter_map(|pending| self.offer(pending));
+        // At most `MAX_PER_ADDRESS` CRCs per datagram.
         let offer = offers.find(|offer| offer.framing.verify(&datagram));
         drop(offers);
         let Some(Offer { mut pending, seed, framing }) = offer else {
@@ -393,7 +395,7 @@ impl Handshakes {
         Some(Offer { pending, seed, framing })
     }
 
-    /// Before the session's first call: a recording begins at the beginning.
+    /// Must be called before the session's first call: a recording must be complete from the start.
     fn start_recording(&self, session: &mut Session) {
         if let Some(options) = &self.record {
             session.record(options);

@@ -26,7 +26,7 @@ pub trait Host {
     fn session(&mut self, key: SessionKey) -> Option<Self::Session>;
 
     /// Gives datagrams that came by one path to a session, in order, with
-    /// [`Session::handle_datagram`](crate::Session::handle_datagram), and says what became of them. A session that has just
+    /// [`Session::handle_datagram`](crate::Session::handle_datagram), and returns the result. A session that has just
     /// ended is reported by [`ended`].
     fn feed(
         &mut self,

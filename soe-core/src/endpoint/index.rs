@@ -61,6 +61,7 @@ impl Index {
             }
         }
         self.places[hole] = VACANT;
+        // Grows at 3/4 and shrinks at 1/8, so that a number of entries near one limit does not resize back and forth.
         if self.used * 8 < self.places.len() && self.places.len() > FEWEST_PLACES {
             self.resize(self.places.len() / 2, &hash_of);
         }
@@ -94,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_finds_what_is_there_whatever_was_removed_before() {
+    fn it_finds_every_number_after_any_removals() {
         // Few different hashes, so that runs are long and wrap around.
         let hash_of = |number: u32| u64::from(number % 7) * 0x5555;
         let (mut index, mut model, mut word) = (Index::default(), BTreeSet::new(), 1u32);

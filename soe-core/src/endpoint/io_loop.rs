@@ -18,33 +18,23 @@ pub enum Step {
     Sleep(Option<Instant>),
 }
 
-/// The order in which a socket is served: everything that has arrived, then timers, then transmits.
-///
-/// A timer fires only after everything has been received that had arrived when it was due: what waits in the socket is a
-/// sign of life, also after the process was stopped for a minute. That is so once the socket was found empty since, or once
-/// as much has been received since as the socket's buffer can hold; the latter keeps a flood from holding timers back.
-///
-/// Whoever serves a socket does what [`next`](Self::next) says, reports what came of it, and asks again:
+/// The order in which a socket is served: everything that has arrived, then timers, then transmits. A timer fires only
+/// after everything has been received that had arrived when it was due: a datagram in the socket's buffer is a sign of
+/// life, even after the process was stopped for a minute. This holds once the socket was found empty, or once more
+/// bytes have been received than the socket's buffer can hold; the latter prevents a flood from delaying timers. A
+/// driver calls [`next`](Self::next), performs the step, reports its result, and repeats:
 ///
 /// ```
 /// use std::time::{Duration, Instant};
 /// use soe_core::{Step, IoLoop};
 ///
-/// let (start, mut io) = (Instant::now(), IoLoop::new(65_536));
-/// let due = Some(start + Duration::from_secs(1));
-/// assert_eq!(io.next(start, due), Step::Receive);
-/// io.found_empty();
-/// assert_eq!(io.next(start, due), Step::Transmit);
-/// assert_eq!(io.next(start, due), Step::Sleep(due));
-/// // The process is stopped. The timer is long due, but first comes what has arrived in the meantime.
-/// let late = start + Duration::from_secs(60);
-/// io.wake();
-/// assert_eq!(io.next(late, due), Step::Receive);
-/// io.received(10, 1_000);
-/// assert_eq!(io.next(late, due), Step::Transmit);
-/// assert_eq!(io.next(late, due), Step::Receive);
-/// io.found_empty();
-/// assert_eq!(io.next(late, due), Step::Fire(late));
+/// let (start, mut io) = (Instant::now(), IoLoop::new(65_536)); let due = Some(start + Duration::from_secs(1));
+/// assert_eq!(io.next(start, due), Step::Receive); io.found_empty(); assert_eq!(io.next(start, due), Step::Transmit);
+/// assert_eq!(io.next(start, due), Step::Sleep(due)); // The process was stopped. The timer is long due, but what has
+/// arrived in the meantime is received first. let late = start + Duration::from_secs(60); io.wake();
+/// assert_eq!(io.next(late, due), Step::Receive); io.received(10, 1_000); assert_eq!(io.next(late, due),
+/// Step::Transmit); assert_eq!(io.next(late, due), Step::Receive); io.found_empty(); assert_eq!(io.next(late, due),
+/// Step::Fire(late));
 /// ```
 #[derive(Clone, Debug)]
 pub struct IoLoop {
@@ -153,7 +143,7 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     #[test]
-    fn a_timer_waits_until_what_had_arrived_before_it_was_due_is_received() {
+    fn a_timer_fires_after_everything_that_arrived_before_it_was_due() {
         let start = Instant::now();
         let mut io = IoLoop::new(10_000);
         let due = Some(start + 10 * MS);
@@ -174,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_does_not_hold_timers_back_for_longer_than_the_buffer_holds() {
+    fn a_flood_delays_timers_by_at_most_one_full_buffer() {
         let start = Instant::now();
         let mut io = IoLoop::new(100_000);
         let due = Some(start);
@@ -201,7 +191,7 @@ mod tests {
         let mut io = IoLoop::new(10_000);
         assert_eq!(io.next(start, None), Step::Receive);
         io.found_empty();
-        // The process is stopped between the look and this call.
+        // The process is stopped between the poll and this call.
         let late = start + 60_000 * MS;
         assert_eq!(io.next(late, Some(start + MS)), Step::Transmit);
         assert_eq!(io.next(late, Some(start + MS)), Step::Sleep(Some(start + MS)));
@@ -210,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn more_timers_than_fire_at_once_go_on_without_waiting_for_the_socket() {
+    fn remaining_timers_fire_without_another_empty_poll() {
         let start = Instant::now();
         let mut io = IoLoop::new(10_000);
         let due = Some(start);

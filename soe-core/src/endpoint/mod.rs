@@ -256,7 +256,7 @@ impl Endpoint {
     }
 
     /// Whether the endpoint is closed and still waits for the first datagrams of clients that it has answered, to
-    /// refuse them. Otherwise they would report themselves connected, and hear nothing. It ends with
+    /// refuse them. Otherwise they would report a connected session and never receive anything. It ends with
     /// [`handle_timeout`](Self::handle_timeout), at most three seconds after the last response.
     pub fn is_lingering(&self) -> bool {
         self.lingers_until.is_some()
@@ -393,7 +393,7 @@ impl Endpoint {
         }
     }
 
-    /// Handles a RemapConnection: a client that knows a session's id and seed claims to be at this address now.
+    /// Handles a RemapConnection: a client with the id and seed of a session claims to be at this address now.
     fn claim(&mut self, now: Instant, path: Path, remap: RemapConnection) {
         let Some(key) = self.routes.by_identity(remap.session_id, remap.crc_seed) else { return };
         let (Some(old), Some(config)) = (self.routes.address(key), self.config()) else { return };

@@ -14,7 +14,7 @@ impl Endpoint {
     pub(super) fn open(&mut self, path: Path, new_session: NewSession) {
         let NewSession { request, session } = new_session;
         let before = self.routes.resident(path.remote);
-        // A session that claimed this address is refuted: somebody else has proved it.
+        // The new client has proved the address, so a claim of another session to it is false.
         self.routes.drop_candidate(path.remote);
         let key = self.routes.insert(path.remote, session.session_id(), session.crc_seed(), Stage::Waiting);
         if let Some(before) = before {

@@ -141,6 +141,7 @@ impl PendingHandshakes {
         let place = place_of(pending.from);
         let ways = self.ways(place);
         let own = self.find(now, place, pending.from, pending.session_id);
+        // An attacker who forges requests from a player's address gets at most the remaining entries of that address.
         let crowded = self.at(now, place, pending.from).count() >= MAX_PER_ADDRESS;
         let newest = || {
             let age = |index: &usize| self.age(now, &self.entries()[*index]);
@@ -231,6 +232,7 @@ impl PendingHandshakes {
         for index in 0..self.entries().len() {
             if has_wrapped || !self.is_known(now, &self.entries()[index]) {
                 let entry = &mut self.entries_mut()[index];
+                // Writing to an empty entry would allocate its zero page.
                 if entry[TICKED..NAME_LENGTH] != [0; 2] {
                     *entry = [0; ENTRY];
                 }
@@ -279,6 +281,7 @@ impl PendingHandshakes {
     /// The time in ticks. Never 0, which marks a free place.
     fn tick(&self, now: Instant) -> u16 {
         let ticks = now.saturating_duration_since(self.epoch).as_millis() / TICK.as_millis();
+        // Wraps every 8,192 s; `sweep` clears older entries before.
         (ticks as u16).max(1)
     }
 }

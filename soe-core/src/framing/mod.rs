@@ -139,8 +139,8 @@ impl Framing {
     ///
     /// # Errors
     ///
-    /// [`OpenError::Checksum`] and [`OpenError::TooShort`] hand the datagram back untouched: it is not from this session's
-    /// peer, or was damaged on its way, and may still mean something to somebody else. [`OpenError::Corrupt`]: the
+    /// [`OpenError::Checksum`] and [`OpenError::TooShort`] hand the datagram back untouched: it is not from this
+    /// session's peer, or was damaged on its way, and may belong to another session. [`OpenError::Corrupt`]: the
     /// checksum holds and the content is impossible.
     pub fn open(&self, mut datagram: BytesMut) -> Result<Bytes, OpenError> {
         let Some(end) = self.crc.split(&datagram) else { return Err(OpenError::TooShort(datagram)) };
@@ -174,7 +174,7 @@ impl Default for Framing {
 }
 
 impl fmt::Debug for Framing {
-    /// Leaves the seed out: who knows it can forge datagrams of this session.
+    /// Omits the seed: with it, datagrams of this session can be forged.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Framing")
             .field("crc_length", &self.crc.length())

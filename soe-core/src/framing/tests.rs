@@ -258,7 +258,7 @@ fn debug_output_does_not_give_the_seed_away() {
     assert!(!shown.contains(&SEED.to_string()) && !shown.contains(&format!("{SEED:x}")), "{shown}");
 }
 
-/// Turns every bit over behind a byte of its own.
+/// Inverts every bit, after a flag byte.
 #[derive(Debug)]
 struct Turning;
 

@@ -1,4 +1,4 @@
-//! The user codec of all known games: a flag byte, and zlib where it makes the body shorter (section 3 of
+//! The user codec of all known games: a flag byte, and zlib if it makes the body shorter (section 3 of
 //! `docs/protocol.md`).
 //!
 //! ```text
@@ -13,7 +13,7 @@ use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, 
 
 use super::{CodecError, MAX_INFLATED, codec::with_scratch};
 
-/// Zlib (RFC 1950) per datagram, with a flag byte that says whether the body is compressed.
+/// Zlib (RFC 1950) per datagram, with a flag byte for compressed or raw bodies.
 ///
 /// A body is compressed if it has at least `min_size` bytes and its zlib stream is shorter. Receivers accept both forms
 /// at any size, so `min_size` and `level` only trade CPU time for bytes.
@@ -98,7 +98,7 @@ pub(super) fn seal(codec: &ZlibCodec, buf: &mut Vec<u8>, body: usize) {
     }
 }
 
-/// Removes the flag after the first `body` bytes, and inflates the rest if the flag says so.
+/// Removes the flag after the first `body` bytes, and inflates the rest if the flag is set.
 pub(super) fn open(codec: &ZlibCodec, packet: &mut BytesMut, body: usize) -> Result<(), CodecError> {
     let flag = match (codec.flag, &packet[body..]) {
         (_, []) => return Err(CodecError::MissingFlag),

@@ -66,7 +66,7 @@ pub enum DisconnectReason {
     ConnectFail,
     /// 6: the application ended it.
     Application,
-    /// 7: the peer does not know the session and a remap failed.
+    /// 7: the peer has no such session and a remap failed.
     UnreachableConnection,
     /// 8: a reliable packet was not acknowledged for too long.
     UnacknowledgedTimeout,
@@ -84,7 +84,7 @@ pub enum DisconnectReason {
     ApplicationReleased,
     /// 15: a packet had a valid CRC and invalid content.
     CorruptPacket,
-    /// 16: the two sides speak different protocols or versions.
+    /// 16: the two sides have different protocols or versions.
     ProtocolMismatch,
     /// The peer acknowledges, but its application has not read for too long. It is sent as 13, which old peers know,
     /// and is never received.

@@ -30,7 +30,7 @@ impl<'a> Group<'a> {
         Self { body }
     }
 
-    /// The lengths and elements as they stand on the wire.
+    /// The lengths and elements as on the wire.
     pub const fn body(&self) -> &'a [u8] {
         self.body
     }

@@ -34,7 +34,7 @@ pub struct SessionRequest<'a> {
     pub session_id: u32,
     /// The largest datagram that the client handles, in bytes.
     pub udp_length: u32,
-    /// What the two sides will speak, without the terminating NUL; arbitrary bytes when it comes from a peer.
+    /// The application protocol, without the terminating NUL; from a peer, arbitrary bytes.
     pub protocol_name: Option<&'a [u8]>,
 }
 
@@ -87,8 +87,7 @@ fn protocol_name(field: &[u8]) -> Result<&[u8], DecodeError> {
 /// |     |    id     |    seed   |length |pass 0|pass 1|    length  |(optional) |
 /// +-----+-----------+-----------+-------+------+------+------------+-----------+
 /// ```
-///
-/// Decoding judges no value: a crc length of 9 or an unknown pass is the session's to refuse with an error of its own.
+/// Decoding does not validate the values: the session refuses a CRC length of 9 or an unknown pass with its own error.
 /// Source: sections 1, 3 and 6 of `docs/protocol.md`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SessionResponse {
@@ -152,7 +151,7 @@ impl SessionResponse {
 pub struct RemapConnection {
     /// Of the session that moves.
     pub session_id: u32,
-    /// Of the session that moves: only its two ends know it.
+    /// The seed of the session that moves, known only to its two ends.
     pub crc_seed: u32,
 }
 

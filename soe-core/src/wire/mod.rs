@@ -96,7 +96,7 @@ impl<'a> Packet<'a> {
     ///
     /// # Errors
     ///
-    /// [`DecodeError`] when the bytes are no packet. The contents of Multi and Group are not looked at here: their
+    /// [`DecodeError`] when the bytes are no packet. The contents of Multi and Group are not checked here: their
     /// iterators report errors of their own.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
         let Some(opcode) = opcode::of(bytes) else {
@@ -188,7 +188,7 @@ impl<'a> Packet<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(clippy::exhaustive_enums, reason = "nothing else means anything inside a reliable payload")]
 pub enum Payload<'a> {
-    /// One message, *with* its escape: [`unescape`] takes it off once it is known that one was put on.
+    /// One message, *with* its escape: [`unescape`] removes it, if it is known that one was added.
     Message(&'a [u8]),
     /// Several.
     Group(Group<'a>),

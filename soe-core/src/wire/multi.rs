@@ -35,7 +35,7 @@ impl<'a> Multi<'a> {
         Self { body }
     }
 
-    /// The lengths and pieces as they stand on the wire.
+    /// The lengths and pieces as on the wire.
     pub const fn body(&self) -> &'a [u8] {
         self.body
     }
@@ -71,7 +71,8 @@ pub fn put_header(out: &mut Vec<u8>) {
     out.extend_from_slice(&[0, opcode::MULTI]);
 }
 
-/// The byte to put before a piece of `len` bytes; `None` for a piece longer than [`MAX_MULTI_PIECE`], which goes alone.
+/// The byte to put before a piece of `len` bytes; `None` for a piece longer than [`MAX_MULTI_PIECE`], which cannot be
+/// in a Multi.
 pub const fn length_byte(len: usize) -> Option<u8> {
     if len <= MAX_MULTI_PIECE { Some(len as u8) } else { None }
 }
@@ -162,8 +163,7 @@ fn readings(bytes: &[u8]) -> [Option<Reading>; 2] {
 }
 
 /// For every position in a Multi, whether some reading of the lengths from there on ends exactly at the packet's end.
-///
-/// Found from the back, so that each position costs a look at two others and no more, however the bytes are chosen.
+/// Computed from the back, so that each position needs two others only, whatever the bytes are.
 #[derive(Clone, Debug)]
 struct Tiled {
     /// By the number of bytes that are left.

@@ -4,7 +4,7 @@ use bytes::BufMut;
 
 use super::{DecodeError, HEADER_LEN, opcode, reader::Reader};
 
-/// How the link looks to its sender, usually the client; wants an answer at once.
+/// Link statistics of the sender, usually the client; requests an immediate answer.
 ///
 /// ```text
 ///  0     2         4          8           12      16       20       24       32           40

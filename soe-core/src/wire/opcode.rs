@@ -16,7 +16,7 @@ pub const MULTI: u8 = 0x03;
 pub const DISCONNECT: u8 = 0x05;
 /// Nothing but a sign of life.
 pub const HEARTBEAT: u8 = 0x06;
-/// A clock and statistics report that wants an answer.
+/// A clock and statistics report that requests an answer.
 pub const NET_STATUS_REQUEST: u8 = 0x07;
 /// The answer to a [`NET_STATUS_REQUEST`].
 pub const NET_STATUS_RESPONSE: u8 = 0x08;
@@ -36,7 +36,7 @@ pub const ORDERED: u8 = 0x1A;
 pub const ORDERED_2: u8 = 0x1B;
 /// Keeps a port mapping alive; means nothing to the receiver.
 pub const PORT_ALIVE: u8 = 0x1C;
-/// The receiver of a packet does not know its sender.
+/// The receiver of a packet has no session with its sender.
 pub const UNKNOWN_SENDER: u8 = 0x1D;
 /// A client asks that its session follow it to a new address.
 pub const REMAP_CONNECTION: u8 = 0x1E;
@@ -45,9 +45,8 @@ pub const RESERVED: u8 = 0x1F;
 /// A query for the state of a server, outside any session.
 pub const SERVER_STATUS: u8 = 0x20;
 
-/// The op code of a datagram or piece; `None` for raw application data, which has none.
-///
-/// The escape `00 00` counts as op code 0 here: it does stand where op codes stand.
+/// The op code of a datagram or piece; `None` for raw application data, which has none. The escape `00 00` counts as op
+/// code 0 here, because it is in the position of an op code.
 pub const fn of(bytes: &[u8]) -> Option<u8> {
     match bytes {
         [0, opcode, ..] => Some(*opcode),

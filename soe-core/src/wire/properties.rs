@@ -11,7 +11,7 @@ fn channel() -> impl Strategy<Value = ReliableChannel> {
     prop::sample::select(&ReliableChannel::ALL[..])
 }
 
-/// Checks that the packet comes back from its bytes, and that its length was told right.
+/// Checks that the packet can be decoded from its bytes, and that its encoded length is correct.
 fn comes_back(packet: Packet<'_>) -> Result<(), TestCaseError> {
     let mut out = vec![0xAA];
     packet.encode(&mut out);
@@ -42,7 +42,7 @@ fn ambiguous_multi() -> impl Strategy<Value = Vec<u8>> {
     vec(prop_oneof![short, literal, long, longest], 0..5).prop_map(|pieces| pieces.concat())
 }
 
-/// Checks that the slices stand in `body` one after the other, are not empty, and that nothing follows an error.
+/// Checks that the slices are consecutive in `body`, are not empty, and that nothing follows an error.
 fn are_in_order<'a>(
     body: &'a [u8],
     mut items: impl Iterator<Item = Result<&'a [u8], DecodeError>>,

@@ -2,7 +2,7 @@
 
 use super::DecodeError;
 
-/// Reads big-endian fields from the front of a body, and says which packet was too short when one is missing.
+/// Reads big-endian fields from the front of a body. A missing field is an error that names the packet.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reader<'a> {
     opcode: u8,

@@ -153,7 +153,7 @@ impl AcknowledgeAll {
 pub enum OrderedStream {
     /// Op code 1A, which may ride in a Multi.
     One,
-    /// Op code 1B, which goes alone.
+    /// Op code 1B, which is never in a Multi.
     Two,
 }
 
@@ -165,9 +165,8 @@ pub enum OrderedStream {
 /// |00 1A|u16 stamp|payload    |   1A or 1B: the stream
 /// +-----+---------+-----------+
 /// ```
-///
-/// Whether a payload that begins with 0 is escaped differs between peers, so the payload stands here as on the wire.
-/// Source: sections 1 and 7 of `docs/protocol.md`.
+/// Peers differ in whether a payload that begins with 0 is escaped, so this is the payload as on the wire. Source:
+/// sections 1 and 7 of `docs/protocol.md`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct OrderedData<'a> {
     /// The counter that the stamp is from.

@@ -49,7 +49,7 @@ pub enum Rest {
     Nothing,
     /// A message or a Group: see [`Payload`](super::Payload).
     Payload,
-    /// A piece of a message; in the first of a series a u32 with the total length stands before it.
+    /// A piece of a message; in the first of a series, a u32 with the total length precedes it.
     Fragment,
     /// Packets with their lengths: see [`Multi`](super::Multi).
     Pieces,
@@ -282,7 +282,7 @@ mod tests {
     proptest! {
         #[test]
         fn the_table_and_the_decoder_read_the_same_fields(opcode in 1u8..=0x20, mut body in vec(any::<u8>(), 0..60), small in any::<bool>()) {
-            // The version stands first in a request: small ones decide whether there is a name.
+            // The version is the first field of a request: versions below 3 have no name.
             if small && body.len() > 4 {
                 body[..3].fill(0);
                 body[3] %= 5;
