@@ -214,6 +214,11 @@ impl<R: Resident> Server<R> {
         self.peers.iter().flatten()
     }
 
+    /// Addresses that are routed to a session.
+    pub(crate) fn routes(&self) -> usize {
+        self.hint.len()
+    }
+
     /// Timers that run, routes, and sessions and datagrams that wait for the server.
     pub(crate) fn timers(&self) -> usize {
         self.alarms.len() + self.hint.len() + self.dirty.len() + self.socket.len()
@@ -396,6 +401,7 @@ impl<R: Resident> Host for Server<R> {
     fn forget(&mut self, key: SessionKey) {
         let Some(peer) = self.peers[key.index()].take() else { panic!("forgotten twice") };
         assert_eq!(peer.key, key);
+        assert_ne!(self.hint.get(&peer.path.remote), Some(&key), "a forgotten session is routed");
         if let Some(at) = peer.alarm {
             self.alarms.remove(&(at, key.index()));
         }

@@ -39,17 +39,16 @@ async fn nothing_of_the_last_session_disturbs(ours: &mut SoeSession, theirs: &mu
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn their_client_closes_and_comes_back_at_once() {
+/// Three sessions of their client in a row, each ended by `end`, and a fourth that must not be disturbed.
+async fn their_client_comes_back_after(end: impl AsyncFn(&mut SoeSession, &mut Foreign)) {
     for delay in DELAYS {
         let (net, scene, listener) = server(delay);
         let mut theirs = Foreign::new(&net, client(0), &scene);
         for _ in 0..3 {
             let mut ours = theirs_joins_ours(&mut theirs, &listener).await;
             talk(&mut ours, &mut theirs).await;
-            theirs.close(PeerReason::Application);
-            assert_eq!(theirs.hear().await, Heard::Closed(PeerReason::Application));
-            // What we sent before we heard of it is still under way, and would end its next session.
+            end(&mut ours, &mut theirs).await;
+            // The last datagram of our side may still be on its way, and would end its next session.
             sleep(2 * delay).await;
         }
         let mut ours = theirs_joins_ours(&mut theirs, &listener).await;
@@ -57,22 +56,38 @@ async fn their_client_closes_and_comes_back_at_once() {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn their_client_comes_back_at_once_when_our_server_has_closed_its_session() {
+/// The same with our client.
+async fn our_client_comes_back_after(end: impl AsyncFn(&mut SoeSession, &mut Foreign)) {
     for delay in DELAYS {
-        let (net, scene, listener) = server(delay);
-        let mut theirs = Foreign::new(&net, client(0), &scene);
+        let (net, scene) = (path(delay), Scene::plain());
+        let mut theirs = Foreign::new(&net, SERVER, &scene);
+        let connector = net.connector(client(0)).unwrap();
         for _ in 0..3 {
-            let mut ours = theirs_joins_ours(&mut theirs, &listener).await;
+            let mut ours = ours_joins_theirs(&connector, &mut theirs, &scene.ours).await.unwrap();
             talk(&mut ours, &mut theirs).await;
-            ours.close(DisconnectReason::Application).await.expect("the runtime goes on");
-            assert_eq!(theirs.hear().await, Heard::Closed(PeerReason::Application));
-            // `close` returns as its last farewell leaves: that one is still under way.
-            sleep(2 * delay).await;
+            end(&mut ours, &mut theirs).await;
         }
-        let mut ours = theirs_joins_ours(&mut theirs, &listener).await;
+        let mut ours = ours_joins_theirs(&connector, &mut theirs, &scene.ours).await.unwrap();
         nothing_of_the_last_session_disturbs(&mut ours, &mut theirs).await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn their_client_closes_and_comes_back_at_once() {
+    their_client_comes_back_after(async |_, theirs| {
+        theirs.close(PeerReason::Application);
+        assert_eq!(theirs.hear().await, Heard::Closed(PeerReason::Application));
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn their_client_comes_back_at_once_when_our_server_has_closed_its_session() {
+    their_client_comes_back_after(async |ours, theirs| {
+        ours.close(DisconnectReason::Application).await.expect("the runtime goes on");
+        assert_eq!(theirs.hear().await, Heard::Closed(PeerReason::Application));
+    })
+    .await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -139,37 +154,21 @@ async fn their_client_is_refused_and_comes_back_on_its_port() {
 
 #[tokio::test(start_paused = true)]
 async fn our_client_closes_and_comes_back_at_once() {
-    for delay in DELAYS {
-        let (net, scene) = (path(delay), Scene::plain());
-        let mut theirs = Foreign::new(&net, SERVER, &scene);
-        let connector = net.connector(client(0)).unwrap();
-        for _ in 0..3 {
-            let mut ours = ours_joins_theirs(&connector, &mut theirs, &scene.ours).await.unwrap();
-            talk(&mut ours, &mut theirs).await;
-            ours.close(DisconnectReason::Application).await.expect("the runtime goes on");
-            assert_eq!(theirs.hear().await, Heard::Closed(PeerReason::Application));
-        }
-        let mut ours = ours_joins_theirs(&connector, &mut theirs, &scene.ours).await.unwrap();
-        nothing_of_the_last_session_disturbs(&mut ours, &mut theirs).await;
-    }
+    our_client_comes_back_after(async |ours, theirs| {
+        ours.close(DisconnectReason::Application).await.expect("the runtime goes on");
+        assert_eq!(theirs.hear().await, Heard::Closed(PeerReason::Application));
+    })
+    .await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn our_client_comes_back_at_once_when_their_server_has_closed_its_session() {
-    for delay in DELAYS {
-        let (net, scene) = (path(delay), Scene::plain());
-        let mut theirs = Foreign::new(&net, SERVER, &scene);
-        let connector = net.connector(client(0)).unwrap();
-        for _ in 0..3 {
-            let mut ours = ours_joins_theirs(&connector, &mut theirs, &scene.ours).await.unwrap();
-            talk(&mut ours, &mut theirs).await;
-            theirs.close(PeerReason::Application);
-            let closed = ours.closed().await.expect("the runtime goes on");
-            assert_eq!((closed.reason, closed.origin), (DisconnectReason::Application, Origin::Peer));
-        }
-        let mut ours = ours_joins_theirs(&connector, &mut theirs, &scene.ours).await.unwrap();
-        nothing_of_the_last_session_disturbs(&mut ours, &mut theirs).await;
-    }
+    our_client_comes_back_after(async |ours, theirs| {
+        theirs.close(PeerReason::Application);
+        let closed = ours.closed().await.expect("the runtime goes on");
+        assert_eq!((closed.reason, closed.origin), (DisconnectReason::Application, Origin::Peer));
+    })
+    .await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -93,10 +93,11 @@ pub struct SessionStats {
     pub since_received: Option<Duration>,
 }
 
-/// Defines the counter structs and their conversion into a snapshot. A session does not store a whole `SessionStats`:
-/// its gauges would take memory in every session.
-macro_rules! counters {
-    (common: $($name:ident),*; cold: $($cold:ident),* $(,)?) => {
+/// Defines from one list of all fields: the counter structs, their conversion into a snapshot, and the text of a
+/// snapshot. A field that is missing in the list does not compile. A session does not store a whole `SessionStats`: its
+/// gauges would take memory in every session.
+macro_rules! fields {
+    (counted: $($name:ident),*; rarely_counted: $($cold:ident),*; measured: $($gauge:ident),* $(,)?) => {
         /// The counters of a session; [`SessionStats`] documents each.
         #[derive(Clone, Debug, Default)]
         pub(super) struct Counters {
@@ -120,6 +121,16 @@ macro_rules! counters {
                 stats
             }
         }
+
+        impl SessionStats {
+            fn fmt_all(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let Self { $($name,)* $($cold,)* $($gauge,)* } = self;
+                $(writeln!(f, "{}: {}", stringify!($name), $name.show())?;)*
+                $(writeln!(f, "{}: {}", stringify!($cold), $cold.show())?;)*
+                $(writeln!(f, "{}: {}", stringify!($gauge), $gauge.show())?;)*
+                Ok(())
+            }
+        }
     };
 }
 
@@ -132,8 +143,8 @@ impl Counters {
     }
 }
 
-counters!(
-    common:
+fields!(
+    counted:
         datagrams_sent,
         datagrams_received,
         datagrams_authentic,
@@ -144,7 +155,7 @@ counters!(
         message_bytes_sent,
         message_bytes_received,
         reliable_sent;
-    cold:
+    rarely_counted:
         crc_rejects,
         malformed,
         ignored,
@@ -159,7 +170,22 @@ counters!(
         resent_timeout,
         redundant_copies,
         resend_timeouts,
-        unknown_sender,
+        unknown_sender;
+    measured:
+        rtt,
+        rtt_min,
+        rtt_last,
+        ping,
+        ping_min,
+        loss_sent,
+        loss_received,
+        clock_offset,
+        pending_bytes,
+        in_flight_bytes,
+        congestion_window,
+        unread_bytes,
+        oldest_unacknowledged,
+        since_received,
 );
 
 impl fmt::Display for SessionStats {
@@ -177,61 +203,6 @@ impl fmt::Display for SessionStats {
         write!(f, "{} unread", self.unread_bytes)
     }
 }
-
-/// Shows every field of a snapshot. One that is missing in the list does not compile.
-macro_rules! all_fields {
-    ($($field:ident),* $(,)?) => {
-        impl SessionStats {
-            fn fmt_all(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                let Self { $($field),* } = self;
-                $(writeln!(f, "{}: {}", stringify!($field), $field.show())?;)*
-                Ok(())
-            }
-        }
-    };
-}
-
-all_fields!(
-    datagrams_sent,
-    datagrams_received,
-    datagrams_authentic,
-    bytes_sent,
-    bytes_received,
-    messages_sent,
-    messages_received,
-    message_bytes_sent,
-    message_bytes_received,
-    crc_rejects,
-    malformed,
-    ignored,
-    duplicates,
-    out_of_order,
-    beyond_window,
-    overtaken,
-    unread_dropped,
-    oversized_dropped,
-    bogus_acks,
-    reliable_sent,
-    resent_lost,
-    resent_timeout,
-    redundant_copies,
-    resend_timeouts,
-    unknown_sender,
-    rtt,
-    rtt_min,
-    rtt_last,
-    ping,
-    ping_min,
-    loss_sent,
-    loss_received,
-    clock_offset,
-    pending_bytes,
-    in_flight_bytes,
-    congestion_window,
-    unread_bytes,
-    oldest_unacknowledged,
-    since_received,
-);
 
 /// How a figure reads.
 trait Figure {

@@ -4,6 +4,8 @@ mod differential;
 mod endpoint;
 mod handshake;
 mod input;
+#[path = "../../../../tests/common/server.rs"]
+mod server;
 mod session;
 mod wire;
 
