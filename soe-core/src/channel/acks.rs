@@ -85,20 +85,20 @@ impl AckQueue {
         }
     }
 
-    /// The expected sequence advanced because a gap was filled or the application read. The peer is told at once.
+    /// The expected sequence advanced because a gap was filled or the application read. Acknowledged at once.
     pub(crate) fn passed(&mut self) {
         self.all = true;
         self.due = true;
     }
 
-    /// A packet arrived ahead of a gap. The peer is told at once: its fast resend depends on it.
+    /// A packet arrived ahead of a gap. Acknowledged at once: the peer's fast resend depends on it.
     pub(crate) fn ahead(&mut self, sequence: u64) {
         self.ahead.get_or_insert_default().ones.push_back(sequence);
         self.due = true;
     }
 
-    /// A packet ahead of a gap arrived again. The peer is not told at once: some peers answer each such acknowledgement
-    /// by resending everything before it.
+    /// A packet ahead of a gap arrived again. Not acknowledged at once: some peers answer each such acknowledgement by
+    /// resending everything before it.
     pub(crate) fn ahead_again(&mut self, now: Timestamp, sequence: u64, policy: AckPolicy) {
         let ones = &mut self.ahead.get_or_insert_default().ones;
         if ones.len() < MAX_REPEATS && !ones.contains(&sequence) {

@@ -1,30 +1,30 @@
-//! Packets under way: sent, and not yet known to have arrived.
+//! Packets in flight: sent and not acknowledged.
 
 use std::{collections::VecDeque, time::Duration};
 
 use bytes::Bytes;
 
 use super::{
-    packet::{Acked, Cause, Head, Packet, Patience, State},
+    packet::{Acked, Cause, Head, LossDelay, Packet, State},
     push_back,
 };
 use crate::timestamp::Timestamp;
 
 /// A packet is lost once a datagram sent this much later has been acknowledged (RFC 9002, section 6.1.1).
 const REORDERING: u64 = 3;
-/// Entries of the order of sending that do not count any more and are kept whatever the number of packets.
+/// Stale entries that `order` may hold in addition to one for each packet.
 const ORDER_SLACK: usize = 32;
-/// How many packets are looked through for one that may ride along, from the newest on.
+/// How many packets are searched for a redundant copy, from the newest on.
 const COPY_SCAN: usize = 32;
 
-/// The acknowledgement of a packet that was sent again may be for either time. If it is for the second, everything sent before
-/// that has been overtaken; if for the first, the timer was too short and everything is on its way, as further
-/// acknowledgements will show in a moment. Taking the one for the other would send a whole window twice.
+/// The acknowledgement of a resent packet may be for either transmission. If it is for the second, everything sent
+/// before it is late and may be lost. If it is for the first, the timer was too short and nothing is lost, which the
+/// next acknowledgements will show. Confusing the two would send a whole window twice.
 #[derive(Clone, Copy, Debug)]
 struct Doubt {
     /// The datagram that last carried the packet.
     datagram: u64,
-    /// When to believe that it has arrived; set when losses are next looked for.
+    /// When the second transmission counts as acknowledged; set by the next loss detection.
     deadline: Option<Timestamp>,
 }
 
@@ -34,24 +34,26 @@ pub(crate) struct Flight {
     /// The sequence of `packets[0]`, which is never `Acked`.
     base: u64,
     packets: VecDeque<Packet>,
-    /// What is under way in the order of sending: the oldest is found, and what has been overtaken, without a search. An entry
-    /// counts while its packet is `Flying` and was last sent in this datagram; the others are left out when met.
+    /// The packets in flight in the order of sending, so that the oldest and the overtaken ones are found without a
+    /// search. An entry is valid while its packet is `InFlight` and was last sent in this datagram; stale entries are
+    /// skipped.
     order: VecDeque<Sent>,
-    /// Bytes of the packets that are `Flying`.
-    flying: usize,
+    /// Bytes of the packets that are `InFlight`.
+    in_flight: usize,
     /// How many packets are `Lost`.
     lost: usize,
     /// No packet below this sequence is `Lost`.
     first_lost: u64,
     /// The latest datagram known to have arrived.
     newest_acked: u64,
-    /// A packet that was sent again has been acknowledged: perhaps this datagram has arrived, with it. See [`Doubt`].
+    /// A resent packet was acknowledged, and it is not certain which transmission arrived. See [`Doubt`].
     doubt: Option<Doubt>,
-    /// When the resend timer last fired, if nothing has been acknowledged since: it starts anew from there.
+    /// When the resend timer last fired, if nothing has been acknowledged since: it restarts from there.
     probed: Option<Timestamp>,
 }
 
-/// That a packet was sent in a datagram. Both numbers are cut to 32 bits: no two that are under way at once agree in them.
+/// A packet and the datagram that carried it. The numbers are truncated to 32 bits, which are unique among the packets
+/// in flight.
 #[derive(Clone, Copy, Debug)]
 struct Sent {
     sequence: u32,
@@ -77,8 +79,8 @@ impl Flight {
         self.packets.len()
     }
 
-    pub(crate) fn flying_bytes(&self) -> usize {
-        self.flying
+    pub(crate) fn in_flight_bytes(&self) -> usize {
+        self.in_flight
     }
 
     pub(crate) fn has_lost(&self) -> bool {
@@ -104,7 +106,7 @@ impl Flight {
     }
 
     pub(crate) fn push(&mut self, packet: Packet) {
-        self.flying += packet.size();
+        self.in_flight += packet.size();
         self.note_sent(self.next(), packet.datagram);
         push_back(&mut self.packets, packet);
     }
@@ -135,7 +137,7 @@ impl Flight {
         let Some(packet) = self.packets.get_mut(index) else { return 0 };
         packet.state = State::Lost(cause);
         let size = packet.size();
-        self.flying -= size;
+        self.in_flight -= size;
         self.lost += 1;
         self.first_lost = self.first_lost.min(self.base + index as u64);
         size
@@ -155,12 +157,12 @@ impl Flight {
     /// The packet that `next_lost` gave has been written again.
     pub(crate) fn resent(&mut self, sequence: u64, now: Timestamp, datagram: u64) {
         let Some(packet) = self.packets.get_mut((sequence - self.base) as usize) else { return };
-        packet.state = State::Flying;
+        packet.state = State::InFlight;
         packet.copies = 0;
         packet.transmissions = packet.transmissions.saturating_add(1);
         packet.sent = now;
         packet.datagram = datagram;
-        self.flying += packet.size();
+        self.in_flight += packet.size();
         self.lost -= 1;
         self.first_lost = sequence + 1;
         self.note_sent(sequence, datagram);
@@ -175,11 +177,11 @@ impl Flight {
         self.note_sent(sequence, datagram);
     }
 
-    /// The newest packet of at most `largest` bytes that may ride along in this datagram: one that has been sent before, and
-    /// not yet copied `copies` times.
+    /// The newest packet of at most `largest` bytes that may be copied into this datagram: one that was sent in an
+    /// earlier datagram and copied fewer than `copies` times.
     pub(crate) fn next_copy(&mut self, datagram: u64, largest: usize, copies: u8) -> Option<(u64, &mut Packet)> {
         let index = self.packets.iter().enumerate().rev().take(COPY_SCAN).find(|(_, packet)| {
-            packet.state == State::Flying
+            packet.state == State::InFlight
                 && packet.copies < copies
                 && packet.datagram < datagram
                 && packet.size() <= largest
@@ -216,22 +218,23 @@ impl Flight {
         let was_lost = packet.is_lost();
         match std::mem::replace(&mut packet.state, State::Acked) {
             State::Acked => return,
-            State::Flying => self.flying -= packet.size(),
+            State::InFlight => self.in_flight -= packet.size(),
             State::Lost(_) => self.lost -= 1,
         }
+        // Any acknowledgement shows that the path works: the resend timer restarts from the oldest packet.
         self.probed = None;
         acked.packets += 1;
         acked.bytes += packet.size();
         acked.largest = acked.largest.max(packet.size());
-        // An acknowledgement that comes sooner after a resend than the link allows is for the first transmission; so is every
-        // one of a packet that was sent once. Otherwise it may be for either, and measures nothing (Karn's rule).
+        // The acknowledgement of a packet sent once is for its first transmission, and so is one that arrives earlier
+        // after a resend than the link allows. Otherwise it may be for either, and is no sample (Karn's rule).
         let first_age = now.saturating_duration_since(packet.first_sent);
         let is_first = if packet.transmissions == 1 {
             let (newest, oldest) = acked.ages.unwrap_or((first_age, first_age));
             acked.ages = Some((newest.min(first_age), oldest.max(first_age)));
             true
         } else if soonest.is_none_or(|soonest| age < soonest) {
-            // Before anything is known of the link the timer is a guess, and more likely too short than right.
+            // Without a sample of the link (`None`) the timer is a guess, and was more likely too short than right.
             acked.late = Some(first_age);
             true
         } else {
@@ -249,6 +252,7 @@ impl Flight {
         if packet.transmissions == 1 && self.doubt.is_some_and(|doubt| packet.datagram < doubt.datagram) {
             self.doubt = None;
         }
+        // Freed now: the entry stays until everything before it is acknowledged.
         packet.payload = Bytes::new();
     }
 
@@ -259,24 +263,24 @@ impl Flight {
         }
     }
 
-    /// Declares lost what later datagrams have overtaken: by count, or by time. Calls `lost` with the bytes of each, and
-    /// returns when the next packet will cross the threshold.
+    /// Declares overtaken packets lost, by count or by time. Calls `lost` with the bytes of each, and returns when the
+    /// next packet will cross the threshold.
     pub(crate) fn detect_losses(
         &mut self,
         now: Timestamp,
-        patience: Patience,
+        loss_delay: LossDelay,
         mut lost: impl FnMut(usize),
     ) -> Option<Timestamp> {
-        let next = self.resolve_doubt(now, patience.by_time);
+        let next = self.resolve_doubt(now, loss_delay.by_time);
         while let Some(index) = self.oldest() {
             let packet = &self.packets[index];
             if packet.datagram >= self.newest_acked {
                 break;
             }
             let is_counted_out = packet.datagram + REORDERING <= self.newest_acked;
-            let deadline = packet.sent + if is_counted_out { patience.by_count } else { patience.by_time };
+            let deadline = packet.sent + if is_counted_out { loss_delay.by_count } else { loss_delay.by_time };
             if deadline > now {
-                // Those behind it have been sent later, and are waited for as long or longer.
+                // The packets after it were sent later, so their deadlines are no earlier.
                 return Some(next.map_or(deadline, |next| next.min(deadline)));
             }
             lost(self.lose_oldest(index, Cause::Overtaken));
@@ -284,7 +288,8 @@ impl Flight {
         next
     }
 
-    /// Believes in the second transmission once nothing has spoken for the first. Returns when to come back.
+    /// Decides for the second transmission if until the deadline nothing has shown that the first one arrived. Returns
+    /// the deadline while it is open.
     fn resolve_doubt(&mut self, now: Timestamp, loss_delay: Duration) -> Option<Timestamp> {
         let doubt = self.doubt.as_mut()?;
         let deadline = *doubt.deadline.get_or_insert(now + loss_delay / 8);
@@ -316,8 +321,8 @@ impl Flight {
         self.newest_acked
     }
 
-    /// The resend timer may have fired: up to `most` of the oldest packets go again, if it started at `deadline` or before.
-    /// Calls `lost` with the bytes of each, and returns how many.
+    /// The resend timer may have fired: declares up to `most` of the oldest packets lost, if it started at `deadline`
+    /// or before. Calls `lost` with the bytes of each, and returns how many.
     pub(crate) fn probe(
         &mut self,
         now: Timestamp,
@@ -340,7 +345,8 @@ impl Flight {
         probes
     }
 
-    /// The peer has dropped what was sent until `deadline`: up to `most` of the oldest packets go again. Returns how many.
+    /// The peer has dropped what was sent until `deadline`: declares up to `most` of the oldest packets lost. Returns
+    /// how many.
     pub(crate) fn dropped(&mut self, deadline: Timestamp, most: usize) -> usize {
         let mut dropped = 0;
         while dropped < most
@@ -353,7 +359,7 @@ impl Flight {
         dropped
     }
 
-    /// Memory held, fragments not counted: they are parts of messages, which are.
+    /// Memory held, without fragments: they are slices of messages, which are counted elsewhere.
     pub(crate) fn memory(&self) -> usize {
         let data = self.packets.iter().filter(|packet| packet.head == Head::Data);
         let lists = self.packets.capacity() * size_of::<Packet>() + self.order.capacity() * size_of::<Sent>();
@@ -362,16 +368,16 @@ impl Flight {
 
     /// The most memory that this takes.
     pub(crate) const fn memory_ceiling(window: usize, packet: usize) -> usize {
-        // A list that has just grown is half empty. Entries of what was sent again stay until those before them are gone; there
-        // are as many again at most, see `note_sent`.
+        // A list that has just grown is half empty. Stale entries stay until those before them are removed; there are
+        // at most as many as valid ones, see `note_sent`.
         window * packet + 2 * window * size_of::<Packet>() + 2 * (2 * window + ORDER_SLACK) * size_of::<Sent>()
     }
 }
 
-/// Whether an entry of the order of sending counts; `base` is the sequence of the first packet.
+/// Whether an entry of `order` is valid; `base` is the sequence of the first packet.
 fn is_under_way(packets: &VecDeque<Packet>, base: u32, sent: Sent) -> bool {
     let packet = packets.get(sent.sequence.wrapping_sub(base) as usize);
-    packet.is_some_and(|packet| packet.is_flying() && packet.datagram as u32 == sent.datagram)
+    packet.is_some_and(|packet| packet.is_in_flight() && packet.datagram as u32 == sent.datagram)
 }
 
 #[cfg(test)]
@@ -382,7 +388,7 @@ pub(super) mod tests {
         Packet {
             head: Head::Data,
             payload: Bytes::from_static(b"payload"),
-            state: State::Flying,
+            state: State::InFlight,
             ends: 1,
             transmissions: 1,
             copies: 0,
@@ -402,8 +408,8 @@ pub(super) mod tests {
             flight.push(packet(now, datagram));
         }
         flight.acknowledge(now, count - 2, None);
-        let patience = Patience { by_count: Duration::ZERO, by_time: Duration::from_secs(1) };
-        flight.detect_losses(now, patience, |_| {});
+        let loss_delay = LossDelay { by_count: Duration::ZERO, by_time: Duration::from_secs(1) };
+        flight.detect_losses(now, loss_delay, |_| {});
         assert_eq!(flight.timer_start(), Some(now));
         let probes = flight.probe(now, now, 2, |_| {});
         assert!(probes > 0 && flight.next_lost().is_some());
@@ -444,7 +450,7 @@ pub(super) mod tests {
         for count in [256, 30_000] {
             let now = Timestamp::now();
             let later = now + Duration::from_secs(1);
-            let patience = Patience { by_count: Duration::ZERO, by_time: Duration::from_millis(100) };
+            let loss_delay = LossDelay { by_count: Duration::ZERO, by_time: Duration::from_millis(100) };
             let mut flight = Flight::default();
             for datagram in 0..count {
                 flight.push(packet(now, datagram));
@@ -453,7 +459,7 @@ pub(super) mod tests {
             for sequence in (1..count).step_by(2) {
                 flight.acknowledge(later, sequence, None);
             }
-            flight.detect_losses(later, patience, |_| {});
+            flight.detect_losses(later, loss_delay, |_| {});
             for datagram in count..count + count / 4 {
                 let (sequence, _) = flight.next_lost().unwrap();
                 flight.resent(sequence, later, datagram);
@@ -462,7 +468,7 @@ pub(super) mod tests {
             for _ in 0..1_000 {
                 for sequence in [1, (count / 2) | 1, count - 1] {
                     assert_eq!(flight.acknowledge(later, sequence, None).packets, 0);
-                    flight.detect_losses(later, patience, |_| {});
+                    flight.detect_losses(later, loss_delay, |_| {});
                     assert!(flight.timer_start().is_some() && flight.has_lost());
                 }
             }

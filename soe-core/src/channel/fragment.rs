@@ -46,7 +46,7 @@ impl FragmentSeries {
         }
         let free = self.buffer.capacity() - self.buffer.len();
         if data.len() > free {
-            // Doubled by hand and limited to the announced length, so that a complete message takes exactly its own
+            // Doubled explicitly and limited to the announced length, so that a complete message takes exactly its own
             // size.
             self.buffer.reserve_exact(missing.min(self.buffer.capacity().max(data.len())));
         }

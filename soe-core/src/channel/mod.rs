@@ -1,4 +1,4 @@
-//! Reliable channels: sequences, windows, resends, reassembly. A channel knows no header except that of its own
+//! Reliable channels: sequences, windows, resends, reassembly. A channel handles no header except that of its own
 //! payload.
 
 pub(crate) mod acks;

@@ -8,7 +8,7 @@ use proptest::{collection::vec, prelude::*};
 use super::{
     acks::{Ack, AckPolicy},
     inbox::Inbox,
-    packet::Patience,
+    packet::LossDelay,
     recv::{Kind, Receiver, RecvLimits},
     send::{SendLimits, Sender, Slot},
 };
@@ -16,7 +16,7 @@ use crate::timestamp::Timestamp;
 use crate::{ReliableChannel, wire::Packet};
 
 const MS: Duration = Duration::from_millis(1);
-const PATIENCE: Patience = Patience { by_count: Duration::ZERO, by_time: Duration::from_millis(5) };
+const LOSS_DELAY: LossDelay = LossDelay { by_count: Duration::ZERO, by_time: Duration::from_millis(5) };
 
 /// One thing that the application, the link or a timer does.
 #[derive(Clone, Copy, Debug)]
@@ -114,7 +114,7 @@ impl Model {
                 self.acks.swap_remove(which % self.acks.len());
             }
             Op::DetectLosses => {
-                self.sender.flight().detect_losses(self.now, PATIENCE, |_| {});
+                self.sender.flight().detect_losses(self.now, LOSS_DELAY, |_| {});
             }
             Op::Probe => {
                 self.sender.flight().probe(self.now, self.now, 2, |_| {});
@@ -185,7 +185,7 @@ impl Model {
     fn check(&mut self) {
         let limits = &self.send;
         assert!(self.sender.flight().span() <= limits.window_packets);
-        assert!(self.sender.flying_bytes() <= limits.window_bytes.max(limits.packet));
+        assert!(self.sender.in_flight_bytes() <= limits.window_bytes.max(limits.packet));
         assert!(
             self.receiver.memory()
                 <= Receiver::memory_ceiling(self.recv.window.max(4), limits.packet, self.recv.message)
@@ -210,7 +210,7 @@ impl Model {
             while !self.acks.is_empty() {
                 self.arrive_ack(0, false);
             }
-            self.sender.flight().detect_losses(self.now, PATIENCE, |_| {});
+            self.sender.flight().detect_losses(self.now, LOSS_DELAY, |_| {});
             self.sender.flight().probe(self.now, self.now - 5 * MS, 2, |_| {});
             self.check();
         }

@@ -8,8 +8,8 @@ use crate::timestamp::Timestamp;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
-    Flying,
-    /// Believed lost: waits to be sent again.
+    InFlight,
+    /// Declared lost: waits to be sent again.
     Lost(Cause),
     Acked,
 }
@@ -19,11 +19,11 @@ pub(crate) enum State {
 pub(crate) enum Cause {
     /// Later datagrams have been acknowledged.
     Overtaken,
-    /// No acknowledgement came in time.
+    /// The resend timer fired.
     Timeout,
 }
 
-/// What precedes the payload on the wire.
+/// The header of the packet on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Head {
     Data,
@@ -39,7 +39,7 @@ pub(crate) struct Packet {
     /// Messages whose last byte is in this packet.
     pub(crate) ends: u16,
     pub(crate) transmissions: u16,
-    /// Copies that rode along since it was last sent.
+    /// Redundant copies sent since it was last sent.
     pub(crate) copies: u8,
     /// When it was first sent.
     pub(crate) first_sent: Timestamp,
@@ -58,10 +58,10 @@ impl Packet {
         head + self.payload.len()
     }
 
-    pub(super) fn is_flying(&self) -> bool {
+    pub(super) fn is_in_flight(&self) -> bool {
         #[cfg(test)]
         super::flight::tests::visited();
-        self.state == State::Flying
+        self.state == State::InFlight
     }
 
     pub(super) fn is_lost(&self) -> bool {
@@ -71,20 +71,20 @@ impl Packet {
     }
 }
 
-/// What an acknowledgement has told.
+/// The result of an acknowledgement.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Acked {
     pub(crate) packets: usize,
     pub(crate) bytes: usize,
-    /// The largest of them, in bytes.
+    /// The size of the largest packet, in bytes.
     pub(crate) largest: usize,
-    /// The age of a packet that was sent again too soon: its first acknowledgement was on the way.
+    /// The age of a packet whose resend was spurious: the acknowledgement of the first transmission was on its way.
     pub(crate) late: Option<Duration>,
     /// The age of a packet whose first transmission was acknowledged after a later datagram.
     pub(crate) overtaken: Option<Duration>,
     /// Bytes of packets that had been declared lost in error.
     pub(crate) found: usize,
-    /// Packets that arrived only because they were sent again, as far as can be told.
+    /// Packets that arrived only because they were resent, as far as can be determined.
     pub(crate) repaired: u32,
     /// The ages of the newest and the oldest packet acknowledged that was sent only once.
     pub(crate) ages: Option<(Duration, Duration)>,
@@ -93,11 +93,11 @@ pub(crate) struct Acked {
     pub(crate) moved: usize,
 }
 
-/// How old a packet must be to count as lost once a later datagram has been acknowledged.
+/// The age at which a packet counts as lost once a later datagram has been acknowledged.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Patience {
-    /// With three later ones acknowledged. No longer than `by_time`.
+pub(crate) struct LossDelay {
+    /// Once a datagram three or more later was acknowledged. At most `by_time`.
     pub(crate) by_count: Duration,
-    /// With any.
+    /// Once any later datagram was acknowledged.
     pub(crate) by_time: Duration,
 }

@@ -1,32 +1,33 @@
-//! How long a datagram takes to the peer and its acknowledgement back, and what follows for the resend timer.
+//! The round-trip estimate, and the resend timer and loss delay derived from it.
 
 use std::time::Duration;
 
-use super::packet::Patience;
+use super::packet::LossDelay;
 use crate::timestamp::{Micros, Timestamp};
 
-/// Before the first sample: the delay of the slowest acknowledger known (500 ms) and some network.
+/// The resend timer before the first sample: the acknowledgement delay of the slowest known peer (500 ms) and a network
+/// round trip.
 const INITIAL_TIMEOUT: Duration = Duration::from_millis(1_000);
-/// What the handshake's round trip does not show: the delay with which the peer acknowledges.
+/// Added to the handshake's round trip, which does not contain the peer's acknowledgement delay.
 const UNSEEN_ACK_DELAY: Duration = Duration::from_millis(600);
-/// The shortest resend timer: below it, a peer that shares a busy processor is taken for a lossy link.
+/// The shortest resend timer: below it, a peer on a busy processor looks like a lossy link.
 const MIN_TIMEOUT: Duration = Duration::from_millis(50);
 /// The longest resend timer before back-off.
 const MAX_TIMEOUT: Duration = Duration::from_secs(4);
 /// The least allowance for variance: the granularity of ordinary timers on either side.
 const GRANULARITY: Duration = Duration::from_millis(2);
-/// How fast a seen acknowledgement delay is forgotten, per event: 1/16.
+/// The decay of the acknowledgement delay per event: 1/16.
 const ACK_DELAY_DECAY: u32 = 16;
-/// An acknowledgement delay above this is a lost acknowledgement, not a habit.
+/// A longer acknowledgement delay means a lost acknowledgement, not a peer that delays them.
 const MAX_ACK_DELAY: Duration = Duration::from_secs(1);
-/// How fast the extent of reordering follows what is seen: 1/8 of the difference towards a packet that came later than
-/// thought, 1/8 towards nothing for one that was lost in fact. Between a link that reorders and one that loses
-/// acknowledgements only the share of the two tells.
+/// The gain of the reordering estimate: 1/8 of the difference up for a packet that was reordered further, 1/8 down for
+/// one that was lost. Only the ratio of the two distinguishes a link that reorders from one that loses
+/// acknowledgements.
 const REORDERING_GAIN: u32 = 8;
-/// Acknowledgements that arrive within this time of each other are one event: a peer that acknowledges now and then.
+/// Acknowledgements within this time are one event: some peers acknowledge in bursts.
 const EVENT: Duration = Duration::from_millis(1);
 
-/// The round-trip estimate of RFC 6298, with the peer's acknowledgement delay learnt beside it.
+/// The round-trip estimate of RFC 6298, and an estimate of the peer's acknowledgement delay.
 ///
 /// Samples come only from packets sent once (Karn's rule).
 #[derive(Clone, Debug, Default)]
@@ -37,16 +38,16 @@ pub(crate) struct RttEstimator {
     variance: Option<Micros>,
     minimum: Option<Micros>,
     latest: Micros,
-    /// How much longer than the newest the oldest packet of one event has waited, of late.
+    /// The recent age difference between the oldest and the newest packet of one event.
     ack_delay: Micros,
-    /// The event going on: when it began, and the ages of the newest and the oldest packet that it has acknowledged.
+    /// The current event: its start, and the ages of the newest and the oldest packet that it has acknowledged.
     event: Option<(Timestamp, Micros, Micros)>,
-    /// How much longer than the round trip a packet takes that later ones overtake, of late; no more than the round trip.
+    /// How much longer than the round trip a reordered packet takes; at most the round trip.
     reordering: Micros,
 }
 
 impl RttEstimator {
-    /// The round trip of the handshake: a first idea, replaced by the first real sample.
+    /// Sets the round trip of the handshake, which the first sample replaces.
     pub(crate) fn seed(&mut self, round_trip: Duration) {
         let round_trip = Micros::from(round_trip);
         if self.variance.is_none() {
@@ -72,18 +73,19 @@ impl RttEstimator {
             }
         };
         if self.variance.is_none() {
+            // At once, not at the end of the event: the resend timer needs a value.
             (self.round_trip, self.variance) = (Some(newest), Some((newest.duration() / 2).into()));
         }
     }
 
-    /// An event is over.
+    /// Updates the estimates with a finished event.
     fn learn(&mut self, newest: Duration, oldest: Duration) {
         let (smoothed, variance) = self.measured().unwrap_or((newest, Duration::ZERO));
         self.variance = Some(((variance * 3 + smoothed.abs_diff(newest)) / 4).into());
         self.round_trip = Some(((smoothed * 7 + newest) / 8).into());
         let delay = oldest.saturating_sub(newest).min(MAX_ACK_DELAY);
-        // A delay that is large beside the round trip is a habit that a resend timer must know at once; a small one may as
-        // well be a lost acknowledgement, and counts when it comes often.
+        // A delay above half of a round trip counts at once, because the resend timer would fire before it. A smaller
+        // one may be a lost acknowledgement and counts only if it repeats.
         let before = self.ack_delay.duration();
         let ack_delay = if delay > before && delay > smoothed / 2 {
             delay
@@ -95,18 +97,20 @@ impl RttEstimator {
         self.ack_delay = ack_delay.into();
     }
 
-    /// A packet was sent again `age` after the first time, and the acknowledgement of the first came then: the timer was too
-    /// short, or an earlier acknowledgement was lost. Once says little, often says that the link has become slower.
+    /// A resend was spurious: the acknowledgement of the first transmission arrived `age` after it. The timer was too
+    /// short, or an earlier acknowledgement was lost. The gain is small, because only repetition shows that the link
+    /// has become slower.
     pub(crate) fn late(&mut self, age: Duration) {
         match self.measured() {
             Some((smoothed, variance)) => self.variance = Some((variance + age.saturating_sub(smoothed) / 16).into()),
-            // On a link that is slower than the first guess every packet is sent again before its acknowledgement comes, so
-            // none would ever be a sample. `age` is no less than the round trip: with it the next packets are sent once.
+            // On a link that is slower than the initial timer every packet is resent before its acknowledgement
+            // arrives, so there would never be a sample (Karn's rule). `age` is at least the round trip: with it the
+            // next packets are sent once.
             None => self.round_trip = self.round_trip.max(Some(age.min(MAX_TIMEOUT).into())),
         }
     }
 
-    /// A packet that later ones had overtaken was acknowledged at this age, without a second transmission.
+    /// A reordered packet was acknowledged at this age, without a resend.
     pub(crate) fn reordered(&mut self, age: Duration) {
         let Some((smoothed, _)) = self.measured() else { return };
         let (excess, before) = (age.saturating_sub(smoothed).min(smoothed), self.reordering.duration());
@@ -115,7 +119,7 @@ impl RttEstimator {
         }
     }
 
-    /// So many packets that later ones had overtaken were lost in fact.
+    /// This many packets that seemed reordered were really lost.
     pub(crate) fn repaired(&mut self, packets: u32) {
         for _ in 0..packets.min(REORDERING_GAIN) {
             let before = self.reordering.duration();
@@ -123,14 +127,14 @@ impl RttEstimator {
         }
     }
 
-    /// After this long without an acknowledgement a packet is worth a second try.
+    /// The resend timer: after this long without an acknowledgement a packet is sent again.
     pub(crate) fn timeout(&self) -> Duration {
-        // In microseconds: this runs for every acknowledgement and every turn of sending.
+        // In microseconds: this runs for every acknowledgement and every transmit, and `Duration` arithmetic is slower.
         let (Some(smoothed), Some(variance)) = (self.round_trip, self.variance) else {
             return self.round_trip.map_or(INITIAL_TIMEOUT, |round_trip| round_trip.duration() + UNSEEN_ACK_DELAY);
         };
         let (smoothed, variance) = (smoothed.count(), variance.count());
-        // What the event at hand shows counts already: the next may be as far away.
+        // The current event counts too: the next acknowledgement may be as late.
         let pending = self.event.map_or(0, |(_, newest, oldest)| oldest.count().saturating_sub(newest.count()));
         let habit = if pending > smoothed / 2 { pending.min(micros(MAX_ACK_DELAY)) } else { 0 };
         let ack_delay = self.ack_delay.count().max(habit);
@@ -138,15 +142,15 @@ impl RttEstimator {
         Duration::from_micros(timeout.clamp(micros(MIN_TIMEOUT), micros(MAX_TIMEOUT)))
     }
 
-    /// How old a packet is that counts as lost once later ones have been acknowledged (RFC 9002, section 6.1): by count at
-    /// once, by time after 9/8 of a round trip. A link that reorders more than that is waited for in both cases.
-    pub(crate) fn patience(&self) -> Patience {
+    /// The age at which a packet counts as lost once later ones have been acknowledged (RFC 9002, section 6.1): by
+    /// count at once, by time after 9/8 of a round trip. Both are longer on a link that reorders more than that.
+    pub(crate) fn loss_delay(&self) -> LossDelay {
         let smoothed =
             self.round_trip.filter(|_| self.variance.is_some()).map_or(micros(INITIAL_TIMEOUT), Micros::count);
         let (round_trip, reordering) = (smoothed.max(self.latest.count()), self.reordering.count());
         let by_time = round_trip + (round_trip / 8).max(reordering);
         let by_count = if reordering > smoothed / 8 { smoothed + reordering } else { 0 };
-        Patience { by_count: Duration::from_micros(by_count), by_time: Duration::from_micros(by_time.max(1_000)) }
+        LossDelay { by_count: Duration::from_micros(by_count), by_time: Duration::from_micros(by_time.max(1_000)) }
     }
 
     /// The smoothed round trip, or the handshake's before there is one.
@@ -159,8 +163,8 @@ impl RttEstimator {
         Some((self.round_trip?.duration(), self.variance?.duration()))
     }
 
-    /// An acknowledgement that comes sooner than this after a packet was sent again is for the time before: nothing has come
-    /// back so fast of late.
+    /// An acknowledgement earlier than this after a resend is for an earlier transmission: no recent round trip was as
+    /// short.
     pub(crate) fn soonest(&self) -> Option<Duration> {
         self.minimum().max(self.measured().map(|(smoothed, _)| smoothed / 4 * 3))
     }
@@ -199,14 +203,14 @@ mod tests {
     fn reordering_is_waited_for_and_forgotten_when_packets_are_lost_in_fact() {
         let mut rtt = RttEstimator::default();
         rtt.sample(Timestamp::now(), 100 * MS, 100 * MS);
-        assert_eq!(rtt.patience().by_count, Duration::ZERO);
+        assert_eq!(rtt.loss_delay().by_count, Duration::ZERO);
         (0..50).for_each(|_| rtt.reordered(160 * MS));
-        assert!((155 * MS..=160 * MS).contains(&rtt.patience().by_count), "{:?}", rtt.patience());
-        assert!(rtt.patience().by_time >= rtt.patience().by_count);
+        assert!((155 * MS..=160 * MS).contains(&rtt.loss_delay().by_count), "{:?}", rtt.loss_delay());
+        assert!(rtt.loss_delay().by_time >= rtt.loss_delay().by_count);
         (0..200).for_each(|_| rtt.reordered(10_000 * MS));
-        assert!(rtt.patience().by_time <= 200 * MS, "no more than a round trip: {:?}", rtt.patience());
+        assert!(rtt.loss_delay().by_time <= 200 * MS, "no more than a round trip: {:?}", rtt.loss_delay());
         (0..20).for_each(|_| rtt.repaired(1));
-        assert_eq!(rtt.patience().by_count, Duration::ZERO);
+        assert_eq!(rtt.loss_delay().by_count, Duration::ZERO);
     }
 
     #[test]

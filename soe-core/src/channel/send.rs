@@ -136,8 +136,8 @@ impl Sender {
     }
 
     /// Bytes under way.
-    pub(crate) fn flying_bytes(&self) -> usize {
-        self.flight.flying_bytes()
+    pub(crate) fn in_flight_bytes(&self) -> usize {
+        self.flight.in_flight_bytes()
     }
 
     /// Whether everything has been acknowledged.
@@ -234,7 +234,7 @@ impl Sender {
         if self.flight.span() >= limits.window_packets {
             return 0;
         }
-        limits.window_bytes.max(limits.packet).saturating_sub(self.flight.flying_bytes())
+        limits.window_bytes.max(limits.packet).saturating_sub(self.flight.in_flight_bytes())
     }
 
     /// The kind of the next packet. A Group can shrink to the room; fragments and single messages cannot.
@@ -298,7 +298,7 @@ impl Sender {
         Some(Packet {
             head,
             payload,
-            state: State::Flying,
+            state: State::InFlight,
             ends,
             transmissions: 1,
             copies: 0,

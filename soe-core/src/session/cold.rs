@@ -10,7 +10,7 @@ use crate::{recording::Recorder, timestamp::Timestamp};
 #[derive(Debug, Default)]
 pub(super) struct Cold {
     pub(super) events: VecDeque<Event>,
-    /// The first problem that nobody has taken yet.
+    /// The first problem that has not been taken yet.
     pub(super) problem: Option<Problem>,
     /// When the request of this session was last answered again.
     pub(super) answered_at: Option<Timestamp>,

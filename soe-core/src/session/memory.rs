@@ -44,7 +44,7 @@ impl Session {
         let reliable: usize = channels
             .map(|reliable| {
                 let sender = &reliable.sender;
-                sender.queued_bytes() + sender.flying_bytes() + reliable.receiver.memory()
+                sender.queued_bytes() + sender.in_flight_bytes() + reliable.receiver.memory()
             })
             .sum();
         reliable + self.inbox.bytes() + self.outbox.unreliable_bytes()

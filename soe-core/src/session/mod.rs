@@ -83,12 +83,11 @@ enum State {
 /// After every event, drive the session in this order:
 ///
 /// 1. Pass the event in: [`handle_datagram`](Self::handle_datagram), [`handle_timeout`](Self::handle_timeout),
-///    [`handle_unreachable`](Self::handle_unreachable), or a method of the application such as [`send`](Self::send).
-/// 2. Take messages with [`recv`](Self::recv) until `None`, or as many as the application wants. Messages left unread
-///    slow the peer down.
-/// 3. Take events with [`poll_event`](Self::poll_event) until `None`.
-/// 4. Send what [`poll_transmit`](Self::poll_transmit) returns, until `None`.
-/// 5. Call [`handle_timeout`](Self::handle_timeout) at [`poll_timeout`](Self::poll_timeout).
+/// [`handle_unreachable`](Self::handle_unreachable), or a method of the application such as [`send`](Self::send). 2.
+/// Take messages with [`recv`](Self::recv) until `None`, or as many as the application can handle. Messages left unread
+/// slow the peer down. 3. Take events with [`poll_event`](Self::poll_event) until `None`. 4. Send what
+/// [`poll_transmit`](Self::poll_transmit) returns, until `None`. 5. Call [`handle_timeout`](Self::handle_timeout) at
+/// [`poll_timeout`](Self::poll_timeout).
 ///
 /// [`SessionConfig::memory_ceiling`] bounds the memory: outgoing messages by
 /// [`send_buffer`](crate::Settings::send_buffer) per channel, incoming messages by
@@ -113,7 +112,7 @@ pub struct Session {
     announced: bool,
     /// A valid datagram has come from the peer.
     confirmed: bool,
-    /// The channels with packets under way. `idle_channels` says where the others continue.
+    /// The channels with packets in flight. `idle_channels` holds the next sequences of the others.
     channels: [Option<Box<Reliable>>; ReliableChannel::COUNT],
     idle_channels: [IdleChannel; ReliableChannel::COUNT],
     inbox: Inbox,
@@ -230,8 +229,8 @@ impl Session {
         self.session_id
     }
 
-    /// The seed of the CRC; zero before the handshake. Keep it secret: whoever knows it and the session id can forge
-    /// the peer's datagrams.
+    /// The seed of the CRC; zero before the handshake. Keep it secret: with it and the session id, anyone can forge the
+    /// peer's datagrams.
     pub fn crc_seed(&self) -> u32 {
         self.framing.seed()
     }
@@ -300,7 +299,7 @@ impl Session {
 
     /// Reliable bytes under way, over all channels.
     fn in_flight(&self) -> usize {
-        self.channels.iter().flatten().map(|reliable| reliable.sender.flying_bytes()).sum()
+        self.channels.iter().flatten().map(|reliable| reliable.sender.in_flight_bytes()).sum()
     }
 
     fn udp_length(&self) -> usize {

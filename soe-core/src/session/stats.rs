@@ -10,7 +10,7 @@ pub struct SessionStats {
     pub datagrams_sent: u64,
     /// Datagrams that came from the peer's address.
     pub datagrams_received: u64,
-    /// Datagrams received with a valid CRC. The peer is told this number in the exchange of statistics.
+    /// Datagrams received with a valid CRC. This number is sent to the peer in the exchange of statistics.
     pub datagrams_authentic: u64,
     /// Bytes of the datagrams sent, without UDP and IP headers.
     pub bytes_sent: u64,

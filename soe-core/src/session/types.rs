@@ -11,7 +11,7 @@ use crate::{error::Closed, message::ReliableChannel};
 #[must_use]
 #[non_exhaustive]
 pub enum DatagramOutcome {
-    /// Its CRC was right. The sender knows the seed, with the certainty that the length of the CRC gives.
+    /// Its CRC was right. This proves that the sender has the seed, as far as the length of the CRC allows.
     Authentic,
     /// It was handled or ignored. It proves nothing about its sender.
     Unproven,

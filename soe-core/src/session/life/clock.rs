@@ -23,8 +23,8 @@ pub(crate) struct ClockSync {
     last: Counts,
     /// The loss to the peer and from the peer.
     loss: Option<(f32, f32)>,
-    /// The latest round trip in milliseconds as the peer that asks reports it, or [`UNREPORTED`]. Not an `Option`: it would
-    /// cost every session 8 bytes.
+    /// The latest round trip in milliseconds as reported by the requesting peer, or [`UNREPORTED`]. Not an `Option`: it
+    /// would cost every session 8 bytes.
     reported: u32,
     /// State of the side that sends the requests. Allocated with the first request.
     asked: Option<Box<Asked>>,
@@ -175,8 +175,8 @@ impl ClockSync {
         self.loss
     }
 
-    /// The latest and the lowest round trip of an exchange: measured by the side that asks. The other side knows the latest
-    /// alone, from the report of the next request.
+    /// The latest and the lowest round trip of an exchange: measured by the requesting side. The other side gets the
+    /// latest alone, from the report of the next request.
     pub(crate) fn ping(&self) -> (Option<Duration>, Option<Duration>) {
         let measured = self.asked.as_ref().filter(|asked| asked.exchanges > 0);
         let reported = (self.reported != UNREPORTED).then_some(self.reported);

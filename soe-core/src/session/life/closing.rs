@@ -77,7 +77,7 @@ impl Session {
     ///
     /// [`Event::Closed`] comes when the first Disconnect is ready to be sent. Drive the session until
     /// [`has_told_peer`](Self::has_told_peer) returns true, or the peer may never learn of the end.
-    /// [`undelivered`](Self::undelivered) says what was not acknowledged in time.
+    /// [`undelivered`](Self::undelivered) returns what was not acknowledged in time.
     ///
     /// A client that still connects stops without a Disconnect. On a session that is closing or closed this does
     /// nothing.
@@ -163,7 +163,7 @@ impl Session {
         self.end(now, Closed::new(Origin::Transport, reason), tell_peer);
     }
 
-    /// Ends the session for a reason of the transport's own; the peer is told.
+    /// Ends the session for a reason of the transport, and sends a Disconnect.
     pub(in crate::session) fn fail(&mut self, reason: DisconnectReason) {
         // The callers have no `now`. The time of the last datagram is close enough.
         let now = self.last_received.max(self.last_sent);
@@ -174,7 +174,7 @@ impl Session {
     /// [`PROOF`] bytes of CRC in total, with no wrong CRC in between.
     ///
     /// A faulty peer sends the next one soon. An attacker who guesses a short CRC once does not guess it twice in a
-    /// row. Without a CRC anybody can send such a datagram, so it never ends the session.
+    /// row. Without a CRC anyone can forge such a datagram, so it never ends the session.
     pub(in crate::session) fn corrupt(&mut self, what: &'static str) {
         self.note(Problem::Packet(what));
         self.corrupt_since_reject = self.corrupt_since_reject.saturating_add(1);
@@ -265,7 +265,7 @@ impl Session {
 
     /// Appends the Disconnect if it is due and fits `most` bytes. Owed acknowledgements go into the same datagram, so
     /// that the peer gets both or neither; it would otherwise report delivered messages as lost. The last repetition
-    /// has no other piece, because some peers do not look for a Disconnect in a Multi.
+    /// has no other piece, because some peers ignore a Disconnect in a Multi.
     pub(in crate::session) fn write_farewell(&mut self, now: Timestamp, most: usize, out: &mut Vec<u8>) -> bool {
         let State::Closed(ending) = &mut self.state else { return false };
         if !std::mem::take(&mut ending.farewell_due) {

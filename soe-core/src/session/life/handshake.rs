@@ -21,7 +21,7 @@ const MAX_REQUEST_INTERVAL: Duration = Duration::from_secs(3);
 /// The most that the round trip adds to the wait for a refusal.
 const MAX_REFUSAL_WAIT: Duration = Duration::from_millis(250);
 /// The bytes that a server may send to an unproven address for each byte received from there (RFC 9000, section 8.1).
-/// Applies where the server speaks first.
+/// Applies if the server sends first.
 const AMPLIFICATION: u64 = 3;
 /// The least time between two responses to repeated requests of a live session.
 const RESPONSE_INTERVAL: Duration = Duration::from_millis(250);
@@ -251,7 +251,7 @@ impl Session {
     }
 
     /// Handles a session request at a client. The client has connected to itself, or to another client. Either is
-    /// reported only if no response comes: anybody can send a request or return this side's own.
+    /// reported only if no response arrives: anyone can forge a request, or reflect this side's own.
     pub(in crate::session) fn handle_own_request(&mut self, request: &SessionRequest<'_>) {
         let State::Connecting(connecting) = &mut self.state else { return };
         if request.session_id == self.session_id {

@@ -2,21 +2,21 @@
 
 use std::time::Duration;
 
-/// The granularity of ordinary timers. Lateness below it says nothing, and is kept in multiples of it.
+/// The granularity of ordinary timers. Lateness below it is ignored, and is stored in multiples of it.
 const GRANULARITY: Duration = Duration::from_millis(2);
-/// The most that is allowed for, 250 ms.
+/// The largest allowance, 250 ms.
 const MOST: u8 = 125;
-/// More lateness than this is a process that was stopped or a machine that was asleep, and says nothing about what follows.
+/// More lateness than this means a stopped process or a suspended machine, which does not predict later lateness.
 const ASLEEP: Duration = Duration::from_secs(1);
-/// Timers served earlier than that, one after another, after which part of it is forgotten: a busy processor serves most in
-/// time.
+/// After this many timers in a row that were served earlier, the estimate decays. Many, because a busy processor serves
+/// most timers in time.
 const CALM: u8 = 64;
-/// The part that is forgotten then: 1/8.
+/// The decay: 1/8.
 const DECAY: u8 = 8;
 
-/// How late the timers of a session have been served of late, in two bytes. Where the processor is shared, acknowledgements wait
-/// for it as timers do, at this end and, on the same machine, at the other: a resend timer that does not know sends again
-/// what has long arrived, and makes the processor busier.
+/// An estimate of how late the timers of a session are served, in two bytes. On a busy processor, acknowledgements are
+/// delayed like timers, at this end and, on the same machine, at the other. Without an allowance for it the resend
+/// timer sends again what has arrived, and makes the processor busier.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Lateness {
     /// In multiples of the granularity.

@@ -1,4 +1,4 @@
-//! Changes of address, and clients whose server no longer knows them (section 9 of `docs/protocol.md`).
+//! Changes of address, and clients whose server no longer recognizes their address (section 9 of `docs/protocol.md`).
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use crate::{
     wire::DisconnectReason,
 };
 
-/// An UnknownSender within this time before the deadline shows that the server still does not know the session.
+/// An UnknownSender within this time before the deadline shows that the server still does not recognize the session.
 const UNKNOWN_SENDER_FRESH: Duration = Duration::from_secs(2);
 /// The time after which a remap request is repeated if nothing valid arrives.
 const REMAP_RETRY: Duration = Duration::from_millis(700);
@@ -32,7 +32,7 @@ impl Session {
         }
     }
 
-    /// Handles UnknownSender, which anybody can send. A client requests a remap and probes the server. A client that
+    /// Handles UnknownSender, which anyone can forge. A client requests a remap and probes the server. A client that
     /// has received nothing valid yet repeats the datagram that opens its session.
     pub(in crate::session) fn unknown_sender(&mut self, now: Timestamp) {
         self.stats.cold().unknown_sender += 1;

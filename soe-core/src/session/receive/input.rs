@@ -97,7 +97,7 @@ impl Session {
                     self.stats.cold().ignored += 1;
                 } else if request.session_id != self.session_id || matches!(self.state, State::Closed(_)) {
                     // The client has started again: a Disconnect of this session could end the new one. A repeated
-                    // request for this session says nothing like that.
+                    // request for this session is no sign of a restart.
                     if request.session_id != self.session_id {
                         self.fall_silent();
                     }
@@ -127,7 +127,7 @@ impl Session {
         DatagramOutcome::Unproven
     }
 
-    /// Records a valid datagram: the peer is alive and knows the session.
+    /// Records a valid datagram: the peer is alive and has the session.
     pub(in crate::session) fn heard(&mut self, now: Timestamp) {
         self.stats.datagrams_authentic += 1;
         self.last_received = now;

@@ -166,7 +166,7 @@ impl Session {
                 if full { Filled::default() } else { self.write_channel(now, channel, builder, room, &limits) };
             if filled.blocked {
                 // The channel waits for the congestion window. If other channels filled the window first, it could wait
-                // as long as they have data. So it goes first when there is room.
+                // as long as they have data. So it is sent first when there is room.
                 full = true;
                 self.congestion.blocked();
                 self.first_channel = channel.index() as u8;

@@ -15,7 +15,7 @@ const LOCAL: Duration = Duration::from_millis(3);
 const GAIN: f64 = 1.25;
 /// The same during slow start, where the window doubles each round trip.
 const START_GAIN: f64 = 2.5;
-/// A channel goes first if one of its packets is unacknowledged, or if it has not sent, for this long.
+/// A channel is served first if one of its packets is unacknowledged, or if it has not sent, for this long.
 const STARVED: Duration = Duration::from_secs(5);
 /// Datagrams that may be sent back to back after a pause.
 const BURST: usize = 16;
@@ -80,7 +80,7 @@ impl Session {
     }
 
     /// Returns the channels in the order in which they may send: by priority, alternating among equals. A starved
-    /// channel goes first; otherwise it would wait behind new data as long as there is any.
+    /// channel is served first; otherwise it would wait behind new data as long as there is any.
     pub(in crate::session) fn send_order(&mut self, now: Timestamp) -> [ReliableChannel; ReliableChannel::COUNT] {
         let first = usize::from(self.first_channel);
         self.first_channel = self.first_channel.wrapping_add(1);

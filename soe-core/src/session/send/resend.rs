@@ -56,7 +56,7 @@ impl Session {
             if self.backoff == PERSISTENT {
                 self.congestion.persistent();
             }
-            // A small probe that every peer answers tells a dead path from one that drops large datagrams.
+            // A small probe that every peer answers distinguishes a dead path from one that drops large datagrams.
             self.outbox.net_status_due |= self.backoff >= PERSISTENT;
         }
         if let Some(sizes) = self.cold.as_mut().and_then(|cold| cold.sizes.as_mut())
@@ -73,7 +73,7 @@ impl Session {
     pub(in crate::session) fn window_moved(&mut self, now: Timestamp, channel: ReliableChannel, packets: usize) {
         self.backoff = 0;
         // What was sent later may have met the open window.
-        let deadline = now.checked_sub(self.rtt.patience().by_time);
+        let deadline = now.checked_sub(self.rtt.loss_delay().by_time);
         let (Some(deadline), Some(reliable)) = (deadline, &mut self.channels[channel.index()]) else { return };
         let dropped = reliable.sender.flight().dropped(deadline, packets);
         self.outbox.probes = self.outbox.probes.max(dropped.min(PROBES << MAX_PROBE_SHIFT) as u32);
@@ -144,11 +144,11 @@ impl Session {
         let mut deadline: Option<Timestamp> = None;
         // Mostly everything has just been acknowledged, and then neither time is needed.
         let is_settled = self.channels.iter().flatten().all(|reliable| reliable.sender.is_settled());
-        let (patience, interval) =
-            if is_settled { Default::default() } else { (self.rtt.patience(), self.resend_interval()) };
+        let (loss_delay, interval) =
+            if is_settled { Default::default() } else { (self.rtt.loss_delay(), self.resend_interval()) };
         let (congestion, cold) = (&mut self.congestion, &mut self.cold);
         for reliable in self.channels.iter_mut().flatten().filter(|_| !is_settled) {
-            let next = reliable.sender.flight().detect_losses(now, patience, |bytes| {
+            let next = reliable.sender.flight().detect_losses(now, loss_delay, |bytes| {
                 let sizes = cold.get_or_insert_default().sizes.get_or_insert_default();
                 // A loss by size is no congestion.
                 if sizes.limit().is_none_or(|limit| bytes < limit) {

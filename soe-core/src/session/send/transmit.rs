@@ -148,7 +148,7 @@ impl Session {
         }
         let (clock, sent, received) =
             (millis(self.epoch, now), self.outbox.datagrams + 1, self.stats.datagrams_authentic);
-        // Clock packets are sent alone: other pieces would delay them, and some peers do not look for them in a Multi.
+        // Clock packets are sent alone: other pieces would delay them, and some peers ignore them in a Multi.
         if let Some(request) = self.outbox.net_status_reply.take() {
             self.clock.respond(clock, &request, sent, received).encode(out);
             return Some(Seal::Sealed);
