@@ -7,16 +7,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 
 use super::{
     address::Path,
     capacity::Room,
     cookie::Cookies,
-    limiter::{self, Limited, Limiter, Rate},
-    pending::{MAX_FAILURES, Name, PendingHandshake, PendingHandshakes, prefix},
-    question::{About, Question},
+    limiter::{self, Limiter},
+    pending::{MAX_FAILURES, PendingHandshake, PendingHandshakes},
     refusal::{MISMATCHED, OVER_CAPACITY},
+    request::{Asked, Outcome, Standing},
     types::{AdmissionStats, NewSession},
 };
 use crate::{
@@ -25,63 +25,8 @@ use crate::{
     framing::Framing,
     recording::RecordOptions,
     session::{PROOF, Session, response},
-    wire::{Packet, RemapConnection, SessionRequest, opcode},
+    wire::{Packet, opcode},
 };
-
-/// What the endpoint knows about the address of a datagram, and whether a session may open.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Standing {
-    /// A live session has the address, or may be about to move there. A new client must prove itself with 4 bytes of
-    /// CRC.
-    pub(super) live: bool,
-    /// The seed of the session that has the address, which may have ended.
-    pub(super) seed: Option<u32>,
-    pub(super) room: Room,
-}
-
-/// The result of handling a datagram.
-#[derive(Debug)]
-pub(super) enum Outcome {
-    /// It was answered, or dropped and counted.
-    Done,
-    /// It opened a session.
-    Open(Box<NewSession>),
-    /// It would open a session if the accept queue had room.
-    Park(BytesMut),
-    /// The application must answer a question first.
-    Ask(Question),
-    /// A client claims that the session with this id and seed continues from this address.
-    Remap(RemapConnection),
-    /// It came from the address of a live session and belongs to no handshake.
-    Unclaimed,
-}
-
-/// A session request, without borrowed data.
-#[derive(Clone, Debug)]
-pub(super) struct Asked {
-    pub(super) version: u32,
-    pub(super) session_id: u32,
-    pub(super) udp_length: u32,
-    pub(super) name: Name,
-    /// The size of the datagram in bytes.
-    pub(super) length: usize,
-}
-
-impl Asked {
-    fn new(request: &SessionRequest<'_>, length: usize) -> Self {
-        let SessionRequest { version, session_id, udp_length, protocol_name } = *request;
-        Self { version, session_id, udp_length, name: Name::new(protocol_name.unwrap_or_default()), length }
-    }
-
-    pub(super) fn info(&self) -> RequestInfo {
-        RequestInfo {
-            version: self.version,
-            session_id: self.session_id,
-            udp_length: self.udp_length,
-            protocol_name: String::from_utf8_lossy(self.name.as_bytes()).into_owned(),
-        }
-    }
-}
 
 /// A pending handshake with the seed and framing of its response.
 struct Offer {
@@ -97,10 +42,10 @@ pub(super) struct Handshakes {
     epoch: Instant,
     pub(super) cookies: Cookies,
     pending: PendingHandshakes,
-    answers: Limiter,
-    openings: Limiter,
-    unknown_senders: Limiter,
-    replies: VecDeque<Vec<u8>>,
+    pub(super) answers: Limiter,
+    pub(super) openings: Limiter,
+    pub(super) unknown_senders: Limiter,
+    pub(super) replies: VecDeque<Vec<u8>>,
     /// How sessions are recorded that open from now on.
     pub(super) record: Option<RecordOptions>,
     pub(super) stats: AdmissionStats,
@@ -406,86 +351,9 @@ impl Handshakes {
         self.stats.opened += 1;
         Outcome::Open(Box::new(NewSession { request, session }))
     }
-
-    /// Sends UnknownSender, within the rate limits.
-    pub(super) fn unknown_sender(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) {
-        self.stats.unknown_senders += 1;
-        // A Disconnect is never answered: two servers would answer each other forever.
-        let is_disconnect = opcode::of(datagram) == Some(opcode::DISCONNECT);
-        if is_disconnect || !self.config.unknown_sender_replies || !self.may_reflect(now, from) {
-            return;
-        }
-        self.stats.unknown_sender_replies += 1;
-        self.reply(|out| Packet::UnknownSender.encode(out));
-    }
-
-    fn ask_for_status(&mut self, now: Instant, path: Path, length: usize) -> Outcome {
-        let Some(reply) = self.config.server_status.clone() else { return self.ignored() };
-        if !self.may_reflect(now, path.remote) {
-            return Outcome::Done;
-        }
-        Outcome::Ask(Question { path, about: About::Status { reply, length } })
-    }
-
-    /// Sends the application's answer to a status query of `length` bytes.
-    pub(super) fn answer_status(&mut self, reply: Option<&Bytes>, length: usize) {
-        let Some(reply) = reply.filter(|reply| reply.len() + 2 <= MAX_AMPLIFICATION * length) else {
-            self.stats.ignored += 1;
-            return;
-        };
-        self.reply(|out| Packet::ServerStatus(reply).encode(out));
-    }
-
-    /// Whether the rate limits allow an answer that is not part of a handshake.
-    fn may_reflect(&mut self, now: Instant, from: SocketAddr) -> bool {
-        let rate = |rate| Rate { per_second: rate, burst: rate };
-        let (all, one) = (rate(self.config.unknown_sender_rate), rate(self.config.unknown_sender_rate_per_prefix));
-        let place = self.cookies.place(prefix(from.ip()), 0);
-        let allowed = self.unknown_senders.allow(now, place, all, one);
-        allowed.map_err(|limited| self.count_limited(limited)).is_ok()
-    }
-
-    pub(super) fn reply(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
-        let mut reply = Vec::with_capacity(32);
-        write(&mut reply);
-        self.replies.push_back(reply);
-    }
-
-    pub(super) fn reply_sealed(&mut self, datagram: Vec<u8>) {
-        self.replies.push_back(datagram);
-    }
-
-    fn may_answer(&mut self, now: Instant, from: SocketAddr) -> bool {
-        let settings = &*self.config;
-        let all = Rate { per_second: settings.response_rate, burst: settings.response_rate };
-        let one = Rate { per_second: settings.response_rate_per_prefix, burst: settings.response_burst_per_prefix };
-        let place = self.cookies.place(prefix(from.ip()), 0);
-        self.answers.allow(now, place, all, one).map_err(|limited| self.count_limited(limited)).is_ok()
-    }
-
-    /// Whether a session may open before its client has proved its address. The rate is limited: forged requests must
-    /// not crowd out real clients.
-    fn may_open(&mut self, now: Instant, from: SocketAddr, standing: Standing) -> bool {
-        let all = Rate { per_second: self.config.unproven_rate, burst: self.config.unproven_rate.saturating_mul(10) };
-        let place = self.cookies.place(prefix(from.ip()), 0);
-        let is_free = !standing.live && standing.room == Room::Free;
-        let may = is_free && self.openings.allow(now, place, all, all).is_ok();
-        self.stats.opening_deferred += u64::from(!may);
-        may
-    }
-
-    fn count_limited(&mut self, limited: Limited) {
-        self.stats.rate_limited += 1;
-        match limited {
-            Limited::Prefix => self.stats.rate_limited_prefix += 1,
-            Limited::All => self.stats.rate_limited_all += 1,
-        }
-    }
 }
 
 /// Datagrams with a wrong CRC from the address of a pending handshake before UnknownSender is sent.
 const FEW_FAILURES: u8 = 3;
-/// Bytes that may be sent to an unproven address for each byte received from there.
-const MAX_AMPLIFICATION: usize = 3;
 /// The most memory of the answers to one datagram, in bytes: a response, a Disconnect, and their queue.
 const MAX_REPLIES: usize = 1_024;

@@ -3,6 +3,7 @@
 
 mod action;
 mod address;
+mod answers;
 mod budget;
 mod capacity;
 mod cookie;
@@ -15,6 +16,7 @@ mod opening;
 mod pending;
 mod question;
 mod refusal;
+mod request;
 mod routes;
 mod selection;
 mod suspicion;
@@ -42,8 +44,9 @@ pub use self::{
 
 use self::{
     capacity::Capacity,
-    handshakes::{Handshakes, Outcome, Standing},
+    handshakes::Handshakes,
     question::Says,
+    request::{Outcome, Standing},
     routes::{Routes, Stage},
     suspicion::Suspicion,
 };

@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
 
-use super::{address::Path, handshakes::Asked};
+use super::{address::Path, request::Asked};
 use crate::config::{RequestInfo, StatusReply};
 
 /// A call of application code: a request filter or a status reply.

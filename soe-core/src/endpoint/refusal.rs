@@ -3,8 +3,9 @@
 use std::{net::SocketAddr, time::Instant};
 
 use super::{
-    handshakes::{Asked, Handshakes, Outcome},
+    handshakes::Handshakes,
     pending::{Name, PendingHandshake},
+    request::{Asked, Outcome},
 };
 use crate::{
     config::SessionConfig,

@@ -7,8 +7,9 @@ use std::{
 
 use super::{
     address::Path,
-    handshakes::{Asked, Handshakes},
+    handshakes::Handshakes,
     question::{About, Question},
+    request::Asked,
 };
 use crate::config::{RemapPolicy, RequestFilter, RequestInfo, SessionConfig};
 

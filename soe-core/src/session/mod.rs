@@ -83,11 +83,12 @@ enum State {
 /// After every event, drive the session in this order:
 ///
 /// 1. Pass the event in: [`handle_datagram`](Self::handle_datagram), [`handle_timeout`](Self::handle_timeout),
-/// [`handle_unreachable`](Self::handle_unreachable), or a method of the application such as [`send`](Self::send). 2.
-/// Take messages with [`recv`](Self::recv) until `None`, or as many as the application can handle. Messages left unread
-/// slow the peer down. 3. Take events with [`poll_event`](Self::poll_event) until `None`. 4. Send what
-/// [`poll_transmit`](Self::poll_transmit) returns, until `None`. 5. Call [`handle_timeout`](Self::handle_timeout) at
-/// [`poll_timeout`](Self::poll_timeout).
+///    [`handle_unreachable`](Self::handle_unreachable), or a method of the application such as [`send`](Self::send).
+/// 2. Take messages with [`recv`](Self::recv) until `None`, or as many as the application can handle. Messages left unread
+///    slow the peer down.
+/// 3. Take events with [`poll_event`](Self::poll_event) until `None`.
+/// 4. Send what [`poll_transmit`](Self::poll_transmit) returns, until `None`.
+/// 5. Call [`handle_timeout`](Self::handle_timeout) at [`poll_timeout`](Self::poll_timeout).
 ///
 /// [`SessionConfig::memory_ceiling`] bounds the memory: outgoing messages by
 /// [`send_buffer`](crate::Settings::send_buffer) per channel, incoming messages by

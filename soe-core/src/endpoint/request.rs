@@ -1,0 +1,64 @@
+//! A session request and the result of handling a datagram.
+
+use bytes::BytesMut;
+
+use super::{capacity::Room, pending::Name, question::Question, types::NewSession};
+use crate::{
+    config::RequestInfo,
+    wire::{RemapConnection, SessionRequest},
+};
+
+/// The state of the address of a datagram, and whether a session may open.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Standing {
+    /// A live session has the address, or may be about to move there. A new client must prove itself with 4 bytes of
+    /// CRC.
+    pub(super) live: bool,
+    /// The seed of the session that has the address, which may have ended.
+    pub(super) seed: Option<u32>,
+    pub(super) room: Room,
+}
+
+/// The result of handling a datagram.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// It was answered, or dropped and counted.
+    Done,
+    /// It opened a session.
+    Open(Box<NewSession>),
+    /// It would open a session if the accept queue had room.
+    Park(BytesMut),
+    /// The application must answer a question first.
+    Ask(Question),
+    /// A client claims that the session with this id and seed continues from this address.
+    Remap(RemapConnection),
+    /// It came from the address of a live session and belongs to no handshake.
+    Unclaimed,
+}
+
+/// A session request, without borrowed data.
+#[derive(Clone, Debug)]
+pub(super) struct Asked {
+    pub(super) version: u32,
+    pub(super) session_id: u32,
+    pub(super) udp_length: u32,
+    pub(super) name: Name,
+    /// The size of the datagram in bytes.
+    pub(super) length: usize,
+}
+
+impl Asked {
+    pub(super) fn new(request: &SessionRequest<'_>, length: usize) -> Self {
+        let SessionRequest { version, session_id, udp_length, protocol_name } = *request;
+        Self { version, session_id, udp_length, name: Name::new(protocol_name.unwrap_or_default()), length }
+    }
+
+    pub(super) fn info(&self) -> RequestInfo {
+        RequestInfo {
+            version: self.version,
+            session_id: self.session_id,
+            udp_length: self.udp_length,
+            protocol_name: String::from_utf8_lossy(self.name.as_bytes()).into_owned(),
+        }
+    }
+}
