@@ -83,7 +83,7 @@ impl Endpoint {
             self.refuse(key, DisconnectReason::ConnectionRefused);
         }
         while let Some((path, datagram)) = self.capacity.take_parked() {
-            self.stranger(now, path, datagram, None);
+            self.unclaimed(now, path, datagram, None);
         }
         let newest = self.handshakes.as_ref().and_then(|handshakes| handshakes.newest_age(now));
         let left = newest.and_then(|age| HANDSHAKE_LINGER.checked_sub(age));
@@ -154,7 +154,7 @@ impl Endpoint {
         {
             let is_pending = self.handshakes.as_ref().is_some_and(|handshakes| handshakes.is_pending(now, path.remote));
             if is_pending {
-                self.stranger(now, path, datagram, None);
+                self.unclaimed(now, path, datagram, None);
             }
         }
     }

@@ -200,6 +200,8 @@ impl Session {
         let undelivered = self.undelivered();
         for (channel, reliable) in ReliableChannel::ALL.into_iter().zip(&mut self.channels) {
             if let Some(reliable) = reliable {
+                // Frees queued messages now; the receiver keeps its sequence for the acknowledgements of
+                // `write_farewell`.
                 reliable.sender = Sender::starting_at(channel, 0);
                 reliable.receiver.finish();
             }
@@ -216,6 +218,7 @@ impl Session {
             tell,
             farewell_due: tell,
             repetitions: 0,
+            // All repetitions must fit into the linger time, after which the session is dropped.
             unit: unit.min(linger / (FAREWELLS.iter().sum::<u32>() + 1)),
             last_farewell: None,
             forget_at: now + linger,
@@ -242,6 +245,7 @@ impl Session {
     pub(in crate::session) fn straggler(&mut self, now: Timestamp) {
         let State::Closed(ending) = &mut self.state else { return };
         let quiet = ending.last_farewell.is_none_or(|last| now >= last + STRAGGLER_INTERVAL);
+        // Rate-limited: a peer that is still sending gets few answers.
         if ending.tell && quiet {
             ending.farewell_due = true;
         }

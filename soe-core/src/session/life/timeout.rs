@@ -24,6 +24,8 @@ impl Session {
         }
         let now = Timestamp::from(now);
         if let Some(late) = self.timers.next().and_then(|due| now.checked_duration_since(due)) {
+            // Measured before the timers move. `late` is zero for a timer served in time, which lets the estimate
+            // decay.
             self.lateness.served(late);
             if !late.is_zero() {
                 self.called_late(now, late);
@@ -43,6 +45,7 @@ impl Session {
                     self.outbox.net_status_due = true;
                     self.timers.set(Timer::NetStatus, now + self.config.net_status_interval);
                 }
+                // Refilled here because `has_transmit` only checks the tokens that are there.
                 Timer::Pace => self.fill_pacers(now),
                 Timer::PortAlive => self.port_alive_timer(now),
                 Timer::Quiet => self.quiet_timer(now),

@@ -56,6 +56,7 @@ impl Session {
             self.stats.cold().ignored += 1;
             return DatagramOutcome::Unproven;
         }
+        // Not `Rejected`: the endpoint would take it for another client's datagram.
         if datagram[..] == BARE_HEARTBEAT && self.framing.crc_length() > 0 {
             self.stats.cold().ignored += 1;
             return DatagramOutcome::Unproven;
@@ -135,6 +136,7 @@ impl Session {
             self.confirmed = true;
             self.timers.stop(Timer::Handshake);
         }
+        // A valid datagram disproves every doubt about the peer: ICMP errors, UnknownSender, late timers.
         self.timers.stop(Timer::Icmp);
         self.timers.stop(Timer::Remap);
         if let Some(cold) = &mut self.cold {
@@ -187,6 +189,7 @@ impl Session {
 
     /// Handles one packet. `datagram` is the buffer that contains it.
     fn handle_packet(&mut self, now: Timestamp, datagram: &Bytes, packet: Packet<'_>) {
+        // A refusal is a Disconnect directly after the response: the session then was never connected.
         if !matches!(packet, Packet::Disconnect(_)) && !self.announced {
             self.announce();
         }
@@ -228,6 +231,7 @@ impl Session {
                 }
             }
             Packet::NetStatusRequest(request) => self.outbox.net_status_reply = Some(Box::new(request)),
+            // Without an outstanding request there is no round trip to measure.
             Packet::NetStatusResponse(response) if self.clock.is_outstanding() => {
                 let clock = millis(self.epoch, now);
                 self.clock.answered(clock, &response, self.stats.datagrams_authentic);
@@ -308,6 +312,7 @@ impl Session {
             OrderedStream::Two => (1, Channel::Ordered2),
         };
         let (_, last) = &mut self.ordered[index];
+        // Wrapping: the stamp has 16 bits.
         if (1..=MAX_STAMP_AHEAD).contains(&ordered.stamp.wrapping_sub(*last)) {
             *last = ordered.stamp;
             self.deliver_unreliable(channel, datagram.slice_ref(ordered.payload));

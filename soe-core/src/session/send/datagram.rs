@@ -81,6 +81,7 @@ impl Session {
         }
         self.write_unreliable(&mut builder, room);
         self.write_acks(&mut builder);
+        // Last: copies only use room that would otherwise stay empty.
         self.write_copies(now, &mut builder);
         let written = !builder.is_empty();
         if written {
@@ -105,6 +106,7 @@ impl Session {
     /// The free part of the congestion window, in bytes. With nothing under way it is at least one datagram.
     pub(in crate::session) fn budget(&self) -> usize {
         let in_flight = self.in_flight();
+        // One datagram in any case: without anything in flight no acknowledgement would ever reopen the window.
         if in_flight == 0 || self.outbox.probes > 0 {
             return self.congestion.window().max(self.udp_length());
         }
@@ -148,6 +150,7 @@ impl Session {
                 builder.add(|out| acks.take(expected, datagram).map(|ack| put_ack(channel, ack, out)));
             }
             while builder.room() >= ACK_PIECE && !builder.is_empty() {
+                // Acknowledgements ahead of a gap are repeated in spare room: losing one would cause a needless resend.
                 let second = acks.take_second(expected, datagram);
                 if builder.add(|out| second.map(|ack| put_ack(channel, ack, out))).is_none() {
                     break;
@@ -196,6 +199,7 @@ impl Session {
             }
             let before = builder.len();
             let Some(written) = builder.add(|out| reliable.sender.write(slot, limits, out)) else {
+                // Not blocked if only this datagram is full: the next one continues.
                 filled.blocked = slot.budget < slot.room;
                 break;
             };

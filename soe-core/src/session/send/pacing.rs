@@ -61,6 +61,7 @@ impl Session {
 
     /// Whether the pacer and the channel's trickle rate allow a packet now.
     pub(in crate::session) fn may_send(&self, channel: ReliableChannel) -> bool {
+        // Probes are few, and waiting for the pacer would delay the detection of a working path.
         let paced = !self.is_paced() || self.pacing.pacer.allows() || self.outbox.probes > 0;
         paced && (self.trickle(channel).is_none() || self.trickle_pacer(channel).is_none_or(Pacer::allows))
     }
@@ -89,6 +90,7 @@ impl Session {
         if self.channels.iter().flatten().nth(1).is_none() {
             return order;
         }
+        // The sort is stable, so the rotation decides among channels of equal priority.
         order.rotate_left(first % ReliableChannel::COUNT);
         order.sort_by_key(|channel| {
             let reliable = self.channels[channel.index()].as_ref();
@@ -104,6 +106,8 @@ impl Session {
     /// Sets the timer for channels that wait only for the pacer or their trickle rate.
     pub(in crate::session) fn set_pace_timer(&mut self) {
         if !self.is_paced() && self.pacing.trickles.is_none() {
+            // Without pacing, what waits is limited by the congestion window alone, and an acknowledgement will wake
+            // it.
             self.timers.stop(Timer::Pace);
             return;
         }

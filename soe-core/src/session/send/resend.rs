@@ -54,6 +54,7 @@ impl Session {
             self.stats.cold().resend_timeouts += 1;
             self.outbox.probes = u32::try_from(probes).unwrap_or(u32::MAX);
             if self.backoff == PERSISTENT {
+                // RFC 9002, section 7.6: persistent congestion.
                 self.congestion.persistent();
             }
             // A small probe that every peer answers distinguishes a dead path from one that drops large datagrams.
@@ -94,6 +95,7 @@ impl Session {
             // On a path that drops large datagrams, acknowledgements of small packets say nothing about the large ones.
             let answered = reliable.answered.filter(|_| !is_narrow);
             let answered = answered.map_or(sent, |answered| sent.max(answered));
+            // Before `unread`: a peer that does not answer at all is not one that does not read.
             if is_over(answered, unanswered) {
                 return Some(DisconnectReason::UnacknowledgedTimeout);
             }

@@ -47,10 +47,12 @@ impl Session {
     }
 
     fn next_transmit(&mut self, now: Timestamp, buf: &mut Vec<u8>) -> Option<Transmit> {
+        // Already sealed and counted when it was written, as the last datagram of the previous run.
         if let Some(held) = self.outbox.take_held() {
             buf.extend_from_slice(&held);
             return Some(Transmit::single(held.len()));
         }
+        // Only to a proven address, for which `credit` is unlimited.
         if self.outbox.port_alive_due && self.credit() == usize::MAX {
             self.outbox.port_alive_due = false;
             return Some(self.port_alive(now, buf));
@@ -75,6 +77,7 @@ impl Session {
                 break;
             }
             transmit.size += size;
+            // GSO allows only the last segment of a run to be shorter.
             if size < segment {
                 break;
             }
@@ -142,6 +145,7 @@ impl Session {
             }
         }
         let credit = credit.saturating_sub(self.framing.overhead());
+        // Before all else: the server ignores everything from this address until the remap is accepted.
         if std::mem::take(&mut self.outbox.remap_due) {
             RemapConnection { session_id: self.session_id, crc_seed: self.crc_seed() }.encode(out);
             return Some(Seal::Exempt);

@@ -1,0 +1,117 @@
+//! Datagrams that belong to no session: their senders may open one, move one, or query the server.
+
+use std::{net::SocketAddr, time::Instant};
+
+use bytes::BytesMut;
+
+use super::{
+    Action, Endpoint, Path, SessionKey,
+    handshakes::Handshakes,
+    request::{Outcome, Standing},
+    suspicion::Suspicion,
+};
+use crate::wire::{RemapConnection, opcode};
+
+impl Endpoint {
+    /// Handles a datagram from an address without a session: from a session that claims to have moved there, or from an
+    /// unknown client.
+    pub(super) fn try_candidate(&mut self, now: Instant, path: Path, datagram: BytesMut) {
+        let is_exempt = opcode::of(&datagram).is_some_and(opcode::is_exempt);
+        match self.routes.candidate(now, path.remote).filter(|_| !is_exempt) {
+            Some(key) => self.actions.push_back(Action::Feed { key, path, datagram }),
+            None => self.unclaimed(now, path, datagram, None),
+        }
+    }
+
+    /// Handles a datagram that belongs to no session. `resident` is the session at the address that returned it, and
+    /// when that one was last heard.
+    pub(super) fn unclaimed(
+        &mut self,
+        now: Instant,
+        path: Path,
+        datagram: BytesMut,
+        resident: Option<(SessionKey, Instant)>,
+    ) {
+        let standing = self.standing(now, path.remote);
+        let is_repeated = self.repeats_a_session(path, &datagram);
+        let Some(handshakes) = &mut self.handshakes else { return };
+        if is_repeated {
+            handshakes.ignored();
+            return;
+        }
+        // Needed below, after the datagram has been consumed.
+        let head = datagram.get(..2).map(|head| [head[0], head[1]]);
+        let outcome = handshakes.handle(now, path, datagram, standing);
+        if let (Outcome::Unclaimed, Some((key, heard)), Some(head)) = (&outcome, resident, head) {
+            self.suspect(now, path, key, heard, head);
+        }
+        self.conclude(now, path, outcome);
+    }
+
+    /// Whether this is a request for a live session that has moved away from this address. A response would reveal its
+    /// seed, and the session's datagrams would be taken for a new client's.
+    fn repeats_a_session(&self, path: Path, datagram: &[u8]) -> bool {
+        let Some(handshakes) = &self.handshakes else { return false };
+        let Some(session_id) = Handshakes::requested_id(datagram) else { return false };
+        let mut sessions = handshakes
+            .cookies
+            .seeds(path.remote, session_id)
+            .filter_map(|seed| self.routes.by_identity(session_id, seed));
+        sessions.any(|key| self.routes.resident(path.remote) != Some(key))
+    }
+
+    /// Handles a datagram from a session's address that is not the session's.
+    fn suspect(&mut self, now: Instant, path: Path, key: SessionKey, heard: Instant, head: [u8; 2]) {
+        let Some(slot) = self.routes.get_mut(key) else { return };
+        match Suspicion::of(self.epoch, now, heard, &mut slot.watch) {
+            Suspicion::Nothing => {}
+            Suspicion::Probe => {
+                self.counts.probes += 1;
+                self.actions.push_back(Action::Probe(key));
+            }
+            Suspicion::UnknownSender => {
+                if let Some(handshakes) = &mut self.handshakes {
+                    handshakes.unknown_sender(now, path.remote, &head);
+                }
+            }
+        }
+    }
+
+    pub(super) fn standing(&self, now: Instant, address: SocketAddr) -> Standing {
+        let resident = self.routes.resident(address).and_then(|key| self.routes.get(key));
+        let is_taken = resident.is_some_and(|slot| !slot.has_ended());
+        let live = is_taken || self.routes.candidate(now, address).is_some();
+        // A client that replaces a session does not need another place.
+        Standing { live, seed: resident.map(|slot| slot.seed), room: self.capacity.room(is_taken) }
+    }
+
+    pub(super) fn conclude(&mut self, now: Instant, path: Path, outcome: Outcome) {
+        if let Some(handshakes) = &mut self.handshakes {
+            while let Some(datagram) = handshakes.poll_reply() {
+                self.actions.push_back(Action::Send { path, datagram });
+            }
+        }
+        match outcome {
+            Outcome::Open(new_session) => self.open(path, *new_session),
+            Outcome::Park(datagram) => self.capacity.park(path, datagram),
+            Outcome::Ask(question) => self.actions.push_back(Action::Ask(question)),
+            Outcome::Remap(remap) => self.claim(now, path, remap),
+            Outcome::Done | Outcome::Unclaimed => {}
+        }
+    }
+
+    /// Handles a RemapConnection: a client with the id and seed of a session claims to be at this address now.
+    fn claim(&mut self, now: Instant, path: Path, remap: RemapConnection) {
+        let Some(key) = self.routes.by_identity(remap.session_id, remap.crc_seed) else { return };
+        let (Some(old), Some(config)) = (self.routes.address(key), self.config()) else { return };
+        // A displaced session may also claim its former address.
+        if self.routes.resident(path.remote) == Some(key) {
+            return;
+        }
+        if config.remap.allows(old, path.remote) {
+            self.routes.claim(now, path.remote, key);
+        } else {
+            self.counts.moves_refused += 1;
+        }
+    }
+}
