@@ -213,8 +213,8 @@ impl SoeListener {
         self.endpoint.budget.set_limit(bytes);
     }
 
-    /// Records sessions that open from now on; `None` records no more. Those that are recorded go on, and their recordings
-    /// go to the sink that is set when they are over, if there is one.
+    /// Records sessions that open from now on; `None` records no more. Recordings that are under way go to the sink that is set
+    /// when their sessions are over, if there is one; those that are handed over continuously stop.
     pub fn record(&self, recorder: Option<RecorderConfig>) {
         self.endpoint.record(recorder.map(Recordings::new));
     }

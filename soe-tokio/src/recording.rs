@@ -44,7 +44,7 @@ pub enum RecordWhen {
     AbnormalEnd,
     /// After every end.
     End,
-    /// In pieces of about 32 KiB while the session lasts, and the rest after its end.
+    /// In pieces of about 8 KiB while the session lasts, and the rest after its end.
     Continuously,
 }
 

@@ -288,6 +288,32 @@ async fn at_its_bound_a_recording_stops_and_what_it_has_replays() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn recording_is_turned_on_and_off_while_the_server_runs() {
+    let (directory, network) = (Directory::new(), Network::new(13));
+    let files = RecordingFiles::in_directory(&directory.0).unwrap();
+    let listener = network.listener(config()).unwrap();
+    let recorder = RecorderConfig::new(files.clone()).when(RecordWhen::Continuously);
+    let mut recorded = Vec::new();
+    for recorder in [None, Some(recorder), None] {
+        listener.record(recorder);
+        let (client, server) = tokio::join!(network.client(config()), listener.accept());
+        let (mut client, mut server) = (client.unwrap(), server.unwrap().accept());
+        recorded.push(server.recording().is_some());
+        for _ in 0..6 {
+            talk(&mut client, &mut server).await;
+        }
+    }
+    assert_eq!(recorded, [false, true, false]);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    files.flush();
+    let [file] = &directory.files()[..] else { panic!("{:?}", directory.files()) };
+    // Its end came after recording was turned off: what had been handed over is there.
+    let replayed = soe(&["replay", file.to_str().unwrap()]);
+    let text = String::from_utf8_lossy(&replayed.stdout);
+    assert!(replayed.status.success() && text.contains("all the same"), "{text}");
+}
+
 #[test]
 fn the_file_of_a_recording_is_the_recording() {
     for name in Dialect::ALL_NAMES {

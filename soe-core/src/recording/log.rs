@@ -170,22 +170,39 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// Tells messages apart, not attackers: 8 bytes of multiply and fold, at a third of the cost of a CRC.
+/// Tells messages apart, not attackers. Two lanes of multiply and fold, 32 bytes at a time: 64 bytes take a few nanoseconds,
+/// where a CRC or one lane took most of what recording a message costs.
 pub(crate) fn digest(bytes: &[u8]) -> u64 {
-    const FACTOR: u64 = 0x9E37_79B9_7F4A_7C15;
-    let fold = |state: u64, word: u64| {
-        let wide = u128::from(state ^ word) * u128::from(FACTOR);
-        wide as u64 ^ (wide >> 64) as u64
+    let (mut one, mut two) = (KEYS[0] ^ bytes.len() as u64, KEYS[1]);
+    let mut mix = |block: &[u8; 32]| {
+        let [a, b, c, d] = [0, 8, 16, 24].map(|at| word(block, at));
+        one = fold(one ^ a, KEYS[2] ^ b);
+        two = fold(two ^ c, KEYS[3] ^ d);
     };
-    let mut chunks = bytes.chunks_exact(8);
-    let mut state = fold(FACTOR, bytes.len() as u64);
-    for chunk in &mut chunks {
-        state = fold(state, chunk.try_into().map_or(0, u64::from_le_bytes));
+    let mut rest = bytes;
+    while let Some((block, behind)) = rest.split_first_chunk() {
+        mix(block);
+        rest = behind;
     }
-    let mut last = [0; 8];
-    last[..chunks.remainder().len()].copy_from_slice(chunks.remainder());
-    fold(fold(state, u64::from_le_bytes(last)), FACTOR)
+    if !rest.is_empty() {
+        let mut block = [0; 32];
+        block[..rest.len()].copy_from_slice(rest);
+        mix(&block);
+    }
+    fold(one ^ KEYS[3], two ^ KEYS[2])
 }
+
+fn word(block: &[u8; 32], at: usize) -> u64 {
+    block[at..].first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
+}
+
+fn fold(one: u64, other: u64) -> u64 {
+    let wide = u128::from(one) * u128::from(other);
+    wide as u64 ^ (wide >> 64) as u64
+}
+
+/// Odd words without a pattern: the fractions of the golden ratio, e, pi and the root of two.
+const KEYS: [u64; 4] = [0x9E37_79B9_7F4A_7C15, 0xB7E1_5162_8AED_2A6B, 0x243F_6A88_85A3_08D3, 0x6A09_E667_F3BC_C909];
 
 #[cfg(test)]
 mod tests {

@@ -71,7 +71,7 @@ impl RecordOptions {
         Self { limit: 1 << 20, clock: (now, unix_nanos), budget: None, sink: None, is_redacted: false }
     }
 
-    /// Sets the most bytes of one recording, in whole pieces of 32 KiB. At that bound the recording stops, and says so: a recording is replayed from its
+    /// Sets the most bytes of one recording, in whole pieces of 8 KiB. At that bound the recording stops, and says so: a recording is replayed from its
     /// beginning, so the oldest part cannot be dropped.
     #[must_use]
     pub fn limit(mut self, bytes: usize) -> Self {

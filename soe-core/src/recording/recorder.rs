@@ -4,22 +4,27 @@ use std::{
     fmt, mem,
     net::SocketAddr,
     sync::atomic::{AtomicU64, Ordering},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use super::{
     log::{self, digest, put_bytes, put_number, time_code},
     options::{Mark, RecordOptions},
 };
-use crate::message::{Channel, ReliableChannel};
+use crate::{
+    message::{Channel, ReliableChannel},
+    timestamp::Timestamp,
+};
 
-/// Bytes of a piece, after which it is kept or handed over. Small enough that a thousand recorded sessions at rest take
-/// little, large enough that handing one over costs nothing for each message.
-const PIECE: usize = 32 * 1024;
+/// Bytes of a piece, after which it is kept or handed over. Small enough that the pieces of a hundred busy sessions stay in the
+/// processor's cache, large enough that handing one over costs little for each message.
+const PIECE: usize = 8 * 1024;
 /// Bytes of the first piece to begin with: most sessions of a login server are short.
 const FIRST: usize = 2 * 1024;
 /// The most bytes of an entry without its datagram or message: a tag and four numbers of up to ten bytes.
-const HEAD: usize = 41;
+const HEAD: usize = 48;
+/// What most heads fit into, in bytes.
+const SHORT: usize = 16;
 /// The longest message or datagram that a recording holds, in bytes: half of what readers of captures take as one block.
 const MAX_CONTENT: usize = 8 << 20;
 /// Recordings that this process has begun.
@@ -47,7 +52,7 @@ pub struct Recorder {
     /// Bytes taken out of the budget.
     charged: usize,
     /// Time zero of the recording.
-    zero: Instant,
+    zero: Timestamp,
     /// The time of the last entry, in nanoseconds since then.
     last: u64,
     is_stopped: bool,
@@ -59,7 +64,7 @@ pub struct Recorder {
 
 impl Recorder {
     /// A recorder of a session that was created at `created`, of which `start` writes all but the times.
-    pub(crate) fn new(options: &RecordOptions, created: Instant, start: impl FnOnce(&mut Vec<u8>)) -> Box<Self> {
+    pub(crate) fn new(options: &RecordOptions, created: Timestamp, start: impl FnOnce(&mut Vec<u8>)) -> Box<Self> {
         let zero = created.checked_sub(EARLY).unwrap_or(created);
         let mut recorder = Box::new(Self {
             number: RECORDINGS.fetch_add(1, Ordering::Relaxed),
@@ -75,10 +80,10 @@ impl Recorder {
             has_given: false,
             path: None,
         });
-        let (now, unix) = options.clock;
-        let since = |from: Instant, to: Instant| to.saturating_duration_since(from).as_nanos() as i128;
+        let (now, unix) = (Timestamp::from(options.clock.0), options.clock.1);
+        let since = |from: Timestamp, to: Timestamp| i128::from(nanos(to - from));
         let unix = (i128::from(unix) + since(now, created) - since(created, now)).clamp(0, i128::from(u64::MAX)) as u64;
-        recorder.last = nanos(created.saturating_duration_since(zero));
+        recorder.last = nanos(created - zero);
         let out = &mut recorder.current;
         out.push(log::START);
         out.push(log::VERSION);
@@ -144,6 +149,11 @@ impl Recorder {
         pieces
     }
 
+    /// Whether the log is here from its beginning: no piece was taken or handed over.
+    pub fn is_whole(&self) -> bool {
+        !self.has_given
+    }
+
     /// Copies the whole log so far, oldest piece first. `None` if a part of it was taken or handed over.
     pub fn copy_pieces(&self) -> Option<Vec<Vec<u8>>> {
         let pieces = self.full.iter().chain([&self.current]).filter(|piece| !piece.is_empty());
@@ -159,7 +169,7 @@ impl Recorder {
         self.current.clear();
     }
 
-    pub(crate) fn datagram(&mut self, now: Instant, datagram: &[u8]) {
+    pub(crate) fn datagram(&mut self, now: Timestamp, datagram: &[u8]) {
         if self.has_room(datagram.len()) {
             let head = self.head_at(log::DATAGRAM, now);
             self.put(head.number(datagram.len() as u64), datagram);
@@ -167,10 +177,16 @@ impl Recorder {
     }
 
     /// A call without arguments other than the time.
-    pub(crate) fn call_at(&mut self, tag: u8, now: Instant) {
+    pub(crate) fn call_at(&mut self, tag: u8, now: Timestamp) {
         if self.has_room(0) {
-            let head = self.head_at(tag, now);
-            self.put(head, &[]);
+            let (now, last) = (nanos(now - self.zero), self.last);
+            if now == last {
+                // Most calls come at the time of the one before.
+                self.current.extend_from_slice(&[tag, 0]);
+            } else {
+                self.last = now;
+                self.put(Head::new(tag).number(time_code(last, now)), &[]);
+            }
         }
     }
 
@@ -182,7 +198,7 @@ impl Recorder {
     }
 
     /// A call that ends the session.
-    pub(crate) fn ending(&mut self, tag: u8, now: Instant, reason: u32, tell_peer: Option<bool>) {
+    pub(crate) fn ending(&mut self, tag: u8, now: Timestamp, reason: u32, tell_peer: Option<bool>) {
         if self.has_room(0) {
             let head = self.head_at(tag, now).number(reason.into());
             self.put(head, tell_peer.map(u8::from).as_slice());
@@ -262,19 +278,28 @@ impl Recorder {
 
     /// Makes room for an entry with so many bytes of content, in a new piece if this one is full: pieces end between calls.
     /// False: nothing is recorded any more.
+    #[inline]
     fn has_room(&mut self, content: usize) -> bool {
         let size = content + HEAD;
         !self.is_stopped && (self.current.len() + size <= PIECE || self.turn(size))
     }
 
+    #[inline]
     fn put(&mut self, head: Head, content: &[u8]) {
-        self.current.extend_from_slice(&head.bytes[..head.len]);
+        let end = self.current.len() + head.len;
+        // A copy of a fixed length, which takes no call, and then what of it counts.
+        match head.bytes.first_chunk::<SHORT>() {
+            Some(short) if head.len <= SHORT => self.current.extend_from_slice(short),
+            _ => self.current.extend_from_slice(&head.bytes),
+        }
+        self.current.truncate(end);
         self.current.extend_from_slice(content);
     }
 
     /// The head of an entry that has a time.
-    fn head_at(&mut self, tag: u8, now: Instant) -> Head {
-        let now = nanos(now.saturating_duration_since(self.zero));
+    #[inline]
+    fn head_at(&mut self, tag: u8, now: Timestamp) -> Head {
+        let now = nanos(now - self.zero);
         let last = mem::replace(&mut self.last, now);
         Head::new(tag).number(time_code(last, now))
     }
@@ -341,12 +366,14 @@ impl Head {
         Self { bytes, len: 1 }
     }
 
+    #[inline(always)]
     fn byte(mut self, byte: u8) -> Self {
         self.bytes[self.len] = byte;
         self.len += 1;
         self
     }
 
+    #[inline(always)]
     fn number(mut self, mut number: u64) -> Self {
         while number >= 0x80 {
             self = self.byte(number as u8 | 0x80);

@@ -1,6 +1,6 @@
 //! Recording: every call that changes the session appends an entry before it does anything, and what came of it after.
 
-use std::{fmt, time::Instant};
+use std::fmt;
 
 use super::{
     Role, Session, State,
@@ -9,6 +9,7 @@ use super::{
 use crate::{
     error::SendError,
     recording::{Origin, RecordOptions, Recorder, log},
+    timestamp::Timestamp,
     wire::DisconnectReason,
 };
 
@@ -35,11 +36,11 @@ impl Session {
         if is_used || matches!(self.state, State::Closing(_) | State::Closed(_)) {
             return false;
         }
-        let created = self.last_sent.instant();
+        let created = self.last_sent;
         let origin = Origin {
             is_client: self.role == Role::Client,
             session_id: self.session_id,
-            clock_age: created.saturating_duration_since(self.epoch.instant()),
+            clock_age: created - self.epoch,
             crc_seed: self.crc_seed(),
             udp_length: self.udp_length,
             answers: self.outbox.response_due.then_some(self.stats.bytes_received),
@@ -85,7 +86,7 @@ impl Session {
         }
     }
 
-    pub(super) fn record_ending(&mut self, tag: u8, now: Instant, reason: DisconnectReason, tell_peer: Option<bool>) {
+    pub(super) fn record_ending(&mut self, tag: u8, now: Timestamp, reason: DisconnectReason, tell_peer: Option<bool>) {
         if let Some(recorder) = self.recorder() {
             let number = match reason {
                 DisconnectReason::PeerNotReading => PEER_NOT_READING,

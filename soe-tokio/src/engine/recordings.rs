@@ -108,11 +108,23 @@ impl Recordings {
     /// Hands over what the session has recorded, if that is wanted. No lock may be held: the sink is the application's.
     pub(crate) fn finish(&self, ended: EndedRecording) {
         let EndedRecording { mut recorder, is_abnormal } = ended;
-        if is_abnormal || self.when != RecordWhen::AbnormalEnd {
-            lock(&self.ready.queue).push(recorder.number(), recorder.take_pieces(), true);
-            self.ready.is_filled.store(true, Ordering::Release);
-            self.hand_over();
+        if !is_abnormal && self.when == RecordWhen::AbnormalEnd {
+            return;
         }
+        let mut queue = lock(&self.ready.queue);
+        // The beginning of a recording may have gone to a sink that was replaced.
+        if recorder.is_whole() || queue.pieces.contains_key(&recorder.number()) {
+            queue.push(recorder.number(), recorder.take_pieces(), true);
+            self.ready.is_filled.store(true, Ordering::Release);
+        }
+        drop(queue);
+        self.hand_over();
+    }
+
+    /// Hands over what is ready, and takes no more pieces: others have replaced these. No lock may be held.
+    pub(crate) fn retire(&self) {
+        lock(&self.ready.queue).limit = 0;
+        self.hand_over();
     }
 
     /// Hands over what is ready. No lock may be held.

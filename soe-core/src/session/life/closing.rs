@@ -82,8 +82,8 @@ impl Session {
     /// A client that still connects stops without a Disconnect. On a session that is closing or closed this does
     /// nothing.
     pub fn close(&mut self, now: Instant, reason: DisconnectReason) {
-        self.record_ending(log::CLOSE, now, reason, None);
         let now = Timestamp::from(now);
+        self.record_ending(log::CLOSE, now, reason, None);
         match self.state {
             State::Connecting(_) => self.end(now, Closed::new(Origin::Local, reason), false),
             State::Open => {
@@ -102,8 +102,8 @@ impl Session {
     /// A session that has already ended keeps its reason. Without `tell_peer` it stops repeating its Disconnect; this
     /// is required when another session takes its address.
     pub fn abort(&mut self, now: Instant, reason: DisconnectReason, tell_peer: bool) {
-        self.record_ending(log::ABORT, now, reason, Some(tell_peer));
         let now = Timestamp::from(now);
+        self.record_ending(log::ABORT, now, reason, Some(tell_peer));
         if !tell_peer {
             self.fall_silent();
         }
@@ -158,8 +158,8 @@ impl Session {
     /// Ends the session at once for an external reason, such as a memory limit over all sessions or a report that the
     /// address is unreachable. The origin is [`Origin::Transport`].
     pub fn abandon(&mut self, now: Instant, reason: DisconnectReason, tell_peer: bool) {
-        self.record_ending(log::ABANDON, now, reason, Some(tell_peer));
         let now = Timestamp::from(now);
+        self.record_ending(log::ABANDON, now, reason, Some(tell_peer));
         self.end(now, Closed::new(Origin::Transport, reason), tell_peer);
     }
 

@@ -125,10 +125,10 @@ impl Session {
     ///
     /// Ignored while connecting, since the server may be starting, and while the address answers with UnknownSender.
     pub fn handle_unreachable(&mut self, now: Instant) {
+        let now = Timestamp::from(now);
         if let Some(recorder) = self.recorder() {
             recorder.call_at(log::UNREACHABLE, now);
         }
-        let now = Timestamp::from(now);
         let open = matches!(self.state, State::Open | State::Closing(_));
         if !open || self.timers.is_set(Timer::Icmp) || self.is_disowned(now) {
             return;

@@ -22,10 +22,10 @@ impl Session {
     /// [`Authentic`](crate::DatagramOutcome::Authentic) came from there. The application gets
     /// [`Event::Remapped`](crate::Event::Remapped).
     pub fn handle_remap(&mut self, now: Instant) {
+        let now = Timestamp::from(now);
         if let Some(recorder) = self.recorder() {
             recorder.call_at(log::REMAP, now);
         }
-        let now = Timestamp::from(now);
         if matches!(self.state, State::Open | State::Closing(_)) {
             self.heard(now);
             self.push_event(Event::Remapped);

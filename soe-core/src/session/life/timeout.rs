@@ -19,10 +19,10 @@ impl Session {
     /// example because the process was stopped. Then the peer is probed and has a quarter of the time-out to answer
     /// before the session ends. This is granted at most eight times in one silence.
     pub fn handle_timeout(&mut self, now: Instant) {
+        let now = Timestamp::from(now);
         if let Some(recorder) = self.recorder() {
             recorder.call_at(log::TIMEOUT, now);
         }
-        let now = Timestamp::from(now);
         if let Some(late) = self.timers.next().and_then(|due| now.checked_duration_since(due)) {
             // Measured before the timers move. `late` is zero for a timer served in time, which lets the estimate
             // decay.

@@ -36,10 +36,11 @@ impl Session {
     /// The buffer stays allocated while a message in it waits for the application. No input panics. A datagram that
     /// fails the CRC only increments a counter.
     pub fn handle_datagram(&mut self, now: Instant, datagram: BytesMut) -> DatagramOutcome {
+        let now = Timestamp::from(now);
         if let Some(recorder) = self.recorder() {
             recorder.datagram(now, &datagram);
         }
-        let outcome = self.take_datagram(now.into(), datagram);
+        let outcome = self.take_datagram(now, datagram);
         if outcome != DatagramOutcome::Authentic {
             self.record_outcome(&outcome);
         }

@@ -35,11 +35,12 @@ impl Session {
     /// Appends the next datagrams to `buf`: one, or several of one size (a GSO segment run). Call until `None`, and
     /// send each result to the peer's address.
     pub fn poll_transmit(&mut self, now: Instant, buf: &mut Vec<u8>) -> Option<Transmit> {
+        let now = Timestamp::from(now);
         if let Some(recorder) = self.recorder() {
             recorder.call_at(log::POLL, now);
         }
         let before = buf.len();
-        let transmit = self.next_transmit(now.into(), buf);
+        let transmit = self.next_transmit(now, buf);
         if let (Some(transmit), Some(recorder)) = (&transmit, self.recorder()) {
             recorder.transmit(&buf[before..], transmit.segment_size, transmit.time_to_live);
         }

@@ -357,7 +357,9 @@ impl<C: Member> SharedEndpoint<C> {
         self.is_recorded.store(recordings.is_some(), Ordering::Relaxed);
         let replaced = std::mem::replace(&mut *lock(&self.recordings), recordings);
         self.with_endpoint(|endpoint| endpoint.record(options));
-        drop(replaced);
+        if let Some(replaced) = replaced {
+            replaced.retire();
+        }
     }
 
     pub(crate) fn recordings(&self) -> Option<Arc<Recordings>> {
