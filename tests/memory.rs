@@ -7,6 +7,7 @@ use peak_alloc::PeakAlloc;
 use soe_core::{
     Action, Channel, DatagramOutcome, Endpoint, Framing, Message, Path, ReliableChannel, Session, SessionConfig,
     SessionConfigBuilder,
+    wire::{NamedWindow, NetStatusRequest},
 };
 
 #[global_allocator]
@@ -119,6 +120,7 @@ fn a_session_takes_what_it_says_and_no_more_than_its_configuration_allows() {
     an_application_that_reads_nothing_of_tiny_messages();
     a_message_that_is_a_group_of_tiny_ones_takes_its_own_size();
     a_peer_that_never_acknowledges();
+    a_peer_that_claims_a_huge_window_and_leaves_a_gap();
     unreliable_messages_that_cannot_leave();
     a_connected_session_that_says_nothing_is_small();
 }
@@ -126,22 +128,22 @@ fn a_session_takes_what_it_says_and_no_more_than_its_configuration_allows() {
 fn tiny_packets_ahead_of_a_gap() {
     let mut peer = Peer::new(&config().build().unwrap());
     for channel in 0..4 {
-        for sequence in 1..2_000 {
+        for sequence in 1..8_000 {
             peer.put(&packet(DATA, channel, sequence, b"x"));
         }
     }
-    assert!(peer.server.stats(peer.now).beyond_window > 1_000);
+    assert!(peer.server.stats(peer.now).beyond_window > 4 * 1_800);
     peer.check("tiny packets ahead of a gap");
 }
 
 fn full_packets_ahead_of_a_gap() {
     let mut peer = Peer::new(&config().build().unwrap());
     for channel in 0..4 {
-        for sequence in 1..400 {
+        for sequence in 1..8_000 {
             peer.put(&packet(DATA, channel, sequence, &[7; 506]));
         }
     }
-    assert!(peer.taken() > 4 * 255 * 506);
+    assert!(peer.taken() > 4 * 6_000 * 506);
     peer.check("full packets ahead of a gap");
 }
 
@@ -152,7 +154,7 @@ fn packets_that_inflate_ahead_of_a_gap() {
             peer.put(&packet(DATA, channel, sequence, &[7; 8_000]));
         }
     }
-    assert!(peer.taken() > 4 * 255 * 8_000);
+    assert!(peer.taken() > 4 * 255 * 8_000 && peer.taken() < 4 * (3 << 20) + 1_000_000);
     peer.check("packets that inflate ahead of a gap");
 }
 
@@ -239,6 +241,32 @@ fn a_peer_that_never_acknowledges() {
         }
         peer.check(&format!("{what} messages, acknowledged"));
     }
+}
+
+/// A peer claims the largest window that there is, and acknowledges everything but the first packet of each channel.
+fn a_peer_that_claims_a_huge_window_and_leaves_a_gap() {
+    let config = config().build().unwrap();
+    let mut peer = Peer::new(&config);
+    let claim = NamedWindow { by_client: true, packets: u16::MAX };
+    let mut request = Vec::new();
+    NetStatusRequest::default().with_window(claim).encode(&mut request);
+    peer.put(&request);
+    assert_eq!(peer.server.stats(peer.now).peer_window, Some(30_000));
+    for length in [300, 500_000 / 2] {
+        for sequence in 1..8_000 {
+            for channel in ReliableChannel::ALL {
+                while peer.server.send(Message::new(channel, vec![7; length])).is_ok() {}
+            }
+            peer.flush();
+            (0..4).for_each(|channel| peer.put(&packet(0x11, channel, sequence, &[])));
+            let stats = peer.server.stats(peer.now);
+            assert!(stats.in_flight_bytes <= 4 * (config.send_window_bytes + 512), "{stats:?}");
+            peer.now += MS / 4;
+        }
+    }
+    let stats = peer.server.stats(peer.now);
+    assert!(stats.reliable_sent <= 4 * 6_144 && stats.reliable_sent > 4 * 6_000, "{stats:?}");
+    peer.check("a gap in a huge window");
 }
 
 fn unreliable_messages_that_cannot_leave() {

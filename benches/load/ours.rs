@@ -120,8 +120,7 @@ fn config(spec: &Spec, tuning: Tuning) -> Result<SessionConfig, ConfigError> {
     if !tuning.wide {
         return config.build();
     }
-    let config = config.recv_window(WIDE_PACKETS).send_window(WIDE_PACKETS).send_window_bytes(WIDE_BYTES);
-    config.send_buffer(WIDE_BYTES).recv_buffer(WIDE_BYTES).build()
+    config.window(WIDE_PACKETS, WIDE_BYTES).send_buffer(WIDE_BYTES).recv_buffer(WIDE_BYTES).build()
 }
 
 /// Serves for ever.

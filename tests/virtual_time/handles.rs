@@ -149,7 +149,7 @@ async fn an_id_stays_when_the_peer_moves_and_is_no_other_sessions() {
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_does_not_read_is_an_event_on_the_half_that_sends() {
     let network = Network::new(1);
-    let config = SessionConfig::builder("Simulated").recv_buffer(1_000).build().expect("in range");
+    let config = SessionConfig::builder("Simulated").recv_buffer(1_000).recv_window(256).build().expect("in range");
     let (listener, connector) = (listen(&network, config.clone()), connector(&network, CLIENT));
     let (client, server) = tokio::join!(connector.connect(SERVER, config), listener.accept());
     let (_client, server) = (client.expect("open"), server.expect("open").accept());

@@ -103,6 +103,12 @@ impl Congestion {
         self.window = self.window.max(narrow(self.floor()));
     }
 
+    /// The window may grow to so many bytes from now on: more or less than before.
+    pub(crate) fn set_limit(&mut self, limit: usize) {
+        self.limit = narrow(limit.max(self.floor()));
+        self.window = self.window.min(self.limit);
+    }
+
     /// The smallest window: with less than two full datagrams nothing large could leave beside anything else.
     fn floor(&self) -> usize {
         MIN_WINDOW.max(2 * usize::from(self.datagram))

@@ -8,6 +8,7 @@ pub(crate) mod fragment;
 pub(crate) mod inbox;
 #[cfg(test)]
 mod model_tests;
+pub(crate) mod opening;
 pub(crate) mod pacer;
 pub(crate) mod packet;
 pub(crate) mod recv;

@@ -87,8 +87,14 @@ impl Model {
             sender: Sender::starting_at(ReliableChannel::ZERO, start),
             receiver: Receiver::starting_at(ReliableChannel::ZERO, start),
             inbox: Inbox::default(),
-            send: SendLimits { window_packets: send_window, window_bytes: 20_000, packet, group: packet },
-            recv: RecvLimits { window: recv_window, message: 4_000, inbox, acks, unordered: false },
+            send: SendLimits {
+                window_packets: send_window,
+                is_named: start.is_multiple_of(2),
+                window_bytes: 20_000,
+                packet,
+                group: packet,
+            },
+            recv: RecvLimits { window: recv_window, held: 10_000, message: 4_000, inbox, acks, unordered: false },
             datagrams: 0,
             packets: Vec::new(),
             acks: Vec::new(),
@@ -188,7 +194,7 @@ impl Model {
         assert!(self.sender.in_flight_bytes() <= limits.window_bytes.max(limits.packet));
         assert!(
             self.receiver.memory()
-                <= Receiver::memory_ceiling(self.recv.window.max(4), limits.packet, self.recv.message)
+                <= Receiver::memory_ceiling(self.recv.window.max(4), self.recv.held, limits.packet, self.recv.message)
         );
         let largest = self.recv.message.max(limits.packet);
         assert!(self.inbox.memory() <= Inbox::memory_ceiling(self.recv.inbox, largest));

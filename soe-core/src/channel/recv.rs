@@ -8,6 +8,7 @@ use super::{
     acks::{AckPolicy, AckQueue},
     fragment::{Corrupt, FragmentSeries},
     inbox::Inbox,
+    opening::Opening,
     sequence::widen_received,
 };
 use crate::{
@@ -41,6 +42,8 @@ pub(crate) enum Received {
 pub(crate) struct RecvLimits {
     /// Packets held from the expected one on.
     pub(crate) window: usize,
+    /// Bytes held ahead of a gap.
+    pub(crate) held: usize,
     /// The largest message, escape included.
     pub(crate) message: usize,
     /// Bytes waiting for the application at which delivery stops.
@@ -70,6 +73,7 @@ pub(crate) struct Receiver {
     held: usize,
     series: Option<FragmentSeries>,
     acks: AckQueue,
+    opening: Opening,
     /// An acknowledged packet was corrupt.
     broken: bool,
 }
@@ -78,7 +82,7 @@ impl Receiver {
     /// A receiver that expects this sequence next.
     pub(crate) fn starting_at(channel: ReliableChannel, expected: u64) -> Self {
         let (ring, acks) = (VecDeque::new(), AckQueue::default());
-        Self { channel, expected, ring, held: 0, series: None, acks, broken: false }
+        Self { channel, expected, ring, held: 0, series: None, acks, opening: Opening::default(), broken: false }
     }
 
     /// Handles one packet and delivers everything that is now in order.
@@ -97,17 +101,21 @@ impl Receiver {
             return Ok(Received::Duplicate);
         };
         let index = (sequence - self.expected) as usize;
-        if index >= limits.window {
+        if index < self.ring.len() && !matches!(self.ring[index], Slot::Missing) {
+            self.acks.ahead_again(now, sequence, limits.acks);
+            return Ok(Received::Duplicate);
+        }
+        let open = self.ring.len() + self.opening.packets(now);
+        // The expected packet has a place whatever is held: it makes room.
+        let has_room = index == 0 || self.held + body.len() <= limits.held;
+        if index >= limits.window.min(open) || !has_room {
             // Tell the peer that this side is alive but currently accepts nothing new.
             if self.is_stalled() {
                 self.acks.held_back(now, self.expected, limits.acks);
             }
             return Ok(Received::BeyondWindow);
         }
-        if self.ring.get(index).is_some_and(|slot| !matches!(slot, Slot::Missing)) {
-            self.acks.ahead_again(now, sequence, limits.acks);
-            return Ok(Received::Duplicate);
-        }
+        self.opening.accepted();
         if index == 0 && inbox.has_room(limits.inbox) {
             self.deliver(kind, body, limits, inbox)?;
             self.ring.pop_front();
@@ -184,9 +192,10 @@ impl Receiver {
     }
 
     /// The most memory that this takes with packets of this size at most.
-    pub(crate) const fn memory_ceiling(window: usize, packet: usize, message: usize) -> usize {
-        // A ring that has just grown is half empty.
-        window * packet + 2 * window * size_of::<Slot>() + message + AckQueue::memory_ceiling(window)
+    pub(crate) fn memory_ceiling(window: usize, held: usize, packet: usize, message: usize) -> usize {
+        // The expected packet may be held in excess. A ring that has just grown is half empty.
+        let held = held.saturating_add(packet).min(window * packet);
+        held + 2 * window * size_of::<Slot>() + message + AckQueue::memory_ceiling(window)
     }
 
     pub(crate) fn is_idle(&self) -> bool {

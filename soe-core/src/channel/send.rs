@@ -23,6 +23,12 @@ pub(crate) const HEADER: usize = 4;
 const GROUP_HEADER: usize = 2;
 /// How often a packet is copied on a redundant channel.
 const COPIES: u8 = 1;
+/// Receipts of messages that are under way. At this number nothing new is sent until the oldest is acknowledged: the window
+/// alone would allow one for every two bytes.
+const MAX_RECEIPTS: usize = 16_384;
+/// Packets that may be unacknowledged towards a peer whose window is full: they show when it opens again, though the
+/// acknowledgement that says so was lost.
+const WINDOW_PROBES: usize = 16;
 /// The bytes that a queued message counts in addition to its content.
 const MESSAGE_OVERHEAD: usize = 64;
 
@@ -31,6 +37,9 @@ const MESSAGE_OVERHEAD: usize = 64;
 pub(crate) struct SendLimits {
     /// Packets from the oldest unacknowledged on.
     pub(crate) window_packets: usize,
+    /// The peer has named its window. It counts from the last `AcknowledgeAll`, which names what its application has room
+    /// for; packets acknowledged one by one still take their place.
+    pub(crate) is_named: bool,
     /// Bytes under way.
     pub(crate) window_bytes: usize,
     /// The largest packet that fits a datagram.
@@ -167,6 +176,11 @@ impl Sender {
         (bytes + waiting - self.offset, messages + self.queue.len())
     }
 
+    /// Whether a packet is to be sent again. It goes before new ones.
+    pub(crate) fn has_lost(&self) -> bool {
+        self.flight.has_lost()
+    }
+
     /// Whether a packet could be written if the congestion window has room.
     pub(crate) fn has_work(&self, limits: &SendLimits) -> bool {
         self.flight.has_lost() || (!self.queue.is_empty() && self.window(limits) > 0)
@@ -231,7 +245,10 @@ impl Sender {
 
     /// The free part of the peer's window, in bytes.
     fn window(&self, limits: &SendLimits) -> usize {
-        if self.flight.span() >= limits.window_packets {
+        let (span, receipts) = (self.flight.span(), self.ends.as_ref().map_or(0, |ends| ends.receipts.len()));
+        let taken = (self.flight.next() - self.passed) as usize;
+        let is_full = limits.is_named && taken >= limits.window_packets && span >= WINDOW_PROBES;
+        if span >= limits.window_packets || is_full || receipts >= MAX_RECEIPTS {
             return 0;
         }
         limits.window_bytes.max(limits.packet).saturating_sub(self.flight.in_flight_bytes())
@@ -385,8 +402,8 @@ impl Sender {
         // A list that has just grown is half empty. The buffer may be exceeded by one message, and another may wait for
         // the acknowledgement of its last packet.
         let places = 2 * (buffer / (MESSAGE_OVERHEAD + 1) + 2) * size_of::<Queued>();
-        let ended =
-            limits.window_packets * (limits.packet / 2 * size_of::<(NonZeroU64, u64)>() + size_of::<(u64, usize)>());
+        let receipts = (MAX_RECEIPTS + limits.packet / 2) * size_of::<(NonZeroU64, u64)>();
+        let ended = receipts + limits.window_packets * size_of::<(u64, usize)>();
         let flight = Flight::memory_ceiling(limits.window_packets, limits.packet);
         buffer + places + 2 * message + flight + 2 * ended + size_of::<Ends>()
     }

@@ -76,8 +76,12 @@ knobs!(SessionKnobs, "the knobs of a session" {
     allow_unchecked: bool,
     passes: [PassName; 2],
     recv_window: usize,
+    recv_window_bytes: usize,
     send_window: usize,
     send_window_bytes: usize,
+    assumed_window: usize,
+    assumed_window_bytes: usize,
+    window_discovery: bool,
     ack_packets: u32,
     ack_every_packet: bool,
     max_ack_delay: Time,
@@ -122,7 +126,8 @@ impl<'de> Deserialize<'de> for SessionConfig {
         }
         apply!(builder, knobs:
             protocol_name, udp_length, crc_length, allow_unchecked,
-            recv_window, send_window, send_window_bytes,
+            recv_window, recv_window_bytes, send_window, send_window_bytes,
+            assumed_window, assumed_window_bytes, window_discovery,
             ack_packets, ack_every_packet,
             max_ack_delay, ack_ride_limit, heartbeat_after,
             inactivity_timeout, unacknowledged_timeout,

@@ -2,6 +2,7 @@
 
 mod admission;
 mod channel;
+mod choices;
 #[cfg(feature = "serde")]
 mod deserialize;
 mod presets;
@@ -11,8 +12,9 @@ pub use admission::{
     AdmissionConfig, AdmissionConfigBuilder, AdmissionSettings, RemapPolicy, RequestFilter, RequestInfo, StatusReply,
 };
 pub use channel::ChannelOptions;
-pub use session::{EscapeRule, Overflow, Oversized, SessionConfig, SessionConfigBuilder, Settings};
+pub use choices::{EscapeRule, Overflow, Oversized};
 pub(crate) use session::{SMALLEST_PACKET, UDP_LENGTH};
+pub use session::{SessionConfig, SessionConfigBuilder, Settings};
 
 use crate::error::ConfigError;
 

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::SessionConfigBuilder;
+use super::{SessionConfigBuilder, UDP_LENGTH};
 
 /// Packets per channel that a server of the same operator, on the same network, can be expected to hold.
 const INTERNAL_WINDOW_PACKETS: usize = 4_096;
@@ -23,7 +23,7 @@ impl SessionConfigBuilder {
 
     /// For a server that faces players: the defaults, with a limit on what one player can make it hold.
     pub fn external_server(self) -> Self {
-        self.max_message_size(1 << 20).recv_buffer(256 << 10)
+        self.max_message_size(1 << 20).recv_buffer(256 << 10).recv_window_bytes(256 << 10)
     }
 
     /// For a player's client: the defaults, and a datagram every few seconds that keeps the port mapping of a home
@@ -37,8 +37,15 @@ impl SessionConfigBuilder {
         self.udp_length(1_400).window(16_384, 8 << 20).send_buffer(INTERNAL_BUFFER).recv_buffer(INTERNAL_BUFFER)
     }
 
-    /// Sets the windows of both directions: packets held, packets under way, and bytes under way.
+    /// Fixes the windows of both directions: packets held, packets under way, and bytes under way. The peer is assumed to
+    /// hold as much from the start, without having named its window; if it names a smaller one, that holds.
     pub fn window(self, packets: usize, bytes: usize) -> Self {
-        self.recv_window(packets).send_window(packets).send_window_bytes(bytes)
+        let held = packets.saturating_mul(*UDP_LENGTH.end() as usize);
+        self.recv_window(packets)
+            .recv_window_bytes(held)
+            .send_window(packets)
+            .send_window_bytes(bytes)
+            .assumed_window(packets)
+            .assumed_window_bytes(bytes)
     }
 }

@@ -1,6 +1,10 @@
 use std::{fmt, ops::Deref, sync::Arc, time::Duration};
 
-use super::{ChannelOptions, check, setters};
+use super::{
+    ChannelOptions, check,
+    choices::{EscapeRule, Overflow, Oversized},
+    setters,
+};
 use crate::{
     dialect::Dialect,
     error::ConfigError,
@@ -8,41 +12,6 @@ use crate::{
     message::ReliableChannel,
     wire,
 };
-
-/// Which messages of this side get an escape byte (section 1 of `docs/protocol.md`). A message that begins with 00
-/// would otherwise be read as a packet.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum EscapeRule {
-    /// Every message that begins with 00 gets one 00 in front. The original library does this.
-    #[default]
-    Always,
-    /// Only encrypted messages are escaped, as some newer implementations do. A plain message that begins with `00 19`
-    /// is then misread as a Group by both sides.
-    WhenEncrypted,
-}
-
-/// What to do with an unreliable message that does not fit one datagram.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Oversized {
-    /// Send it on reliable channel 0. The original library does this.
-    #[default]
-    Promote,
-    /// Refuse it with [`SendError::TooLarge`](crate::SendError::TooLarge).
-    Refuse,
-}
-
-/// What to do when the application sends faster than the peer receives.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Overflow {
-    /// Return the message with [`SendError::Blocked`](crate::SendError::Blocked). The application waits or drops it.
-    #[default]
-    Block,
-    /// End the session with `ReliableOverflow`. The original library does this to players who cannot keep up.
-    Close,
-}
 
 /// The configuration of a session. Cloning it is cheap. [`Settings`] documents each setting.
 #[derive(Clone)]
@@ -112,14 +81,32 @@ pub struct Settings {
     /// The two passes that a server offers (section 3 of `docs/protocol.md`). The dialect must have the codec of each
     /// user pass. \[the dialect's: none for version 3\]
     pub passes: [Pass; 2],
-    /// Packets that each reliable channel holds from the next expected sequence on, 1 to 30,000. \[256, as version 3
-    /// servers do\]
+    /// Packets that each reliable channel holds from the next expected sequence on, 1 to 30,000. While little arrives, a
+    /// channel takes fewer: 256, what has arrived within the last second or two, and what it holds already. A stranger
+    /// who guesses sequences then finds a small window. \[6,144: what [`recv_window_bytes`](Self::recv_window_bytes)
+    /// holds of full datagrams\]
     pub recv_window: usize,
-    /// Unacknowledged packets per reliable channel, 1 to 30,000. A value above the peer's receive window causes resends
-    /// under loss. \[256: every known receiver holds as many; a version 3 server sends 196\]
+    /// Bytes that each reliable channel holds ahead of a gap, 2 KiB or more. The first 256 packets are held in any case: a
+    /// peer that knows nothing of this limit sends as many. \[3 MiB: 16 MB/s over a round trip of 50 ms,
+    /// with losses that take two more round trips to repair\]
+    pub recv_window_bytes: usize,
+    /// The most unacknowledged packets per reliable channel, 1 to 30,000. Until the peer has named its window, the limit is
+    /// [`assumed_window`](Self::assumed_window). \[6,144\]
     pub send_window: usize,
-    /// Unacknowledged bytes per reliable channel, 2 KiB or more. \[128 KiB: the smallest known receiver holds 140 KB\]
+    /// The most unacknowledged bytes per reliable channel, 2 KiB or more. Until the peer has named its window, the limit is
+    /// [`assumed_window_bytes`](Self::assumed_window_bytes). \[3 MiB\]
     pub send_window_bytes: usize,
+    /// Packets that a peer is assumed to hold for each reliable channel, 1 to 30,000. A value above the peer's receive
+    /// window causes resends under loss, and corrupts the stream of some peers (section 13 of `docs/protocol.md`).
+    /// \[256: every known receiver holds as many; a version 3 server sends 196\]
+    pub assumed_window: usize,
+    /// Bytes that a peer is assumed to hold for each reliable channel, 2 KiB or more. \[128 KiB: the smallest known receiver
+    /// holds 140 KB\]
+    pub assumed_window_bytes: usize,
+    /// Whether this side names its receive window in the exchange of statistics, and uses the one that the peer names there
+    /// (section 8.1 of `docs/protocol.md`). Only peers that use this library do; old peers do not notice. A client that
+    /// sends no statistics, see [`net_status_interval`](Self::net_status_interval), names nothing. \[on\]
+    pub window_discovery: bool,
     /// Received packets after which an acknowledgement is sent without waiting for data, 1 or more. \[32\]
     pub ack_packets: u32,
     /// Acknowledges each packet at once, in a packet of its own. \[off\]
@@ -175,8 +162,9 @@ pub struct Settings {
     /// Bytes per channel that may wait for their first transmission. When it is full, `send` refuses messages. Each
     /// message counts 64 bytes extra. \[1 MiB\]
     pub send_buffer: usize,
-    /// Bytes per session that may wait for the application. When it is full, reliable packets are no longer
-    /// acknowledged and unreliable messages are dropped. Each message counts 64 bytes extra. \[1 MiB\]
+    /// Bytes per session that may wait for the application. When it is full, unreliable messages are dropped, and reliable
+    /// packets wait in the receive window, which then fills and stops the peer. Each message counts 64 bytes extra.
+    /// \[1 MiB\]
     pub recv_buffer: usize,
     /// What to do when a send buffer is full. \[the message is returned\]
     pub overflow: Overflow,
@@ -220,9 +208,13 @@ impl Settings {
             crc_length: dialect.offer.crc_length,
             allow_unchecked: false,
             passes: dialect.offer.passes,
-            recv_window: 256,
-            send_window: 256,
-            send_window_bytes: 128 * 1024,
+            recv_window: 6_144,
+            recv_window_bytes: 3 << 20,
+            send_window: 6_144,
+            send_window_bytes: 3 << 20,
+            assumed_window: 256,
+            assumed_window_bytes: 128 * 1024,
+            window_discovery: true,
             ack_packets: 32,
             ack_every_packet: false,
             max_ack_delay: dialect.timing.max_ack_delay.unwrap_or(Duration::from_millis(2)),
@@ -265,8 +257,14 @@ impl Settings {
         // A window above half of the sequence space would make old and new packets indistinguishable.
         let window = 1..=crate::channel::sequence::MAX_DISTANCE as usize;
         let rule = "not within 1..=30000 packets: sequences have 16 bits";
-        check(window.contains(&self.recv_window), "recv_window", self.recv_window, rule)?;
-        check(window.contains(&self.send_window), "send_window", self.send_window, rule)?;
+        let windows = [
+            ("recv_window", self.recv_window),
+            ("send_window", self.send_window),
+            ("assumed_window", self.assumed_window),
+        ];
+        for (field, packets) in windows {
+            check(window.contains(&packets), field, packets, rule)?;
+        }
         self.validate_sizes()?;
         check(self.ack_packets > 0, "ack_packets", self.ack_packets, "below 1: acknowledgements must be sent")?;
         let millis = |duration: Duration| format!("{duration:?}");
@@ -333,9 +331,15 @@ impl Settings {
         let largest = (u32::MAX as usize / 2).min(LARGEST_BUFFER);
         let message = self.max_message_size;
         check((1..=largest).contains(&message), "max_message_size", message, "not within 1 byte to 2 GiB")?;
-        let (window, least) = (self.send_window_bytes, 2048);
         let rule = "not within 2048 bytes to 1/64 of the address space";
-        check((least..=LARGEST_BUFFER).contains(&window), "send_window_bytes", window, rule)?;
+        let windows = [
+            ("recv_window_bytes", self.recv_window_bytes),
+            ("send_window_bytes", self.send_window_bytes),
+            ("assumed_window_bytes", self.assumed_window_bytes),
+        ];
+        for (field, bytes) in windows {
+            check((2048..=LARGEST_BUFFER).contains(&bytes), field, bytes, rule)?;
+        }
         let rule = "not within 1 byte to 1/64 of the address space";
         for (field, buffer) in [("send_buffer", self.send_buffer), ("recv_buffer", self.recv_buffer)] {
             check((1..=LARGEST_BUFFER).contains(&buffer), field, buffer, rule)?;
@@ -383,8 +387,12 @@ setters!(
         allow_unchecked: bool,
         passes: [Pass; 2],
         recv_window: usize,
+        recv_window_bytes: usize,
         send_window: usize,
         send_window_bytes: usize,
+        assumed_window: usize,
+        assumed_window_bytes: usize,
+        window_discovery: bool,
         ack_packets: u32,
         ack_every_packet: bool,
         max_ack_delay: Duration,

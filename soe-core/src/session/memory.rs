@@ -55,8 +55,8 @@ impl SessionConfig {
     /// The most memory that a session with this configuration can use, in bytes, whatever its peer sends and its
     /// application leaves unread. Counted like [`Session::memory`].
     ///
-    /// Each of the four channels may hold [`recv_window`](crate::Settings::recv_window) packets ahead of a gap, one
-    /// incomplete message of [`max_message_size`](crate::Settings::max_message_size), and a full
+    /// Each of the four channels may hold [`recv_window`](crate::Settings::recv_window) packets of together
+    /// [`recv_window_bytes`](crate::Settings::recv_window_bytes) ahead of a gap, one incomplete message of [`max_message_size`](crate::Settings::max_message_size), and a full
     /// [`send_buffer`](crate::Settings::send_buffer) plus two messages of that size. The session may hold a full
     /// [`recv_buffer`](crate::Settings::recv_buffer) plus one such message. `max_message_size` has the largest effect:
     /// servers with many sessions should lower it. The memory is used only if the peer or the application really sends
@@ -73,13 +73,14 @@ impl SessionConfig {
         let message = self.max_message_size + TRANSFORM_OVERHEAD;
         let limits = SendLimits {
             window_packets: self.send_window,
+            is_named: true,
             window_bytes: self.send_window_bytes,
             packet: datagram,
             group: datagram,
         };
         let channel = size_of::<Reliable>()
             + Sender::memory_ceiling(&limits, self.send_buffer, message)
-            + Receiver::memory_ceiling(self.recv_window, packet, message);
+            + Receiver::memory_ceiling(self.recv_window, self.held_bytes(datagram), packet, message);
         size_of::<Session>()
             + ReliableChannel::COUNT * channel
             + Inbox::memory_ceiling(self.recv_buffer, message.max(packet))

@@ -13,6 +13,7 @@ mod recorded;
 mod send;
 mod stats;
 mod types;
+mod window;
 
 #[cfg(test)]
 mod tests;
@@ -33,6 +34,7 @@ use self::{
     life::{ClockSync, Connecting, Ending, Lateness, Timers, millis},
     send::{Outbox, Pacing, SendInterval},
     stats::Counters,
+    window::PeerWindow,
 };
 use crate::{
     channel::{
@@ -93,8 +95,8 @@ enum State {
 /// [`SessionConfig::memory_ceiling`] bounds the memory: outgoing messages by
 /// [`send_buffer`](crate::Settings::send_buffer) per channel, incoming messages by
 /// [`recv_buffer`](crate::Settings::recv_buffer), packets ahead of a gap by
-/// [`recv_window`](crate::Settings::recv_window) per channel, and an incomplete message by
-/// [`max_message_size`](crate::Settings::max_message_size) per channel.
+/// [`recv_window`](crate::Settings::recv_window) and [`recv_window_bytes`](crate::Settings::recv_window_bytes) per channel,
+/// and an incomplete message by [`max_message_size`](crate::Settings::max_message_size) per channel.
 pub struct Session {
     config: SessionConfig,
     role: Role,
@@ -119,6 +121,7 @@ pub struct Session {
     inbox: Inbox,
     /// A full receive buffer holds back a reliable channel.
     stalled: bool,
+    peer_window: PeerWindow,
     outbox: Outbox,
     /// Stamps of the ordered channels 1A and 1B: the last sent and the last accepted.
     ordered: [(u16, u16); 2],
@@ -144,7 +147,7 @@ pub struct Session {
 
 impl Session {
     fn new(now: Timestamp, config: SessionConfig, role: Role, state: State, session_id: u32) -> Self {
-        let congestion = Congestion::new(config.send_window_bytes.saturating_mul(ReliableChannel::COUNT));
+        let congestion = Congestion::new(PeerWindow::default().bytes(&config).saturating_mul(ReliableChannel::COUNT));
         Self {
             role,
             state,
@@ -161,6 +164,7 @@ impl Session {
             idle_channels: [IdleChannel::default(); ReliableChannel::COUNT],
             inbox: Inbox::default(),
             stalled: false,
+            peer_window: PeerWindow::default(),
             outbox: Outbox::default(),
             ordered: [(0, 0); 2],
             rtt: RttEstimator::default(),
@@ -288,6 +292,7 @@ impl Session {
             pending_bytes: senders().map(Sender::queued_bytes).sum::<usize>() + self.outbox.unreliable_bytes(),
             in_flight_bytes: self.in_flight(),
             congestion_window: self.congestion.window(),
+            peer_window: self.peer_window.named(),
             unread_bytes: self.inbox.bytes(),
             oldest_unacknowledged: senders()
                 .filter_map(Sender::oldest_first_sent)
@@ -314,8 +319,9 @@ impl Session {
 
     fn send_limits(&self) -> SendLimits {
         SendLimits {
-            window_packets: self.config.send_window,
-            window_bytes: self.config.send_window_bytes,
+            window_packets: self.peer_window.packets(&self.config),
+            is_named: self.peer_window.named().is_some(),
+            window_bytes: self.peer_window.bytes(&self.config),
             packet: self.packet_limit(),
             group: self.gathers(),
         }

@@ -85,6 +85,9 @@ pub struct SessionStats {
     pub in_flight_bytes: usize,
     /// The congestion window in bytes.
     pub congestion_window: usize,
+    /// The receive window that the peer has named, in packets for each reliable channel. `None`: it has not, and
+    /// [`assumed_window`](crate::Settings::assumed_window) holds.
+    pub peer_window: Option<u32>,
     /// Bytes that wait for the application.
     pub unread_bytes: usize,
     /// The age of the oldest unacknowledged reliable packet.
@@ -183,6 +186,7 @@ fields!(
         pending_bytes,
         in_flight_bytes,
         congestion_window,
+        peer_window,
         unread_bytes,
         oldest_unacknowledged,
         since_received,

@@ -16,6 +16,7 @@ pub mod opcode;
 mod reader;
 mod reliable;
 pub mod schema;
+mod window;
 
 use thiserror::Error;
 
@@ -27,6 +28,7 @@ pub use net_status::{NetStatusRequest, NetStatusResponse};
 pub use reliable::{
     Acknowledge, AcknowledgeAll, OrderedData, OrderedStream, ReliableData, ReliableFragment, SEQUENCED_HEADER_LEN,
 };
+pub use window::NamedWindow;
 
 use reader::Reader;
 

@@ -18,7 +18,8 @@ use super::{DecodeError, HEADER_LEN, opcode, reader::Reader};
 pub struct NetStatusRequest {
     /// The low 16 bits of the sender's clock in milliseconds.
     pub clock: u16,
-    /// The round trip that the sender reckons with at present.
+    /// The round trip that the sender reckons with at present. A side of this library names its receive window here: see
+    /// [`window`](Self::window).
     pub master: u32,
     /// The average of its measured round trips.
     pub average: u32,
@@ -83,7 +84,8 @@ pub struct NetStatusResponse {
     pub responder_clock: u32,
     /// Packets sent by the side that asked, echoed from the request.
     pub requester_sent: u64,
-    /// Packets received by the side that asked, echoed from the request.
+    /// Packets received by the side that asked, echoed from the request. A side of this library that has been named a window
+    /// names its own in the upper half: see [`window`](Self::window).
     pub requester_received: u64,
     /// Packets sent by the side that answers.
     pub responder_sent: u64,

@@ -76,7 +76,7 @@ fn a_server_takes_a_bounded_number_of_sessions() {
 
 /// A server whose application does not read, and a client that has more to say than the server holds.
 fn unread(tune: impl FnOnce(SessionConfigBuilder) -> SessionConfigBuilder) -> Link {
-    let server = config().recv_buffer(20_000).build().unwrap();
+    let server = config().recv_buffer(20_000).recv_window(256).build().unwrap();
     let mut link = Link::connected(tune(config()).build().unwrap(), server, delay(10 * MS));
     link.server_reads = false;
     for n in 0..800 {

@@ -5,6 +5,7 @@ mod endings;
 mod habits;
 mod limits;
 mod link;
+mod named_windows;
 mod opening;
 mod pauses;
 mod reading;

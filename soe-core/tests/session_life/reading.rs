@@ -6,8 +6,8 @@ use super::link::{Link, MS, SECOND, config, delay, pattern, plain};
 
 /// How long after the application reads again the first packet arrives that had not been there before. `pause`: how long it has
 /// not read.
-fn next_data_after(pause: Duration, messages: usize) -> Duration {
-    let server = config().recv_buffer(20_000).build().unwrap();
+fn next_data_after(pause: Duration, messages: usize, named: bool) -> Duration {
+    let server = config().recv_buffer(20_000).recv_window(256).window_discovery(named).build().unwrap();
     let mut link = Link::connected(plain(), server, delay(10 * MS));
     link.server_reads = false;
     for n in 0..messages {
@@ -31,19 +31,21 @@ fn next_data_after(pause: Duration, messages: usize) -> Duration {
 /// Half a round trip until the sender learns it, and half a round trip back.
 #[test]
 fn an_application_that_reads_again_has_new_data_a_round_trip_later() {
-    let mut late = 0;
-    for pause in (2_000..20_000).step_by(377) {
-        let after = next_data_after(pause * MS, 800);
-        // What the sender tried a moment before may have met the open window: it waits for the answer.
-        assert!(after <= 50 * MS, "the next data came {after:?} after a pause of {pause} ms");
-        late += u32::from(after > 25 * MS);
+    for named in [false, true] {
+        let mut late = 0;
+        for pause in (2_000..20_000).step_by(377) {
+            let after = next_data_after(pause * MS, 800, named);
+            // What the sender tried a moment before may have met the open window: it waits for the answer.
+            assert!(after <= 50 * MS, "the next data came {after:?} after a pause of {pause} ms");
+            late += u32::from(after > 25 * MS);
+        }
+        assert!(late <= 3, "{late} of 48, the window named: {named}");
     }
-    assert!(late <= 3, "{late} of 48");
 }
 
 #[test]
 fn an_application_that_reads_now_and_then_is_sent_as_much_as_it_reads() {
-    let server = config().recv_buffer(20_000).build().unwrap();
+    let server = config().recv_buffer(20_000).recv_window(256).build().unwrap();
     let mut link = Link::connected(plain(), server, delay(10 * MS));
     link.server_reads = false;
     for n in 0..800 {

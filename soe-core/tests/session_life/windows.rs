@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
-use super::link::{Link, MS, Numbers, SECOND, config, plain};
+use super::link::{Link, MS, Numbers, SECOND, config};
 
 /// Sends 10,000 packets to a peer that holds 256, and returns how many were sent again and how long it took.
 fn transfer(send_window: usize, loss: f64) -> (u64, Duration) {
     const MESSAGES: usize = 10_000;
-    let client = config().send_window(send_window).send_window_bytes(1 << 20).build().unwrap();
+    let client = config().window(send_window, 1 << 20).build().unwrap();
+    let server = config().recv_window(256).window_discovery(false).build().unwrap();
     let mut numbers = Numbers::new(7);
     let fate = move |_, _, _: &[u8]| (!numbers.chance(loss)).then_some(30 * MS);
-    let mut link = Link::connected(client, plain(), Box::new(fate));
+    let mut link = Link::connected(client, server, Box::new(fate));
     let begin = link.now;
     let mut queued = 0;
     while link.received.len() < MESSAGES {

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io::{self, Write};
 
 use clap::ValueEnum;
-use soe_core::wire::{MAX_NESTING, Packet, Payload};
+use soe_core::wire::{MAX_NESTING, NamedWindow, Packet, Payload};
 
 use crate::analysis::{
     Carrier, Direction, Event, EventKind, Finding, Message, Millis, SessionInfo, SessionSummary, Severity, Sink,
@@ -218,6 +218,11 @@ pub(crate) fn packet_line(line: &mut String, packet: &[u8]) {
     put_packet(line, packet, 0);
 }
 
+/// The receive window that a NetStatus packet names.
+fn named(window: Option<NamedWindow>) -> String {
+    window.map_or_else(String::new, |window| format!(" window {}", window.packets))
+}
+
 fn put_packet(line: &mut String, bytes: &[u8], depth: usize) {
     let packet = match Packet::decode(bytes) {
         Ok(packet) => packet,
@@ -263,13 +268,20 @@ fn put_packet(line: &mut String, bytes: &[u8], depth: usize) {
         Packet::Heartbeat => write!(line, "Heartbeat"),
         Packet::NetStatusRequest(status) => write!(
             line,
-            "NetStatusRequest clock {} round trip {} ms sent {} received {}",
-            status.clock, status.average, status.sent, status.received
+            "NetStatusRequest clock {} round trip {} ms sent {} received {}{}",
+            status.clock,
+            status.average,
+            status.sent,
+            status.received,
+            named(status.window())
         ),
         Packet::NetStatusResponse(status) => write!(
             line,
-            "NetStatusResponse clock {} sent {} received {}",
-            status.responder_clock, status.responder_sent, status.responder_received
+            "NetStatusResponse clock {} sent {} received {}{}",
+            status.responder_clock,
+            status.responder_sent,
+            status.responder_received,
+            named(status.window())
         ),
         Packet::Reliable(data) => {
             let kind = if let Payload::Group(_) = Payload::classify(data.payload) { " Group" } else { "" };

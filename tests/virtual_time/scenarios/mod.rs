@@ -3,6 +3,7 @@
 mod accepting;
 mod applications;
 mod drift;
+mod holder;
 mod icmp;
 mod keys;
 mod links;
@@ -13,6 +14,7 @@ mod peers;
 mod restarts;
 mod silence;
 mod strangers;
+mod windows;
 
 use std::{sync::Arc, time::Duration};
 

@@ -155,7 +155,8 @@ impl Session {
         let port_alive = after(self.config.port_alive_interval);
         self.timers.set(Timer::PortAlive, port_alive);
         if self.asks_net_status() {
-            self.timers.set(Timer::NetStatus, now + self.config.net_status_interval);
+            let next = now + self.question_interval();
+            self.timers.set(Timer::NetStatus, next);
         }
     }
 

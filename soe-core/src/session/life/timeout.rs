@@ -43,7 +43,8 @@ impl Session {
                 Timer::Inactivity => self.inactivity_timer(now),
                 Timer::NetStatus => {
                     self.outbox.net_status_due = true;
-                    self.timers.set(Timer::NetStatus, now + self.config.net_status_interval);
+                    let next = now + self.question_interval();
+                    self.timers.set(Timer::NetStatus, next);
                 }
                 // Refilled here because `has_transmit` only checks the tokens that are there.
                 Timer::Pace => self.fill_pacers(now),

@@ -231,9 +231,14 @@ impl Session {
                     self.outbox.heartbeat_due = true;
                 }
             }
-            Packet::NetStatusRequest(request) => self.outbox.net_status_reply = Some(Box::new(request)),
+            Packet::NetStatusRequest(request) => {
+                self.heard_window(request.window());
+                self.outbox.net_status_reply = Some(Box::new(request));
+            }
             // Without an outstanding request there is no round trip to measure.
             Packet::NetStatusResponse(response) if self.clock.is_outstanding() => {
+                self.heard_window(response.window());
+                self.question_answered(now);
                 let clock = millis(self.epoch, now);
                 self.clock.answered(clock, &response, self.stats.datagrams_authentic);
                 self.small_passed();

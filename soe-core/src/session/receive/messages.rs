@@ -129,6 +129,7 @@ impl Session {
         let ride = self.send_interval.wait(now, settings.ack_ride_limit);
         RecvLimits {
             window: settings.recv_window,
+            held: settings.held_bytes(self.udp_length()),
             message: settings.max_message_size + TRANSFORM_OVERHEAD,
             inbox: settings.recv_buffer,
             acks: AckPolicy {

@@ -103,14 +103,20 @@ impl Session {
         reliable && self.budget() > 0 || self.outbox.has_unreliable()
     }
 
-    /// The free part of the congestion window, in bytes. With nothing under way it is at least one datagram.
+    /// The free part of the congestion window, in bytes. With nothing under way it is at least one datagram. What the resend
+    /// timer calls for may leave in excess of it.
     pub(in crate::session) fn budget(&self) -> usize {
-        let in_flight = self.in_flight();
+        if self.outbox.probes > 0 { self.congestion.window().max(self.udp_length()) } else { self.free_window() }
+    }
+
+    /// The same for new data.
+    fn free_window(&self) -> usize {
+        let window = self.congestion.window();
         // One datagram in any case: without anything in flight no acknowledgement would ever reopen the window.
-        if in_flight == 0 || self.outbox.probes > 0 {
-            return self.congestion.window().max(self.udp_length());
+        match self.in_flight() {
+            0 => window.max(self.udp_length()),
+            in_flight => window.saturating_sub(in_flight),
         }
-        self.congestion.window().saturating_sub(in_flight)
     }
 
     pub(in crate::session) fn acks_due(&self, now: Timestamp) -> bool {
@@ -192,7 +198,9 @@ impl Session {
     ) -> Filled {
         let mut filled = Filled::default();
         while self.may_send(channel) {
-            let slot = Slot { now, datagram: self.outbox.datagrams, room: room.left(builder), budget: self.budget() };
+            let is_new = self.channels[channel.index()].as_ref().is_none_or(|reliable| !reliable.sender.has_lost());
+            let budget = if is_new { self.free_window() } else { self.budget() };
+            let slot = Slot { now, datagram: self.outbox.datagrams, room: room.left(builder), budget };
             let Some(reliable) = self.channels[channel.index()].as_deref_mut() else { break };
             if !reliable.sender.has_work(limits) {
                 break;

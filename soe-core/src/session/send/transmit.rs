@@ -155,12 +155,14 @@ impl Session {
             (millis(self.epoch, now), self.outbox.datagrams + 1, self.stats.datagrams_authentic);
         // Clock packets are sent alone: other pieces would delay them, and some peers ignore them in a Multi.
         if let Some(request) = self.outbox.net_status_reply.take() {
-            self.clock.respond(clock, &request, sent, received).encode(out);
+            let response = self.clock.respond(clock, &request, sent, received);
+            self.return_window(response).encode(out);
             return Some(Seal::Sealed);
         }
         if self.outbox.net_status_due && NetStatusRequest::ENCODED_LEN <= credit {
             self.outbox.net_status_due = false;
-            self.clock.request(clock, sent, received).encode(out);
+            let request = self.clock.request(clock, sent, received);
+            self.name_window(request).encode(out);
             return Some(Seal::Sealed);
         }
         if std::mem::take(&mut self.outbox.repeat_due) && self.write_repeat(out) {

@@ -164,7 +164,7 @@ fn an_acknowledgement_without_room_beside_data_follows_at_once_and_the_next_one_
 
 #[test]
 fn an_application_that_does_not_read_slows_down_only_its_own_peer() {
-    let server = config().recv_buffer(20_000).build().unwrap();
+    let server = config().recv_buffer(20_000).recv_window(256).build().unwrap();
     let mut link = Link::connected(config().build().unwrap(), server);
     let messages: Vec<_> = (0..400).map(|n| pattern(1_000, n as u8)).collect();
     for message in &messages {
