@@ -1,13 +1,10 @@
-//! How many bytes may be under way: a window that follows delay and delivery rate.
-//!
-//! Games lose packets on radio links that have bandwidth to spare; a controller that takes every loss for congestion starves
-//! them. Here a loss alone changes nothing. The window shrinks when it is used and the round trip shows a queue, when it is
-//! used, packets are lost and more sending brought no more delivery, when most of a round is lost, or when nothing at all comes
-//! back.
-//!
-//! A session that uses little of its window makes no queue. What its round trips show is the link and the peer: jitter, other
-//! traffic, the rhythm in which the peer acknowledges. They do not shrink the window; they tell how much of a later delay
-//! means nothing.
+//! The congestion window: the bytes that may be in flight, controlled by delay and delivery rate. Games lose packets on
+//! radio links that have spare bandwidth; a controller that takes every loss for congestion starves them. Here a single
+//! loss changes nothing. The window shrinks if it is used and the round trip shows a queue, if it is used, packets are
+//! lost and sending more did not increase the delivery rate, if most of a round is lost, or if nothing is acknowledged
+//! any more. A session that uses little of its window builds no queue. Its round trips then measure the link and the
+//! peer: jitter, other traffic, the peer's acknowledgement delay. They do not shrink the window; they set how much of a
+//! later delay is ignored as noise.
 
 use std::time::Duration;
 
@@ -17,25 +14,25 @@ use crate::timestamp::{Micros, Timestamp};
 const INITIAL_WINDOW: usize = 64 * 512;
 /// The window never falls below this, nor below two full datagrams.
 const MIN_WINDOW: usize = 4 * 512;
-/// Loss in windows of so many full datagrams or less is put down to the link, not to this sender.
+/// Loss in windows of this many full datagrams or fewer is attributed to the link, not to congestion.
 const SMALL_WINDOW: usize = 16;
-/// A round in which less than this share of the window was under way says what the link does by itself: 1/4.
+/// A round with less than this share of the window in flight measures the link without a queue of this sender: 1/4.
 const LIGHT_USE: usize = 4;
-/// How fast the delay that means nothing is forgotten, per sample taken in light use: 1/64.
+/// The decay of the noise estimate, per sample in light use: 1/64.
 const NOISE_DECAY: u32 = 64;
-/// The window grows by this at least when it grows.
+/// The smallest step by which the window grows.
 const MIN_STEP: usize = 256;
-/// The lowest round trip is believed this long, then measured anew.
+/// The lifetime of the lowest round trip, after which it is measured again.
 const BASE_LIFETIME: Duration = Duration::from_secs(10);
-/// Delay above the base that is put down to timers and scheduling, not to a queue.
+/// Delay above the base that is attributed to timers and scheduling, not to a queue.
 const DELAY_SLACK: Duration = Duration::from_millis(10);
-/// Losing more than this share of a round is congestion whatever the delay says: 1/4.
+/// Losing more than this share of a round is congestion, whatever the delay: 1/4.
 const HEAVY_LOSS: usize = 4;
 /// Losing more than this share makes a round without growth in delivery count as congested: 1/50.
 const LIGHT_LOSS: usize = 50;
 
-/// A delay and delivery-rate controller, one per session, over all channels. It counts bytes in 32 bits: a window of 4 GiB is
-/// beyond any link.
+/// A delay and delivery-rate controller, one per session, over all channels. It counts bytes in 32 bits: no link needs
+/// a window of 4 GiB.
 #[derive(Clone, Debug)]
 pub(crate) struct Congestion {
     window: u32,
@@ -44,26 +41,26 @@ pub(crate) struct Congestion {
     datagram: u16,
     /// Slow start: the window doubles each round.
     starting: bool,
-    /// The share of packets, in percent, that the link loses however little is sent.
+    /// The share of packets, in percent, that the link loses even when little is sent.
     link_loss: u8,
     round: Round,
-    /// The most bytes under way in the round before.
+    /// The most bytes in flight in the previous round.
     most: u32,
-    /// The window that was last too large; what comes near it is approached slowly.
+    /// The window at the last reduction; the window grows slowly near it.
     ceiling: u32,
-    /// Rounds in a row that gave no reason not to grow.
+    /// Consecutive rounds without a sign of congestion.
     calm: u8,
     /// The lowest round trip of late,
     base: Option<Micros>,
     /// and when it was seen.
     base_seen: Option<Timestamp>,
-    /// How far round trips rise above the lowest in light use, of late.
+    /// How far recent round trips in light use exceed the lowest one.
     noise: Micros,
-    /// The best delivery rate seen of late, in bytes per second.
+    /// The best recent delivery rate, in bytes per second.
     best_rate: f32,
 }
 
-/// What one round trip has shown.
+/// The measurements of one round trip.
 #[derive(Clone, Debug, Default)]
 struct Round {
     started: Option<Timestamp>,
@@ -72,7 +69,7 @@ struct Round {
     delivered: u32,
     lost: u32,
     lowest: Option<Micros>,
-    /// The most bytes under way at any time in this round.
+    /// The most bytes in flight at any time in this round.
     most: u32,
 }
 
@@ -96,7 +93,7 @@ impl Congestion {
         }
     }
 
-    /// The handshake has agreed on datagrams of so many bytes.
+    /// Sets the negotiated datagram size, in bytes.
     pub(crate) fn set_datagram(&mut self, bytes: u16) {
         self.datagram = bytes;
         self.limit = self.limit.max(narrow(self.floor()));
@@ -109,7 +106,7 @@ impl Congestion {
         self.window = self.window.min(self.limit);
     }
 
-    /// The smallest window: with less than two full datagrams nothing large could leave beside anything else.
+    /// The smallest window: two full datagrams, so that a large packet does not block everything else.
     fn floor(&self) -> usize {
         MIN_WINDOW.max(2 * usize::from(self.datagram))
     }
@@ -124,30 +121,30 @@ impl Congestion {
         self.starting
     }
 
-    /// This many bytes are under way, those that have just left included.
+    /// This many bytes are in flight, including those just sent.
     pub(crate) fn sent(&mut self, in_flight: usize) {
         self.round.most = self.round.most.max(narrow(in_flight));
     }
 
-    /// Something waits that the window has no room for: however little is under way, the window is full.
+    /// A packet waits that the window has no room for: the window counts as full.
     pub(crate) fn blocked(&mut self) {
         self.round.most = self.round.most.max(self.window);
     }
 
-    /// Whether the window has been made use of: a larger one would be too, as far as anybody can tell. While it doubles each
-    /// round, half of it in flight counts as full, since pacing spreads the rest over the round.
+    /// Whether the window is used, so that a larger one probably would be too. While it doubles each round, half of it
+    /// in flight counts as full, since pacing spreads the rest over the round.
     fn is_used(&self) -> bool {
         let (most, window) = (self.most_of_late(), self.window());
         if self.starting { most * 2 > window } else { most * 10 > window * 8 }
     }
 
-    /// The most bytes under way in this round and the one before.
+    /// The most bytes in flight in this round and the previous one.
     fn most_of_late(&self) -> usize {
         self.round.most.max(self.most) as usize
     }
 
-    /// Bytes were acknowledged. `next_datagram` is the number of the next datagram to leave, `newest` the newest known to
-    /// have arrived, `ages` those of the newest and the oldest packet acknowledged, of those sent only once.
+    /// Bytes were acknowledged. `next_datagram` is the number of the next datagram to send, `newest` the newest
+    /// acknowledged one, `ages` those of the newest and the oldest acknowledged packet, of those sent only once.
     pub(crate) fn acknowledged(
         &mut self,
         now: Timestamp,
@@ -163,7 +160,7 @@ impl Congestion {
         if self.starting && self.is_used() {
             self.grow(bytes);
         }
-        // A burst of acknowledgements makes no round: its rate would be the burst's.
+        // A round lasts at least one base round trip: the rate over a burst of acknowledgements would be too high.
         let base = self.base.map_or(Duration::ZERO, Micros::duration);
         let lasted = self.round.started.is_none_or(|started| now.saturating_duration_since(started) >= base);
         if newest >= self.round.last_datagram && lasted {
@@ -173,7 +170,7 @@ impl Congestion {
         }
     }
 
-    /// A round trip, and how long the oldest packet waited that was acknowledged with it.
+    /// A round-trip sample, and the age of the oldest packet acknowledged with it.
     fn sample(&mut self, now: Timestamp, newest: Micros, oldest: Micros) {
         self.round.lowest = Some(self.round.lowest.map_or(newest, |lowest| lowest.min(newest)));
         let expired = self.base_seen.is_none_or(|seen| now > seen + BASE_LIFETIME);
@@ -193,12 +190,12 @@ impl Congestion {
         self.round.lost = self.round.lost.saturating_add(narrow(bytes));
     }
 
-    /// Bytes that had been declared lost have arrived after all.
+    /// Bytes that had been declared lost have arrived.
     pub(crate) fn found(&mut self, bytes: usize) {
         self.round.lost = self.round.lost.saturating_sub(narrow(bytes));
     }
 
-    /// Nothing came back for several resend timers in a row: whatever was known of the path is out of date.
+    /// Nothing was acknowledged for several resend timers in a row: what was measured of the path is out of date.
     pub(crate) fn persistent(&mut self) {
         self.window = narrow(self.floor()).min(self.limit);
         self.starting = true;
@@ -217,18 +214,18 @@ impl Congestion {
         self.best_rate = rate.max(self.best_rate * 0.97);
         let total = delivered + lost;
         self.learn_link_loss(lost, total);
-        // Half as much again as the link loses on average is chance.
+        // Up to 1.5 times the average loss of the link is chance.
         let excess = lost.saturating_sub(total * usize::from(self.link_loss) * 3 / 200);
         let queue = self.round.lowest.map_or(Duration::ZERO, |lowest| lowest.duration().saturating_sub(base));
         let slack = DELAY_SLACK.max(base / 4);
-        // What light use has shown in a few seconds is seldom the most that there is.
+        // The noise seen in a few seconds of light use is rarely the maximum.
         let noise = slack.max(self.noise.duration() * 3 / 2);
-        // One packet of two says nothing about a window of which they are a small part.
+        // The loss of one packet out of two is no evidence if they are a small part of the window.
         let counts = used || excess >= 4 * usize::from(self.datagram);
         if excess * HEAVY_LOSS > total && counts {
             self.shrink(window * 7 / 10);
         } else if used && (queue > noise + slack || (!grew && excess * LIGHT_LOSS > total)) {
-            // What has been delivered in a base round trip fits the pipe; less would idle it.
+            // The bytes delivered in a base round trip fit the pipe; a smaller window would leave it idle.
             let arrives = 1.0 - f32::from(self.link_loss.min(75)) / 100.0;
             let in_pipe = (self.best_rate * base.as_secs_f32() * 1.25 / arrives) as usize;
             self.shrink((window * 17 / 20).max(in_pipe.min(window)));
@@ -236,8 +233,8 @@ impl Congestion {
             self.starting = false;
             self.calm = 0;
         } else if used && !self.starting {
-            // An eighth at first, then ever faster as long as nothing speaks against it: a link that has become free, or was
-            // misjudged, is filled again soon.
+            // By 1/8 at first, then faster as long as there is no sign of congestion, so that a link that has become
+            // free, or was misjudged, is soon filled again.
             let near = window > ceiling / 5 * 4;
             let step = if near { window / 64 } else { (window / 8) << (self.calm / 2).min(3) };
             self.grow(step.max(MIN_STEP));
@@ -248,8 +245,8 @@ impl Congestion {
         }
     }
 
-    /// A window of a few datagrams fills no link: what is lost then is the link's own loss. In larger windows it is only found
-    /// to be less.
+    /// A window of a few datagrams causes no congestion: loss in it is the link's own. Larger windows can only lower
+    /// the estimate.
     fn learn_link_loss(&mut self, lost: usize, total: usize) {
         if total == 0 {
             return;

@@ -6,6 +6,7 @@ pub(crate) mod congestion;
 pub(crate) mod flight;
 pub(crate) mod fragment;
 pub(crate) mod inbox;
+pub(crate) mod limits;
 #[cfg(test)]
 mod model_tests;
 pub(crate) mod opening;

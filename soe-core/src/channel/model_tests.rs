@@ -8,9 +8,10 @@ use proptest::{collection::vec, prelude::*};
 use super::{
     acks::{Ack, AckPolicy},
     inbox::Inbox,
+    limits::{SendLimits, Slot},
     packet::LossDelay,
     recv::{Kind, Receiver, RecvLimits},
-    send::{SendLimits, Sender, Slot},
+    send::Sender,
 };
 use crate::timestamp::Timestamp;
 use crate::{ReliableChannel, wire::Packet};

@@ -7,7 +7,8 @@ use bytes::{BufMut, Bytes};
 use super::{
     flight::Flight,
     fragment::TOTAL_LENGTH,
-    packet::{Acked, Cause, Head, Packet, State},
+    limits::{HEADER, SendLimits, Slot, Written},
+    packet::{Acked, Head, Packet, State},
     push_back,
     sequence::widen_acked,
 };
@@ -17,8 +18,6 @@ use crate::{
     wire::{group, opcode},
 };
 
-/// Op code and sequence.
-pub(crate) const HEADER: usize = 4;
 /// The op code of a Group.
 const GROUP_HEADER: usize = 2;
 /// How often a packet is copied on a redundant channel.
@@ -31,48 +30,6 @@ const MAX_RECEIPTS: usize = 16_384;
 const WINDOW_PROBES: usize = 16;
 /// The bytes that a queued message counts in addition to its content.
 const MESSAGE_OVERHEAD: usize = 64;
-
-/// The limits for one packet.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct SendLimits {
-    /// Packets from the oldest unacknowledged on.
-    pub(crate) window_packets: usize,
-    /// The peer has named its window. It counts from the last `AcknowledgeAll`, which names what its application has room
-    /// for; packets acknowledged one by one still take their place.
-    pub(crate) is_named: bool,
-    /// Bytes under way.
-    pub(crate) window_bytes: usize,
-    /// The largest packet that fits a datagram.
-    pub(crate) packet: usize,
-    /// The largest packet that may combine several messages.
-    pub(crate) group: usize,
-}
-
-impl SendLimits {
-    /// The most payload of one packet.
-    fn payload(&self) -> usize {
-        self.packet - HEADER
-    }
-}
-
-/// The time and the space that a packet is written for.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Slot {
-    pub(crate) now: Timestamp,
-    /// The number of the datagram, counted over the session.
-    pub(crate) datagram: u64,
-    /// Bytes that the packet may take.
-    pub(crate) room: usize,
-    /// The free part of the congestion window, in bytes.
-    pub(crate) budget: usize,
-}
-
-/// A packet that has been written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Written {
-    pub(crate) resend: Option<Cause>,
-    pub(crate) messages: usize,
-}
 
 /// A message as it will be sent: encrypted and escaped.
 #[derive(Debug)]

@@ -2,7 +2,7 @@ use std::{collections::BTreeSet, fmt, net::SocketAddr, ops::Deref, sync::Arc};
 
 use bytes::Bytes;
 
-use super::{SessionConfig, check, setters};
+use super::{SessionConfig, check, fields::admission_fields, setters};
 use crate::error::ConfigError;
 
 /// The fields of a session request.
@@ -241,20 +241,6 @@ impl AdmissionConfigBuilder {
     }
 }
 
-setters!(AdmissionConfigBuilder, AdmissionSettings {
-    others: Vec<SessionConfig>,
-    filter: RequestFilter,
-    max_sessions: usize,
-    accept_backlog: usize,
-    max_pending_handshakes: usize,
-    refuse_over_capacity: bool,
-    response_rate: u32,
-    response_rate_per_prefix: u32,
-    response_burst_per_prefix: u32,
-    unproven_rate: u32,
-    unknown_sender_replies: bool,
-    unknown_sender_rate: u32,
-    unknown_sender_rate_per_prefix: u32,
-    server_status: Option<StatusReply>,
-    remap: RemapPolicy,
-});
+admission_fields!(setters! { AdmissionConfigBuilder, AdmissionSettings, });
+// A configuration file has no functions: it has `names` for the filter, and no status reply.
+setters!(AdmissionConfigBuilder, AdmissionSettings, filter: RequestFilter as (), server_status: Option<StatusReply> as ());

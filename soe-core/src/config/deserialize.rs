@@ -10,12 +10,16 @@ use serde::{
 
 use super::{
     AdmissionConfig, ChannelOptions, EscapeRule, Overflow, Oversized, RemapPolicy, RequestFilter, SessionConfig,
+    fields::{admission_fields, session_fields},
 };
 use crate::{Dialect, Pass, ReliableChannel};
 
 /// Reads a map into one optional value for each setting. Errors name the setting.
 macro_rules! knobs {
-    ($knobs:ident, $expecting:literal { $($field:ident: $type:ty),* $(,)? }) => {
+    ($knobs:ident, $expecting:literal, { $($extra:ident: $extra_type:ty),* } $($field:ident: $type:ty as $read:ty,)*) => {
+        knobs!(@struct $knobs, $expecting, $($extra: $extra_type,)* $($field: $read,)*);
+    };
+    (@struct $knobs:ident, $expecting:literal, $($field:ident: $type:ty,)*) => {
         #[derive(Default)]
         struct $knobs {
             $($field: Option<$type>,)*
@@ -61,54 +65,14 @@ fn named<E: de::Error>(name: &str, error: E) -> E {
 
 /// Sets what was given.
 macro_rules! apply {
-    ($builder:ident, $knobs:ident: $($field:ident),* $(,)?) => {
+    ($builder:ident, $knobs:ident, $($field:ident: $type:ty as $read:ty,)*) => {
         $(if let Some(value) = $knobs.$field {
             $builder = $builder.$field(value.into());
         })*
     };
 }
 
-knobs!(SessionKnobs, "the knobs of a session" {
-    dialect: DialectName,
-    protocol_name: String,
-    udp_length: u32,
-    crc_length: u8,
-    allow_unchecked: bool,
-    passes: [PassName; 2],
-    recv_window: usize,
-    recv_window_bytes: usize,
-    send_window: usize,
-    send_window_bytes: usize,
-    assumed_window: usize,
-    assumed_window_bytes: usize,
-    window_discovery: bool,
-    ack_packets: u32,
-    ack_every_packet: bool,
-    max_ack_delay: Time,
-    ack_ride_limit: Time,
-    heartbeat_after: Time,
-    inactivity_timeout: Time,
-    unacknowledged_timeout: Time,
-    unread_timeout: Time,
-    connect_timeout: Time,
-    refusal_grace: Time,
-    close_timeout: Time,
-    linger: Time,
-    net_status_interval: Time,
-    icmp_grace: Time,
-    remap_timeout: Time,
-    max_message_size: usize,
-    send_buffer: usize,
-    recv_buffer: usize,
-    overflow: OverflowName,
-    channels: [ChannelKnobs; ReliableChannel::COUNT],
-    port_alive_interval: Time,
-    port_alive_hops: u8,
-    oversized_unreliable: OversizedName,
-    bundle_unreliable: bool,
-    escape: EscapeName,
-    escape_ordered: bool,
-});
+session_fields!(knobs! { SessionKnobs, "the settings of a session", { dialect: DialectName } });
 
 impl<'de> Deserialize<'de> for SessionConfig {
     /// Reads a map of the fields of [`Settings`](crate::Settings); what is left out keeps its default, or that of the
@@ -118,52 +82,18 @@ impl<'de> Deserialize<'de> for SessionConfig {
         let knobs = SessionKnobs::deserialize(deserializer)?;
         let dialect = knobs.dialect.map_or_else(Dialect::default, |DialectName(dialect)| dialect);
         let mut builder = Self::with_dialect(dialect);
-        if let Some(passes) = knobs.passes {
-            builder = builder.passes(passes.map(Pass::from));
-        }
-        if let Some(channels) = knobs.channels {
-            builder = builder.channels(channels.map(ChannelOptions::from));
-        }
-        apply!(builder, knobs:
-            protocol_name, udp_length, crc_length, allow_unchecked,
-            recv_window, recv_window_bytes, send_window, send_window_bytes,
-            assumed_window, assumed_window_bytes, window_discovery,
-            ack_packets, ack_every_packet,
-            max_ack_delay, ack_ride_limit, heartbeat_after,
-            inactivity_timeout, unacknowledged_timeout,
-            unread_timeout, connect_timeout, refusal_grace,
-            close_timeout, linger, net_status_interval,
-            icmp_grace, remap_timeout,
-            max_message_size, send_buffer, recv_buffer,
-            overflow, port_alive_interval, port_alive_hops,
-            oversized_unreliable, bundle_unreliable,
-            escape, escape_ordered,
-        );
+        session_fields!(apply! { builder, knobs, });
         builder.build().map_err(de::Error::custom)
     }
 }
 
-knobs!(AdmissionKnobs, "the knobs of a server towards strangers" {
-    session: SessionConfig,
-    others: Vec<SessionConfig>,
-    names: BTreeSet<String>,
-    max_sessions: usize,
-    accept_backlog: usize,
-    max_pending_handshakes: usize,
-    refuse_over_capacity: bool,
-    response_rate: u32,
-    response_rate_per_prefix: u32,
-    response_burst_per_prefix: u32,
-    unproven_rate: u32,
-    unknown_sender_replies: bool,
-    unknown_sender_rate: u32,
-    unknown_sender_rate_per_prefix: u32,
-    remap: RemapName,
-});
+admission_fields!(
+    knobs! { AdmissionKnobs, "the settings of a server", { session: SessionConfig, names: BTreeSet<String> } }
+);
 
 impl<'de> Deserialize<'de> for AdmissionConfig {
     /// Reads a map of the fields of [`AdmissionSettings`](crate::AdmissionSettings), of which `session` must be there. In
-    /// place of `filter` stand the welcome protocol `names`; `server_status` and other filters are functions, for
+    /// place of `filter` there are the accepted protocol `names`; `server_status` and other filters are functions, for
     /// [`AdmissionConfig::to_builder`].
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut knobs = AdmissionKnobs::deserialize(deserializer)?;
@@ -172,22 +102,12 @@ impl<'de> Deserialize<'de> for AdmissionConfig {
         if let Some(names) = knobs.names.take() {
             builder = builder.filter(RequestFilter::AnyOf(names));
         }
-        apply!(builder, knobs:
-            others, max_sessions, accept_backlog, max_pending_handshakes,
-            refuse_over_capacity, response_rate, response_rate_per_prefix,
-            response_burst_per_prefix, unproven_rate, unknown_sender_replies,
-            unknown_sender_rate, unknown_sender_rate_per_prefix, remap,
-        );
+        admission_fields!(apply! { builder, knobs, });
         builder.build().map_err(de::Error::custom)
     }
 }
 
-knobs!(ChannelFields, "the options of a channel" {
-    priority: u8,
-    trickle_rate: NonZeroU32,
-    unordered: bool,
-    redundant: bool,
-});
+knobs!(ChannelFields, "the options of a channel", { priority: u8, trickle_rate: NonZeroU32, unordered: bool, redundant: bool });
 
 struct ChannelKnobs(ChannelOptions);
 
@@ -217,6 +137,24 @@ impl<'de> Deserialize<'de> for DialectName {
         let name = String::deserialize(deserializer)?;
         let unknown = || de::Error::unknown_variant(&name, &Dialect::ALL_NAMES);
         Dialect::by_name(&name).map(Self).ok_or_else(unknown)
+    }
+}
+
+/// Reads a list of a fixed length, each element as a `T`.
+struct Each<T, const N: usize>([T; N]);
+
+impl<'de, T, const N: usize> Deserialize<'de> for Each<T, N>
+where
+    [T; N]: Deserialize<'de>,
+{
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Deserialize::deserialize(deserializer).map(Self)
+    }
+}
+
+impl<T, U: From<T>, const N: usize> From<Each<T, N>> for [U; N] {
+    fn from(Each(elements): Each<T, N>) -> Self {
+        elements.map(U::from)
     }
 }
 
@@ -312,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_is_configured_by_the_names_of_its_knobs() {
+    fn a_session_is_configured_by_the_names_of_its_settings() {
         let json = r#"{"dialect": "star-wars-galaxies", "crc_length": 3, "linger": "250 ms", "connect_timeout": 1.5,
             "passes": ["xor", "none"], "overflow": "close", "channels": [{}, {"priority": 2}, {}, {}]}"#;
         let config: SessionConfig = serde_json::from_str(json).unwrap();
@@ -323,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_configuration_is_told_with_the_name_of_its_knob() {
+    fn errors_name_the_setting() {
         assert!(error(r#"{"crc_length": 9}"#).contains("crc_length is 9, more than 4 bytes"));
         assert!(error(r#"{"crc_length": "two"}"#).contains("crc_length: invalid type"));
         assert!(error(r#"{"linger": "2 weeks"}"#).contains("linger: invalid value"));

@@ -5,6 +5,7 @@ mod channel;
 mod choices;
 #[cfg(feature = "serde")]
 mod deserialize;
+mod fields;
 mod presets;
 mod session;
 
@@ -23,9 +24,9 @@ fn check(holds: bool, field: &'static str, value: impl ToString, rule: &'static 
     if holds { Ok(()) } else { Err(ConfigError { field, value: value.to_string(), rule }) }
 }
 
-/// A builder over a settings struct: one setter a field, so that each fact is written once, on the field.
+/// The setters of a builder. Called with the fields of `session_fields` or `admission_fields`.
 macro_rules! setters {
-    ($builder:ident, $settings:ident { $($field:ident: $type:ty),* $(,)? }) => {
+    ($builder:ident, $settings:ident, $($field:ident: $type:ty as $read:ty),* $(,)?) => {
         impl $builder {
             $(
                 #[doc = concat!("Sets [`", stringify!($settings), "::", stringify!($field), "`].")]

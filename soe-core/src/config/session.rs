@@ -3,6 +3,7 @@ use std::{fmt, ops::Deref, sync::Arc, time::Duration};
 use super::{
     ChannelOptions, check,
     choices::{EscapeRule, Overflow, Oversized},
+    fields::session_fields,
     setters,
 };
 use crate::{
@@ -378,49 +379,7 @@ impl SessionConfigBuilder {
     }
 }
 
-setters!(
-    SessionConfigBuilder,
-    Settings {
-        protocol_name: String,
-        udp_length: u32,
-        crc_length: u8,
-        allow_unchecked: bool,
-        passes: [Pass; 2],
-        recv_window: usize,
-        recv_window_bytes: usize,
-        send_window: usize,
-        send_window_bytes: usize,
-        assumed_window: usize,
-        assumed_window_bytes: usize,
-        window_discovery: bool,
-        ack_packets: u32,
-        ack_every_packet: bool,
-        max_ack_delay: Duration,
-        ack_ride_limit: Duration,
-        heartbeat_after: Duration,
-        inactivity_timeout: Duration,
-        unacknowledged_timeout: Duration,
-        unread_timeout: Duration,
-        connect_timeout: Duration,
-        refusal_grace: Duration,
-        close_timeout: Duration,
-        linger: Duration,
-        net_status_interval: Duration,
-        icmp_grace: Duration,
-        remap_timeout: Duration,
-        max_message_size: usize,
-        send_buffer: usize,
-        recv_buffer: usize,
-        overflow: Overflow,
-        channels: [ChannelOptions; ReliableChannel::COUNT],
-        port_alive_interval: Duration,
-        port_alive_hops: u8,
-        oversized_unreliable: Oversized,
-        bundle_unreliable: bool,
-        escape: EscapeRule,
-        escape_ordered: bool,
-    }
-);
+session_fields!(setters! { SessionConfigBuilder, Settings, });
 
 #[cfg(test)]
 mod tests {

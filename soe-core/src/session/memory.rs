@@ -10,11 +10,7 @@ use super::{
     types::Event,
 };
 use crate::{
-    channel::{
-        inbox::Inbox,
-        recv::Receiver,
-        send::{SendLimits, Sender},
-    },
+    channel::{inbox::Inbox, limits::SendLimits, recv::Receiver, send::Sender},
     config::SessionConfig,
     framing::{Framing, MAX_INFLATED, Pass},
     message::ReliableChannel,

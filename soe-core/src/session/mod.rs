@@ -37,12 +37,7 @@ use self::{
     window::PeerWindow,
 };
 use crate::{
-    channel::{
-        congestion::Congestion,
-        inbox::Inbox,
-        rtt::RttEstimator,
-        send::{SendLimits, Sender},
-    },
+    channel::{congestion::Congestion, inbox::Inbox, limits::SendLimits, rtt::RttEstimator, send::Sender},
     config::SessionConfig,
     error::Closed,
     framing::Framing,

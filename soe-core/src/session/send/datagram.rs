@@ -7,8 +7,8 @@ use super::{
 use crate::{
     channel::{
         acks::Ack,
+        limits::{SendLimits, Slot, Written},
         packet::Cause,
-        send::{SendLimits, Slot, Written},
     },
     message::{Channel, ReliableChannel},
     session::Session,
