@@ -170,7 +170,7 @@ impl Flows {
 /// than any client waits for its server.
 const GRACE: Duration = Duration::from_secs(2);
 /// How exactly the last sign of life is known. Most datagrams of a busy flow then change nothing.
-const TOUCH_EVERY: Duration = Duration::from_millis(100);
+const TOUCH_EVERY: Duration = Duration::from_millis(5);
 /// Flows that were silent for too long, of which each newcomer clears away this many.
 const FORGOTTEN_AT_ONCE: usize = 2;
 
