@@ -28,13 +28,21 @@ pub enum Step {
 /// use std::time::{Duration, Instant};
 /// use soe_core::{Step, IoLoop};
 ///
-/// let (start, mut io) = (Instant::now(), IoLoop::new(65_536)); let due = Some(start + Duration::from_secs(1));
-/// assert_eq!(io.next(start, due), Step::Receive); io.found_empty(); assert_eq!(io.next(start, due), Step::Transmit);
-/// assert_eq!(io.next(start, due), Step::Sleep(due)); // The process was stopped. The timer is long due, but what has
-/// arrived in the meantime is received first. let late = start + Duration::from_secs(60); io.wake();
-/// assert_eq!(io.next(late, due), Step::Receive); io.received(10, 1_000); assert_eq!(io.next(late, due),
-/// Step::Transmit); assert_eq!(io.next(late, due), Step::Receive); io.found_empty(); assert_eq!(io.next(late, due),
-/// Step::Fire(late));
+/// let (start, mut io) = (Instant::now(), IoLoop::new(65_536));
+/// let due = Some(start + Duration::from_secs(1));
+/// assert_eq!(io.next(start, due), Step::Receive);
+/// io.found_empty();
+/// assert_eq!(io.next(start, due), Step::Transmit);
+/// assert_eq!(io.next(start, due), Step::Sleep(due));
+/// // The process was stopped. The timer is long due, but what has arrived in the meantime is received first.
+/// let late = start + Duration::from_secs(60);
+/// io.wake();
+/// assert_eq!(io.next(late, due), Step::Receive);
+/// io.received(10, 1_000);
+/// assert_eq!(io.next(late, due), Step::Transmit);
+/// assert_eq!(io.next(late, due), Step::Receive);
+/// io.found_empty();
+/// assert_eq!(io.next(late, due), Step::Fire(late));
 /// ```
 #[derive(Clone, Debug)]
 pub struct IoLoop {
