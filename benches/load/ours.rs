@@ -16,7 +16,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::harness::client::{Client, Failure};
 use crate::harness::duty::{Duty, GAME_TICK, GAME_UPDATE};
-use crate::harness::process::count_sent_with;
+use crate::harness::process::{count_sent_with, scrape_with};
 use crate::harness::spec::{Kind, Spec};
 use crate::harness::{Implementation, block_on, join_with};
 
@@ -139,6 +139,12 @@ async fn serve(spec: &Spec, tuning: Tuning, ready: impl FnOnce(SocketAddr)) -> R
     ready(listener.local_addr());
     let counted = Arc::clone(&listener);
     count_sent_with(move || counted.stats().socket.datagrams_sent);
+    let scraped = Arc::clone(&listener);
+    scrape_with(move || {
+        let mut text = String::new();
+        scraped.metrics().encode_openmetrics(&mut text);
+        assert!(text.ends_with("# EOF\n"), "the text is whole");
+    });
     let (players, newcomers) = unbounded_channel();
     if spec.kind == Kind::Game {
         tokio::spawn(update_all(newcomers));

@@ -191,7 +191,7 @@ impl SoeListener {
             let (session_id, peer_addr) = (state.session.session_id(), state.address);
             Sample { session_id, peer_addr, stats: state.session.stats(now) }
         };
-        Metrics::new(self.stats(), self.endpoint.connections().into_iter().map(sample).collect())
+        Metrics::new(self.stats(), self.endpoint.connections().into_iter().map(sample))
     }
 
     /// Datagrams that the kernel dropped because a receive buffer was full (see [`crate::SocketConfig::recv_buffer`]),

@@ -1,6 +1,6 @@
 //! A listener's figures for a monitoring system: OpenMetrics text, and the worst sessions as JSON.
 
-use std::{fmt::Write, net::SocketAddr};
+use std::{fmt::Write, net::SocketAddr, time::Duration};
 
 use soe_core::SessionStats;
 
@@ -17,7 +17,11 @@ pub const OPENMETRICS_CONTENT_TYPE: &str = "application/openmetrics-text; versio
 #[derive(Clone, Debug)]
 pub struct Metrics {
     stats: ListenerStats,
-    sessions: Vec<Sample>,
+    round_trips: Histogram,
+    losses: Histogram,
+    queues: Histogram,
+    /// The worst sessions, worst first.
+    worst: Vec<Sample>,
 }
 
 /// What one session showed.
@@ -38,8 +42,32 @@ const QUEUES: [f64; 7] = [0.0, 1024.0, 4096.0, 16384.0, 65536.0, 262_144.0, 1_04
 const WORST: usize = 20;
 
 impl Metrics {
-    pub(crate) fn new(stats: ListenerStats, sessions: Vec<Sample>) -> Self {
-        Self { stats, sessions }
+    /// Takes the sessions one by one and stores only the worst: the samples of 10,000 would displace everything else from
+    /// the processor's cache.
+    pub(crate) fn new(stats: ListenerStats, sessions: impl IntoIterator<Item = Sample>) -> Self {
+        let mut metrics = Self {
+            stats,
+            round_trips: Histogram::new(&ROUND_TRIPS),
+            losses: Histogram::new(&LOSSES),
+            queues: Histogram::new(&QUEUES),
+            worst: Vec::with_capacity(WORST + 1),
+        };
+        sessions.into_iter().for_each(|sample| metrics.add(sample));
+        metrics
+    }
+
+    fn add(&mut self, sample: Sample) {
+        let stats = &sample.stats;
+        self.round_trips.add(stats.rtt.map(|time| time.as_secs_f64()));
+        self.losses.add(stats.loss_sent.map(f64::from));
+        self.queues.add(Some(stats.pending_bytes as f64));
+        let rank = sample.rank();
+        if self.worst.len() == WORST && self.worst.last().is_some_and(|last| last.rank() >= rank) {
+            return;
+        }
+        let place = self.worst.partition_point(|other| other.rank() >= rank);
+        self.worst.insert(place, sample);
+        self.worst.truncate(WORST);
     }
 
     /// Appends everything as OpenMetrics text, ending with `# EOF`. Prometheus and everything that understands its format can
@@ -125,41 +153,25 @@ impl Metrics {
     }
 
     fn encode_sessions(&self, out: &mut String) {
-        let of = |value: fn(&SessionStats) -> Option<f64>| self.sessions.iter().filter_map(move |s| value(&s.stats));
-        histogram(
+        self.round_trips.encode(
             out,
             "soe_session_round_trip_seconds",
-            "Smoothed round trips of the sessions that there are, the wait of acknowledgements included.",
-            &ROUND_TRIPS,
-            of(|stats| stats.rtt.map(|time| time.as_secs_f64())),
+            "Smoothed round trips of the present sessions, including the delay of acknowledgements.",
         );
-        histogram(
+        self.losses.encode(
             out,
             "soe_session_loss_ratio",
-            "Share of the datagrams to the peer that is lost, of the sessions that know.",
-            &LOSSES,
-            of(|stats| stats.loss_sent.map(f64::from)),
+            "Share of the datagrams to the peer that is lost, for sessions where it is known.",
         );
-        histogram(
-            out,
-            "soe_session_queue_bytes",
-            "What waits to be sent in the sessions that there are.",
-            &QUEUES,
-            of(|stats| Some(stats.pending_bytes as f64)),
-        );
+        self.queues.encode(out, "soe_session_queue_bytes", "Bytes that wait to be sent in the present sessions.");
     }
 
     /// The 20 sessions with the most bytes waiting, then the longest round trips, as a JSON array: `session_id` (hexadecimal),
     /// `peer`, `queue_bytes`, `unread_bytes`, `round_trip_seconds`, `loss_sent` (null where unknown), `resent`. For a page that
     /// an operator opens, not for a time series: it names peers.
     pub fn worst_sessions_json(&self) -> String {
-        let mut worst: Vec<_> = self.sessions.iter().collect();
-        worst.sort_by_key(|sample| {
-            let stats = &sample.stats;
-            std::cmp::Reverse((stats.pending_bytes, stats.rtt, stats.resent_lost + stats.resent_timeout))
-        });
         let mut out = String::from("[");
-        for (number, sample) in worst.into_iter().take(WORST).enumerate() {
+        for (number, sample) in self.worst.iter().enumerate() {
             let stats = &sample.stats;
             let separator = if number == 0 { "" } else { "," };
             let round_trip = number_or_null(stats.rtt.map(|time| time.as_secs_f64()));
@@ -199,25 +211,48 @@ fn counter(out: &mut String, name: &str, help: &str, value: u64) {
     line(out, format_args!("{name}_total {value}"));
 }
 
-/// Sessions come and go, so the counts of a bucket do, too: a gauge histogram.
-fn histogram(out: &mut String, name: &str, help: &str, bounds: &[f64], values: impl Iterator<Item = f64>) {
-    let (mut buckets, mut count, mut sum) = (vec![0_u64; bounds.len()], 0_u64, 0.0);
-    for value in values {
-        count += 1;
-        sum += value;
-        if let Some(bucket) = bounds.iter().position(|bound| value <= *bound) {
-            buckets[bucket] += 1;
+impl Sample {
+    /// The larger, the worse.
+    fn rank(&self) -> (usize, Option<Duration>, u64) {
+        let stats = &self.stats;
+        (stats.pending_bytes, stats.rtt, stats.resent_lost + stats.resent_timeout)
+    }
+}
+
+/// The distribution of one figure over the present sessions. Sessions end, so the counts may fall: a gauge histogram.
+#[derive(Clone, Debug)]
+struct Histogram {
+    bounds: &'static [f64],
+    buckets: Vec<u64>,
+    count: u64,
+    sum: f64,
+}
+
+impl Histogram {
+    fn new(bounds: &'static [f64]) -> Self {
+        Self { bounds, buckets: vec![0; bounds.len()], count: 0, sum: 0.0 }
+    }
+
+    fn add(&mut self, value: Option<f64>) {
+        let Some(value) = value else { return };
+        self.count += 1;
+        self.sum += value;
+        if let Some(bucket) = self.bounds.iter().position(|bound| value <= *bound) {
+            self.buckets[bucket] += 1;
         }
     }
-    head(out, name, "gaugehistogram", help);
-    let mut below = 0;
-    for (bound, bucket) in bounds.iter().zip(buckets) {
-        below += bucket;
-        line(out, format_args!("{name}_bucket{{le=\"{bound:?}\"}} {below}"));
+
+    fn encode(&self, out: &mut String, name: &str, help: &str) {
+        head(out, name, "gaugehistogram", help);
+        let mut below = 0;
+        for (bound, bucket) in self.bounds.iter().zip(&self.buckets) {
+            below += bucket;
+            line(out, format_args!("{name}_bucket{{le=\"{bound:?}\"}} {below}"));
+        }
+        line(out, format_args!("{name}_bucket{{le=\"+Inf\"}} {}", self.count));
+        line(out, format_args!("{name}_gcount {}", self.count));
+        line(out, format_args!("{name}_gsum {}", self.sum));
     }
-    line(out, format_args!("{name}_bucket{{le=\"+Inf\"}} {count}"));
-    line(out, format_args!("{name}_gcount {count}"));
-    line(out, format_args!("{name}_gsum {sum}"));
 }
 
 fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
@@ -228,8 +263,6 @@ fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn samples(count: u32) -> Vec<Sample> {

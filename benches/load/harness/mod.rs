@@ -97,10 +97,11 @@ fn answer() {
         let percent = 100.0 * cpu / marked.0.elapsed().as_secs_f64();
         let resident = process::resident_bytes().saturating_sub(resident_before);
         let sent = process::sent() - marked.2;
+        let scrape = process::scrape_ms().map_or_else(String::new, |time| format!("scrape_ms={time:.3} "));
         let times = duty::one_way();
         let (p50, p99) = (duty::quantile(&times, 0.5) as f64 / 1e3, duty::quantile(&times, 0.99) as f64 / 1e3);
         println!(
-            "server_cpu_percent={percent:.2} cpu_s={cpu} resident={resident} sent={sent} arrived={} \
+            "server_cpu_percent={percent:.2} cpu_s={cpu} resident={resident} sent={sent} {scrape}arrived={} \
              one_way_p50_ms={p50} one_way_p99_ms={p99}",
             times.len()
         );
@@ -185,7 +186,12 @@ fn derive(figures: &mut Figures, of_server: &Figures, spec: &Spec) {
                 add(name, of_server(name));
             }
         }
-        Kind::Idle => add("bytes_per_session", of_server("resident") / spec.sessions as f64),
+        Kind::Idle => {
+            add("bytes_per_session", of_server("resident") / spec.sessions as f64);
+            if of_server("scrape_ms") > 0.0 {
+                add("scrape_ms", of_server("scrape_ms"));
+            }
+        }
         Kind::Game if of_server("sent") > 0.0 => add("server_datagrams_per_s", of_server("sent") / spec.seconds),
         Kind::Echo => {
             add("server_cpu_us_per_message", of_server("cpu_s") * 1e6 / messages.max(1.0));
