@@ -1,9 +1,14 @@
 //! A listener's figures for a monitoring system: OpenMetrics text, and the worst sessions as JSON.
 
+mod output;
+
 use std::{fmt::Write, net::SocketAddr, time::Duration};
 
 use soe_core::SessionStats;
 
+#[cfg(feature = "metrics")]
+use self::output::Facade;
+use self::output::{Kind, Output, Text, Value};
 use crate::stats::{ListenerStats, SocketStats};
 
 /// The content type to serve [`Metrics::encode_openmetrics`] under.
@@ -73,14 +78,26 @@ impl Metrics {
     /// Appends everything as OpenMetrics text, ending with `# EOF`. Prometheus and everything that understands its format can
     /// scrape it; [`OPENMETRICS_CONTENT_TYPE`] is the content type.
     pub fn encode_openmetrics(&self, out: &mut String) {
-        self.encode_endpoint(out);
-        self.encode_socket(out);
-        self.encode_proxies(out);
-        self.encode_sessions(out);
-        out.push_str("# EOF\n");
+        let mut text = Text::new(out);
+        self.write(&mut text);
+        text.finish();
     }
 
-    fn encode_endpoint(&self, out: &mut String) {
+    /// Sets the counters and gauges of the recorder that is installed for the crate `metrics`. Call it every few seconds. The
+    /// series have the names of [`Metrics::encode_openmetrics`]; the buckets of a histogram are gauges, with `le` as label.
+    #[cfg(feature = "metrics")]
+    pub fn publish(&self) {
+        self.write(&mut Facade::new());
+    }
+
+    fn write(&self, out: &mut impl Output) {
+        self.write_endpoint(out);
+        self.write_socket(out);
+        self.write_proxies(out);
+        self.write_sessions(out);
+    }
+
+    fn write_endpoint(&self, out: &mut impl Output) {
         let endpoint = &self.stats.endpoint;
         let (admission, capacity) = (&endpoint.admission, &endpoint.capacity);
         gauge(out, "soe_sessions", "Sessions that have not ended.", endpoint.sessions);
@@ -106,13 +123,13 @@ impl Metrics {
             ("ignored", admission.ignored),
             ("more_proof_wanted", admission.more_proof_wanted),
         ];
-        head(out, "soe_strangers_dropped", "counter", "Strangers' requests and datagrams that were turned away.");
+        out.family("soe_strangers_dropped", Kind::Counter, "Strangers' requests and datagrams that were turned away.");
         for (reason, value) in refused {
-            line(out, format_args!("soe_strangers_dropped_total{{reason=\"{reason}\"}} {value}"));
+            out.series("_total", Some(("reason", reason)), Value::Whole(value));
         }
     }
 
-    fn encode_socket(&self, out: &mut String) {
+    fn write_socket(&self, out: &mut impl Output) {
         type Figure = (&'static str, &'static str, fn(&SocketStats) -> u64);
         let figures: [Figure; 9] = [
             ("soe_datagrams_received", "Datagrams received.", |socket| socket.datagrams_received),
@@ -126,15 +143,15 @@ impl Metrics {
             ("soe_unreachable_reports", "ICMP reports.", |socket| socket.unreachable_reports),
         ];
         for (name, help, figure) in figures {
-            head(out, name, "counter", help);
+            out.family(name, Kind::Counter, help);
             for (shard, socket) in self.stats.shards.iter().enumerate() {
-                line(out, format_args!("{name}_total{{shard=\"{shard}\"}} {}", figure(socket)));
+                out.series("_total", Some(("shard", &shard.to_string())), Value::Whole(figure(socket)));
             }
         }
     }
 
     /// Nothing without proxies in front.
-    fn encode_proxies(&self, out: &mut String) {
+    fn write_proxies(&self, out: &mut impl Output) {
         let Some(proxy) = &self.stats.proxy else { return };
         counter(out, "soe_proxied_datagrams", "Datagrams of players whom a proxy has named.", proxy.proxied);
         counter(out, "soe_proxy_unnamed", "Datagrams served under the address of a proxy.", proxy.unnamed);
@@ -146,24 +163,24 @@ impl Metrics {
             ("malformed", proxy.malformed),
             ("disputed", proxy.disputed),
         ];
-        head(out, "soe_proxy_dropped", "counter", "Datagrams that were dropped before anybody looked into them.");
+        out.family("soe_proxy_dropped", Kind::Counter, "Datagrams that were dropped before anybody looked into them.");
         for (reason, value) in dropped {
-            line(out, format_args!("soe_proxy_dropped_total{{reason=\"{reason}\"}} {value}"));
+            out.series("_total", Some(("reason", reason)), Value::Whole(value));
         }
     }
 
-    fn encode_sessions(&self, out: &mut String) {
-        self.round_trips.encode(
+    fn write_sessions(&self, out: &mut impl Output) {
+        self.round_trips.write(
             out,
             "soe_session_round_trip_seconds",
             "Smoothed round trips of the present sessions, including the delay of acknowledgements.",
         );
-        self.losses.encode(
+        self.losses.write(
             out,
             "soe_session_loss_ratio",
             "Share of the datagrams to the peer that is lost, for sessions where it is known.",
         );
-        self.queues.encode(out, "soe_session_queue_bytes", "Bytes that wait to be sent in the present sessions.");
+        self.queues.write(out, "soe_session_queue_bytes", "Bytes that wait to be sent in the present sessions.");
     }
 
     /// The 20 sessions with the most bytes waiting, then the longest round trips, as a JSON array: `session_id` (hexadecimal),
@@ -196,19 +213,14 @@ fn number_or_null(value: Option<f64>) -> String {
     value.map_or_else(|| "null".to_owned(), |value| format!("{value}"))
 }
 
-fn head(out: &mut String, name: &str, kind: &str, help: &str) {
-    line(out, format_args!("# TYPE {name} {kind}"));
-    line(out, format_args!("# HELP {name} {help}"));
+fn gauge(out: &mut impl Output, name: &'static str, help: &'static str, value: usize) {
+    out.family(name, Kind::Gauge, help);
+    out.series("", None, Value::Whole(value as u64));
 }
 
-fn gauge(out: &mut String, name: &str, help: &str, value: usize) {
-    head(out, name, "gauge", help);
-    line(out, format_args!("{name} {value}"));
-}
-
-fn counter(out: &mut String, name: &str, help: &str, value: u64) {
-    head(out, name, "counter", help);
-    line(out, format_args!("{name}_total {value}"));
+fn counter(out: &mut impl Output, name: &'static str, help: &'static str, value: u64) {
+    out.family(name, Kind::Counter, help);
+    out.series("_total", None, Value::Whole(value));
 }
 
 impl Sample {
@@ -242,23 +254,17 @@ impl Histogram {
         }
     }
 
-    fn encode(&self, out: &mut String, name: &str, help: &str) {
-        head(out, name, "gaugehistogram", help);
+    fn write(&self, out: &mut impl Output, name: &'static str, help: &'static str) {
+        out.family(name, Kind::GaugeHistogram, help);
         let mut below = 0;
         for (bound, bucket) in self.bounds.iter().zip(&self.buckets) {
             below += bucket;
-            line(out, format_args!("{name}_bucket{{le=\"{bound:?}\"}} {below}"));
+            out.series("_bucket", Some(("le", &format!("{bound:?}"))), Value::Whole(below));
         }
-        line(out, format_args!("{name}_bucket{{le=\"+Inf\"}} {}", self.count));
-        line(out, format_args!("{name}_gcount {}", self.count));
-        line(out, format_args!("{name}_gsum {}", self.sum));
+        out.series("_bucket", Some(("le", "+Inf")), Value::Whole(self.count));
+        out.series("_gcount", None, Value::Whole(self.count));
+        out.series("_gsum", None, Value::Real(self.sum));
     }
-}
-
-fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
-    // A string takes everything.
-    let _ = out.write_fmt(text);
-    out.push('\n');
 }
 
 #[cfg(test)]
@@ -319,5 +325,40 @@ mod tests {
         assert_eq!(json.matches("session_id").count(), WORST);
         assert!(json.contains("\"session_id\":\"00000063\",\"peer\":\"192.0.2.1:99\",\"queue_bytes\":9900"), "{json}");
         assert!(!json.contains("00000001"));
+    }
+
+    #[cfg(feature = "metrics")]
+    #[test]
+    fn the_facade_gets_every_series_of_the_text() {
+        use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+
+        let stats = ListenerStats { shards: vec![SocketStats::default(); 2], ..ListenerStats::default() };
+        let figures = Metrics::new(stats, samples(50));
+        let mut text = String::new();
+        figures.encode_openmetrics(&mut text);
+        let recorder = DebuggingRecorder::new();
+        metrics::with_local_recorder(&recorder, || figures.publish());
+        let published: std::collections::BTreeSet<_> = recorder
+            .snapshotter()
+            .snapshot()
+            .into_vec()
+            .into_iter()
+            .map(|(key, _, _, value)| {
+                let labels: Vec<_> =
+                    key.key().labels().map(|label| format!("{}=\"{}\"", label.key(), label.value())).collect();
+                let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
+                let value = match value {
+                    DebugValue::Counter(value) => value as f64,
+                    DebugValue::Gauge(value) => value.into_inner(),
+                    DebugValue::Histogram(_) => panic!("a histogram"),
+                };
+                format!("{}{labels} {value}", key.key().name())
+            })
+            .collect();
+        let written = text.lines().filter(|line| !line.starts_with('#')).map(|line| {
+            let (series, value) = line.rsplit_once(' ').unwrap();
+            format!("{series} {}", value.parse::<f64>().unwrap())
+        });
+        assert_eq!(published, written.collect());
     }
 }
