@@ -31,6 +31,9 @@ const HEAVY_LOSS: usize = 4;
 /// Losing more than this share makes a round without growth in delivery count as congested: 1/50.
 const LIGHT_LOSS: usize = 50;
 
+/// See [`Congestion::calm`]. One field for both: an idle session stores them.
+const STARTING: u8 = u8::MAX;
+
 /// A delay and delivery-rate controller, one per session, over all channels. It counts bytes in 32 bits: no link needs
 /// a window of 4 GiB.
 #[derive(Clone, Debug)]
@@ -39,8 +42,6 @@ pub(crate) struct Congestion {
     limit: u32,
     /// A full datagram, in bytes.
     datagram: u16,
-    /// Slow start: the window doubles each round.
-    starting: bool,
     /// The share of packets, in percent, that the link loses even when little is sent.
     link_loss: u8,
     round: Round,
@@ -48,7 +49,7 @@ pub(crate) struct Congestion {
     most: u32,
     /// The window at the last reduction; the window grows slowly near it.
     ceiling: u32,
-    /// Consecutive rounds without a sign of congestion.
+    /// Consecutive rounds without a sign of congestion. [`STARTING`] in slow start, where the window doubles each round.
     calm: u8,
     /// The lowest round trip of late,
     base: Option<Micros>,
@@ -80,12 +81,11 @@ impl Congestion {
             window: narrow(INITIAL_WINDOW.min(limit)),
             limit: narrow(limit),
             datagram: 512,
-            starting: true,
             link_loss: 0,
             round: Round::default(),
             most: 0,
             ceiling: u32::MAX,
-            calm: 0,
+            calm: STARTING,
             base: None,
             base_seen: None,
             noise: Micros::ZERO,
@@ -118,7 +118,7 @@ impl Congestion {
 
     /// Whether the window still doubles each round.
     pub(crate) fn is_starting(&self) -> bool {
-        self.starting
+        self.calm == STARTING
     }
 
     /// This many bytes are in flight, including those just sent.
@@ -135,7 +135,7 @@ impl Congestion {
     /// in flight counts as full, since pacing spreads the rest over the round.
     fn is_used(&self) -> bool {
         let (most, window) = (self.most_of_late(), self.window());
-        if self.starting { most * 2 > window } else { most * 10 > window * 8 }
+        if self.is_starting() { most * 2 > window } else { most * 10 > window * 8 }
     }
 
     /// The most bytes in flight in this round and the previous one.
@@ -157,7 +157,7 @@ impl Congestion {
         if let Some((newest, oldest)) = ages {
             self.sample(now, newest.into(), oldest.into());
         }
-        if self.starting && self.is_used() {
+        if self.is_starting() && self.is_used() {
             self.grow(bytes);
         }
         // A round lasts at least one base round trip: the rate over a burst of acknowledgements would be too high.
@@ -198,7 +198,7 @@ impl Congestion {
     /// Nothing was acknowledged for several resend timers in a row: what was measured of the path is out of date.
     pub(crate) fn persistent(&mut self) {
         self.window = narrow(self.floor()).min(self.limit);
-        self.starting = true;
+        self.calm = STARTING;
         self.ceiling = u32::MAX;
         self.best_rate = 0.0;
         (self.base, self.base_seen) = (None, None);
@@ -230,15 +230,14 @@ impl Congestion {
             let in_pipe = (self.best_rate * base.as_secs_f32() * 1.25 / arrives) as usize;
             self.shrink((window * 17 / 20).max(in_pipe.min(window)));
         } else if used && queue > noise {
-            self.starting = false;
             self.calm = 0;
-        } else if used && !self.starting {
+        } else if used && !self.is_starting() {
             // By 1/8 at first, then faster as long as there is no sign of congestion, so that a link that has become
             // free, or was misjudged, is soon filled again.
             let near = window > ceiling / 5 * 4;
             let step = if near { window / 64 } else { (window / 8) << (self.calm / 2).min(3) };
             self.grow(step.max(MIN_STEP));
-            self.calm = if near { 0 } else { self.calm.saturating_add(1) };
+            self.calm = if near { 0 } else { (self.calm + 1).min(STARTING - 1) };
             if self.window > (self.ceiling / 4).saturating_mul(5) {
                 self.ceiling = u32::MAX;
             }
@@ -264,7 +263,6 @@ impl Congestion {
     }
 
     fn shrink(&mut self, window: usize) {
-        self.starting = false;
         self.calm = 0;
         self.ceiling = self.window;
         self.window = narrow(window).clamp(narrow(self.floor()).min(self.limit), self.limit);

@@ -28,8 +28,6 @@ pub(crate) struct ConnectionState {
     pub(crate) address: SocketAddr,
     /// Their source: the local address that the peer sends to, for sockets that have several.
     pub(crate) local_ip: Option<IpAddr>,
-    /// By way of whom, for a peer behind a proxy.
-    relay: Option<Box<Relay>>,
     /// Whether the connection is in the driver's list, or about to be put there by the task that set this.
     pub(crate) dirty: bool,
     /// The instant of the session's entry in the driver's timers.
@@ -61,6 +59,8 @@ pub(crate) struct Cold {
     /// The task that closes the session as a sink.
     pub(crate) closer: Option<Waker>,
     pub(crate) events: VecDeque<SessionEvent>,
+    /// The proxy in front of the peer.
+    relay: Option<Relay>,
     /// Messages with a [`crate::Delivery`] whose acknowledgement has not been reported.
     pub(crate) receipts: BTreeMap<Receipt, Option<Waker>>,
     /// Data that the application has attached.
@@ -83,13 +83,12 @@ impl ConnectionState {
             session,
             address: path.remote,
             local_ip: path.local,
-            relay: path.relay.map(Box::new),
             dirty: false,
             armed: None,
             reader: None,
             batch: 0,
             account,
-            cold: None,
+            cold: path.relay.map(|relay| Box::new(Cold { relay: Some(relay), ..Cold::default() })),
             is_over: false,
             end_reported: false,
             is_stopped: false,
@@ -114,14 +113,14 @@ impl ConnectionState {
 
     /// By way of whom the peer is reached.
     pub(crate) fn relay(&self) -> Option<Relay> {
-        self.relay.as_deref().copied()
+        self.cold.as_ref()?.relay
     }
 
     /// The peer has proved to be at the other end of this path: answers take it from here on.
     pub(crate) fn follow(&mut self, path: Path) {
         (self.address, self.local_ip) = (path.remote, path.local);
         if self.relay() != path.relay {
-            self.relay = path.relay.map(Box::new);
+            self.cold().relay = path.relay;
         }
     }
 
