@@ -377,7 +377,7 @@ async fn a_slow_reader_holds_up_its_own_peer_and_nobody_else() {
     tokio::spawn(echo(fast_server));
     let (mut slow, mut unread) = pair(&listener).await;
     let sender = tokio::spawn(async move {
-        for number in 0..3_000_u32 {
+        for number in 0..10_000_u32 {
             let mut message = vec![0; 1000];
             message[..4].copy_from_slice(&number.to_be_bytes());
             slow.send(message).await.expect("open");
@@ -388,8 +388,8 @@ async fn a_slow_reader_holds_up_its_own_peer_and_nobody_else() {
         fast.send(number.to_be_bytes().to_vec()).await.expect("open");
         assert_eq!(receive(&mut fast).await, number.to_be_bytes().to_vec());
     }
-    assert!(!sender.is_finished(), "3 MB were taken without a reader");
-    for number in 0..3_000_u32 {
+    assert!(!sender.is_finished(), "10 MB were taken without a reader");
+    for number in 0..10_000_u32 {
         assert_eq!(receive(&mut unread).await[..4], number.to_be_bytes());
     }
     soon("sender", sender).await.expect("the sender lives");
@@ -561,7 +561,7 @@ async fn a_shutdown_delivers_what_is_queued_and_says_so() {
 #[tokio::test]
 async fn a_shutdown_cuts_off_who_does_not_read_and_counts_what_was_lost() {
     let listener = listen().await;
-    let narrow = config().to_builder().recv_buffer(10_000).build().expect("valid");
+    let narrow = config().to_builder().recv_buffer(10_000).recv_window(64).build().expect("valid");
     let address = listener.local_addr();
     let (client, server) = tokio::join!(SoeSession::connect(address, narrow), incoming(&listener));
     let (_unread, mut server) = (client.expect("the server answers"), server.accept());
