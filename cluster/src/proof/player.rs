@@ -214,7 +214,7 @@ impl Game {
 }
 
 /// How often a player plays.
-const TICK: Duration = Duration::from_millis(200);
+pub(super) const TICK: Duration = Duration::from_millis(200);
 /// How long a zone may be silent.
 const PATIENCE: Duration = Duration::from_millis(1_500);
 /// How long a ticket, and the way in, are waited for: longer than NATS is away.

@@ -55,15 +55,30 @@ impl Drop for Task {
     }
 }
 
+/// Counts a player as present until it is dropped, also by a panic: a zone that counts one too many never drains.
+struct Present(Arc<Zone>);
+
+impl Present {
+    fn new(zone: Arc<Zone>) -> Self {
+        zone.present.fetch_add(1, Ordering::Relaxed);
+        Self(zone)
+    }
+}
+
+impl Drop for Present {
+    fn drop(&mut self) {
+        self.0.present.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Zone {
     /// One session, until it ends.
     pub(super) async fn serve(self: Arc<Self>, mut session: SoeSession) {
         let Some((player, record)) = self.enter(&mut session).await else { return };
-        self.present.fetch_add(1, Ordering::Relaxed);
+        let _present = Present::new(Arc::clone(&self));
         let play = Mutex::new(Play { points: record.points, is_frozen: false });
         let stay = Arc::new(Stay { zone: Arc::clone(&self), player, play, record: tokio::sync::Mutex::new(record) });
         stay.live(&mut session).await;
-        self.present.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Takes the ticket. `None`: it is not good, or the player has left.
