@@ -68,4 +68,5 @@ macro_rules! admission_fields {
     };
 }
 
-pub(super) use {admission_fields, session_fields};
+pub(super) use admission_fields;
+pub(crate) use session_fields;

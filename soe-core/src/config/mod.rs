@@ -14,6 +14,7 @@ pub use admission::{
 };
 pub use channel::ChannelOptions;
 pub use choices::{EscapeRule, Overflow, Oversized};
+pub(crate) use fields::session_fields;
 pub(crate) use session::{SMALLEST_PACKET, UDP_LENGTH};
 pub use session::{SessionConfig, SessionConfigBuilder, Settings};
 

@@ -3,9 +3,8 @@
 use std::{fmt, net::SocketAddr};
 
 use super::{
-    log::{self, Broken, Cursor},
+    log::{self, Broken, Cursor, Way, channel_of},
     options::Mark,
-    recorder::{Way, channel_of},
 };
 use crate::message::{Channel, ReliableChannel};
 

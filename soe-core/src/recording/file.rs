@@ -20,10 +20,9 @@ use thiserror::Error;
 
 use super::{
     entry::{Entry, Reader},
-    log::{self, Broken, Cursor, put_bytes, put_number},
+    log::{self, Broken, Cursor, Way, channel_number, put_bytes, put_number},
     options::{Mark, Redact},
     pcapng::{self, Inbound, Packet},
-    recorder::{Way, channel_number},
     redact::Blank,
     start::Start,
 };

@@ -11,6 +11,8 @@
 
 use std::net::SocketAddr;
 
+use crate::message::{Channel, ReliableChannel};
+
 /// The version of the log's entries. A reader refuses others.
 pub(crate) const VERSION: u8 = 1;
 
@@ -203,6 +205,33 @@ fn fold(one: u64, other: u64) -> u64 {
 
 /// Odd words without a pattern: the fractions of the golden ratio, e, pi and the root of two.
 const KEYS: [u64; 4] = [0x9E37_79B9_7F4A_7C15, 0xB7E1_5162_8AED_2A6B, 0x243F_6A88_85A3_08D3, 0x6A09_E667_F3BC_C909];
+
+/// Whether a message goes out or has come in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    Out = 0,
+    In = 1,
+}
+
+/// The number of a channel in the log.
+pub(super) fn channel_number(channel: Channel) -> u8 {
+    match channel {
+        Channel::Reliable(channel) => channel.index() as u8,
+        Channel::Unreliable => 4,
+        Channel::Ordered => 5,
+        Channel::Ordered2 => 6,
+    }
+}
+
+/// The channel with this number in the log.
+pub(crate) fn channel_of(number: u8) -> Option<Channel> {
+    match number {
+        4 => Some(Channel::Unreliable),
+        5 => Some(Channel::Ordered),
+        6 => Some(Channel::Ordered2),
+        number => ReliableChannel::new(number).map(Channel::Reliable),
+    }
+}
 
 #[cfg(test)]
 mod tests {

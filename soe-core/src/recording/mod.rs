@@ -10,6 +10,7 @@ mod file;
 pub(crate) mod log;
 mod options;
 pub mod pcapng;
+mod pieces;
 mod recorder;
 mod redact;
 pub(crate) mod settings;
@@ -20,6 +21,6 @@ pub use self::options::{Mark, PieceSink, RecordBudget, RecordOptions, Redact};
 pub use self::recorder::Recorder;
 pub(crate) use self::{
     entry::{Entry, Reader},
-    recorder::Way,
+    log::Way,
     start::{Origin, Start},
 };

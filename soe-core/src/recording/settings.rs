@@ -4,7 +4,7 @@ use std::{borrow::Cow, num::NonZeroU32, time::Duration};
 
 use super::log::{Broken, Cursor, put_bytes, put_number};
 use crate::{
-    config::{ChannelOptions, EscapeRule, Overflow, Oversized, SessionConfig},
+    config::{ChannelOptions, EscapeRule, Overflow, Oversized, SessionConfig, session_fields},
     dialect::{AsksNetStatus, Dialect, Handshake, Offer, OpensOn, Policies, ResponseTrailer, Versions},
     framing::{Codec, FlagPosition, Pass, ZlibCodec},
 };
@@ -304,9 +304,9 @@ fn take_dialect(from: &mut Cursor<'_>, own: &[Option<Codec>; 2]) -> Result<Diale
     Ok(Dialect { name: Cow::Owned(name), handshake, offer, codecs, policies, timing: Default::default() })
 }
 
-/// Writes and reads the settings that are named here, which a test holds to be all.
+/// Writes and reads all settings.
 macro_rules! settings {
-    ($($field:ident),* $(,)?) => {
+    ($($field:ident: $type:ty as $in_file:ty),* $(,)?) => {
         pub(super) fn put(config: &SessionConfig, out: &mut Vec<u8>) {
             put_dialect(&config.dialect, out);
             put_number(out, [$(stringify!($field)),*].len() as u64);
@@ -334,46 +334,7 @@ macro_rules! settings {
     };
 }
 
-settings!(
-    protocol_name,
-    udp_length,
-    crc_length,
-    allow_unchecked,
-    passes,
-    recv_window,
-    recv_window_bytes,
-    send_window,
-    send_window_bytes,
-    assumed_window,
-    assumed_window_bytes,
-    window_discovery,
-    ack_packets,
-    ack_every_packet,
-    max_ack_delay,
-    ack_ride_limit,
-    heartbeat_after,
-    inactivity_timeout,
-    unacknowledged_timeout,
-    unread_timeout,
-    connect_timeout,
-    refusal_grace,
-    close_timeout,
-    linger,
-    net_status_interval,
-    icmp_grace,
-    remap_timeout,
-    max_message_size,
-    send_buffer,
-    recv_buffer,
-    overflow,
-    channels,
-    port_alive_interval,
-    port_alive_hops,
-    oversized_unreliable,
-    bundle_unreliable,
-    escape,
-    escape_ordered,
-);
+session_fields!(settings! {});
 
 #[cfg(test)]
 mod tests {
@@ -400,7 +361,7 @@ mod tests {
                 .channels([options; 4]);
             for config in [SessionConfig::with_dialect(dialect.clone()).build(), changed.build()] {
                 let config = config.unwrap();
-                // Debug shows every field, also one that somebody adds to the settings and forgets here.
+                // Debug shows every field.
                 dialect.timing = Default::default();
                 let with_settings_alone = |text: String| text.split_once("protocol_name").unwrap().1.to_owned();
                 let expected = with_settings_alone(format!("{config:?}"));
