@@ -7,16 +7,16 @@ use soe_testing::{Network, RawPeer};
 use soe_tokio::{
     ReliableChannel,
     soe_core::{
-        Dialect, Framing,
+        Framing,
         wire::{
             Acknowledge, AcknowledgeAll, NamedWindow, NetStatusRequest, NetStatusResponse, Packet, Payload,
-            SessionRequest, SessionResponse, group::GroupElements,
+            SessionResponse, group::GroupElements,
         },
     },
 };
 use tokio::time::{Instant, timeout};
 
-use super::{MILLISECOND, SECOND};
+use super::{MILLISECOND, handshake};
 
 /// What becomes of a packet that is as far ahead as the receiver holds, or further.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,26 +87,13 @@ pub(crate) struct HolderPeer {
     seen: Seen,
 }
 
-fn framing(seed: u32, crc_length: u8) -> Framing {
-    Framing::new(seed, crc_length, [0, 0], &Dialect::version3().codecs).expect("ordinary lengths")
-}
-
 impl HolderPeer {
     /// Opens a session with the server that listens at [`Network::SERVER`].
     pub(crate) async fn connect(network: &Network, holder: Holder) -> Self {
         let mut raw = network.raw(Network::client_address(9));
-        let name = Some(&b"Simulated"[..]);
-        let request = SessionRequest { version: 3, session_id: 9, udp_length: 512, protocol_name: name };
-        let mut bytes = Vec::new();
-        request.encode(&mut bytes);
-        let response = loop {
-            raw.send(Network::SERVER, &bytes);
-            let Ok((_, datagram)) = timeout(SECOND, raw.recv()).await else { continue };
-            if let Ok(Packet::SessionResponse(response)) = Packet::decode(&datagram) {
-                break response;
-            }
-        };
-        let peer = Self::new(holder, raw, Network::SERVER, true, framing(response.crc_seed, response.crc_length));
+        let response = handshake::request(&mut raw, 9).await;
+        let peer =
+            Self::new(holder, raw, Network::SERVER, true, handshake::framing(response.crc_seed, response.crc_length));
         peer.say(&Packet::Heartbeat);
         if let Status::Names(_) = holder.status {
             peer.ask(NetStatusRequest::default());
@@ -117,18 +104,13 @@ impl HolderPeer {
     /// Waits at [`Network::SERVER`] for a client and lets it in.
     pub(crate) async fn accept(network: &Network, holder: Holder) -> Self {
         let mut raw = network.raw(Network::SERVER);
-        let (from, session_id) = loop {
-            let (from, datagram) = raw.recv().await;
-            if let Ok(Packet::SessionRequest(request)) = Packet::decode(&datagram) {
-                break (from, request.session_id);
-            }
-        };
+        let (from, session_id) = handshake::requested(&mut raw).await;
         let (passes, version) = ([0, 0], Some(3));
         let response = SessionResponse { session_id, crc_seed: SEED, crc_length: 2, passes, udp_length: 512, version };
         let mut bytes = Vec::new();
         response.encode(&mut bytes);
         raw.send(from, &bytes);
-        let peer = Self::new(holder, raw, from, false, framing(SEED, 2));
+        let peer = Self::new(holder, raw, from, false, handshake::framing(SEED, 2));
         peer.say(&Packet::Heartbeat);
         peer
     }

@@ -3,6 +3,7 @@
 mod accepting;
 mod applications;
 mod drift;
+mod handshake;
 mod holder;
 mod icmp;
 mod keys;

@@ -6,16 +6,16 @@ use soe_testing::{Network, RawPeer};
 use soe_tokio::{
     DisconnectReason, ReliableChannel,
     soe_core::{
-        Dialect, Framing,
+        Framing,
         wire::{
             Acknowledge, AcknowledgeAll, Disconnect, NetStatusRequest, NetStatusResponse, Packet, Payload,
-            ReliableData, SessionRequest, SessionResponse,
+            ReliableData, SessionResponse,
         },
     },
 };
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
-use super::{MILLISECOND, SECOND};
+use super::{MILLISECOND, handshake};
 use crate::checker::{Checker, Side};
 
 /// What a peer does, and what it leaves out.
@@ -81,32 +81,18 @@ pub(crate) struct ModelPeer {
 const SEED: u32 = 0x0BAD_CAFE;
 const ZERO: ReliableChannel = ReliableChannel::ZERO;
 
-fn framing(seed: u32, crc_length: u8) -> Framing {
-    Framing::new(seed, crc_length, [0, 0], &Dialect::version3().codecs).expect("ordinary lengths")
-}
-
 impl ModelPeer {
     /// Opens a session with the server that listens at [`Network::SERVER`].
     pub(crate) async fn connect(network: &Network, address: SocketAddr, model: Model, checker: &Checker) -> Self {
         let mut raw = network.raw(address);
         let session_id = 0x1000_0000 | u32::from(address.port()) << 8 | 1;
-        let name = Some(&b"Simulated"[..]);
-        let request = SessionRequest { version: 3, session_id, udp_length: 512, protocol_name: name };
-        let mut bytes = Vec::new();
-        request.encode(&mut bytes);
-        let response = loop {
-            raw.send(Network::SERVER, &bytes);
-            let Ok((_, datagram)) = timeout(SECOND, raw.recv()).await else { continue };
-            if let Ok(Packet::SessionResponse(response)) = Packet::decode(&datagram) {
-                break response;
-            }
-        };
+        let response = handshake::request(&mut raw, session_id).await;
         if model.echoes_the_response {
             let mut echo = Vec::new();
             response.encode(&mut echo);
             raw.send(Network::SERVER, &echo);
         }
-        let framing = framing(response.crc_seed, response.crc_length);
+        let framing = handshake::framing(response.crc_seed, response.crc_length);
         let mut peer = Self::new(model, raw, Network::SERVER, session_id, Side::Client, framing, checker);
         peer.say(&Packet::Heartbeat);
         peer
@@ -115,13 +101,8 @@ impl ModelPeer {
     /// Waits at [`Network::SERVER`] for a client and lets it in.
     pub(crate) async fn accept(network: &Network, model: Model, checker: &Checker) -> Self {
         let mut raw = network.raw(Network::SERVER);
-        let (from, session_id) = loop {
-            let (from, datagram) = raw.recv().await;
-            if let Ok(Packet::SessionRequest(request)) = Packet::decode(&datagram) {
-                break (from, request.session_id);
-            }
-        };
-        Self::new(model, raw, from, session_id, Side::Server, framing(SEED, 2), checker).with_response()
+        let (from, session_id) = handshake::requested(&mut raw).await;
+        Self::new(model, raw, from, session_id, Side::Server, handshake::framing(SEED, 2), checker).with_response()
     }
 
     fn new(
