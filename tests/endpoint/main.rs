@@ -10,6 +10,7 @@ mod crowds;
 mod endings;
 mod moves;
 mod order;
+mod rates;
 mod restarts;
 mod strangers;
 
@@ -55,13 +56,18 @@ fn sealed(framing: &Framing, packet: &[u8]) -> Vec<u8> {
 const HEARTBEAT: [u8; 2] = [0, 6];
 const UNKNOWN_SENDER: [u8; 2] = [0, 0x1D];
 
-/// Asks for a session in the name of an address, and reads the answer over its shoulder: what seals datagrams for it.
-fn ask(net: &mut Net, from: SocketAddr, session_id: u32) -> Framing {
+/// Asks for a session in the name of an address, and reads the seed in the answer over its shoulder.
+fn offered_seed(net: &mut Net, from: SocketAddr, session_id: u32) -> u32 {
     net.server.handle(net.now, from, &request(session_id));
     let answers = std::mem::take(&mut net.server.sent);
     let (_, answer) = answers.iter().find(|(path, _)| path.remote == from).expect("requests are answered");
     let Ok(Packet::SessionResponse(response)) = Packet::decode(answer) else { panic!("no response: {answer:x?}") };
     assert_eq!(response.session_id, session_id);
-    let config = net.server.endpoint.config().unwrap().session.clone();
-    framing(&config, response.crc_seed)
+    response.crc_seed
+}
+
+/// Like [`offered_seed`]: what seals datagrams for that session.
+fn ask(net: &mut Net, from: SocketAddr, session_id: u32) -> Framing {
+    let seed = offered_seed(net, from, session_id);
+    framing(&net.server.endpoint.config().unwrap().session, seed)
 }

@@ -78,3 +78,16 @@ fn a_late_copy_of_its_own_request_changes_nothing_for_a_session() {
     assert!((30..=60).contains(&responses), "{responses}");
     assert_eq!(net.server.endpoint.at(player(0)), resident);
 }
+
+/// A response that is under way when the key of the seeds changes must not be followed by one with another seed.
+#[test]
+fn a_repeated_request_gets_the_same_seed_across_a_change_of_the_key() {
+    let mut net = Net::new(config(), 20 * MS);
+    // The key changes each minute. These requests reach the server around the end of the first.
+    net.run(59_800 * MS);
+    let seed = offered_seed(&mut net, player(0), 7);
+    for _ in 0..10 {
+        net.run(50 * MS);
+        assert_eq!(offered_seed(&mut net, player(0), 7), seed, "after {:?}", net.now - net.start);
+    }
+}
