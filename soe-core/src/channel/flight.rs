@@ -322,13 +322,13 @@ impl Flight {
     }
 
     /// The resend timer may have fired: declares up to `most` of the oldest packets lost, if it started at `deadline`
-    /// or before. Calls `lost` with the bytes of each, and returns how many.
+    /// or before. Calls `lost` with the bytes of each and the datagram that last carried it, and returns how many.
     pub(crate) fn probe(
         &mut self,
         now: Timestamp,
         deadline: Timestamp,
         most: usize,
-        mut lost: impl FnMut(usize),
+        mut lost: impl FnMut(usize, u64),
     ) -> usize {
         if self.timer_start().is_none_or(|start| start > deadline) {
             return 0;
@@ -339,7 +339,8 @@ impl Flight {
             && let Some(index) = self.oldest()
             && self.packets[index].sent <= deadline
         {
-            lost(self.lose_oldest(index, Cause::Timeout));
+            let datagram = self.packets[index].datagram;
+            lost(self.lose_oldest(index, Cause::Timeout), datagram);
             probes += 1;
         }
         probes
@@ -411,7 +412,7 @@ pub(super) mod tests {
         let loss_delay = LossDelay { by_count: Duration::ZERO, by_time: Duration::from_secs(1) };
         flight.detect_losses(now, loss_delay, |_| {});
         assert_eq!(flight.timer_start(), Some(now));
-        let probes = flight.probe(now, now, 2, |_| {});
+        let probes = flight.probe(now, now, 2, |_, _| {});
         assert!(probes > 0 && flight.next_lost().is_some());
     }
 
@@ -426,7 +427,7 @@ pub(super) mod tests {
         }
         for round in 1..10_000u32 {
             let now = now + later * round;
-            flight.probe(now, now, 2, |_| {});
+            flight.probe(now, now, 2, |_, _| {});
             while let Some((sequence, _)) = flight.next_lost() {
                 flight.resent(sequence, now, datagram);
                 datagram += 1;

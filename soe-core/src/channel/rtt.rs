@@ -102,7 +102,12 @@ impl RttEstimator {
     /// has become slower.
     pub(crate) fn late(&mut self, age: Duration) {
         match self.measured() {
-            Some((smoothed, variance)) => self.variance = Some((variance + age.saturating_sub(smoothed) / 16).into()),
+            // A packet that was resent often may have been acknowledged for any of its transmissions but the last. On a path
+            // that drops large datagrams it has been resent for minutes, and its age says nothing about the link.
+            Some((smoothed, variance)) => {
+                let excess = age.saturating_sub(smoothed).min(self.timeout() * 2);
+                self.variance = Some((variance + excess / 16).into());
+            }
             // On a link that is slower than the initial timer every packet is resent before its acknowledgement
             // arrives, so there would never be a sample (Karn's rule). `age` is at least the round trip: with it the
             // next packets are sent once.
@@ -197,6 +202,19 @@ mod tests {
         assert!(rtt.timeout() > round_trip && rtt.minimum().is_none());
         rtt.late(Duration::from_secs(60));
         assert!(rtt.timeout() <= MAX_TIMEOUT + UNSEEN_ACK_DELAY);
+    }
+
+    /// On a path that drops large datagrams a packet is resent for minutes, until the path takes it.
+    #[test]
+    fn the_age_of_a_packet_that_was_resent_for_a_minute_does_not_slow_the_timer() {
+        let mut rtt = RttEstimator::default();
+        let start = Timestamp::now();
+        for n in 0..50u32 {
+            rtt.sample(start + 100 * MS * n, 60 * MS, 60 * MS);
+        }
+        let before = rtt.timeout();
+        rtt.late(Duration::from_secs(60));
+        assert!(rtt.timeout() > before && rtt.timeout() < 2 * before, "{before:?}, then {:?}", rtt.timeout());
     }
 
     #[test]

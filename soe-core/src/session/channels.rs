@@ -1,5 +1,7 @@
 //! The reliable channels of a session: a full state while packets are under way, two numbers while idle.
 
+use std::time::Duration;
+
 use super::Session;
 use crate::{
     channel::{
@@ -28,6 +30,13 @@ pub(super) struct Reliable {
 impl Reliable {
     pub(super) fn is_idle(&self) -> bool {
         self.sender.is_idle() && self.receiver.is_idle()
+    }
+
+    /// Whether packets are under way and the peer is silent about them: it has acknowledged nothing, new or repeated, since
+    /// the oldest was first sent, or for `long`. An answer would show that they arrive, though they may not be accepted.
+    pub(super) fn is_unanswered(&self, now: Timestamp, long: Duration) -> bool {
+        let sent = self.sender.oldest_first_sent();
+        sent.is_some_and(|sent| self.answered.is_none_or(|answered| answered <= sent || now >= answered + long))
     }
 }
 

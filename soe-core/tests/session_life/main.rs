@@ -6,6 +6,7 @@ mod habits;
 mod limits;
 mod link;
 mod named_windows;
+mod narrow;
 mod opening;
 mod pauses;
 mod reading;

@@ -241,7 +241,7 @@ impl Session {
                 self.question_answered(now);
                 let clock = millis(self.epoch, now);
                 self.clock.answered(clock, &response, self.stats.datagrams_authentic);
-                self.small_passed();
+                self.small_passed(now);
             }
             _ => self.stats.cold().ignored += 1,
         }
@@ -292,7 +292,7 @@ impl Session {
         self.congestion.found(acked.found);
         let newest = reliable.sender.flight().newest_acked();
         self.congestion.acknowledged(now, acked.bytes, newest, self.outbox.datagrams, acked.ages);
-        self.passed(acked.largest);
+        self.passed(acked.largest, newest);
         self.outbox.acked = true;
     }
 

@@ -43,9 +43,15 @@ impl Session {
         let mut probes = 0;
         let cold = &mut self.cold;
         for reliable in self.channels.iter_mut().flatten() {
+            // An answer shows that the packet arrived and was not accepted.
+            let may_be_size = reliable.is_unanswered(now, UNREAD);
             if let Some(deadline) = now.checked_sub(interval) {
-                probes += reliable.sender.flight().probe(now, deadline, most, |bytes| {
-                    cold.get_or_insert_default().sizes.get_or_insert_default().timed_out(bytes);
+                probes += reliable.sender.flight().probe(now, deadline, most, |bytes, datagram| {
+                    let sizes = cold.get_or_insert_default().sizes.get_or_insert_default();
+                    match may_be_size && sizes.is_overtaken(datagram) {
+                        true => sizes.lost(bytes),
+                        false => sizes.timed_out(bytes),
+                    }
                 });
             }
         }
@@ -185,22 +191,19 @@ impl Session {
         self.cold.as_ref()?.sizes.as_ref()?.probe_at.filter(|_| !idle)
     }
 
-    /// A packet of this many bytes was acknowledged.
-    pub(in crate::session) fn passed(&mut self, bytes: usize) {
+    /// A packet of this many bytes was acknowledged, and `newest` is the latest datagram of its channel that has arrived.
+    pub(in crate::session) fn passed(&mut self, bytes: usize, newest: u64) {
         if let Some(sizes) = self.cold.as_mut().and_then(|cold| cold.sizes.as_mut()) {
             sizes.arrived(bytes);
+            sizes.note_newest(newest);
         }
     }
 
     /// A NetStatusRequest was answered. If reliable packets have stayed unacknowledged for long, the path passes small
     /// datagrams and drops large ones.
-    pub(in crate::session) fn small_passed(&mut self) {
+    pub(in crate::session) fn small_passed(&mut self, now: Timestamp) {
         if self.backoff >= PERSISTENT {
-            // A repeated acknowledgement shows that the packet arrived and was not accepted.
-            let unanswered = self.channels.iter().flatten().filter(|reliable| {
-                let sent = reliable.sender.oldest_first_sent();
-                sent.is_some_and(|sent| reliable.answered.is_none_or(|answered| answered <= sent))
-            });
+            let unanswered = self.channels.iter().flatten().filter(|reliable| reliable.is_unanswered(now, UNREAD));
             let largest = unanswered.filter_map(|reliable| reliable.sender.oldest_size()).max();
             if let Some(largest) = largest {
                 self.cold().sizes.get_or_insert_default().answered(largest);

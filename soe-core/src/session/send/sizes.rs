@@ -27,6 +27,8 @@ pub(in crate::session) struct Sizes {
     largest_lost: usize,
     /// The largest packet delivered, in bytes.
     largest_passed: usize,
+    /// The latest datagram known to have arrived, on whatever channel, since there are losses.
+    newest: u64,
     /// When to try a large datagram again, while there is a limit.
     pub(in crate::session) probe_at: Option<Timestamp>,
     /// One large datagram may be sent now.
@@ -48,7 +50,7 @@ impl Sizes {
         self.largest_passed
     }
 
-    /// A packet is lost: a later one has been acknowledged.
+    /// A packet is lost: a later datagram has arrived.
     pub(in crate::session) fn lost(&mut self, bytes: usize) {
         if bytes <= self.largest_passed {
             return;
@@ -78,7 +80,7 @@ impl Sizes {
     /// A packet was acknowledged.
     pub(in crate::session) fn arrived(&mut self, bytes: usize) {
         if bytes >= self.largest_lost {
-            *self = Self::default();
+            *self = Self { newest: self.newest, ..Self::default() };
             return;
         }
         if bytes > self.largest_passed {
@@ -90,6 +92,17 @@ impl Sizes {
             (self.rounds, self.lost) = (self.rounds + 1, 0);
             self.smallest_lost = self.losses[..self.rounds].iter().copied().min().unwrap_or_default().into();
         }
+    }
+
+    /// Datagrams up to this one, or some of them, have arrived.
+    pub(in crate::session) fn note_newest(&mut self, datagram: u64) {
+        self.newest = self.newest.max(datagram);
+    }
+
+    /// Whether a later datagram is known to have arrived. A channel on which nothing at all arrives has none of its own
+    /// that overtakes another; one of another channel says as much about the path.
+    pub(in crate::session) fn is_overtaken(&self, datagram: u64) -> bool {
+        datagram < self.newest
     }
 
     /// Sizes up to the largest delivered one pass, so their losses had another reason.
