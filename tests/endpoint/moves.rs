@@ -129,6 +129,32 @@ fn a_claim_moves_nobody_before_a_valid_datagram_comes_from_there() {
     assert_eq!(net.server.endpoint.stats().moves, 0);
 }
 
+/// A busy session gets its datagrams late: its claim may have lapsed by then, or another session may have made one.
+#[test]
+fn a_valid_datagram_moves_its_session_only_while_that_has_the_claim() {
+    let mut net = two_players();
+    let keys = [1, 2].map(|n| net.server.endpoint.at(player(n)).unwrap());
+    let claim = |net: &Net| {
+        let (mut claim, crc_seed) = (Vec::new(), net.session_of(1).unwrap().crc_seed());
+        Packet::RemapConnection(soe_core::wire::RemapConnection { session_id: 1, crc_seed }).encode(&mut claim);
+        claim
+    };
+    let forged = claim(&net);
+    net.forge(player(9), &forged);
+    let (now, there) = (net.now, player(9).into());
+    net.server.endpoint.handle_moved(now, there, keys[1]);
+    net.server.endpoint.handle_moved(now + 31 * SECOND, there, keys[0]);
+    assert_eq!((net.server.endpoint.poll_action().is_none(), net.server.endpoint.stats().moves), (true, 0));
+    // An ICMP report says that nobody is there.
+    net.forge(player(9), &forged);
+    net.server.endpoint.handle_unreachable(Some(player(9)));
+    net.server.endpoint.handle_moved(now, there, keys[0]);
+    assert_eq!((net.server.endpoint.poll_action().is_none(), net.server.endpoint.stats().moves), (true, 0));
+    net.forge(player(9), &forged);
+    net.server.endpoint.handle_moved(now, there, keys[0]);
+    assert_eq!(net.server.endpoint.stats().moves, 1);
+}
+
 #[test]
 fn a_session_moves_only_as_far_as_the_policy_allows() {
     for (policy, same, other) in [

@@ -1,8 +1,8 @@
 //! Clients that start again on their port with the session id that they had: a fixed one, or one from a weak generator.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use soe_core::{DisconnectReason, Message};
+use soe_core::{Action, DisconnectReason, Endpoint, Message};
 
 use super::*;
 use crate::net::{MS, Net, SECOND};
@@ -90,4 +90,21 @@ fn a_repeated_request_gets_the_same_seed_across_a_change_of_the_key() {
         net.run(50 * MS);
         assert_eq!(offered_seed(&mut net, player(0), 7), seed, "after {:?}", net.now - net.start);
     }
+}
+
+/// A connector's ended session repeats its Disconnect to late datagrams. From the same socket that would end the next session.
+#[test]
+fn a_connector_that_connects_again_silences_its_ended_session_first() {
+    let now = Instant::now();
+    let mut connector = Endpoint::connector(now, [5; 16]);
+    let before = connector.connect(player(0), 1).unwrap();
+    assert!(connector.connect(player(0), 2).is_none(), "a live session has the address");
+    while connector.poll_action().is_some() {}
+    connector.handle_session_ended(now, before, false);
+    let next = connector.connect(player(0), 2).unwrap();
+    let actions: Vec<_> = std::iter::from_fn(|| connector.poll_action()).collect();
+    let [Action::End { key: ended, tell_peer: false, .. }, Action::Route { key: routed, .. }] = &actions[..] else {
+        panic!("{actions:?}");
+    };
+    assert_eq!((*ended, *routed), (before, next));
 }

@@ -33,7 +33,8 @@ pub enum Action {
         /// The datagram.
         datagram: BytesMut,
     },
-    /// From now on, datagrams from this address belong to this session. Update the lookup.
+    /// From now on, datagrams from this address belong to this session, and to no other one that had the address. Update
+    /// the lookup.
     Route {
         /// The address.
         address: SocketAddr,

@@ -42,7 +42,7 @@ pub trait Host {
     /// Stores a new session.
     fn open(&mut self, now: Instant, opened: Opened);
 
-    /// Assigns this address to this session.
+    /// Assigns this address to this session. A session that had it before has it no longer.
     fn route(&mut self, address: SocketAddr, key: SessionKey);
 
     /// Removes the assignment of this address, unless it belongs to another session.

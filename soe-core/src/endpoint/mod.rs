@@ -119,7 +119,6 @@ impl Endpoint {
         let key = self.routes.insert(remote, session_id, 0, Stage::Decided);
         self.capacity.add();
         if let Some(before) = resident {
-            self.actions.push_back(Action::Unroute { address: remote, key: before });
             // The old session has ended but may still repeat its Disconnect, which could end the new one.
             self.actions.push_back(opening::end(before, DisconnectReason::NewConnectionAttempt, false));
         }
@@ -161,15 +160,8 @@ impl Endpoint {
     /// Handles an authentic datagram of a session from a new path. If the session has claimed to have moved there, it
     /// now has.
     pub fn handle_moved(&mut self, now: Instant, path: Path, key: SessionKey) {
-        if self.routes.candidate(now, path.remote) != Some(key) {
-            return;
-        }
-        let Some((from, displaced)) = self.routes.relocate(key, path.remote) else { return };
+        let Some(from) = self.routes.relocate(now, key, path.remote) else { return };
         self.counts.moves += 1;
-        if let Some(displaced) = displaced {
-            // The displaced session lives on without an address. It may claim one itself.
-            self.actions.push_back(Action::Unroute { address: path.remote, key: displaced });
-        }
         self.actions.push_back(Action::Unroute { address: from, key });
         self.actions.push_back(Action::Route { address: path.remote, key });
         self.actions.push_back(Action::Move { key, from, to: path });

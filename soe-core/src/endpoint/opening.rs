@@ -18,7 +18,6 @@ impl Endpoint {
         self.routes.drop_candidate(path.remote);
         let key = self.routes.insert(path.remote, session.session_id(), session.crc_seed(), Stage::Waiting);
         if let Some(before) = before {
-            self.actions.push_back(Action::Unroute { address: path.remote, key: before });
             // The new client has proved the address, so the client of the old session is gone. An ended session must
             // also stop: its Disconnect would reach the new one.
             self.actions.push_back(end(before, DisconnectReason::NewConnectionAttempt, false));

@@ -244,18 +244,18 @@ impl Routes {
         }
     }
 
-    /// Moves a session to its claimed address. Returns the former address, and the session that was at the new one.
-    pub(super) fn relocate(&mut self, key: SessionKey, to: SocketAddr) -> Option<(SocketAddr, Option<SessionKey>)> {
-        self.candidates.get(&to).filter(|candidate| candidate.key == key)?;
+    /// Moves a session to the address that it has claimed, and returns the former one. `None`: it has no such claim. A session
+    /// that was there lives on without an address, and may claim one itself.
+    pub(super) fn relocate(&mut self, now: Instant, key: SessionKey, to: SocketAddr) -> Option<SocketAddr> {
+        self.candidate(now, to).filter(|&claimant| claimant == key)?;
         self.drop_candidate(to);
         let from = self.address(key)?;
-        let displaced = self.resident(to);
         self.unroute(key);
         if let Some(slot) = self.get_mut(key) {
             slot.address = to.into();
         }
         self.route(key, to);
-        Some((from, displaced))
+        Some(from)
     }
 
     /// Removes claims that were not proved in time.
@@ -404,11 +404,12 @@ mod tests {
         let (now, mut routes) = (Instant::now(), Routes::new([1; 16]));
         let (a, b) = (insert(&mut routes, 1, 1), insert(&mut routes, 2, 2));
         routes.claim(now, at(2), a);
-        assert_eq!(routes.relocate(b, at(2)), None, "only the claimant");
-        assert_eq!(routes.relocate(a, at(2)), Some((at(1), Some(b))));
+        assert_eq!(routes.relocate(now, b, at(2)), None, "only the claimant");
+        assert_eq!(routes.relocate(now + 2 * CLAIM_LIFETIME, a, at(2)), None, "the claim has lapsed");
+        assert_eq!(routes.relocate(now, a, at(2)), Some(at(1)));
         assert_eq!((routes.resident(at(1)), routes.resident(at(2))), (None, Some(a)));
         routes.claim(now, at(1), b);
-        assert_eq!(routes.relocate(b, at(1)), Some((at(2), None)));
+        assert_eq!(routes.relocate(now, b, at(1)), Some(at(2)));
         assert_eq!((routes.resident(at(1)), routes.resident(at(2))), (Some(b), Some(a)));
     }
 

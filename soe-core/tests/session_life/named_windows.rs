@@ -135,3 +135,48 @@ fn a_receiver_takes_what_a_bulk_transfer_may_have_under_way_and_little_from_a_st
     assert!(link.server().memory() < 4 << 20);
     assert_eq!(Duration::ZERO, link.now - now);
 }
+
+/// Sends as fast as it can for so long, and returns the most bytes that were under way.
+fn most_under_way(link: &mut Link, time: Duration) -> usize {
+    let (end, mut most) = (link.now + time, 0);
+    while link.now < end {
+        while link.client.send(vec![1; 480].into()).is_ok() {}
+        link.run(5 * MS);
+        most = most.max(link.client.stats(link.now).in_flight_bytes);
+    }
+    most
+}
+
+#[test]
+fn a_sender_has_no_more_under_way_than_its_own_configuration_allows_whatever_the_peer_names() {
+    let client = config().window(64, 1 << 20).build().unwrap();
+    let mut link = Link::connected(client, plain(), delay(50 * MS));
+    assert_eq!(windows(&mut link)[0], Some(6_144));
+    let most = most_under_way(&mut link, 5 * SECOND);
+    let packet = most / 64;
+    assert!((480..=512).contains(&packet), "{most} bytes under way are not 64 packets");
+}
+
+/// Groups hold a message in two bytes, so that a window of packets alone would bound nothing.
+#[test]
+fn messages_with_receipts_that_are_under_way_are_bounded_and_all_of_them_resolve() {
+    const MESSAGES: usize = 100_000;
+    let config = config().udp_length(1_400).send_buffer(16 << 20).build().unwrap();
+    let mut link = Link::connected(config.clone(), config, delay(25 * MS));
+    // Until the congestion window is wide.
+    for _ in 0..3_000 {
+        link.client.send(vec![1; 1_000].into()).unwrap();
+    }
+    link.run(5 * SECOND);
+    assert_eq!(std::mem::take(&mut link.received).len(), 3_000);
+    let fate = std::mem::replace(&mut link.fate, Box::new(|to, _, _| (to == To::Server).then_some(25 * MS)));
+    for _ in 0..MESSAGES {
+        link.client.send_with_receipt(vec![1].into()).unwrap();
+    }
+    link.run(100 * MS);
+    let arrived = link.received.len();
+    assert!((16_384..17_384).contains(&arrived), "{arrived} messages were under way at once");
+    link.fate = fate;
+    link.run(20 * SECOND);
+    assert_eq!((link.received.len(), link.delivered()), (MESSAGES, MESSAGES));
+}
