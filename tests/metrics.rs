@@ -1,6 +1,11 @@
 //! What a monitoring system gets of a listener, from sessions that are there.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    io::Write,
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 use serde_json::Value;
 use soe_testing::{LinkProfile, Network};
@@ -92,4 +97,42 @@ async fn every_expression_of_the_dashboard_names_series_that_exist() {
         }
     }
     assert!(expressions > 20);
+}
+
+/// The text as `promtool check metrics` reads it, which knows the format before OpenMetrics only: counters are declared with
+/// their suffix, and a histogram of what is there now is declared as one of what has been.
+fn before_openmetrics(text: &str) -> String {
+    let mut old = String::new();
+    let counters: BTreeSet<_> =
+        text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter")).collect();
+    for line in text.lines().filter(|line| *line != "# EOF") {
+        let line =
+            line.replace(" gaugehistogram", " histogram").replace("_gcount ", "_count ").replace("_gsum ", "_sum ");
+        let declared =
+            line.strip_prefix("# ").and_then(|line| line.split(' ').nth(1)).filter(|name| counters.contains(name));
+        match declared {
+            Some(name) => old.push_str(&line.replacen(name, &format!("{name}_total"), 1)),
+            None => old.push_str(&line),
+        }
+        old.push('\n');
+    }
+    old
+}
+
+/// Prometheus' own opinion of names, types, units and help, where its tool is there.
+#[tokio::test(start_paused = true)]
+async fn promtool_finds_nothing_wrong() {
+    let (listener, _sessions) = busy().await;
+    let mut text = String::new();
+    listener.metrics().encode_openmetrics(&mut text);
+    let tool = Command::new("promtool").args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+    let mut tool = match tool {
+        Ok(tool) => tool,
+        Err(error) => return eprintln!("not checked by Prometheus: promtool does not start: {error}"),
+    };
+    let mut input = tool.stdin.take().expect("it is piped");
+    input.write_all(before_openmetrics(&text).as_bytes()).expect("promtool reads");
+    drop(input);
+    let result = tool.wait_with_output().expect("promtool ends");
+    assert!(result.status.success(), "{}", String::from_utf8_lossy(&result.stdout));
 }

@@ -26,27 +26,10 @@ pub(crate) struct Pair {
 impl Pair {
     pub(crate) fn connected(config: SessionConfig) -> Self {
         let now = Instant::now();
+        let mut endpoint = Endpoint::new(now, config.clone().into(), [7; 16]);
         let from = SocketAddr::from(([192, 0, 2, 1], 20_060));
-        let mut client = Session::connect(now, config.clone(), 0x1234_5678);
-        let mut endpoint = Endpoint::new(now, config.into(), [7; 16]);
-        let mut out = Vec::new();
-        for _ in 0..PATIENCE {
-            out.clear();
-            while client.poll_transmit(now, &mut out).is_some() {
-                endpoint.handle_datagram(now, from.into(), out[..].into());
-                out.clear();
-            }
-            while let Some(action) = endpoint.poll_action() {
-                match action {
-                    Action::Open(opened) => {
-                        return Self { now, client, server: opened.session, out, slab: BytesMut::new() };
-                    }
-                    Action::Send { datagram, .. } => _ = client.handle_datagram(now, datagram[..].into()),
-                    _ => {}
-                }
-            }
-        }
-        unreachable!("an endpoint answers requests");
+        let (client, server) = join(now, &mut endpoint, from, config);
+        Self { now, client, server, out: Vec::new(), slab: BytesMut::new() }
     }
 
     /// Sends what both have to send, until `done`, which takes the messages out; time goes on as it has to.
@@ -91,6 +74,32 @@ impl Pair {
             }
         }
     }
+}
+
+/// Opens a session with an endpoint: the client's end, and the server's.
+pub(crate) fn join(
+    now: Instant,
+    endpoint: &mut Endpoint,
+    from: SocketAddr,
+    config: SessionConfig,
+) -> (Session, Session) {
+    let mut client = Session::connect(now, config, 0x1234_5678);
+    let mut out = Vec::new();
+    for _ in 0..PATIENCE {
+        out.clear();
+        while client.poll_transmit(now, &mut out).is_some() {
+            endpoint.handle_datagram(now, from.into(), out[..].into());
+            out.clear();
+        }
+        while let Some(action) = endpoint.poll_action() {
+            match action {
+                Action::Open(opened) => return (client, opened.session),
+                Action::Send { datagram, .. } => _ = client.handle_datagram(now, datagram[..].into()),
+                _ => {}
+            }
+        }
+    }
+    unreachable!("an endpoint answers requests");
 }
 
 /// Takes all messages that have arrived; gives how many they were.
