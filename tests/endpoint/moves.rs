@@ -3,7 +3,7 @@
 use soe_core::{Message, RemapPolicy};
 
 use super::*;
-use crate::net::{MS, Net, SECOND};
+use crate::net::{Direction, MS, Net, SECOND};
 
 /// A client says something, and the server's application hears it.
 fn speaks(net: &mut Net, at: SocketAddr, id: u32, within_ms: u32) {
@@ -35,6 +35,26 @@ fn a_player_whose_port_changes_goes_on_in_the_same_session() {
     assert_eq!(net.server.at(player(11)).unwrap().moves, [(player(1), player(11))]);
     assert!(net.server.at(player(1)).is_none());
     assert_eq!((net.server.endpoint.stats().moves, net.server.endpoint.stats().admission.opened), (1, 2));
+}
+
+/// What the server has sent went to the old port: the client cannot know whether it has a session there.
+#[test]
+fn a_player_whose_port_changes_before_he_has_heard_anything_valid_has_one_session() {
+    for after in [30, 55, 90, 300, 900] {
+        let fate = |direction, to, datagram: &[u8]| {
+            let is_lost = direction == Direction::ToClient && to == player(1) && datagram[..2] != [0, 2];
+            (!is_lost).then_some(20 * MS)
+        };
+        let mut net = Net::with_fate(config(), Box::new(fate));
+        net.join(player(1), &config(), 1);
+        net.run(after * MS);
+        net.readdress(player(1), player(11));
+        net.run(200 * MS);
+        speaks(&mut net, player(11), 1, 4_000);
+        net.run(10 * SECOND);
+        assert!(net.client(player(11)).is_connected(), "moved after {after} ms");
+        assert_eq!(net.server.endpoint.stats().admission.opened, 1, "moved after {after} ms");
+    }
 }
 
 #[test]

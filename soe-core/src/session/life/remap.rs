@@ -33,7 +33,7 @@ impl Session {
     }
 
     /// Handles UnknownSender, which anyone can forge. A client requests a remap and probes the server. A client that
-    /// has received nothing valid yet repeats the datagram that opens its session.
+    /// has received nothing valid yet also repeats the datagram that opens its session.
     pub(in crate::session) fn unknown_sender(&mut self, now: Timestamp) {
         self.stats.cold().unknown_sender += 1;
         if !matches!(self.state, State::Open | State::Closing(_)) || !self.is_client() {
@@ -71,10 +71,12 @@ impl Session {
         let again = now + REMAP_RETRY;
         let again = cold.remap_until.map_or(again, |until| until.min(again));
         self.timers.set(Timer::Remap, again);
+        self.outbox.remap_due = true;
         if self.confirmed {
-            self.outbox.remap_due = true;
             self.outbox.net_status_due = true;
         } else {
+            // Either the datagram that opens the session was lost, or this client's address has changed since and what the
+            // server sent went to the old one.
             self.open(now);
         }
     }
