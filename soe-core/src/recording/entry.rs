@@ -20,6 +20,7 @@ pub(crate) enum Entry<'a> {
     Send { channel: Channel, message: &'a [u8], receipt: bool },
     Hidden { channel: Channel, length: u64, shown: Option<&'a [u8]> },
     Refused(u8),
+    Promoted,
     DropOldest,
     Recv,
     Message { channel: Channel, length: u64, digest: u64 },
@@ -90,6 +91,7 @@ impl<'a> Reader<'a> {
                 Entry::Hidden { channel, length, shown: is_shown.then_some(bytes) }
             }
             log::REFUSED => Entry::Refused(self.log.fit()?),
+            log::PROMOTED => Entry::Promoted,
             log::DROP_OLDEST => Entry::DropOldest,
             log::RECV => Entry::Recv,
             log::MESSAGE => Entry::Message {
@@ -180,6 +182,7 @@ impl fmt::Display for Entry<'_> {
             Self::Refused(number) => {
                 write!(f, "refused: {}", name(number, &["", "blocked", "empty", "too large", "no receipt", "closed"]))
             }
+            Self::Promoted => f.write_str("promoted to reliable channel 0"),
             Self::DropOldest => f.write_str("drop the oldest unreliable message"),
             Self::Recv => f.write_str("take a message"),
             Self::Message { channel, length, digest } => {

@@ -229,6 +229,7 @@ impl State {
             }
             Entry::Path { local, remote } => self.moved(local, remote),
             Entry::Send { channel, .. } if !is_refused => self.counts[0] += u64::from(channel.is_reliable()),
+            Entry::Promoted => self.counts[0] += 1,
             Entry::Message { channel, .. } => self.counts[1] += u64::from(channel.is_reliable()),
             Entry::SetKey { way, key } => {
                 self.key(way, key, &mut parts.keys);

@@ -68,6 +68,8 @@ pub(crate) const PATH: u8 = 24;
 pub(crate) const MARK: u8 = 25;
 /// Channel, length, digest in 8 bytes, flag, bytes: a message to send that is not written as it is.
 pub(crate) const SEND_HIDDEN: u8 = 26;
+/// The unreliable message was too large, and goes out on reliable channel 0.
+pub(crate) const PROMOTED: u8 = 27;
 
 /// The most nanoseconds between two entries and in a whole recording: ten years. Times beyond it are not real.
 pub(crate) const LONGEST: u64 = 10 * 365 * 24 * 3_600 * 1_000_000_000;

@@ -316,7 +316,10 @@ fn session(created: Instant, origin: &Origin) -> Option<Session> {
 
 /// Whether the log goes on with a result of the call, and not with another call.
 fn says_more(rest: &[u8]) -> bool {
-    matches!(rest.first(), Some(&(log::OUTCOME | log::REFUSED | log::MESSAGE | log::HOOK | log::TRANSMIT)))
+    matches!(
+        rest.first(),
+        Some(&(log::OUTCOME | log::REFUSED | log::PROMOTED | log::MESSAGE | log::HOOK | log::TRANSMIT))
+    )
 }
 
 /// Whether `expected` is the front of what was said, up to a mark that the recording has stopped.

@@ -96,7 +96,14 @@ impl Session {
         self.stats.messages_sent += 1;
         self.stats.message_bytes_sent += message.payload.len() as u64;
         match channel {
-            Some(channel) => self.push_reliable(channel, message.payload, receipt),
+            Some(channel) => {
+                self.push_reliable(channel, message.payload, receipt);
+                if !message.channel.is_reliable()
+                    && let Some(recorder) = self.recorder()
+                {
+                    recorder.call(log::PROMOTED);
+                }
+            }
             None => self.outbox.push_unreliable(message.channel, message.payload),
         }
         Ok(())
