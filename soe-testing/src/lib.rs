@@ -62,13 +62,3 @@ pub use stats::{Fault, Stats};
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
-
-/// The code in the guide, compiled and run.
-#[cfg(doctest)]
-mod guide {
-    #[doc = include_str!("../../docs/guide/login-server.md")]
-    struct LoginServer;
-
-    #[doc = include_str!("../../docs/guide/migrating.md")]
-    struct Migrating;
-}

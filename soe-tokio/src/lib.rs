@@ -121,8 +121,3 @@ pub use soe_core::{
 };
 pub use split::{RecvHalf, ReuniteError, SendHalf};
 pub use stats::{ListenerStats, ProxyStats, SocketStats};
-
-/// The code in the README, compiled.
-#[cfg(doctest)]
-#[doc = include_str!("../../README.md")]
-struct Readme;
