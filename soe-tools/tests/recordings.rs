@@ -106,6 +106,12 @@ async fn a_session_that_ends_abnormally_leaves_files_that_replay_and_decode() {
     files.flush();
     let files = directory.files();
     assert_eq!(files.len(), 2, "both ends");
+    #[cfg(unix)]
+    for file in &files {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = fs::metadata(file).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "recordings hold passwords");
+    }
     for file in &files {
         let file = file.to_str().unwrap();
         let replayed = soe(&["replay", file]);
@@ -298,6 +304,30 @@ async fn at_its_bound_a_recording_stops_and_what_it_has_replays() {
         let replayed = soe(&["replay", file.to_str().unwrap()]);
         let text = String::from_utf8_lossy(&replayed.stdout);
         assert!(replayed.status.success() && text.contains("stops at its bound"), "{text}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sink_that_replaces_another_gets_no_recording_without_its_beginning() {
+    let (first, second, network) = (Directory::new(), Directory::new(), Network::new(14));
+    let [early, late] = [&first, &second].map(|directory| RecordingFiles::in_directory(&directory.0).unwrap());
+    let [early_recorder, late_recorder] =
+        [&early, &late].map(|files| RecorderConfig::new(files.clone()).when(RecordWhen::Continuously));
+    let (listener, mut client, mut server) = pair(&network, &early_recorder).await;
+    for _ in 0..6 {
+        talk(&mut client, &mut server).await;
+    }
+    listener.record(Some(late_recorder));
+    talk(&mut client, &mut server).await;
+    client.close(DisconnectReason::Application).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    early.flush();
+    late.flush();
+    assert_eq!(second.files(), Vec::<PathBuf>::new());
+    assert_eq!(first.files().len(), 2);
+    for file in first.files() {
+        let replayed = soe(&["replay", file.to_str().unwrap()]);
+        assert!(replayed.status.success(), "{}", String::from_utf8_lossy(&replayed.stdout));
     }
 }
 

@@ -142,8 +142,13 @@ impl Replay {
                 Ok(said)
             }
             // The recording may have stopped within the call.
-            Ok(Some(())) if is_cut(&running.said, expected, running.last) => Ok(expected.len()),
-            Ok(_) => Err(running.differs(self.calls, expected, &running.said)),
+            Ok(made) => match made.and_then(|()| cut(&running.said, expected, running.last)) {
+                Some(mark) => {
+                    self.marks.push(mark);
+                    Ok(expected.len())
+                }
+                None => Err(running.differs(self.calls, expected, &running.said)),
+            },
             Err(_) => {
                 // It is allowed to panic where it panicked then.
                 let panicked = [log::MARK, Mark::Panicked as u8];
@@ -322,14 +327,16 @@ fn says_more(rest: &[u8]) -> bool {
     )
 }
 
-/// Whether `expected` is the front of what was said, up to a mark that the recording has stopped.
-fn is_cut(said: &[u8], expected: &[u8], last: u64) -> bool {
+/// The mark that the recording has stopped, if `expected` is the front of what was said up to there.
+fn cut(said: &[u8], expected: &[u8], last: u64) -> Option<Mark> {
     let (mut said, mut expected) = (Reader::new(said, last), Reader::new(expected, last));
     loop {
         match (said.next(), expected.next()) {
-            (_, Ok(Some(Entry::Mark(Mark::Full | Mark::NoRoom)))) => return expected.rest().is_empty(),
+            (_, Ok(Some(Entry::Mark(mark @ (Mark::Full | Mark::NoRoom))))) => {
+                return expected.rest().is_empty().then_some(mark);
+            }
             (Ok(Some(one)), Ok(Some(other))) if one == other => {}
-            _ => return false,
+            _ => return None,
         }
     }
 }

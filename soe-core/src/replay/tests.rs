@@ -116,6 +116,16 @@ fn a_session_that_behaves_otherwise_is_caught_at_the_first_byte() {
 }
 
 #[test]
+fn a_result_that_is_missing_now_is_told_of_the_call_that_had_it() {
+    let [log, _] = recordings(&config(), |options| options);
+    let mut changed = log.concat();
+    let at = changed.windows(5).position(|window| window == b"hello").unwrap();
+    changed.insert(at + 5, log::PROMOTED);
+    let Err(ReplayError::Differs(difference)) = replayed(&[changed]) else { panic!("nothing was found") };
+    assert!(difference.input.starts_with("send 5 bytes"), "{difference:?}");
+}
+
+#[test]
 fn a_recording_of_another_format_says_whose_it_is() {
     let [log, _] = recordings(&config(), |options| options);
     let mut log = log.concat();
@@ -144,6 +154,33 @@ fn at_its_bound_and_without_memory_a_recording_stops_and_the_rest_is_good() {
     // What fits the first piece is never cut: the client says more than that, the server less.
     assert_eq!(small, [vec![Mark::Full], vec![]]);
     assert_eq!(poor, [[Mark::NoRoom], [Mark::NoRoom]]);
+}
+
+#[test]
+fn a_recording_may_stop_between_a_call_and_its_result() {
+    let [log, _] = recordings(&config(), |options| options);
+    let log = log.concat();
+    // The empty message is refused as such.
+    let refused = log.windows(5).position(|window| window == [log::SEND, 0, 0, log::REFUSED, 2]).unwrap();
+    let stopped = |mark: Mark| [&log[..refused + 3], &[log::MARK, mark as u8]].concat();
+    for mark in [Mark::Full, Mark::NoRoom] {
+        assert_eq!(replayed(&[stopped(mark)]).unwrap().marks(), [mark]);
+    }
+    let Err(ReplayError::Differs(difference)) = replayed(&[log[..refused + 3].to_vec()]) else {
+        panic!("a result is missing and nothing says why")
+    };
+    assert!(difference.input.starts_with("send 0 bytes"), "{difference:?}");
+}
+
+#[test]
+fn a_recording_that_is_dropped_gives_its_memory_back() {
+    // Room for the two recordings of one run.
+    let budget = RecordBudget::new(256 << 10);
+    for run in 0..20 {
+        for log in recordings(&config(), |options| options.budget(Arc::clone(&budget))) {
+            assert_eq!(replayed(&log).unwrap().marks(), [], "run {run}");
+        }
+    }
 }
 
 #[test]
