@@ -326,6 +326,8 @@ async fn a_sink_that_replaces_another_gets_no_recording_without_its_beginning() 
     assert_eq!(second.files(), Vec::<PathBuf>::new());
     assert_eq!(first.files().len(), 2);
     for file in first.files() {
+        let length = fs::metadata(&file).unwrap().len();
+        assert!(length > 200_000, "{length} bytes of all that was said before");
         let replayed = soe(&["replay", file.to_str().unwrap()]);
         assert!(replayed.status.success(), "{}", String::from_utf8_lossy(&replayed.stdout));
     }
