@@ -321,7 +321,7 @@ async fn a_client_that_crashes_comes_back_on_its_port() {
     peer_does(move || {
         let mut peer = Peer::connect(address, false).unwrap();
         say_and_hear(&mut peer, &applications());
-        // Its end would say farewell.
+        // Its end would send its Disconnect.
         std::mem::forget(peer);
         let mut peer = Peer::connect(address, false).unwrap();
         say_and_hear(&mut peer, &applications());

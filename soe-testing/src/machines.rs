@@ -171,7 +171,7 @@ impl Machines {
 
     /// Ends a machine at once: its sockets are gone, and nobody is told.
     pub fn kill(&mut self, machine: MachineId) {
-        // A runtime that ends lets its sessions say farewell; a process that is killed does not.
+        // A runtime that ends lets its sessions send their Disconnect; a process that is killed does not.
         self.network.set_silent(true);
         self.machines[machine.0].runtime = None;
         self.network.set_silent(false);

@@ -184,7 +184,7 @@ async fn a_socket_that_is_off_the_network_is_not_heard() {
     let (client, server) = tokio::join!(network.client(config()), listener.accept());
     let (client, server) = (client.expect("answered"), server.expect("served").accept());
     network.unplug(Network::SERVER);
-    // Its end says farewell, to nobody.
+    // Its end sends its Disconnect, to nobody.
     drop(server);
     let heard = tokio::time::timeout(Duration::from_secs(10), client.closed()).await;
     assert!(heard.is_err(), "{heard:?}");

@@ -68,9 +68,9 @@ pub(crate) fn send(connection: &Arc<Connection>, message: Message) -> impl Futur
 pub(crate) async fn close(connection: &Arc<Connection>, reason: DisconnectReason) -> Option<Closed> {
     connection.close(reason);
     let end = closed(connection).await;
-    // A farewell is not acknowledged but repeated, and the program may end after this.
-    connection.farewell_sent().await;
-    // The last farewell may not have reached the kernel yet. That the session has ended is no error here.
+    // A Disconnect is not acknowledged but repeated, and the program may end after this.
+    connection.disconnect_sent().await;
+    // The last Disconnect may not have reached the kernel yet. That the session has ended is no error here.
     let _ = connection.flushed().await;
     end
 }

@@ -152,7 +152,7 @@ impl SoeSession {
     /// Await this before the program ends. The peer does not acknowledge that it was told, so it is told six times over about
     /// ten round trips, at least 200 ms and at most 2 s; then this returns. Where 30 % of all datagrams are lost, seven peers of
     /// 10,000 are left to find out by their time-out. A session that is dropped does the same in the background, as long as its
-    /// runtime runs; when a runtime ends, what is queued and one farewell leave at once, and nothing is repeated.
+    /// runtime runs; when a runtime ends, what is queued and one Disconnect leave at once, and nothing is repeated.
     ///
     /// # Cancel safety
     ///

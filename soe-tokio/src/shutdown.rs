@@ -66,7 +66,7 @@ pub(crate) async fn run(
 ) -> ShutdownReport {
     let deadline = deadline.min(FOREVER);
     let now = Instant::now();
-    // Farewells are repeated, since they are not acknowledged: the last part of the time is kept for them.
+    // Disconnects are repeated, since they are not acknowledged: the last part of the time is kept for them.
     let (cut_off, end) = (now + deadline - FAREWELL.min(deadline / 4), now + deadline);
     let mut connections = endpoint.connections();
     connections.retain(|connection| !connection.is_closed());
@@ -85,7 +85,7 @@ pub(crate) async fn run(
         report.add(session, is_cut_off);
     }
     for (connection, session) in connections.iter().zip(&mut report.sessions) {
-        session.told = timeout_at(end, connection.farewell_sent()).await.unwrap_or(false);
+        session.told = timeout_at(end, connection.disconnect_sent()).await.unwrap_or(false);
     }
     // Clients that had been answered but had not opened their session yet are refused.
     let _ = timeout_at(end, endpoint.until_settled()).await;
@@ -115,7 +115,7 @@ fn report_of(connection: &Arc<Connection>) -> SessionReport {
     }
 }
 
-/// How much of the time at the end is kept for farewells: what a link of 100 ms takes for all of them.
+/// How much of the time at the end is kept for Disconnects: what a link of 100 ms takes for all of them.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// How long after the deadline the last datagrams may take to reach the kernel.
 const LAST_DATAGRAMS: Duration = Duration::from_millis(100);

@@ -64,11 +64,11 @@ fn a_session_that_opens_while_the_endpoint_closes_is_refused() {
 #[test]
 fn a_client_that_was_answered_just_before_the_close_is_refused_and_the_endpoint_waits_no_longer_than_that() {
     for (answered, lost) in [(60, false), (110, false), (140, false), (60, true)] {
-        let mut farewells = 0;
+        let mut disconnects = 0;
         let fate = move |direction, _, datagram: &[u8]| {
-            let is_farewell = direction == Direction::ToClient && datagram[..2] == [0, 5];
-            farewells += u32::from(is_farewell);
-            (!lost || farewells != 1 || !is_farewell).then_some(50 * MS)
+            let is_disconnect = direction == Direction::ToClient && datagram[..2] == [0, 5];
+            disconnects += u32::from(is_disconnect);
+            (!lost || disconnects != 1 || !is_disconnect).then_some(50 * MS)
         };
         let mut net = Net::with_fate(config(), Box::new(fate));
         net.join(player(0), &config(), 7);

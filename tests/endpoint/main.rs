@@ -1,4 +1,4 @@
-//! What an endpoint decides about addresses, places, moves and farewells, driven as sockets drive it, in virtual time.
+//! What an endpoint decides about addresses, places, moves and Disconnects, driven as sockets drive it, in virtual time.
 
 #[path = "../common/net.rs"]
 mod net;

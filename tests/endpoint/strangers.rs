@@ -276,9 +276,9 @@ fn a_disconnect_from_a_stranger_is_not_answered() {
 fn a_refusal_that_was_lost_is_told_again() {
     let mut lost = false;
     let fate = move |direction, _, datagram: &[u8]| {
-        let is_first_farewell = direction == Direction::ToClient && datagram[..2] == [0, 5] && !lost;
-        lost |= is_first_farewell;
-        (!is_first_farewell).then_some(Duration::from_millis(10))
+        let is_first_disconnect = direction == Direction::ToClient && datagram[..2] == [0, 5] && !lost;
+        lost |= is_first_disconnect;
+        (!is_first_disconnect).then_some(Duration::from_millis(10))
     };
     let mut net = Net::with_fate(SessionConfig::new("Other").unwrap(), Box::new(fate));
     net.join(player(0), &config(), 1);

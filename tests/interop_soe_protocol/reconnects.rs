@@ -31,7 +31,7 @@ fn server(delay: Duration) -> (Network, Scene, SoeListener) {
     (net, scene, listener)
 }
 
-/// Longer than the farewells of the last session are repeated, and than it is remembered.
+/// Longer than the Disconnects of the last session are repeated, and than it is remembered.
 async fn nothing_of_the_last_session_disturbs(ours: &mut SoeSession, theirs: &mut Foreign) {
     for _ in 0..10 {
         talk(ours, theirs).await;

@@ -124,8 +124,8 @@ impl Foreign {
 
     /// Tells everybody, and leaves: what its drivers do when they are dropped.
     pub(crate) fn leave(self) {
-        let farewells = self.core.lock().unwrap().terminate_all(PeerReason::Application, now());
-        farewells.into_iter().for_each(|(to, datagram)| self.network.forge(self.address, to, datagram));
+        let disconnects = self.core.lock().unwrap().terminate_all(PeerReason::Application, now());
+        disconnects.into_iter().for_each(|(to, datagram)| self.network.forge(self.address, to, datagram));
     }
 
     pub(crate) async fn hear(&mut self) -> Heard {

@@ -17,7 +17,7 @@ enum Way {
     ServerIsGone,
 }
 
-/// How long whoever has ended may take to drain: farewells, late datagrams, refused handshakes.
+/// How long whoever has ended may take to drain: Disconnects, late datagrams, refused handshakes.
 const DRAIN: Duration = Duration::from_secs(120);
 /// A close of a session with nothing under way.
 const CLOSE: Duration = Duration::from_secs(30);

@@ -57,7 +57,7 @@ fn a_send_as_the_last_line_of_main_arrives() {
 }
 
 #[test]
-fn a_session_that_is_dropped_as_the_last_line_of_main_says_farewell() {
+fn a_session_that_is_dropped_as_the_last_line_of_main_sends_its_disconnect() {
     for runtime in [current_thread, multi_thread] {
         programs_end(runtime, ends, &[]);
     }

@@ -1,4 +1,4 @@
-//! The ordinary ways to end a session or a program carry the last messages and the farewell.
+//! The ordinary ways to end a session or a program carry the last messages and the Disconnect.
 
 use std::{sync::Arc, time::Duration};
 
@@ -98,7 +98,7 @@ async fn a_shutdown_of_a_connector_tells_the_servers_where_three_of_ten_datagram
 async fn a_shutdown_says_who_may_not_have_been_told() {
     let (network, listener, _connectors, _sessions) = lossy(4).await;
     network.link(LinkProfile::lossless().delay(Duration::from_millis(300)));
-    // Less than the farewells take over such a link.
+    // Less than the Disconnects take over such a link.
     let report = listener.shutdown(Duration::from_millis(400)).await;
     assert!(report.sessions.iter().all(|session| !session.told));
 }

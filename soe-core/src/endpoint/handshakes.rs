@@ -290,8 +290,8 @@ impl Handshakes {
         };
         if let Some(refused) = refused {
             self.stats.over_capacity += u64::from(pending.config < OVER_CAPACITY);
-            let farewell = super::refusal::refusal(&config, &framing, pending.session_id, refused);
-            self.replies.push_back(farewell);
+            let disconnect = super::refusal::refusal(&config, &framing, pending.session_id, refused);
+            self.replies.push_back(disconnect);
             return Outcome::Done;
         }
         if standing.room == Room::Full {

@@ -33,11 +33,11 @@ impl Handshakes {
             return self.ignored();
         };
         let answer = response(&config, session_id, seed);
-        let farewell = refusal(&config, &framing, session_id, refused);
-        let both = (answer.encoded_len() + farewell.len()) * 2 <= request.length * 3;
+        let disconnect = refusal(&config, &framing, session_id, refused);
+        let both = (answer.encoded_len() + disconnect.len()) * 2 <= request.length * 3;
         self.reply(|out| answer.encode(out));
         if both {
-            self.reply_sealed(farewell);
+            self.reply_sealed(disconnect);
         }
         // Stored in both cases: if the Disconnect is lost, the client's next datagram causes another one.
         let (version, config, name) = (request.version, refused, Name::default());

@@ -1,4 +1,4 @@
-//! Receipts tell the truth, and a farewell arrives.
+//! Receipts tell the truth, and a Disconnect arrives.
 
 use std::time::Duration;
 
@@ -61,12 +61,12 @@ fn what_was_delivered_is_reported_so_though_its_acknowledgements_are_lost() {
         told += usize::from(link.client.closed().is_some_and(|closed| closed.origin == Origin::Peer));
         wrong += usize::from(link.client.undelivered() != Undelivered::default());
     }
-    // Only where everything but the last farewell was lost.
+    // Only where everything but the last Disconnect was lost.
     assert!(told >= 398 && wrong <= 2, "{told} of 400 were told, {wrong} wrongly");
 }
 
 #[test]
-fn closing_carries_the_last_messages_and_the_farewell_across_thirty_percent_loss() {
+fn closing_carries_the_last_messages_and_the_disconnect_across_thirty_percent_loss() {
     let (mut told, mut delivered) = (0, 0);
     for seed in 0..300 {
         let mut link = Link::plain();
@@ -84,7 +84,7 @@ fn closing_carries_the_last_messages_and_the_farewell_across_thirty_percent_loss
         told += usize::from(link.server().closed().is_some());
         delivered += usize::from(link.received.len() == 1);
     }
-    assert!(delivered >= 299 && told >= 297, "{delivered} messages and {told} farewells of 300");
+    assert!(delivered >= 299 && told >= 297, "{delivered} messages and {told} Disconnects of 300");
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn what_closing_could_not_deliver_is_said() {
 }
 
 #[test]
-fn a_farewell_is_repeated_about_a_round_trip_apart_and_a_bounded_number_of_times() {
+fn a_disconnect_is_repeated_about_a_round_trip_apart_and_a_bounded_number_of_times() {
     for round_trip in [0, 10, 100, 500] {
         let mut link = Link::connected(plain(), plain(), delay(round_trip * MS / 2));
         link.client.send(pattern(10, 1).into()).unwrap();
@@ -141,7 +141,7 @@ fn the_last_repetition_of_a_disconnect_goes_alone() {
 }
 
 #[test]
-fn without_memory_of_its_peer_a_session_says_farewell_once_and_is_gone() {
+fn without_memory_of_its_peer_a_session_sends_one_disconnect_and_is_gone() {
     let brief = config().linger(Duration::ZERO).build().unwrap();
     let mut link = Link::connected(brief, plain(), delay(10 * MS));
     link.sent = Default::default();
@@ -168,7 +168,7 @@ fn stragglers_are_told_again_within_a_limit() {
         link.run(MS);
     }
     let answers = link.sent[0].len();
-    assert!((50..=70).contains(&answers), "{answers} answers to 10,000 stragglers in 10 s");
+    assert!((50..=70).contains(&answers), "{answers} answers to 10,000 late datagrams in 10 s");
     let disconnect = link.sealed(&[0, 5, 0x12, 0x34, 0x56, 0x78, 0, 6]);
     link.run(SECOND);
     link.sent = Default::default();
@@ -179,7 +179,7 @@ fn stragglers_are_told_again_within_a_limit() {
 }
 
 #[test]
-fn a_peer_that_missed_every_farewell_is_told_when_it_speaks() {
+fn a_peer_that_missed_every_disconnect_is_told_when_it_speaks() {
     let mut link = Link::plain();
     let end = link.now + SECOND;
     link.fate = Box::new(move |to, now, _| (to == To::Client || now > end).then_some(10 * MS));

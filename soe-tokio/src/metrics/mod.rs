@@ -102,7 +102,7 @@ impl Metrics {
         let (admission, capacity) = (&endpoint.admission, &endpoint.capacity);
         gauge(out, "soe_sessions", "Sessions that have not ended.", endpoint.sessions);
         gauge(out, "soe_sessions_waiting", "Sessions that wait to be accepted.", endpoint.waiting);
-        gauge(out, "soe_sessions_lingering", "Sessions that have ended and answer stragglers.", endpoint.lingering);
+        gauge(out, "soe_sessions_lingering", "Sessions that have ended and answer late datagrams.", endpoint.lingering);
         gauge(out, "soe_memory_held_bytes", "What all sessions hold together.", self.stats.memory_held);
         counter(out, "soe_memory_overflows", "Sessions ended for want of memory.", self.stats.memory_overflows);
         counter(out, "soe_sessions_opened", "Sessions opened.", admission.opened);

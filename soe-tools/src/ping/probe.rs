@@ -1,4 +1,4 @@
-//! The steps of a probe: status, handshake, questions, farewell.
+//! The steps of a probe: status, handshake, questions, Disconnect.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
@@ -45,8 +45,8 @@ pub(crate) fn probe(options: &Options, mut told: impl FnMut(u32, Option<u64>)) -
         }
         if !is_refused {
             let reason = dialect.policies.disconnect_reason.then_some(DisconnectReason::Application);
-            let farewell = Packet::Disconnect(Disconnect { session_id: response.session_id, reason });
-            exchange.send(&farewell, Some(&framing))?;
+            let disconnect = Packet::Disconnect(Disconnect { session_id: response.session_id, reason });
+            exchange.send(&disconnect, Some(&framing))?;
             break;
         }
     }

@@ -83,7 +83,7 @@ pub(crate) fn close(seed: u64) -> Outcome {
     world.connect(config, address(0), faults, plans);
     assert!(world.run_until(20 * SECOND, |world| world.has_peer(0)));
     world.run_for(rng.millis(0, 3_000));
-    // Whoever misses all three farewells finds out by itself.
+    // Whoever misses all three Disconnects finds out by itself.
     use DisconnectReason as Reason;
     world.allow(&[Reason::Application, Reason::UnreachableConnection, Reason::Timeout, Reason::UnacknowledgedTimeout]);
     let (now, by_client) = (world.now, rng.chance(0.5));

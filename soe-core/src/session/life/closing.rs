@@ -33,7 +33,7 @@ const FAREWELL_UNIT: RangeInclusive<Duration> = Duration::from_millis(30)..=Dura
 /// The unit before a round trip has been measured.
 const UNMEASURED: Duration = Duration::from_millis(100);
 /// The least time between two answers to late datagrams.
-const STRAGGLER_INTERVAL: Duration = Duration::from_millis(150);
+const LATE_ANSWER_INTERVAL: Duration = Duration::from_millis(150);
 /// The bytes of an acknowledgement and a Disconnect in a Multi.
 const FAREWELL_ROOM: usize = 32;
 /// The bytes of valid CRCs that are needed before invalid data ends a session. Guessing 4 bytes is not feasible.
@@ -48,19 +48,19 @@ pub(in crate::session) struct Ending {
     /// Whether the peer gets a Disconnect.
     tell: bool,
     /// A Disconnect must be sent now.
-    farewell_due: bool,
+    disconnect_due: bool,
     /// Repetitions of the Disconnect so far.
     repetitions: u8,
     /// The unit of time between them.
     unit: Duration,
-    last_farewell: Option<Timestamp>,
+    last_disconnect: Option<Timestamp>,
     forget_at: Timestamp,
     over: bool,
 }
 
 impl Ending {
     pub(in crate::session) fn is_over(&self) -> bool {
-        self.over && !self.farewell_due
+        self.over && !self.disconnect_due
     }
 
     /// When the next repetition is due.
@@ -117,7 +117,7 @@ impl Session {
     /// seconds or [`linger`](crate::Settings::linger).
     pub fn has_told_peer(&self) -> bool {
         match &self.state {
-            State::Closed(ending) => !ending.farewell_due && (ending.over || !self.timers.is_set(Timer::Handshake)),
+            State::Closed(ending) => !ending.disconnect_due && (ending.over || !self.timers.is_set(Timer::Handshake)),
             _ => false,
         }
     }
@@ -201,7 +201,7 @@ impl Session {
         for (channel, reliable) in ReliableChannel::ALL.into_iter().zip(&mut self.channels) {
             if let Some(reliable) = reliable {
                 // Frees queued messages now; the receiver keeps its sequence for the acknowledgements of
-                // `write_farewell`.
+                // `write_disconnect`.
                 reliable.sender = Sender::starting_at(channel, 0);
                 reliable.receiver.finish();
             }
@@ -216,11 +216,11 @@ impl Session {
             closed,
             undelivered,
             tell,
-            farewell_due: tell,
+            disconnect_due: tell,
             repetitions: 0,
             // All repetitions must fit into the linger time, after which the session is dropped.
             unit: unit.min(linger / (FAREWELLS.iter().sum::<u32>() + 1)),
-            last_farewell: None,
+            last_disconnect: None,
             forget_at: now + linger,
             over: linger.is_zero(),
         };
@@ -236,25 +236,25 @@ impl Session {
     /// one on a datagram with the CRC of the old one.
     pub(in crate::session) fn fall_silent(&mut self) {
         if let State::Closed(ending) = &mut self.state {
-            (ending.tell, ending.farewell_due) = (false, false);
+            (ending.tell, ending.disconnect_due) = (false, false);
             self.timers.stop(Timer::Handshake);
         }
     }
 
     /// Handles a datagram that arrives after the end: the peer may have missed the Disconnect.
-    pub(in crate::session) fn straggler(&mut self, now: Timestamp) {
+    pub(in crate::session) fn late_datagram(&mut self, now: Timestamp) {
         let State::Closed(ending) = &mut self.state else { return };
-        let quiet = ending.last_farewell.is_none_or(|last| now >= last + STRAGGLER_INTERVAL);
+        let quiet = ending.last_disconnect.is_none_or(|last| now >= last + LATE_ANSWER_INTERVAL);
         // Rate-limited: a peer that is still sending gets few answers.
         if ending.tell && quiet {
-            ending.farewell_due = true;
+            ending.disconnect_due = true;
         }
     }
 
     /// Repeats the Disconnect.
-    pub(in crate::session) fn repeat_farewell(&mut self, now: Timestamp) {
+    pub(in crate::session) fn repeat_disconnect(&mut self, now: Timestamp) {
         let State::Closed(ending) = &mut self.state else { return };
-        ending.farewell_due = true;
+        ending.disconnect_due = true;
         ending.repetitions += 1;
         let next = ending.next_repetition(now);
         self.timers.set(Timer::Handshake, next);
@@ -270,9 +270,9 @@ impl Session {
     /// Appends the Disconnect if it is due and fits `most` bytes. Owed acknowledgements go into the same datagram, so
     /// that the peer gets both or neither; it would otherwise report delivered messages as lost. The last repetition
     /// has no other piece, because some peers ignore a Disconnect in a Multi.
-    pub(in crate::session) fn write_farewell(&mut self, now: Timestamp, most: usize, out: &mut Vec<u8>) -> bool {
+    pub(in crate::session) fn write_disconnect(&mut self, now: Timestamp, most: usize, out: &mut Vec<u8>) -> bool {
         let State::Closed(ending) = &mut self.state else { return false };
-        if !std::mem::take(&mut ending.farewell_due) {
+        if !std::mem::take(&mut ending.disconnect_due) {
             return false;
         }
         let reason = self.config.dialect.policies.disconnect_reason.then_some(ending.closed.reason);
@@ -280,7 +280,7 @@ impl Session {
         if disconnect.encoded_len() > most {
             return false;
         }
-        ending.last_farewell = Some(now);
+        ending.last_disconnect = Some(now);
         let goes_alone = usize::from(ending.repetitions) == FAREWELLS.len();
         let mut builder = DatagramBuilder::new(out, self.packet_limit().min(most));
         for (channel, reliable) in ReliableChannel::ALL.into_iter().zip(&self.channels) {
@@ -300,7 +300,7 @@ impl Session {
         true
     }
 
-    pub(in crate::session) fn farewell_due(&self) -> bool {
-        matches!(&self.state, State::Closed(ending) if ending.farewell_due)
+    pub(in crate::session) fn disconnect_due(&self) -> bool {
+        matches!(&self.state, State::Closed(ending) if ending.disconnect_due)
     }
 }

@@ -33,7 +33,7 @@ impl Session {
         }
         while let Some(timer) = self.timers.expire(now) {
             match timer {
-                Timer::Handshake if matches!(self.state, State::Closed(_)) => self.repeat_farewell(now),
+                Timer::Handshake if matches!(self.state, State::Closed(_)) => self.repeat_disconnect(now),
                 Timer::Handshake => self.handshake_timer(now),
                 Timer::Connect => self.connect_timer(now),
                 // They leave with the next data, or in a datagram of their own.

@@ -66,7 +66,7 @@ impl Session {
             Ok(packet) => {
                 self.heard(now);
                 if matches!(self.state, State::Closed(_)) {
-                    self.handle_straggler(now, &packet);
+                    self.handle_late_datagram(now, &packet);
                 } else {
                     self.handle_packets(now, &packet);
                     self.after_input(now);
@@ -146,9 +146,9 @@ impl Session {
         }
     }
 
-    fn handle_straggler(&mut self, now: Timestamp, packet: &[u8]) {
+    fn handle_late_datagram(&mut self, now: Timestamp, packet: &[u8]) {
         if opcode::of(packet) != Some(opcode::DISCONNECT) {
-            self.straggler(now);
+            self.late_datagram(now);
         }
     }
 

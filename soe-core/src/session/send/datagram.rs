@@ -122,7 +122,7 @@ impl Session {
     pub(in crate::session) fn acks_due(&self, now: Timestamp) -> bool {
         // An ended session sends the acknowledgements it owes only together with its Disconnect. Alone they could reach
         // the next session at this address.
-        if self.closed().is_some() && !self.farewell_due() {
+        if self.closed().is_some() && !self.disconnect_due() {
             return false;
         }
         let mut receivers = self.channels.iter().flatten().map(|reliable| &reliable.receiver);

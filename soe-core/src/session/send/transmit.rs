@@ -181,7 +181,7 @@ impl Session {
             out.put_slice(&HEARTBEAT);
             return Some(Seal::Sealed);
         }
-        self.write_farewell(now, credit, out).then_some(Seal::Sealed)
+        self.write_disconnect(now, credit, out).then_some(Seal::Sealed)
     }
 
     /// Handles unreliable messages that were queued during the handshake and do not fit the negotiated datagram.
@@ -218,7 +218,7 @@ impl Session {
                     || outbox.port_alive_due
                     || self.has_data()
                     || self.acks_due(now)
-                    || self.farewell_due()
+                    || self.disconnect_due()
             }
         }
     }

@@ -261,7 +261,7 @@ impl Connection {
     }
 
     /// Waits until the Disconnects have been sent. False: the driver ended before that.
-    pub(crate) async fn farewell_sent(&self) -> bool {
+    pub(crate) async fn disconnect_sent(&self) -> bool {
         until(&self.waiters().changes, || {
             let state = self.lock();
             let has_told = state.session.has_told_peer();

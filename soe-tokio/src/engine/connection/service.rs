@@ -145,7 +145,7 @@ impl Connection {
         let mut changes = state.take_events(wakers);
         state.collect_wakers(wakers);
         changes.flushed = state.is_flush_awaited(self);
-        // This Disconnect may be the last one, which `farewell_sent` waits for.
+        // This Disconnect may be the last one, which `disconnect_sent` waits for.
         changes.any |= state.is_over && taken > 0;
         changes.room = taken > 0;
         if state.session.is_drained() {

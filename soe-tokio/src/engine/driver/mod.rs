@@ -247,14 +247,14 @@ impl Driver {
         self.endpoint_timer = deadline.map(|deadline| Box::pin(sleep_until(deadline.into())));
     }
 
-    /// The runtime is shutting down: sends what the sessions have queued and one farewell each, as far as the socket takes it
+    /// The runtime is shutting down: sends what the sessions have queued and one Disconnect each, as far as the socket takes it
     /// at once. Nothing is repeated.
-    fn send_farewells(&mut self) {
+    fn send_disconnects(&mut self) {
         let now = now();
         self.transmitter.unblock();
         // Two passes: an abort discards what is queued, so that is sent first.
-        for say_farewell in [false, true] {
-            if say_farewell {
+        for tells_peers in [false, true] {
+            if tells_peers {
                 for connection in self.served_here() {
                     if connection.cut_off(now) {
                         self.transmitter.add(connection);
@@ -320,7 +320,7 @@ impl Drop for Driver {
     fn drop(&mut self) {
         // After a panic of the driver its state may be inconsistent.
         if !std::thread::panicking() {
-            self.send_farewells();
+            self.send_disconnects();
         }
         self.notices.wake();
         let known: Vec<_> = self.timers.drain().chain(self.transmitter.drain()).chain(self.deferred.drain()).collect();
