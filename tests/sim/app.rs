@@ -126,6 +126,16 @@ impl App {
         [Self::new(client.clone(), server.clone(), up, down), Self::new(server, client, down, up)]
     }
 
+    /// One that sends nothing, and whose peer does not either.
+    pub(crate) fn idle() -> Self {
+        Self::new(Plan::idle(), Plan::idle(), 0, 0)
+    }
+
+    /// One that does the same from the start.
+    pub(crate) fn again(&self) -> Self {
+        Self::new(self.plan.clone(), self.peer.clone(), self.side, self.peer_side)
+    }
+
     fn new(plan: Plan, peer: Plan, side: u64, peer_side: u64) -> Self {
         Self {
             plan,

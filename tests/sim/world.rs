@@ -68,8 +68,7 @@ pub(crate) struct World {
     record: Option<RecordOptions>,
     pub(crate) clients: Vec<Client>,
     by_address: BTreeMap<SocketAddr, usize>,
-    /// The applications that the server will have for sessions asked for, by their ids.
-    counterparts: Rc<RefCell<BTreeMap<u32, App>>>,
+    counterparts: Rc<RefCell<Counterparts>>,
     pub(crate) trace: Trace,
     pub(crate) steps: u64,
     /// Steps since time last advanced.
@@ -94,7 +93,7 @@ impl World {
         let mut key = [0; 16];
         key[..8].copy_from_slice(&rng.next().to_le_bytes());
         key[8..].copy_from_slice(&rng.next().to_le_bytes());
-        let counterparts = Rc::new(RefCell::new(BTreeMap::new()));
+        let counterparts = Rc::<RefCell<Counterparts>>::default();
         let server_endings = Rc::default();
         let session = config.session.clone();
         let seat = seat(Rc::clone(&counterparts), Rc::clone(&server_endings));
@@ -150,7 +149,7 @@ impl World {
             up: Link::new(self.epoch, up, Rng::of(self.seed, 0x7570 + n as u64 * 0x10000)),
             down: Link::new(self.epoch, down, Rng::of(self.seed, 0x646F + n as u64 * 0x10000)),
         });
-        self.counterparts.borrow_mut().insert(id, counterpart);
+        self.counterparts.borrow_mut().wanted.insert(id, counterpart);
         self.by_address.insert(address, n);
         self.serve(n);
         n
@@ -165,8 +164,14 @@ impl World {
         self.clients[n].endpoint.app.account.note(|account| account.is_killed = account.end.is_none());
         let session = self.session(config, id);
         self.clients[n].endpoint = Endpoint::new(self.now, session, app, self.session.udp_length);
-        self.counterparts.borrow_mut().insert(id, counterpart);
+        self.counterparts.borrow_mut().wanted.insert(id, counterpart);
         self.serve(n);
+    }
+
+    /// From now on the server may open sessions that nobody has asked for, and several under one id: a request that was
+    /// repeated may arrive when its session has ended, and damage may make another packet look like a request.
+    pub(crate) fn expect_strays(&self) {
+        self.counterparts.borrow_mut().expects_strays = true;
     }
 
     /// Records all sessions that open from now on, at both ends.
@@ -445,15 +450,35 @@ impl World {
     }
 }
 
-/// Makes what the server keeps for each session: with the application that was made together with its client's.
+/// The applications that the server has for its sessions.
+#[derive(Debug, Default)]
+struct Counterparts {
+    /// For sessions asked for, by their ids: made together with the clients'.
+    wanted: BTreeMap<u32, App>,
+    /// Sessions may open that nobody has asked for, and several under one id.
+    expects_strays: bool,
+}
+
+impl Counterparts {
+    fn take(&mut self, id: u32) -> App {
+        let wanted = self.wanted.remove(&id);
+        if !self.expects_strays {
+            return wanted.expect("one session for each that is asked for");
+        }
+        let app = wanted.unwrap_or_else(App::idle);
+        self.wanted.insert(id, app.again());
+        app
+    }
+}
+
+/// Makes what the server keeps for each session.
 fn seat(
-    counterparts: Rc<RefCell<BTreeMap<u32, App>>>,
+    counterparts: Rc<RefCell<Counterparts>>,
     endings: Rc<RefCell<Vec<Closed>>>,
 ) -> Box<dyn FnMut(Instant, Opened) -> Endpoint> {
     Box::new(move |now, opened| {
         let Opened { request, session, .. } = opened;
-        let app =
-            counterparts.borrow_mut().remove(&request.session_id).expect("one session for each that is asked for");
+        let app = counterparts.borrow_mut().take(request.session_id);
         let mut endpoint = Endpoint::new(now, session, app, request.udp_length);
         endpoint.endings = Some(Rc::clone(&endings));
         endpoint

@@ -14,6 +14,7 @@ use crate::{rng::Rng, runner::Outcome, world::World};
 pub(crate) fn everything(seed: u64) -> Outcome {
     let mut rng = Rng::of(seed, 500);
     let mut world = random::drawn(seed, 8, World::record_sessions);
+    world.expect_strays();
     world.allow(&[DisconnectReason::Application, DisconnectReason::Timeout, DisconnectReason::UnacknowledgedTimeout]);
     world.allow(&[DisconnectReason::ConnectFail, DisconnectReason::None]);
     let quiet = |world: &World| {
