@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,7 +13,7 @@ use common::{Scratch, soe};
 use serde_json::Value;
 use soe_core::recording::{RecordOptions, RecordingWriter, Redact};
 use soe_core::replay::Replay;
-use soe_core::{Channel, Dialect, HookError, Session};
+use soe_core::{Channel, Dialect, HookError, Rc4, Session};
 use soe_testing::{LinkProfile, Loss, Network};
 use soe_tokio::{
     DisconnectReason, ListenerConfig, Message, MessageHook, RecordWhen, RecorderConfig, RecordingFiles,
@@ -381,4 +382,90 @@ fn the_file_of_a_recording_is_the_recording() {
         assert!(reader.next().unwrap().is_none());
         assert_eq!(common::datagrams(&file).len(), 2, "{name}: two requests");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_is_set_while_other_channels_wait_is_decoded_on_each_channel_where_it_began() {
+    let (directory, network) = (Directory::new(), Network::new(15));
+    let files = RecordingFiles::in_directory(&directory.0).unwrap();
+    let recorder = RecorderConfig::new(files.clone()).when(RecordWhen::End);
+    let (_listener, mut client, mut server) = pair(&network, &recorder).await;
+    // Channel 1 has a large message under way, which what follows on channel 0 overtakes.
+    client.send(Message::new(ReliableChannel::ONE, "in plain, large: ".repeat(2_000))).await.unwrap();
+    client.send("in plain, small").await.unwrap();
+    client.set_send_key(Some(b"the key")).unwrap();
+    for round in 0..5 {
+        client.send(format!("sealed {round} on zero")).await.unwrap();
+        client.send(Message::new(ReliableChannel::ONE, format!("sealed {round} on one"))).await.unwrap();
+    }
+    // A peer of another make: its key begins on each channel by itself.
+    let mut heard = Vec::new();
+    while heard.len() < 12 {
+        let message = server.recv().await.unwrap().unwrap();
+        if let (Channel::Reliable(channel), true) = (message.channel, message.payload.starts_with(b"in plain")) {
+            server.set_recv_hook(channel, Some(Box::new(Rc4::new(b"the key").unwrap())));
+        }
+        heard.push(message);
+    }
+    let large = heard.iter().position(|message| message.payload.len() > 1_000);
+    assert!(large > Some(1), "messages under the key overtake one before it: {large:?}");
+    assert_eq!(heard.iter().filter(|message| message.payload.starts_with(b"sealed")).count(), 10, "{heard:?}");
+    client.close(DisconnectReason::Application).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    files.flush();
+    // The server's holds no key: hooks are the application's.
+    let is_clients = |file: &PathBuf| {
+        let replayed = soe(&["decode", file.to_str().unwrap()]);
+        String::from_utf8_lossy(&replayed.stdout).contains("sealed 0 on zero")
+    };
+    let hex = |text: &str| text.bytes().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let recordings = directory.files().into_iter().filter(is_clients).collect::<Vec<_>>();
+    let [file] = &recordings[..] else { panic!("the client's recording has the key: {recordings:?}") };
+    let decoded = soe(&["decode", file.to_str().unwrap(), "--json"]);
+    let events = lines(&decoded.stdout);
+    for round in 0..5 {
+        for channel in ["zero", "one"] {
+            let text = hex(&format!("sealed {round} on {channel}"));
+            let is_there = |event: &Value| event["event"] == "message" && event.to_string().contains(&text);
+            assert!(events.iter().any(is_there), "{round} on {channel} is not there");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_a_sink_is_bounded_and_the_recording_says_that_it_stopped() {
+    let (sink, mut parts) = tokio::sync::mpsc::channel(1_000);
+    let network = Network::new(16);
+    let recorder = RecorderConfig::new(sink).when(RecordWhen::Continuously).total_bytes(100_000);
+    let (_listener, mut client, _server) = pair(&network, &recorder).await;
+    // The sink is called between two steps of the driver: while this does not wait, there is none.
+    let message = Bytes::from(vec![7; 1_000]);
+    let mut sent = 0;
+    while client.try_send(message.clone()).is_ok() {
+        sent += message.len();
+    }
+    assert!(sent > 400_000, "{sent} bytes");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let (mut writers, mut replays) = (HashMap::new(), Vec::new());
+    let mut take = || {
+        let mut bytes = 0;
+        while let Ok(part) = parts.try_recv() {
+            let (writer, file) = writers.entry(part.recording).or_insert_with(|| (part.writer(), Vec::new()));
+            part.write(writer, file).unwrap();
+            bytes += part.bytes();
+        }
+        bytes
+    };
+    let waiting = take();
+    assert!(waiting <= 200_000, "{waiting} bytes waited, of both ends");
+    client.close(DisconnectReason::Application).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    take();
+    for (_, file) in writers.into_values() {
+        let scratch = Scratch::new("bounded.pcapng", &file);
+        let replayed = soe(&["replay", scratch.path()]);
+        replays.push(String::from_utf8_lossy(&replayed.stdout).into_owned());
+        assert!(replayed.status.success(), "{replays:?}");
+    }
+    assert!(replays.iter().any(|text| text.contains("there is no room")), "{replays:?}");
 }

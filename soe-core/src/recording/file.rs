@@ -26,6 +26,7 @@ use super::{
     redact::Blank,
     start::Start,
 };
+use crate::message::{Channel, ReliableChannel};
 
 /// The bytes before the entries in a secrets block of type [`pcapng::SECRETS_RECORDING`].
 const HEAD: usize = 16;
@@ -46,8 +47,8 @@ struct State {
     last: u64,
     local: SocketAddr,
     remote: SocketAddr,
-    /// Reliable messages sent and received.
-    counts: [u64; 2],
+    /// Reliable messages sent and received, on each channel.
+    counts: [[u64; ReliableChannel::COUNT]; 2],
     /// For the next packet.
     comments: Vec<String>,
     blank: Option<Blank>,
@@ -189,7 +190,8 @@ impl State {
         let [own, other] = if start.origin.is_client { [CLIENT, SERVER] } else { [SERVER, CLIENT] };
         let [local, remote] = [own, other].map(SocketAddr::from);
         let (last, blank) = (start.created, start.is_redacted.then(|| Blank::new(&start.origin)));
-        let mut state = Self { start, last, local, remote, counts: [0; 2], comments: Vec::new(), blank };
+        let mut state =
+            Self { start, last, local, remote, counts: [[0; ReliableChannel::COUNT]; 2], comments: Vec::new(), blank };
         // A server's session has taken its first datagram before its owner could tell the addresses.
         let mut reader = Reader::new(rest, last);
         while let Ok(Some(entry)) = reader.next() {
@@ -228,9 +230,9 @@ impl State {
                 }
             }
             Entry::Path { local, remote } => self.moved(local, remote),
-            Entry::Send { channel, .. } if !is_refused => self.counts[0] += u64::from(channel.is_reliable()),
-            Entry::Promoted => self.counts[0] += 1,
-            Entry::Message { channel, .. } => self.counts[1] += u64::from(channel.is_reliable()),
+            Entry::Send { channel, .. } if !is_refused => self.count(Way::Out, channel),
+            Entry::Promoted => self.count(Way::Out, Channel::Reliable(ReliableChannel::ZERO)),
+            Entry::Message { channel, .. } => self.count(Way::In, channel),
             Entry::SetKey { way, key } => {
                 self.key(way, key, &mut parts.keys);
                 self.comments.push(entry.to_string());
@@ -267,16 +269,22 @@ impl State {
         self.comments.clear();
     }
 
-    /// The line of a key, from the next message of its direction on.
+    fn count(&mut self, way: Way, channel: Channel) {
+        if let Channel::Reliable(channel) = channel {
+            self.counts[way as usize][channel.index()] += 1;
+        }
+    }
+
+    /// The line of a key, from the next message of each channel in its direction on.
     fn key(&self, way: Way, key: Option<&[u8]>, keys: &mut String) {
         if self.start.is_redacted {
             return;
         }
         let origin = &self.start.origin;
         let direction = if (way == Way::Out) == origin.is_client { "to-server" } else { "to-client" };
-        let from = self.counts[way as usize];
+        let [zero, one, two, three] = self.counts[way as usize];
         let cipher = if key.is_some() { "rc4" } else { "off" };
-        let _ = write!(keys, "SOE_KEY {:08x} {direction} {from} {cipher} ", origin.session_id);
+        let _ = write!(keys, "SOE_KEY {:08x} {direction} {zero}/{one}/{two}/{three} {cipher} ", origin.session_id);
         key.unwrap_or_default().iter().for_each(|byte| {
             let _ = write!(keys, "{byte:02x}");
         });

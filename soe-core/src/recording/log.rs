@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 use crate::message::{Channel, ReliableChannel};
 
 /// The version of the log's entries. A reader refuses others.
-pub(crate) const VERSION: u8 = 1;
+pub(crate) const VERSION: u8 = 2;
 
 /// What the log begins with: [`super::start`].
 pub(crate) const START: u8 = 1;

@@ -173,6 +173,43 @@ fn a_recording_may_stop_between_a_call_and_its_result() {
 }
 
 #[test]
+fn another_message_of_the_same_length_is_a_difference() {
+    let [_, log] = recordings(&config(), |options| options);
+    let mut changed = log.concat();
+    let set_key = [log::SET_KEY, Way::In as u8, 1, 3];
+    let at = changed.windows(4).position(|window| window == set_key).unwrap();
+    // Another key makes another message of the same datagram.
+    changed[at + 4] ^= 1;
+    let Err(ReplayError::Differs(difference)) = replayed(&[changed]) else { panic!("nothing was found") };
+    assert_eq!(difference.input, "take a message", "{difference:?}");
+}
+
+#[test]
+fn no_recording_goes_beyond_its_bounds_and_no_message_is_recorded_in_part() {
+    let messages = [100, 6_000, 6_000, 6_000, 40_000, 100];
+    let recorded = |options: &dyn Fn(RecordOptions) -> RecordOptions| {
+        let now = Instant::now();
+        let mut session = Session::connect(now, config(), 1);
+        assert!(session.record(&options(RecordOptions::new(now, 0))));
+        messages.map(|length| session.send(vec![9; length].into()).unwrap());
+        let mut recorder = session.stop_recording().unwrap();
+        let (written, pieces) = (recorder.written(), recorder.take_pieces());
+        let replay = replayed(&pieces).unwrap();
+        (written, pieces, replay.calls(), replay.marks().to_vec())
+    };
+    let (_, pieces, calls, marks) = recorded(&|options| options);
+    assert_eq!((calls, marks), (6, vec![]));
+    // The reader of a piece has no other piece.
+    let ends = pieces.iter().map(|piece| piece.ends_with(&[9; 100])).collect::<Vec<_>>();
+    assert_eq!(ends, [true, true, true, true, true], "each piece ends with a message");
+    for (limit, fit) in [(10_000, 2), (20_000, 4), (50_000, 4)] {
+        let (written, _, calls, marks) = recorded(&|options| options.limit(limit));
+        assert!(written <= limit, "{written} of {limit}");
+        assert_eq!((calls, marks), (fit, vec![Mark::Full]));
+    }
+}
+
+#[test]
 fn a_recording_that_is_dropped_gives_its_memory_back() {
     // Room for the two recordings of one run.
     let budget = RecordBudget::new(256 << 10);

@@ -32,6 +32,47 @@ pub enum CipherKind {
     Off,
 }
 
+/// The first reliable message of a direction that a key applies to, counted from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum KeyStart {
+    /// Counted over all channels, as their messages become complete. Written as a number.
+    Message(u64),
+    /// Counted on each channel: channels overtake each other. Written as four numbers with a slash between them.
+    Channels([u64; ReliableChannel::COUNT]),
+}
+
+impl KeyStart {
+    /// Whether it applies to the next message of a channel, after so many of the direction and so many of the channel.
+    fn applies(self, all: u64, channel: ReliableChannel, own: u64) -> bool {
+        match self {
+            Self::Message(first) => first <= all,
+            Self::Channels(first) => first[channel.index()] <= own,
+        }
+    }
+
+    /// What keys are ordered by.
+    fn place(self) -> u64 {
+        match self {
+            Self::Message(first) => first,
+            Self::Channels(first) => first.iter().fold(0, |sum, first| sum.saturating_add(*first)),
+        }
+    }
+}
+
+impl FromStr for KeyStart {
+    type Err = KeyFormatError;
+
+    fn from_str(text: &str) -> Result<Self, KeyFormatError> {
+        let numbers: Result<Vec<u64>, _> = text.split('/').map(str::parse).collect();
+        let numbers = numbers.map_err(|_| KeyFormatError)?;
+        match numbers[..] {
+            [first] => Ok(Self::Message(first)),
+            _ => numbers.try_into().map(Self::Channels).map_err(|_| KeyFormatError),
+        }
+    }
+}
+
 /// A key, and from which message on it applies.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -40,8 +81,8 @@ pub struct Key {
     pub session_id: Option<u32>,
     /// The direction; `None`: both.
     pub direction: Option<Direction>,
-    /// The first reliable message of the direction that it applies to, counted from 0.
-    pub from: u64,
+    /// From where on it applies.
+    pub from: KeyStart,
     /// How it is used.
     pub cipher: CipherKind,
     /// Its bytes.
@@ -58,11 +99,11 @@ impl fmt::Debug for Key {
 impl FromStr for Key {
     type Err = KeyFormatError;
 
-    /// Reads `[DIRECTION:][CIPHER:]HEX[@MESSAGE]`, such as `to-server:rc4:0a0b0c@3`.
+    /// Reads `[DIRECTION:][CIPHER:]HEX[@MESSAGE]`, such as `to-server:rc4:0a0b0c@3`, or `@3/0/0/1` with a message of each channel.
     fn from_str(text: &str) -> Result<Self, KeyFormatError> {
         let (rest, from) = match text.split_once('@') {
-            Some((rest, from)) => (rest, from.parse().map_err(|_| KeyFormatError)?),
-            None => (text, 0),
+            Some((rest, from)) => (rest, from.parse()?),
+            None => (text, KeyStart::Message(0)),
         };
         let mut key = Self { session_id: None, direction: None, from, cipher: CipherKind::Rc4, bytes: Vec::new() };
         let mut parts = rest.split(':').peekable();
@@ -119,7 +160,7 @@ impl Secrets {
     ///
     /// ```text
     /// SOE_SESSION <session id> <seed> <crc length> <pass 0> <pass 1> <dialect> [<server>]
-    /// SOE_KEY <session id> <to-server|to-client> <first message> <rc4|everquest2|off> <key>
+    /// SOE_KEY <session id> <to-server|to-client> <first message, or of each channel: 3/0/0/1> <rc4|everquest2|off> <key>
     /// ```
     pub(super) fn read(&mut self, bytes: &[u8]) {
         for line in String::from_utf8_lossy(bytes).lines() {
@@ -159,7 +200,7 @@ impl Secrets {
         let known = of_all.into_iter().chain(of_session).flatten();
         let is_meant = |key: &&Key| key.direction.is_none_or(|meant| meant == direction);
         let mut keys: Vec<Key> = known.filter(is_meant).cloned().collect();
-        keys.sort_by_key(|key| key.from);
+        keys.sort_by_key(|key| key.from.place());
         keys
     }
 }
@@ -212,17 +253,24 @@ pub(crate) fn hex(text: &str) -> Option<Vec<u8>> {
 /// The cipher state of one direction of a session.
 #[derive(Debug, Default)]
 pub(super) struct Decryption {
-    /// Keys to come, the next one last.
+    /// In the order in which they apply.
     keys: Vec<Key>,
-    /// The key that applies, from which each channel's stream begins with its first message under it.
-    key: Option<Key>,
-    streams: [Stream; ReliableChannel::COUNT],
+    channels: [ChannelState; ReliableChannel::COUNT],
     direction: Option<Direction>,
     /// Reliable messages that went through.
     pub(super) count: u64,
 }
 
-/// The key stream of one channel.
+/// One channel. It runs a key stream of its own.
+#[derive(Debug, Default)]
+struct ChannelState {
+    /// Messages that went through.
+    count: u64,
+    /// Keys that have begun; the last of them applies.
+    begun: usize,
+    stream: Stream,
+}
+
 #[derive(Debug, Default)]
 enum Stream {
     /// No message under the present key has come.
@@ -233,36 +281,39 @@ enum Stream {
     Lost,
 }
 
+impl ChannelState {
+    fn key<'a>(&self, keys: &'a [Key]) -> Option<&'a Key> {
+        keys[..self.begun].last().filter(|key| key.cipher != CipherKind::Off)
+    }
+}
+
 impl Decryption {
-    pub(super) fn new(mut keys: Vec<Key>, direction: Direction) -> Self {
-        keys.reverse();
+    pub(super) fn new(keys: Vec<Key>, direction: Direction) -> Self {
         Self { keys, direction: Some(direction), ..Self::default() }
     }
 
     /// Takes the escape off the next reliable message and decrypts it where a key applies; says whether one did.
     pub(super) fn open(&mut self, channel: ReliableChannel, raw: Bytes) -> Result<(Bytes, bool), String> {
         let unescaped = raw.slice_ref(unescape(&raw));
-        while let Some(key) = self.keys.pop_if(|key| key.from <= self.count) {
-            self.streams = Default::default();
-            self.key = (key.cipher != CipherKind::Off).then_some(key);
-        }
+        self.begin_keys(channel);
         self.count += 1;
-        let stream = &mut self.streams[channel.index()];
-        if let (Stream::Unused, Some(key)) = (&stream, &self.key) {
+        let state = &mut self.channels[channel.index()];
+        state.count += 1;
+        if let (Stream::Unused, Some(key)) = (&state.stream, state.key(&self.keys)) {
             match hook(key, self.direction) {
-                Ok(hook) => *stream = Stream::Running(hook),
+                Ok(hook) => state.stream = Stream::Running(hook),
                 Err(reason) => {
-                    self.key = None;
+                    state.stream = Stream::Lost;
                     return Err(reason);
                 }
             }
         }
-        let Stream::Running(hook) = stream else { return Ok((unescaped, false)) };
+        let Stream::Running(hook) = &mut state.stream else { return Ok((unescaped, false)) };
         // A copy: the message shares its datagram's buffer with others.
         match hook.open(BytesMut::from(&unescaped[..]).freeze(), MAX_MESSAGE) {
             Ok(opened) => Ok((opened, true)),
             Err(error) => {
-                *stream = Stream::Lost;
+                state.stream = Stream::Lost;
                 Err(error.to_string())
             }
         }
@@ -270,9 +321,20 @@ impl Decryption {
 
     /// Something is missing on a channel: its key stream is out of step. True if there was one.
     pub(super) fn lose(&mut self, channel: ReliableChannel) -> bool {
-        let is_keyed = self.key.is_some();
+        self.begin_keys(channel);
+        let state = &mut self.channels[channel.index()];
+        let is_keyed = state.key(&self.keys).is_some();
         let lost = if is_keyed { Stream::Lost } else { Stream::Unused };
-        !matches!(std::mem::replace(&mut self.streams[channel.index()], lost), Stream::Lost) && is_keyed
+        !matches!(std::mem::replace(&mut state.stream, lost), Stream::Lost) && is_keyed
+    }
+
+    /// Goes on to the key that applies to the next message of a channel.
+    fn begin_keys(&mut self, channel: ReliableChannel) {
+        let state = &mut self.channels[channel.index()];
+        while self.keys.get(state.begun).is_some_and(|key| key.from.applies(self.count, channel, state.count)) {
+            state.begun += 1;
+            state.stream = Stream::Unused;
+        }
     }
 }
 
@@ -298,12 +360,15 @@ mod tests {
     #[test]
     fn a_key_says_its_direction_its_cipher_and_where_it_begins() {
         let key: Key = "to-client:rc4:0a 0B:ff@12".parse().unwrap_or_else(|error| panic!("{error}"));
-        assert_eq!((key.direction, key.from, key.bytes), (Some(Direction::ToClient), 12, vec![10, 11, 255]));
+        assert_eq!(
+            (key.direction, key.from, key.bytes),
+            (Some(Direction::ToClient), KeyStart::Message(12), vec![10, 11, 255])
+        );
     }
 
     #[test]
     fn what_is_no_key_is_refused() {
-        for text in ["", "xyz", "0a0", "to-client:", "rc4:@3", "0a@x", "to-moon:0a"] {
+        for text in ["", "xyz", "0a0", "to-client:", "rc4:@3", "0a@x", "0a@1/2", "0a@1/2/3/4/5", "to-moon:0a"] {
             assert_eq!(text.parse::<Key>(), Err(KeyFormatError), "{text}");
         }
     }
@@ -319,6 +384,18 @@ mod tests {
         assert_eq!(open(b"first"), (Bytes::from_static(b"first"), false));
         assert_eq!(open(&sealed), (Bytes::from_static(b"Plaintext"), true));
         assert_eq!(open(b"third"), (Bytes::from_static(b"third"), false));
+    }
+
+    #[test]
+    fn a_key_may_begin_on_each_channel_by_itself() {
+        let key = "6b6579@2/1/0/0".parse().unwrap_or_else(|error| panic!("{error}"));
+        let mut decryption = Decryption::new(vec![key], Direction::ToServer);
+        let mut is_keyed =
+            |channel| decryption.open(channel, Bytes::from_static(b"text")).is_ok_and(|(_, is_keyed)| is_keyed);
+        // Channel 1 is ahead of channel 0, which sent two messages before.
+        let turns = [ReliableChannel::ONE, ReliableChannel::ONE, ReliableChannel::ZERO, ReliableChannel::ZERO];
+        assert_eq!(turns.map(&mut is_keyed), [false, true, false, false]);
+        assert!(is_keyed(ReliableChannel::ZERO) && is_keyed(ReliableChannel::THREE));
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub use self::event::{
 };
 pub use self::finding::{Finding, Severity};
 pub use self::infer::{Given, Guess, Sample, infer};
-pub use self::keys::{CipherKind, Key, KeyFormatError};
+pub use self::keys::{CipherKind, Key, KeyFormatError, KeyStart};
 
 pub(crate) use self::finding::Millis;
 pub(crate) use self::handshake::dialect_of;

@@ -27,7 +27,8 @@ pub struct FollowOptions {
     #[arg(long, value_name = "NAME", value_parser = Dialect::ALL_NAMES)]
     pub dialect: Option<String>,
     /// A key of reliable messages: `[to-server:|to-client:][rc4:|everquest2:|off:]HEX[@MESSAGE]`. Applies from that message
-    /// of the direction on, counted from 0. May be given several times.
+    /// of the direction on, counted from 0, or with `@3/0/0/1` from that message of each reliable channel on. May be given
+    /// several times.
     #[arg(long = "key", value_name = "KEY")]
     pub keys: Vec<Key>,
     /// Looks at datagrams from or to this UDP port only.
