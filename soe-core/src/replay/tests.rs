@@ -2,7 +2,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use super::*;
 use crate::{
-    Action, DisconnectReason, Endpoint, Pass, ReliableChannel, SessionConfig,
+    Action, DisconnectReason, Endpoint, Message, Pass, Rc4, ReliableChannel, SessionConfig,
     dialect::Dialect,
     framing::{CodecError, UserCodec},
     recording::RecordBudget,
@@ -31,6 +31,15 @@ fn config() -> SessionConfig {
 
 /// The recordings of a client and its server that greet each other and close.
 fn recordings(config: &SessionConfig, options: impl Fn(RecordOptions) -> RecordOptions) -> [Vec<Vec<u8>>; 2] {
+    recordings_with(config, options, |_, _, _| {})
+}
+
+/// The same, and half-way `call` is made.
+fn recordings_with(
+    config: &SessionConfig,
+    options: impl Fn(RecordOptions) -> RecordOptions,
+    call: impl Fn(Instant, &mut Session, &mut Session),
+) -> [Vec<Vec<u8>>; 2] {
     let mut now = Instant::now();
     let options = options(RecordOptions::new(now, 1_000_000_000));
     let mut client = Session::connect(now, config.clone(), 77);
@@ -45,6 +54,9 @@ fn recordings(config: &SessionConfig, options: impl Fn(RecordOptions) -> RecordO
         if step == 100 {
             client.send(vec![7; 3_000].into()).unwrap();
             client.send(Vec::new().into()).unwrap_err();
+        }
+        if step == 150 {
+            call(now, &mut client, server.as_mut().unwrap());
         }
         if step == 200 {
             client.close(now, DisconnectReason::Application);
@@ -98,6 +110,50 @@ fn both_ends_say_again_what_they_said() {
         assert!(replay.session().unwrap().closed().is_some());
         assert!(replay.elapsed() > 300 * MS);
     }
+}
+
+#[test]
+fn calls_that_sessions_rarely_get_are_recorded_as_well() {
+    type Call = fn(Instant, &mut Session, &mut Session);
+    let calls: [(&str, u8, Call); 7] = [
+        ("an ICMP error", log::UNREACHABLE, |now, _, server| server.handle_unreachable(now)),
+        ("a remap", log::REMAP, |now, _, server| server.handle_remap(now)),
+        ("a question", log::PROBE, |_, client, _| client.ask_for_life()),
+        ("a message dropped", log::DROP_OLDEST, |_, client, _| {
+            client.send(Message::unreliable("the oldest")).unwrap();
+            client.send(Message::unreliable("the newest")).unwrap();
+            assert!(client.drop_oldest_unreliable());
+        }),
+        ("an abort", log::ABORT, |now, client, _| client.abort(now, DisconnectReason::Application, false)),
+        ("an end", log::ABANDON, |now, client, _| client.abandon(now, DisconnectReason::Application, true)),
+        ("a message that is none", log::SET_HOOK, |_, client, _| {
+            client.set_send_hook(ReliableChannel::TWO, Some(Box::new(Rc4::new(b"a hook").unwrap())));
+            client.send(Message::new(ReliableChannel::TWO, "sealed")).unwrap();
+        }),
+    ];
+    for (what, tag, call) in calls {
+        let logs = recordings_with(&config(), |options| options, call);
+        for log in &logs {
+            replayed(log).unwrap_or_else(|error| panic!("{what}: {error:#?}"));
+        }
+        // Without the call the session says something else.
+        let without = logs.iter().any(|log| is_missed(&log.concat(), tag));
+        assert!(without, "{what} makes no difference");
+    }
+}
+
+/// Whether the replay of a log notices that its first entry with this tag is missing.
+fn is_missed(log: &[u8], tag: u8) -> bool {
+    let mut cursor = log::Cursor::new(log);
+    let start = Start::take(&mut cursor, &[None, None]).unwrap();
+    let mut reader = Reader::new(cursor.rest(), start.created);
+    while let (before, Ok(Some(_))) = (reader.rest(), reader.next()) {
+        if before[0] == tag {
+            let until = log.len() - before.len();
+            return replayed(&[[&log[..until], reader.rest()].concat()]).is_err();
+        }
+    }
+    false
 }
 
 #[test]
@@ -191,7 +247,9 @@ fn no_recording_goes_beyond_its_bounds_and_no_message_is_recorded_in_part() {
         let now = Instant::now();
         let mut session = Session::connect(now, config(), 1);
         assert!(session.record(&options(RecordOptions::new(now, 0))));
-        messages.map(|length| session.send(vec![9; length].into()).unwrap());
+        for length in messages {
+            session.send(vec![9; length].into()).unwrap();
+        }
         let mut recorder = session.stop_recording().unwrap();
         let (written, pieces) = (recorder.written(), recorder.take_pieces());
         let replay = replayed(&pieces).unwrap();

@@ -1,8 +1,18 @@
 //! Receipts tell the truth, and a Disconnect arrives.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
-use soe_core::{DisconnectReason, Event, Message, Origin, SendError, Undelivered, wire::Packet};
+use soe_core::{
+    DatagramOutcome, Dialect, DisconnectReason, Event, Message, Origin, Pass, SendError, SessionConfig, Undelivered,
+    framing::{Codec, CodecError, UserCodec},
+    wire::Packet,
+};
 
 use super::link::{Link, MS, Numbers, SECOND, To, config, delay, pattern, plain};
 
@@ -154,7 +164,7 @@ fn without_memory_of_its_peer_a_session_sends_one_disconnect_and_is_gone() {
 }
 
 #[test]
-fn stragglers_are_told_again_within_a_limit() {
+fn late_datagrams_are_answered_within_a_limit() {
     let mut link = Link::connected(config().linger(20 * SECOND).build().unwrap(), plain(), delay(10 * MS));
     let heartbeat = link.sealed(&[0, 6]);
     link.fate = Box::new(|_, _, _| None);
@@ -201,4 +211,49 @@ fn a_receipt_for_an_unreliable_message_is_an_error_and_gives_it_back() {
     link.client.send_with_receipt(Message::unreliable(pattern(3_000, 1))).unwrap();
     link.run(SECOND);
     assert_eq!(link.delivered(), 1);
+}
+
+/// A codec that counts what it is asked to undo.
+#[derive(Debug, Default)]
+struct Counting(AtomicU64);
+
+impl UserCodec for Counting {
+    fn encode(&self, body: &[u8], out: &mut Vec<u8>) {
+        out.extend_from_slice(body);
+    }
+
+    fn decode(&self, body: &[u8], out: &mut Vec<u8>, _: usize) -> Result<(), CodecError> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        out.extend_from_slice(body);
+        Ok(())
+    }
+}
+
+#[test]
+fn a_session_that_is_over_answers_late_datagrams_and_undoes_none_of_their_passes() {
+    let codec = Arc::new(Counting::default());
+    let counting = || {
+        let dialect = Dialect::version3().with_codec(Codec::Custom(codec.clone()));
+        SessionConfig::with_dialect(dialect).protocol_name("Test".into()).passes([Pass::UserCodec, Pass::None])
+    };
+    let [client, server] = [counting(), counting()].map(|config| config.build().unwrap());
+    let mut link = Link::connected(client, server, delay(10 * MS));
+    link.server().send(pattern(100, 3).into()).unwrap();
+    link.run(SECOND);
+    let is_data = |datagram: &&Vec<u8>| datagram.get(1) == Some(&9);
+    let late = link.sent[1].iter().rfind(is_data).unwrap().clone();
+    assert!(codec.0.load(Ordering::Relaxed) > 0);
+    let now = link.now;
+    link.client.close(now, DisconnectReason::Application);
+    link.run(SECOND);
+    assert!(link.client.closed().is_some() && !link.client.is_drained());
+    link.sent = Default::default();
+    let undone = codec.0.load(Ordering::Relaxed);
+    for _ in 0..1_000 {
+        let now = link.now;
+        assert_eq!(link.client.handle_datagram(now, late[..].into()), DatagramOutcome::Authentic);
+    }
+    link.run(SECOND);
+    assert_eq!(codec.0.load(Ordering::Relaxed), undone, "each datagram would cost its sender less than us");
+    assert!(!link.sent[0].is_empty(), "the peer is told again");
 }

@@ -62,24 +62,19 @@ impl Session {
             self.stats.cold().ignored += 1;
             return DatagramOutcome::Unproven;
         }
+        if matches!(self.state, State::Closed(_)) {
+            return self.take_late_datagram(now, datagram);
+        }
         match self.framing.open(datagram) {
             Ok(packet) => {
                 self.heard(now);
-                if matches!(self.state, State::Closed(_)) {
-                    self.handle_late_datagram(now, &packet);
-                } else {
-                    self.handle_packets(now, &packet);
-                    self.after_input(now);
-                }
+                self.handle_packets(now, &packet);
+                self.after_input(now);
                 DatagramOutcome::Authentic
             }
             // A wrong CRC means somebody is guessing: invalid content before it may have been a lucky guess, and no
             // longer counts.
-            Err(OpenError::Checksum(datagram) | OpenError::TooShort(datagram)) => {
-                self.stats.cold().crc_rejects += 1;
-                self.corrupt_since_reject = 0;
-                DatagramOutcome::Rejected(datagram)
-            }
+            Err(OpenError::Checksum(datagram) | OpenError::TooShort(datagram)) => self.reject(datagram),
             Err(OpenError::Corrupt(error)) => {
                 self.note(Problem::Pass(error));
                 self.heard(now);
@@ -87,6 +82,25 @@ impl Session {
                 DatagramOutcome::Authentic
             }
         }
+    }
+
+    /// Handles a datagram that reaches a session that is over. What it says makes no difference any more, so the passes are
+    /// not undone: op codes stand in front of what they hide.
+    fn take_late_datagram(&mut self, now: Timestamp, datagram: BytesMut) -> DatagramOutcome {
+        if !self.framing.verify(&datagram) {
+            return self.reject(datagram);
+        }
+        self.heard(now);
+        if opcode::of(&datagram) != Some(opcode::DISCONNECT) {
+            self.late_datagram(now);
+        }
+        DatagramOutcome::Authentic
+    }
+
+    fn reject(&mut self, datagram: BytesMut) -> DatagramOutcome {
+        self.stats.cold().crc_rejects += 1;
+        self.corrupt_since_reject = 0;
+        DatagramOutcome::Rejected(datagram)
     }
 
     /// Handles packets without a CRC. Anybody can send them.
@@ -143,12 +157,6 @@ impl Session {
         if let Some(cold) = &mut self.cold {
             (cold.unknown_sender_at, cold.remap_until) = (None, None);
             (cold.grace_until, cold.late_calls) = (None, 0);
-        }
-    }
-
-    fn handle_late_datagram(&mut self, now: Timestamp, packet: &[u8]) {
-        if opcode::of(packet) != Some(opcode::DISCONNECT) {
-            self.late_datagram(now);
         }
     }
 
