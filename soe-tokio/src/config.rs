@@ -94,7 +94,8 @@ pub struct ListenerConfig {
     pub shards: usize,
     /// Limits the memory of all sessions of the listener, in bytes: queued messages, unacknowledged packets, packets
     /// received ahead of a gap, incomplete messages. Default 4 GiB. Above it, a session that takes more and holds more
-    /// than an equal share and 256 KiB is ended with `ReliableOverflow`; the others continue.
+    /// than an equal share and 256 KiB is ended with `ReliableOverflow`, and what its application has not received is
+    /// dropped ([`SessionStats::unread_dropped`](crate::SessionStats::unread_dropped)); the others continue.
     pub memory_limit: usize,
     /// Records sessions, if it is there. Default `None`: nothing is recorded, and nothing is spent on it. See also
     /// [`SoeListener::record`](crate::SoeListener::record).
@@ -123,7 +124,7 @@ impl ListenerConfig {
     }
 
     /// Limits the memory of all sessions of the listener, in bytes. Above it, a session that takes more and holds more than an
-    /// equal share and 256 KiB is ended with `ReliableOverflow`.
+    /// equal share and 256 KiB is ended with `ReliableOverflow`, and what its application has not received is dropped.
     #[must_use]
     pub fn memory_limit(mut self, bytes: usize) -> Self {
         self.memory_limit = bytes;

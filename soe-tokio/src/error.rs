@@ -42,6 +42,9 @@ pub enum ConnectError {
     /// The remote name has no address of the local socket's family.
     #[error("the remote address has no entry that this socket can reach")]
     NoAddress,
+    /// No server can have this address: its port is 0, or its IP address is unspecified, multicast or broadcast.
+    #[error("no server can have the address {0}")]
+    InvalidRemote(SocketAddr),
     /// This socket already has a session to that address. The protocol identifies a session by its address alone: use
     /// another socket.
     #[error("this socket already has a session to {0}")]
@@ -66,7 +69,7 @@ pub enum QueryError {
     /// It did not answer in time.
     #[error("the server did not answer")]
     Timeout,
-    /// The socket is bound to an address of the other family.
+    /// The socket is bound to an address of the other family, or no server can have the address.
     #[error("this socket cannot reach {0}")]
     Unreachable(SocketAddr),
     /// The task that serves the socket is gone: its runtime has been shut down.
@@ -205,6 +208,7 @@ impl From<ConnectError> for io::Error {
             ConnectError::Bind(error) => error.kind(),
             ConnectError::Resolve(error) | ConnectError::Random(error) => error.kind(),
             ConnectError::NoAddress => io::ErrorKind::AddrNotAvailable,
+            ConnectError::InvalidRemote(_) => io::ErrorKind::InvalidInput,
             ConnectError::Occupied(_) => io::ErrorKind::AddrInUse,
             ConnectError::Stopped => io::ErrorKind::NotConnected,
         };

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use soe_testing::{Fault, LinkProfile, Loss, Network};
-use soe_tokio::{AdmissionConfig, ConnectError, DisconnectReason, Origin, SessionConfig};
+use soe_tokio::{AdmissionConfig, ConnectError, DisconnectReason, Origin, QueryError, SessionConfig};
 use tokio::time::Instant;
 
 use crate::support::{CLIENT, SERVER, client, config, connector, receive, serve_echo};
@@ -89,6 +89,21 @@ async fn an_address_of_another_family_is_an_error_at_once() {
         assert!(error.to_string().contains("cannot reach"), "{error}");
         assert_eq!(start.elapsed(), Duration::ZERO);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_address_that_no_server_can_have_is_an_error_at_once() {
+    let network = Network::new(1);
+    let connector = connector(&network, CLIENT);
+    let start = Instant::now();
+    for remote in ["10.0.0.1:0", "0.0.0.0:20060", "255.255.255.255:20060", "224.0.0.1:20060"] {
+        let remote: SocketAddr = remote.parse().expect("an address");
+        let error = connector.connect(remote, config()).await.expect_err("nobody is there");
+        assert!(matches!(error, ConnectError::InvalidRemote(address) if address == remote), "{error}");
+        let error = connector.query_status(remote, Duration::MAX).await.expect_err("nobody is there");
+        assert!(matches!(error, QueryError::Unreachable(_)), "{error}");
+    }
+    assert_eq!(start.elapsed(), Duration::ZERO);
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use soe_testing::{Fault, LinkProfile, Loss, Network};
-use soe_tokio::{Closed, DisconnectReason, Origin, SoeConnector, SoeListener, SoeSession};
+use soe_tokio::{Closed, DisconnectReason, ListenerConfig, Origin, SoeConnector, SoeListener, SoeSession};
 
 use crate::support::{CLIENT, SERVER, client, config, connector, listen, pair};
 
@@ -132,6 +132,32 @@ async fn what_was_acknowledged_before_accept_reaches_the_application_though_its_
     let stats = listener.stats();
     assert_eq!((stats.endpoint.waiting, stats.endpoint.sessions, stats.socket.sessions), (0, 0, 0));
     assert_eq!(stats.memory_held, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_memory_limit_holds_where_the_application_keeps_its_sessions_and_reads_none() {
+    let network = Network::new(9);
+    network.link(LinkProfile::lossless().delay(Duration::from_millis(5)));
+    let limit = 8 << 20;
+    let listener = network.listener(ListenerConfig::new(config()).memory_limit(limit)).expect("the address is free");
+    let mut held = Vec::new();
+    for number in 0..30 {
+        let connector = connector(&network, client(number));
+        let (session, server) = tokio::join!(connector.connect(SERVER, config()), listener.accept());
+        held.push(server.expect("it is open").accept());
+        let mut session = session.expect("the server answers");
+        tokio::spawn(async move {
+            let _connector = connector;
+            while session.send(vec![7; 10_000]).await.is_ok() {}
+        });
+    }
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    let stats = listener.stats();
+    // A session may take what one datagram after another brings before it is looked at.
+    assert!(stats.memory_overflows >= 10 && stats.memory_held < limit + (1 << 20), "{stats:#?}");
+    let ended = held.iter().filter(|session| session.is_closed());
+    let dropped: u64 = ended.map(|session| session.stats().unread_dropped).sum();
+    assert!(dropped > 1_000, "{dropped} messages");
 }
 
 #[tokio::test(start_paused = true)]

@@ -91,6 +91,13 @@ impl Inbox {
         raw.map(|raw| Arrival { channel, raw })
     }
 
+    /// Drops everything and frees its memory. Returns the number of messages.
+    pub(crate) fn clear(&mut self) -> u64 {
+        let dropped = self.queue.iter().map(|waiting| u64::from(waiting.grouped.max(1))).sum();
+        *self = Self::default();
+        dropped
+    }
+
     /// Drops everything that waits on this channel. Call it directly after reading a message of it.
     pub(crate) fn discard(&mut self, channel: ReliableChannel) {
         self.queue.retain(|waiting| waiting.channel != Channel::Reliable(channel));

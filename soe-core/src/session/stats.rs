@@ -39,7 +39,8 @@ pub struct SessionStats {
     pub beyond_window: u64,
     /// Ordered messages dropped because a newer one had arrived.
     pub overtaken: u64,
-    /// Unreliable messages dropped because the receive buffer was full.
+    /// Unreliable messages dropped because the receive buffer was full, and all messages that were waiting when a limit over
+    /// the memory of all sessions ended this one.
     pub unread_dropped: u64,
     /// Unreliable messages dropped for their size. Outgoing: the negotiated datagram was too small. Incoming: longer
     /// than `max_message_size`.

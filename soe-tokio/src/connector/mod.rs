@@ -128,7 +128,8 @@ impl SoeConnector {
     /// # Errors
     ///
     /// [`ConnectError::NoAddress`] if this socket reaches none of the addresses: a socket bound to an IPv6 address
-    /// reaches IPv4 addresses only if it is bound to the wildcard address. If all attempts fail: a refusal by a server
+    /// reaches IPv4 addresses only if it is bound to the wildcard address. [`ConnectError::InvalidRemote`] for an address that
+    /// no server can have, such as one with port 0. If all attempts fail: a refusal by a server
     /// if there was one, otherwise the error of the attempt that failed last. [`ConnectError::Occupied`] if this socket
     /// already has a session to that address: the protocol identifies a session by its address alone.
     ///
@@ -149,6 +150,9 @@ impl SoeConnector {
     async fn connect_to(&self, address: SocketAddr, config: SessionConfig) -> Result<SoeSession, ConnectError> {
         if self.shared.is_stopped() {
             return Err(ConnectError::Stopped);
+        }
+        if !racing::is_valid(address) {
+            return Err(ConnectError::InvalidRemote(address));
         }
         let session_id = self.secrets.session_id().map_err(ConnectError::Random)?;
         let mut session = Session::connect(now(), config, session_id);
@@ -173,13 +177,13 @@ impl SoeConnector {
     /// # Errors
     ///
     /// [`QueryError::Timeout`] without an answer, [`QueryError::Unreachable`] if this socket cannot reach the address's
-    /// family, [`QueryError::Stopped`] if the runtime of the socket was shut down.
+    /// family, or no server can have the address, [`QueryError::Stopped`] if the runtime of the socket was shut down.
     ///
     /// # Cancel safety
     /// Cancel safe: a later answer is dropped.
     pub async fn query_status(&self, server: SocketAddr, timeout: Duration) -> Result<Bytes, QueryError> {
         let server = canonical(server);
-        if !can_reach(self.shared.local_addr, server) {
+        if !racing::is_valid(server) || !can_reach(self.shared.local_addr, server) {
             return Err(QueryError::Unreachable(server));
         }
         tokio::time::timeout(timeout, self.ask(server)).await.map_err(|_| QueryError::Timeout)?

@@ -46,6 +46,13 @@ pub(crate) fn can_reach(local: SocketAddr, remote: SocketAddr) -> bool {
     }
 }
 
+/// Whether a server can have this address.
+pub(crate) fn is_valid(remote: SocketAddr) -> bool {
+    let ip = remote.ip().to_canonical();
+    let is_broadcast = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
+    remote.port() != 0 && !ip.is_unspecified() && !ip.is_multicast() && !is_broadcast
+}
+
 /// Attempts the first address at once and each further one 250 ms after the one before it, or as soon as an attempt has
 /// failed. The first attempt that succeeds wins, and the others are dropped.
 ///

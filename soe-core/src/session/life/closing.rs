@@ -157,10 +157,17 @@ impl Session {
 
     /// Ends the session at once for an external reason, such as a memory limit over all sessions or a report that the
     /// address is unreachable. The origin is [`Origin::Transport`].
+    ///
+    /// With [`DisconnectReason::ReliableOverflow`] the messages that wait for the application are dropped as well and counted
+    /// in [`SessionStats::unread_dropped`](crate::SessionStats::unread_dropped): their memory is what is wanted. With any other
+    /// reason they can still be received.
     pub fn abandon(&mut self, now: Instant, reason: DisconnectReason, tell_peer: bool) {
         let now = Timestamp::from(now);
         self.record_ending(log::ABANDON, now, reason, Some(tell_peer));
         self.end(now, Closed::new(Origin::Transport, reason), tell_peer);
+        if reason == DisconnectReason::ReliableOverflow {
+            self.stats.cold().unread_dropped += self.inbox.clear();
+        }
     }
 
     /// Ends the session for a reason of the transport, and sends a Disconnect.
