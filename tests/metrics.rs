@@ -9,17 +9,22 @@ use std::{
 
 use serde_json::Value;
 use soe_testing::{LinkProfile, Network};
-use soe_tokio::{SessionConfig, SoeListener};
+use soe_tokio::{DisconnectReason, SessionConfig, SoeListener};
 
 fn config() -> SessionConfig {
     SessionConfig::new("Metrics").expect("the defaults are valid")
 }
 
-/// A listener with three sessions over a link of 30 ms each way, one of which has messages waiting.
+/// A listener with three sessions, and one that has ended, over a link of 30 ms each way, one of which has messages waiting.
 async fn busy() -> (SoeListener, Vec<soe_tokio::SoeSession>) {
     let network = Network::new(1);
     network.link(LinkProfile::lossless().delay(Duration::from_millis(30)));
     let listener = network.listener(config()).expect("a simulated socket can be bound");
+    let (gone, server) = tokio::join!(network.client_at(Network::client_address(9), config()), listener.accept());
+    let mut server = server.expect("it is open").accept();
+    server.send("goodbye").await.expect("open");
+    gone.expect("the server answers").close(DisconnectReason::Application).await;
+    while server.recv().await.is_some() {}
     let mut sessions = Vec::new();
     for number in 0..3 {
         let connect = network.client_at(Network::client_address(number), config());
@@ -49,7 +54,9 @@ async fn a_scrape_shows_the_sessions_and_names_no_peer() {
     let metrics = listener.metrics();
     let mut text = String::new();
     metrics.encode_openmetrics(&mut text);
-    assert_eq!((value(&text, "soe_sessions"), value(&text, "soe_sessions_opened_total")), (3.0, 3.0));
+    assert_eq!((value(&text, "soe_sessions"), value(&text, "soe_sessions_opened_total")), (3.0, 4.0));
+    assert_eq!(value(&text, "soe_sessions_ended_total{reason=\"Application\",origin=\"Peer\"}"), 1.0);
+    assert_eq!(value(&text, "soe_ended_messages_sent_total"), 1.0);
     assert_eq!(value(&text, "soe_session_round_trip_seconds_gcount"), 3.0);
     assert_eq!(value(&text, "soe_session_round_trip_seconds_bucket{le=\"0.05\"}"), 0.0, "the link takes 60 ms");
     assert_eq!(value(&text, "soe_session_round_trip_seconds_bucket{le=\"0.2\"}"), 3.0);

@@ -34,7 +34,7 @@ async fn serve_player(mut session: SoeSession, accounts: Arc<HashMap<String, Str
 }
 
 fn config() -> SessionConfig {
-    SessionConfig::builder("LoginServer").connect_timeout(Duration::from_secs(60)).build().expect("valid")
+    SessionConfig::new("LoginServer").expect("valid")
 }
 
 async fn text(session: &mut SoeSession) -> String {

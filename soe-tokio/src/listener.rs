@@ -188,10 +188,13 @@ impl SoeListener {
         let now = now();
         let sample = |connection: Arc<Connection>| {
             let state = connection.lock();
-            let (session_id, peer_addr) = (state.session.session_id(), state.address);
-            Sample { session_id, peer_addr, stats: state.session.stats(now) }
+            let session = &state.session;
+            // One that has ended and answers late datagrams is no present session.
+            let is_over = session.closed().is_some();
+            let (session_id, peer_addr) = (session.session_id(), state.address);
+            (!is_over).then(|| Sample { session_id, peer_addr, stats: session.stats(now) })
         };
-        Metrics::new(self.stats(), self.endpoint.connections().into_iter().map(sample))
+        Metrics::new(self.stats(), self.endpoint.connections().into_iter().filter_map(sample))
     }
 
     /// Datagrams that the kernel dropped because a receive buffer was full (see [`crate::SocketConfig::recv_buffer`]),

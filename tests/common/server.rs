@@ -380,7 +380,7 @@ impl<R: Resident> Host for Server<R> {
         self.touch(*key);
     }
 
-    fn probe(&mut self, _: Instant, key: &SessionKey) {
+    fn ask_for_life(&mut self, _: Instant, key: &SessionKey) {
         let Some(peer) = self.peer_mut(*key) else { return };
         peer.resident.session_mut().ask_for_life();
         self.touch(*key);

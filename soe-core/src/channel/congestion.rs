@@ -31,7 +31,7 @@ const HEAVY_LOSS: usize = 4;
 /// Losing more than this share makes a round without growth in delivery count as congested: 1/50.
 const LIGHT_LOSS: usize = 50;
 
-/// See [`Congestion::calm`]. One field for both: an idle session stores them.
+/// The value of [`Congestion::calm`] in slow start. Not a field of its own: every session stores these, idle ones too.
 const STARTING: u8 = u8::MAX;
 
 /// A delay and delivery-rate controller, one per session, over all channels. It counts bytes in 32 bits: no link needs
@@ -51,9 +51,9 @@ pub(crate) struct Congestion {
     ceiling: u32,
     /// Consecutive rounds without a sign of congestion. [`STARTING`] in slow start, where the window doubles each round.
     calm: u8,
-    /// The lowest round trip of late,
+    /// The lowest round trip within [`BASE_LIFETIME`].
     base: Option<Micros>,
-    /// and when it was seen.
+    /// When that was measured.
     base_seen: Option<Timestamp>,
     /// How far recent round trips in light use exceed the lowest one.
     noise: Micros,

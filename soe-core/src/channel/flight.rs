@@ -323,7 +323,7 @@ impl Flight {
 
     /// The resend timer may have fired: declares up to `most` of the oldest packets lost, if it started at `deadline`
     /// or before. Calls `lost` with the bytes of each and the datagram that last carried it, and returns how many.
-    pub(crate) fn probe(
+    pub(crate) fn time_out(
         &mut self,
         now: Timestamp,
         deadline: Timestamp,
@@ -334,16 +334,16 @@ impl Flight {
             return 0;
         }
         self.probed = Some(now);
-        let mut probes = 0;
-        while probes < most
+        let mut count = 0;
+        while count < most
             && let Some(index) = self.oldest()
             && self.packets[index].sent <= deadline
         {
             let datagram = self.packets[index].datagram;
             lost(self.lose_oldest(index, Cause::Timeout), datagram);
-            probes += 1;
+            count += 1;
         }
-        probes
+        count
     }
 
     /// The peer has dropped what was sent until `deadline`: declares up to `most` of the oldest packets lost. Returns
@@ -412,7 +412,7 @@ pub(super) mod tests {
         let loss_delay = LossDelay { by_count: Duration::ZERO, by_time: Duration::from_secs(1) };
         flight.detect_losses(now, loss_delay, |_| {});
         assert_eq!(flight.timer_start(), Some(now));
-        let probes = flight.probe(now, now, 2, |_, _| {});
+        let probes = flight.time_out(now, now, 2, |_, _| {});
         assert!(probes > 0 && flight.next_lost().is_some());
     }
 
@@ -427,7 +427,7 @@ pub(super) mod tests {
         }
         for round in 1..10_000u32 {
             let now = now + later * round;
-            flight.probe(now, now, 2, |_, _| {});
+            flight.time_out(now, now, 2, |_, _| {});
             while let Some((sequence, _)) = flight.next_lost() {
                 flight.resent(sequence, now, datagram);
                 datagram += 1;

@@ -124,7 +124,7 @@ impl Model {
                 self.sender.flight().detect_losses(self.now, LOSS_DELAY, |_| {});
             }
             Op::Probe => {
-                self.sender.flight().probe(self.now, self.now, 2, |_, _| {});
+                self.sender.flight().time_out(self.now, self.now, 2, |_, _| {});
             }
             Op::Read { messages } => (0..messages).for_each(|_| self.read()),
             _ => {}
@@ -218,7 +218,7 @@ impl Model {
                 self.arrive_ack(0, false);
             }
             self.sender.flight().detect_losses(self.now, LOSS_DELAY, |_| {});
-            self.sender.flight().probe(self.now, self.now - 5 * MS, 2, |_, _| {});
+            self.sender.flight().time_out(self.now, self.now - 5 * MS, 2, |_, _| {});
             self.check();
         }
         panic!("it never becomes quiet: {:?} {:?}", self.sender, self.receiver);

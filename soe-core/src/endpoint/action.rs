@@ -59,7 +59,7 @@ pub enum Action {
         to: Path,
     },
     /// Probe the session's peer with [`Session::ask_for_life`].
-    Probe(SessionKey),
+    AskForLife(SessionKey),
     /// Report an ICMP error about the session's address with [`Session::handle_unreachable`].
     Unreachable(SessionKey),
     /// End the session with [`Session::abort`].

@@ -58,7 +58,7 @@ pub struct MemoryAccount {
 impl MemoryAccount {
     /// Sets the bytes that the session holds ([`Session::held`](crate::Session::held)). Returns whether the session
     /// must end. That is the case if all sessions together exceed the limit, and this one has grown, and it holds more
-    /// than 256 KiB and more than the average.
+    /// than 256 KiB and more than an equal share of the limit.
     #[must_use]
     pub fn update(&mut self, held: usize) -> bool {
         let before = std::mem::replace(&mut self.held, held);

@@ -1,4 +1,4 @@
-//! Session requests, first datagrams and queries: datagrams from addresses without a session, and those that a live
+//! Session requests, first datagrams, remaps and queries: datagrams from addresses without a session, and those that a live
 //! session returned (sections 6 and 9 of `docs/protocol.md`).
 
 use std::{

@@ -52,7 +52,7 @@ pub trait Host {
     fn relocate(&mut self, now: Instant, session: &Self::Session, from: SocketAddr, to: Path);
 
     /// Calls [`Session::ask_for_life`](crate::Session::ask_for_life).
-    fn probe(&mut self, now: Instant, session: &Self::Session);
+    fn ask_for_life(&mut self, now: Instant, session: &Self::Session);
 
     /// Calls [`Session::handle_unreachable`](crate::Session::handle_unreachable).
     fn unreachable(&mut self, now: Instant, session: &Self::Session);
@@ -181,7 +181,7 @@ fn perform_one<H: Host>(host: &mut H, now: Instant, action: Action, actions: &mu
         Action::Route { address, key } => host.route(address, key),
         Action::Unroute { address, key } => host.unroute(address, key),
         Action::Move { key, from, to } => of(host, key, &mut |host, session| host.relocate(now, session, from, to)),
-        Action::Probe(key) => of(host, key, &mut |host, session| host.probe(now, session)),
+        Action::AskForLife(key) => of(host, key, &mut |host, session| host.ask_for_life(now, session)),
         Action::Unreachable(key) => of(host, key, &mut |host, session| host.unreachable(now, session)),
         Action::End { key, reason, tell_peer } => {
             of(host, key, &mut |host, session| host.end(now, session, reason, tell_peer));

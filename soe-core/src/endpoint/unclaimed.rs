@@ -67,7 +67,7 @@ impl Endpoint {
             Suspicion::Nothing => {}
             Suspicion::Probe => {
                 self.counts.probes += 1;
-                self.actions.push_back(Action::Probe(key));
+                self.actions.push_back(Action::AskForLife(key));
             }
             Suspicion::UnknownSender => {
                 if let Some(handshakes) = &mut self.handshakes {
@@ -104,7 +104,7 @@ impl Endpoint {
     fn claim(&mut self, now: Instant, path: Path, remap: RemapConnection) {
         let Some(key) = self.routes.by_identity(remap.session_id, remap.crc_seed) else { return };
         let (Some(old), Some(config)) = (self.routes.address(key), self.config()) else { return };
-        // A displaced session may also claim its former address.
+        // It lives there already. (One that another session has displaced may claim its former address.)
         if self.routes.resident(path.remote) == Some(key) {
             return;
         }

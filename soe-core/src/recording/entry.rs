@@ -16,7 +16,7 @@ pub(crate) enum Entry<'a> {
     Timeout(u64),
     Unreachable(u64),
     Remap(u64),
-    Probe,
+    AskForLife,
     Send { channel: Channel, message: &'a [u8], receipt: bool },
     Hidden { channel: Channel, length: u64, shown: Option<&'a [u8]> },
     Refused(u8),
@@ -80,7 +80,7 @@ impl<'a> Reader<'a> {
             log::TIMEOUT => Entry::Timeout(self.time()?),
             log::UNREACHABLE => Entry::Unreachable(self.time()?),
             log::REMAP => Entry::Remap(self.time()?),
-            log::PROBE => Entry::Probe,
+            log::ASK_FOR_LIFE => Entry::AskForLife,
             log::SEND | log::SEND_WITH_RECEIPT => {
                 let receipt = tag == log::SEND_WITH_RECEIPT;
                 Entry::Send { channel: self.channel()?, message: self.log.bytes()?, receipt }
@@ -171,7 +171,7 @@ impl fmt::Display for Entry<'_> {
             Self::Timeout(_) => f.write_str("the time of a timer"),
             Self::Unreachable(_) => f.write_str("an ICMP error"),
             Self::Remap(_) => f.write_str("the peer has moved"),
-            Self::Probe => f.write_str("the peer is to be probed"),
+            Self::AskForLife => f.write_str("the peer is to be probed"),
             Self::Send { channel, message, .. } => {
                 write!(f, "send {} bytes on {channel}: {}", message.len(), Hex(message))
             }

@@ -239,7 +239,7 @@ impl State {
             }
             Entry::Unreachable(_)
             | Entry::Remap(_)
-            | Entry::Probe
+            | Entry::AskForLife
             | Entry::SetHook { .. }
             | Entry::Close { .. }
             | Entry::Abort { .. }

@@ -29,7 +29,7 @@ pub(crate) const UNREACHABLE: u8 = 5;
 /// Time: the peer has moved.
 pub(crate) const REMAP: u8 = 6;
 /// The peer is to be probed.
-pub(crate) const PROBE: u8 = 7;
+pub(crate) const ASK_FOR_LIFE: u8 = 7;
 /// Channel, bytes: a message to send.
 pub(crate) const SEND: u8 = 8;
 /// Channel, bytes: a message to send, with a receipt.

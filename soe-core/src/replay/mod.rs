@@ -61,7 +61,7 @@ struct Running {
     /// The time of the last entry.
     last: u64,
     hooks: HookResults,
-    /// What the session says, as it would be recorded.
+    /// What the session records of the call that is replayed: the call itself and its results.
     said: Vec<u8>,
     messages: u64,
 }
@@ -240,7 +240,7 @@ impl Running {
         }
     }
 
-    /// `None` if the entry is not that of a call.
+    /// Makes the call of an entry. `None` if the entry is not a call but the result of one.
     fn make(&mut self, entry: Entry<'_>) -> Option<()> {
         let zero = self.zero;
         let mut at = |time: u64| {
@@ -253,7 +253,7 @@ impl Running {
             Entry::Timeout(time) => session.handle_timeout(at(time)),
             Entry::Unreachable(time) => session.handle_unreachable(at(time)),
             Entry::Remap(time) => session.handle_remap(at(time)),
-            Entry::Probe => session.ask_for_life(),
+            Entry::AskForLife => session.ask_for_life(),
             Entry::Send { channel, message, receipt } => {
                 let message = Message::new(channel, message.to_vec());
                 if receipt {
@@ -282,7 +282,16 @@ impl Running {
             Entry::Poll(time) => drop(session.poll_transmit(at(time), &mut Vec::new())),
             Entry::Event(_) => drop(session.poll_event()),
             Entry::Problem(_) => drop(session.take_problem()),
-            _ => return None,
+            // What came of calls, and what the recording says of itself.
+            Entry::Outcome(_)
+            | Entry::Hidden { .. }
+            | Entry::Refused(_)
+            | Entry::Promoted
+            | Entry::Message { .. }
+            | Entry::Hook(_)
+            | Entry::Transmit { .. }
+            | Entry::Path { .. }
+            | Entry::Mark(_) => return None,
         }
         Some(())
     }

@@ -118,7 +118,7 @@ fn calls_that_sessions_rarely_get_are_recorded_as_well() {
     let calls: [(&str, u8, Call); 7] = [
         ("an ICMP error", log::UNREACHABLE, |now, _, server| server.handle_unreachable(now)),
         ("a remap", log::REMAP, |now, _, server| server.handle_remap(now)),
-        ("a question", log::PROBE, |_, client, _| client.ask_for_life()),
+        ("a question", log::ASK_FOR_LIFE, |_, client, _| client.ask_for_life()),
         ("a message dropped", log::DROP_OLDEST, |_, client, _| {
             client.send(Message::unreliable("the oldest")).unwrap();
             client.send(Message::unreliable("the newest")).unwrap();

@@ -49,19 +49,19 @@ impl Session {
 
 impl SessionConfig {
     /// The most memory that a session with this configuration can use, in bytes, whatever its peer sends and its
-    /// application leaves unread. Counted like [`Session::memory`].
+    /// application leaves unread. Counted like [`Session::memory`], without the events that the application does not poll.
     ///
     /// Each of the four channels may hold [`recv_window`](crate::Settings::recv_window) packets of together
     /// [`recv_window_bytes`](crate::Settings::recv_window_bytes) ahead of a gap, one incomplete message of [`max_message_size`](crate::Settings::max_message_size), and a full
     /// [`send_buffer`](crate::Settings::send_buffer) plus two messages of that size. The session may hold a full
-    /// [`recv_buffer`](crate::Settings::recv_buffer) plus one such message. `max_message_size` has the largest effect:
+    /// [`recv_buffer`](crate::Settings::recv_buffer) plus one such message, and a full `send_buffer` of unreliable messages. `max_message_size` has the largest effect:
     /// servers with many sessions should lower it. The memory is used only if the peer or the application really sends
     /// that much.
     ///
     /// At each limit: a packet beyond the receive window is dropped and resent by the peer. A message over the size
     /// limit ends the session. With a full receive buffer, nothing is acknowledged and unreliable messages are dropped.
-    /// With a full send buffer, messages are returned with [`SendError::Blocked`](crate::SendError::Blocked). Events
-    /// that the application does not poll are not counted: there is one for each receipt.
+    /// With a full send buffer, messages are returned with [`SendError::Blocked`](crate::SendError::Blocked), or the session
+    /// ends ([`Overflow`](crate::Overflow)). There is one event for each receipt.
     pub fn memory_ceiling(&self) -> usize {
         let datagram = self.udp_length as usize;
         let codecs = self.dialect.codecs.iter().any(Option::is_some) || self.passes != [Pass::None; 2];

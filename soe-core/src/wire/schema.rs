@@ -1,4 +1,4 @@
-//! A table of all packets with op codes, names and fields, for tools that describe or generate packets.
+//! A table of all packets with a meaning: op codes, names and fields, for tools that describe or generate packets.
 //!
 //! [`Packet::decode`](super::Packet::decode) does not use it. A test checks that both agree on every field. Source:
 //! section 1 of `docs/protocol.md`.
@@ -77,7 +77,7 @@ const fn family(opcode: u8, name: &'static str, rest: Rest) -> PacketSchema {
     PacketSchema { per_channel: true, ..packet(opcode, name, SEQUENCE, rest) }
 }
 
-/// Every packet of section 1 of `docs/protocol.md`.
+/// Every packet of section 1 of `docs/protocol.md`, but for op codes without a known meaning.
 pub const PACKETS: [PacketSchema; 18] = [
     packet(
         opcode::SESSION_REQUEST,

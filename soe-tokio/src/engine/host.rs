@@ -85,7 +85,7 @@ impl Host for Driver {
         self.visit(now, connection, Work::Move(from, to));
     }
 
-    fn probe(&mut self, now: Instant, connection: &Arc<Connection>) {
+    fn ask_for_life(&mut self, now: Instant, connection: &Arc<Connection>) {
         self.visit(now, connection, Work::Probe);
     }
 

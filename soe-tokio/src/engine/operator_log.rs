@@ -88,7 +88,11 @@ impl News {
             info!(refused, sessions, "the listener is full: new sessions are refused (max_sessions)");
         }
         if let Some(closed) = closed {
-            info!(closed, memory_held, "the memory limit is reached: the largest sessions are closed (memory_limit)");
+            info!(
+                closed,
+                memory_held,
+                "the memory limit is reached: sessions that grow beyond their share are closed (memory_limit)"
+            );
         }
     }
 }

@@ -36,7 +36,7 @@ pub(crate) struct SharedSocket<C> {
     pub(crate) queries: Queries,
     /// Batches whose datagrams the kernel has taken, see `Connection::is_flushed`.
     pub(crate) sent_batches: AtomicU64,
-    dirty: Mutex<ServiceQueue<C>>,
+    service: Mutex<ServiceQueue<C>>,
     /// Tasks that wait until the socket is closed.
     free: Notify,
 }
@@ -82,7 +82,7 @@ impl<C: Member + Send + Sync + 'static> SharedSocket<C> {
         runtime: Handle,
         drops: Option<DropCounter>,
     ) -> Arc<Self> {
-        let (counters, sent_batches, dirty) =
+        let (counters, sent_batches, service) =
             (Counters::default(), AtomicU64::new(0), Mutex::new(ServiceQueue::default()));
         let (sessions, queries) = (AtomicUsize::new(0), Queries::default());
         let shared = Arc::new(Self {
@@ -94,7 +94,7 @@ impl<C: Member + Send + Sync + 'static> SharedSocket<C> {
             sessions,
             queries,
             sent_batches,
-            dirty,
+            service,
             free: Notify::new(),
         });
         let driver: Weak<Self> = Arc::downgrade(&shared);
@@ -109,7 +109,7 @@ impl<C: Member + Send + Sync + 'static> SharedSocket<C> {
     /// There is no driver any more.
     pub(crate) fn push_dirty(&self, connection: &Arc<C>) -> Result<(), Stopped> {
         let driver = {
-            let mut queue = lock(&self.dirty);
+            let mut queue = lock(&self.service);
             if queue.is_stopped {
                 return Err(Stopped);
             }
@@ -127,7 +127,7 @@ impl<C: Member + Send + Sync + 'static> SharedSocket<C> {
     /// There is no driver any more.
     pub(crate) fn push_all_dirty(&self, connections: &mut Vec<Arc<C>>) -> Result<(), Stopped> {
         let driver = {
-            let mut queue = lock(&self.dirty);
+            let mut queue = lock(&self.service);
             if queue.is_stopped {
                 return Err(Stopped);
             }
@@ -141,32 +141,32 @@ impl<C: Member + Send + Sync + 'static> SharedSocket<C> {
     /// Like [`SharedSocket::push_dirty`] for the driver itself, which needs no waking.
     pub(crate) fn put_back_dirty(&self, connections: &mut Vec<Arc<C>>) {
         if !connections.is_empty() {
-            lock(&self.dirty).connections.append(connections);
+            lock(&self.service).connections.append(connections);
         }
     }
 
     /// Whether connections need service, or a query is to be sent.
     pub(crate) fn has_service(&self) -> bool {
-        self.queries.are_due() || !lock(&self.dirty).connections.is_empty()
+        self.queries.are_due() || !lock(&self.service).connections.is_empty()
     }
 
     /// Moves the connections that need service into `into`.
     pub(crate) fn take_dirty(&self, into: &mut Vec<Arc<C>>) {
-        into.append(&mut lock(&self.dirty).connections);
+        into.append(&mut lock(&self.service).connections);
     }
 
     /// Waits for work of the driver. With `serve` false (the socket is full) connections in the list are no reason to wake up.
     pub(crate) fn poll_work(&self, cx: &Context<'_>, serve: bool) -> Poll<()> {
-        let mut dirty = lock(&self.dirty);
-        if dirty.stop || !self.endpoint.is_needed() || self.endpoint.has_actions() {
+        let mut queue = lock(&self.service);
+        if queue.stop || !self.endpoint.is_needed() || self.endpoint.has_actions() {
             return Poll::Ready(());
         }
         if serve
-            && (!dirty.connections.is_empty() || self.queries.are_due() || std::mem::take(&mut dirty.is_called_back))
+            && (!queue.connections.is_empty() || self.queries.are_due() || std::mem::take(&mut queue.is_called_back))
         {
             return Poll::Ready(());
         }
-        match &mut dirty.driver {
+        match &mut queue.driver {
             Some(waker) => waker.clone_from(cx.waker()),
             none => *none = Some(cx.waker().clone()),
         }
@@ -174,41 +174,41 @@ impl<C: Member + Send + Sync + 'static> SharedSocket<C> {
     }
 
     pub(crate) fn wake_driver(&self) {
-        let driver = lock(&self.dirty).driver.take();
+        let driver = lock(&self.service).driver.take();
         driver.into_iter().for_each(Waker::wake);
     }
 
     /// Wakes the driver to retry its deferred work.
     pub(crate) fn call_back(&self) {
-        lock(&self.dirty).is_called_back = true;
+        lock(&self.service).is_called_back = true;
         self.wake_driver();
     }
 
     /// Makes the driver end, even if there are sessions.
     pub(crate) fn stop(&self) {
-        lock(&self.dirty).stop = true;
+        lock(&self.service).stop = true;
         self.wake_driver();
     }
 
     /// Whether the driver may end.
     pub(crate) fn is_done(&self) -> bool {
-        !self.endpoint.is_needed() || lock(&self.dirty).stop
+        !self.endpoint.is_needed() || lock(&self.service).stop
     }
 
     pub(crate) fn is_stopped(&self) -> bool {
-        lock(&self.dirty).is_stopped
+        lock(&self.service).is_stopped
     }
 
     /// Waits until the driver has ended and closed the socket.
     pub(crate) async fn closed_by_driver(&self) {
-        until(&self.free, || lock(&self.dirty).is_free.then_some(())).await;
+        until(&self.free, || lock(&self.service).is_free.then_some(())).await;
     }
 
     /// The driver has ended, by `stop` or with its runtime. Returns the connections that were still queued for service.
     /// Later calls of [`SharedSocket::push_dirty`] fail.
     pub(crate) fn driver_stopped(&self) -> Vec<Arc<C>> {
         let queued = {
-            let mut queue = lock(&self.dirty);
+            let mut queue = lock(&self.service);
             queue.is_stopped = true;
             std::mem::take(&mut queue.connections)
         };
@@ -218,7 +218,7 @@ impl<C: Member + Send + Sync + 'static> SharedSocket<C> {
 
     /// The driver has dropped its socket.
     pub(crate) fn socket_closed(&self) {
-        lock(&self.dirty).is_free = true;
+        lock(&self.service).is_free = true;
         self.free.notify_waiters();
     }
 }

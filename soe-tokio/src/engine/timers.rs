@@ -15,9 +15,9 @@ use crate::engine::clock::now;
 
 /// When to wake each session: one entry for each session that has a timer, one sleep for all of them.
 ///
-/// A deadline that moves to later costs nothing: its entry stays and is checked again when it expires. So in every
-/// session the entry, which [`crate::engine::connection::state::ConnectionState::armed`] repeats, is never later than the session's own deadline once the
-/// driver has served it.
+/// A deadline that moves to later costs nothing: its entry stays, and the session's own deadline is looked at when the entry
+/// expires. Only a deadline before the entry changes it. Sessions keep a copy of their entry's time
+/// ([`crate::engine::connection::state::ConnectionState::armed`]) to notice that.
 #[derive(Debug)]
 pub(crate) struct Timers<T> {
     /// Deadlines less than a second away when they were set. They are kept exactly.

@@ -4,7 +4,7 @@ mod output;
 
 use std::{fmt::Write, net::SocketAddr, time::Duration};
 
-use soe_core::SessionStats;
+use soe_core::{DisconnectReason, SessionStats};
 
 #[cfg(feature = "metrics")]
 use self::output::Facade;
@@ -92,6 +92,7 @@ impl Metrics {
 
     fn write(&self, out: &mut impl Output) {
         self.write_endpoint(out);
+        self.write_ended(out);
         self.write_socket(out);
         self.write_proxies(out);
         self.write_sessions(out);
@@ -125,7 +126,33 @@ impl Metrics {
         ];
         out.family("soe_strangers_dropped", Kind::Counter, "Strangers' requests and datagrams that were turned away.");
         for (reason, value) in refused {
-            out.series("_total", Some(("reason", reason)), Value::Whole(value));
+            out.series("_total", &[("reason", reason)], Value::Whole(value));
+        }
+    }
+
+    /// Totals over sessions that have ended: those that go on are in none of them, so that they never fall.
+    fn write_ended(&self, out: &mut impl Output) {
+        let ended = &self.stats.ended;
+        out.family("soe_sessions_ended", Kind::Counter, "Sessions that have ended, by reason and by who ended them.");
+        for of in &ended.by_reason {
+            // Numbers without a meaning are counted together.
+            let reason = match of.reason {
+                DisconnectReason::Other(_) => "Other".to_owned(),
+                known => format!("{known:?}"),
+            };
+            let labels = [("reason", &reason[..]), ("origin", &format!("{:?}", of.origin)[..])];
+            out.series("_total", &labels, Value::Whole(of.sessions));
+        }
+        let totals = [
+            ("soe_ended_messages_sent", "Messages that ended sessions had sent.", ended.messages_sent),
+            ("soe_ended_messages_received", "Messages that ended sessions had received.", ended.messages_received),
+            ("soe_ended_packets_sent", "Reliable packets of ended sessions, resends not counted.", ended.reliable_sent),
+            ("soe_ended_packets_resent", "Reliable packets that ended sessions had sent again.", ended.resent),
+            ("soe_ended_packets_duplicate", "Reliable packets that came twice to ended sessions.", ended.duplicates),
+            ("soe_ended_crc_rejects", "Datagrams that ended sessions had dropped for their CRC.", ended.crc_rejects),
+        ];
+        for (name, help, value) in totals {
+            counter(out, name, help, value);
         }
     }
 
@@ -145,7 +172,7 @@ impl Metrics {
         for (name, help, figure) in figures {
             out.family(name, Kind::Counter, help);
             for (shard, socket) in self.stats.shards.iter().enumerate() {
-                out.series("_total", Some(("shard", &shard.to_string())), Value::Whole(figure(socket)));
+                out.series("_total", &[("shard", &shard.to_string())], Value::Whole(figure(socket)));
             }
         }
     }
@@ -165,7 +192,7 @@ impl Metrics {
         ];
         out.family("soe_proxy_dropped", Kind::Counter, "Datagrams that were dropped before anybody looked into them.");
         for (reason, value) in dropped {
-            out.series("_total", Some(("reason", reason)), Value::Whole(value));
+            out.series("_total", &[("reason", reason)], Value::Whole(value));
         }
     }
 
@@ -215,12 +242,12 @@ fn number_or_null(value: Option<f64>) -> String {
 
 fn gauge(out: &mut impl Output, name: &'static str, help: &'static str, value: usize) {
     out.family(name, Kind::Gauge, help);
-    out.series("", None, Value::Whole(value as u64));
+    out.series("", &[], Value::Whole(value as u64));
 }
 
 fn counter(out: &mut impl Output, name: &'static str, help: &'static str, value: u64) {
     out.family(name, Kind::Counter, help);
-    out.series("_total", None, Value::Whole(value));
+    out.series("_total", &[], Value::Whole(value));
 }
 
 impl Sample {
@@ -259,11 +286,11 @@ impl Histogram {
         let mut below = 0;
         for (bound, bucket) in self.bounds.iter().zip(&self.buckets) {
             below += bucket;
-            out.series("_bucket", Some(("le", &format!("{bound:?}"))), Value::Whole(below));
+            out.series("_bucket", &[("le", &format!("{bound:?}"))], Value::Whole(below));
         }
-        out.series("_bucket", Some(("le", "+Inf")), Value::Whole(self.count));
-        out.series("_gcount", None, Value::Whole(self.count));
-        out.series("_gsum", None, Value::Real(self.sum));
+        out.series("_bucket", &[("le", "+Inf")], Value::Whole(self.count));
+        out.series("_gcount", &[], Value::Whole(self.count));
+        out.series("_gsum", &[], Value::Real(self.sum));
     }
 }
 

@@ -11,8 +11,8 @@ pub(super) enum Kind {
     GaugeHistogram,
 }
 
-/// One label of a series.
-pub(super) type Label<'a> = Option<(&'static str, &'a str)>;
+/// The labels of a series.
+pub(super) type Labels<'a> = &'a [(&'static str, &'a str)];
 
 /// Takes families and their series, in order.
 pub(super) trait Output {
@@ -20,7 +20,7 @@ pub(super) trait Output {
     fn family(&mut self, name: &'static str, kind: Kind, help: &'static str);
 
     /// A series of the family, whose name continues with `suffix`.
-    fn series(&mut self, suffix: &str, label: Label<'_>, value: Value);
+    fn series(&mut self, suffix: &str, labels: Labels<'_>, value: Value);
 }
 
 /// A value. Whole numbers stay exact.
@@ -59,10 +59,14 @@ impl Output for Text<'_> {
         let _ = writeln!(self.out, "# TYPE {name} {kind}\n# HELP {name} {help}");
     }
 
-    fn series(&mut self, suffix: &str, label: Label<'_>, value: Value) {
+    fn series(&mut self, suffix: &str, labels: Labels<'_>, value: Value) {
         let _ = write!(self.out, "{}{suffix}", self.name);
-        if let Some((key, of)) = label {
-            let _ = write!(self.out, "{{{key}=\"{of}\"}}");
+        for (number, (key, of)) in labels.iter().enumerate() {
+            let before = if number == 0 { '{' } else { ',' };
+            let _ = write!(self.out, "{before}{key}=\"{of}\"");
+        }
+        if !labels.is_empty() {
+            self.out.push('}');
         }
         let _ = match value {
             Value::Whole(value) => writeln!(self.out, " {value}"),
@@ -97,9 +101,9 @@ impl Output for Facade {
         }
     }
 
-    fn series(&mut self, suffix: &str, label: Label<'_>, value: Value) {
+    fn series(&mut self, suffix: &str, labels: Labels<'_>, value: Value) {
         let name = format!("{}{suffix}", self.name);
-        let labels: Vec<_> = label.map(|(key, of)| metrics::Label::new(key, of.to_owned())).into_iter().collect();
+        let labels: Vec<_> = labels.iter().map(|(key, of)| metrics::Label::new(*key, (*of).to_owned())).collect();
         match value {
             Value::Whole(value) if self.is_counter => metrics::counter!(name, labels).absolute(value),
             Value::Whole(value) => metrics::gauge!(name, labels).set(value as f64),

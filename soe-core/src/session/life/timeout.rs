@@ -98,7 +98,7 @@ impl Session {
     /// Probes the peer. Call it when another peer sends from the session's address, which may have been reassigned.
     pub fn ask_for_life(&mut self) {
         if let Some(recorder) = self.recorder() {
-            recorder.call(log::PROBE);
+            recorder.call(log::ASK_FOR_LIFE);
         }
         if matches!(self.state, State::Open | State::Closing(_)) {
             self.outbox.net_status_due = true;

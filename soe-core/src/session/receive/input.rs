@@ -72,8 +72,6 @@ impl Session {
                 self.after_input(now);
                 DatagramOutcome::Authentic
             }
-            // A wrong CRC means somebody is guessing: invalid content before it may have been a lucky guess, and no
-            // longer counts.
             Err(OpenError::Checksum(datagram) | OpenError::TooShort(datagram)) => self.reject(datagram),
             Err(OpenError::Corrupt(error)) => {
                 self.note(Problem::Pass(error));
@@ -99,6 +97,8 @@ impl Session {
 
     fn reject(&mut self, datagram: BytesMut) -> DatagramOutcome {
         self.stats.cold().crc_rejects += 1;
+        // Somebody is guessing CRCs. Content that no honest peer sends may have been a guess that hit: only what comes from
+        // here on counts towards the end of the session.
         self.corrupt_since_reject = 0;
         DatagramOutcome::Rejected(datagram)
     }

@@ -103,8 +103,8 @@ impl Session {
         reliable && self.budget() > 0 || self.outbox.has_unreliable()
     }
 
-    /// The free part of the congestion window, in bytes. With nothing under way it is at least one datagram. What the resend
-    /// timer calls for may leave in excess of it.
+    /// How many bytes may leave now: the free part of the congestion window, but at least one datagram if nothing is under
+    /// way. While packets of the resend timer are due it is the whole window: they leave in excess of it.
     pub(in crate::session) fn budget(&self) -> usize {
         if self.outbox.probes > 0 { self.congestion.window().max(self.udp_length()) } else { self.free_window() }
     }

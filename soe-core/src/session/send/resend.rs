@@ -14,7 +14,7 @@ use crate::{
 
 /// The longest resend interval after doubling, so that a restored link is noticed soon.
 const MAX_RESEND_INTERVAL: Duration = Duration::from_secs(2);
-/// Packets resent when the resend timer fires: enough to provoke an acknowledgement, too few to congest the path.
+/// Packets resent when the resend timer fires (the probes of RFC 9002, section 6.2.4): enough to provoke an acknowledgement, too few to congest the path.
 const PROBES: usize = 2;
 /// How often that number doubles at most.
 const MAX_PROBE_SHIFT: u8 = 2;
@@ -46,7 +46,7 @@ impl Session {
             // An answer shows that the packet arrived and was not accepted.
             let may_be_size = reliable.is_unanswered(now, UNREAD);
             if let Some(deadline) = now.checked_sub(interval) {
-                probes += reliable.sender.flight().probe(now, deadline, most, |bytes, datagram| {
+                probes += reliable.sender.flight().time_out(now, deadline, most, |bytes, datagram| {
                     let sizes = cold.get_or_insert_default().sizes.get_or_insert_default();
                     match may_be_size && sizes.is_overtaken(datagram) {
                         true => sizes.lost(bytes),
@@ -75,8 +75,9 @@ impl Session {
         self.detect_losses(now);
     }
 
-    /// The peer's application reads again, and its window has moved by this many packets. It has dropped what was sent beyond
-    /// the window before, and would get it with the next resend timer only, which has been doubled for each that it ignored.
+    /// The peer's application reads again, and its window has moved by this many packets. While the window was closed the peer
+    /// dropped what was sent beyond it. That is sent again now: the resend timer has doubled each time the peer accepted
+    /// nothing, and may be seconds away.
     pub(in crate::session) fn window_moved(&mut self, now: Timestamp, channel: ReliableChannel, packets: usize) {
         self.backoff = 0;
         // What was sent later may have met the open window.
@@ -126,7 +127,7 @@ impl Session {
         }
     }
 
-    /// Whether the path drops large datagrams.
+    /// Whether the path drops datagrams that are smaller than the agreed length.
     fn is_narrow(&self) -> bool {
         self.cold.as_ref().and_then(|cold| cold.sizes.as_ref()?.limit()).is_some()
     }

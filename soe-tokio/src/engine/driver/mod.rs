@@ -43,7 +43,7 @@ use crate::{
 pub(crate) struct Driver {
     pub(crate) shared: Arc<SharedSocket<Connection>>,
     socket: Box<dyn AsyncUdp>,
-    turn: IoLoop,
+    io_loop: IoLoop,
     timers: Timers<Connection>,
     received: RecvBatch,
     /// The result of a receive call that was made while waiting. It is handled in the next receive step.
@@ -79,7 +79,7 @@ impl Driver {
         let runtime = shared.runtime.clone();
         let driver = Self {
             _freed: Freed(Arc::clone(&shared)),
-            turn: IoLoop::new(socket.recv_buffer()),
+            io_loop: IoLoop::new(socket.recv_buffer()),
             shared,
             socket,
             timers: Timers::default(),
@@ -105,7 +105,7 @@ impl Driver {
         let mut at = now();
         let mut is_open = true;
         loop {
-            match self.turn.next(at, self.due()) {
+            match self.io_loop.next(at, self.due()) {
                 Step::Receive => at = self.receive(at).await,
                 Step::Fire(due) => {
                     self.fire(due);
@@ -114,6 +114,7 @@ impl Driver {
                     at = now();
                 }
                 Step::Transmit => self.transmit(at),
+                // `wait` knows the timers itself.
                 Step::Sleep(_) => {
                     self.wait().await;
                     if self.shared.is_done() {
@@ -123,7 +124,7 @@ impl Driver {
                         // A closed endpoint waits a while for clients that it has answered.
                         self.arm_endpoint();
                     }
-                    self.turn.wake();
+                    self.io_loop.wake();
                     at = now();
                 }
                 _ => {}

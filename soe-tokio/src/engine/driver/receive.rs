@@ -32,7 +32,7 @@ impl Driver {
                 Poll::Pending => {
                     self.failures = 0;
                     self.is_registered = true;
-                    self.turn.found_empty();
+                    self.io_loop.found_empty();
                     return at;
                 }
                 Poll::Ready(Ok(())) => {
@@ -58,7 +58,7 @@ impl Driver {
         }
         // Other errors are not fatal either. After many in a row the loop backs off.
         // Counts as a received datagram, so that timers fire although the errors do not end.
-        self.turn.received(1, 0);
+        self.io_loop.received(1, 0);
         self.failures = self.failures.saturating_add(1);
         if self.failures >= FAILURES_BEFORE_PAUSE {
             sleep(FAILURE_PAUSE).await;
@@ -88,7 +88,7 @@ impl Driver {
         Counters::add(&counters.receive_batches, 1);
         Counters::add(&counters.datagrams_received, datagrams);
         Counters::add(&counters.bytes_received, bytes);
-        self.turn.received(datagrams, bytes);
+        self.io_loop.received(datagrams, bytes);
         if self.shared.queries.any() {
             batch.retain(|(path, datagram)| !self.shared.queries.answer(path.remote, datagram));
         }

@@ -56,7 +56,7 @@ impl<C: Member> Host for Undriven<'_, C> {
 
     fn relocate(&mut self, _: Instant, _: &Arc<C>, _: SocketAddr, _: Path) {}
 
-    fn probe(&mut self, _: Instant, _: &Arc<C>) {}
+    fn ask_for_life(&mut self, _: Instant, _: &Arc<C>) {}
 
     fn unreachable(&mut self, _: Instant, _: &Arc<C>) {}
 
