@@ -72,7 +72,7 @@ pub use config::{
 pub use dialect::Dialect;
 pub use endpoint::{
     Action, AdmissionStats, Answer, CapacityStats, Endpoint, EndpointStats, IoLoop, MemoryAccount, MemoryBudget,
-    Opened, Path, Question, Relay, SessionKey, Step, host,
+    NotRegistered, Opened, Path, Question, Relay, SessionKey, Step, host,
 };
 pub use error::{Closed, ConfigError, Origin, SendError};
 pub use framing::{Framing, NegotiationError, Pass};

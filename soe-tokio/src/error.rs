@@ -57,8 +57,8 @@ pub enum ConnectError {
     /// [`crate::SoeReconnector`].
     #[error(transparent)]
     Closed(Closed),
-    /// The task that serves the socket is gone: its runtime has been shut down.
-    #[error("the socket is not served any more")]
+    /// The socket opens no more sessions: it is shutting down, or its runtime has been shut down.
+    #[error("the socket opens no more sessions")]
     Stopped,
 }
 

@@ -10,17 +10,18 @@ use std::{
 };
 
 use futures_core::Stream;
-use soe_core::{AdmissionConfig, DisconnectReason, Endpoint, Relay, RequestInfo, SessionKey};
+use soe_core::{AdmissionConfig, DisconnectReason, Endpoint, Relay, RequestInfo, SessionConfig, SessionKey};
 use tokio::{net::ToSocketAddrs, runtime::Handle, task::coop::poll_proceed};
 use tracing::info;
 
 use crate::{
     config::{BusyPoll, ListenerConfig},
+    connector,
     engine::{
         clock::now, connection::Connection, driver::Driver, random::Secrets, recordings::Recordings,
         shared_endpoint::SharedEndpoint, shared_socket::SharedSocket, sync::lock,
     },
-    error::BindError,
+    error::{BindError, ConnectError},
     handle::SessionHandle,
     metrics::{Metrics, Sample},
     recording::RecorderConfig,
@@ -45,6 +46,8 @@ pub struct SoeListener {
     /// One for each socket, at least one.
     sockets: Vec<Arc<SharedSocket<Connection>>>,
     local_addr: SocketAddr,
+    /// Ids of sessions that are opened from here.
+    secrets: Secrets,
 }
 
 impl SoeListener {
@@ -129,7 +132,8 @@ impl SoeListener {
         let runtime = Handle::try_current().map_err(|_| BindError::NoRuntime)?;
         let proxies = config.proxy.map(Proxies::new);
         let busy_poll = config.socket.busy_poll;
-        let key = Secrets::new(first.secrets_seed()).endpoint_key().map_err(BindError::Random)?;
+        let secrets = Secrets::new(first.secrets_seed());
+        let key = secrets.endpoint_key().map_err(BindError::Random)?;
         let endpoint = Endpoint::new(now(), config.admission, key);
         let endpoint = Arc::new(SharedEndpoint::new(endpoint, config.memory_limit, proxies.clone()));
         endpoint.record(config.recorder.map(Recordings::new));
@@ -148,7 +152,7 @@ impl SoeListener {
         };
         let sockets: Vec<_> = sockets.into_iter().map(spawn).collect();
         info!(address = %local_addr, sockets = sockets.len(), "listening");
-        Ok(Self { endpoint, sockets, local_addr })
+        Ok(Self { endpoint, sockets, local_addr, secrets })
     }
 
     /// Waits for the next session in the accept queue. `None`: the listener has been shut down. A session that ended in
@@ -160,6 +164,35 @@ impl SoeListener {
     /// Cancel safe: a session is taken from the queue only when the future is ready.
     pub async fn accept(&self) -> Option<Incoming> {
         self.endpoint.accept().await.map(Incoming::new)
+    }
+
+    /// Opens a session from the listener's own port: to a server that knows this one by its address, or to a peer behind a NAT
+    /// that lets datagrams through from there. Otherwise it is as [`SoeConnector::connect`]. The session is one of the
+    /// listener's: it counts towards `max_sessions` (and is opened even if that is reached), and is in
+    /// [`sessions`](Self::sessions), statistics and [`shutdown`](Self::shutdown).
+    ///
+    /// Between two addresses there is one session at a time. While this one is open, a request of its peer from the same address
+    /// is ignored; if both ask at once, both attempts fail with [`DisconnectReason::ConnectError`] when their time is over.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`SoeConnector::connect`]; [`ConnectError::Stopped`] after [`stop_accepting`](Self::stop_accepting).
+    /// [`ConnectError::NoAddress`] behind a proxy ([`ListenerConfig::behind_proxy`]), which has no way out for it.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives the attempt up and tells the server, if it has answered already.
+    ///
+    /// [`SoeConnector::connect`]: crate::SoeConnector::connect
+    pub async fn connect(
+        &self,
+        remote: impl ToSocketAddrs,
+        config: impl Into<SessionConfig>,
+    ) -> Result<SoeSession, ConnectError> {
+        if self.endpoint.proxies.is_some() {
+            return Err(ConnectError::NoAddress);
+        }
+        connector::connect(&self.sockets[0], &self.secrets, remote, config.into()).await
     }
 
     /// Where the socket is bound.
@@ -222,8 +255,8 @@ impl SoeListener {
         self.endpoint.record(recorder.map(Recordings::new));
     }
 
-    /// Returns handles of the sessions that were accepted and have not ended, without those in the accept queue and
-    /// those whose [`SoeSession`] was dropped. The order is not defined; sessions that open meanwhile may be missing.
+    /// Returns handles of the sessions that were accepted or opened from here and have not ended, without those in the accept
+    /// queue and those whose [`SoeSession`] was dropped. The order is not defined; sessions that open meanwhile may be missing.
     /// For [`broadcast`](crate::broadcast), or to find a session and close it:
     ///
     /// ```

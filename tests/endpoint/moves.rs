@@ -1,6 +1,6 @@
 //! Players whose port changes.
 
-use soe_core::{Message, RemapPolicy};
+use soe_core::{Action, AdmissionConfig, Endpoint, Message, RemapPolicy};
 
 use super::*;
 use crate::net::{Direction, MS, Net, SECOND};
@@ -16,6 +16,24 @@ fn speaks(net: &mut Net, at: SocketAddr, id: u32, within_ms: u32) {
         }
     }
     panic!("session {id} at {at} is not heard within {within_ms} ms");
+}
+
+/// Servers do not move, and the endpoint does not know the seed of a session that it has opened.
+#[test]
+fn a_session_that_was_opened_from_this_side_moves_nowhere() {
+    let now = Instant::now();
+    let config = AdmissionConfig::builder(config()).remap(RemapPolicy::AnyAddress).build().unwrap();
+    let mut endpoint = Endpoint::new(now, config, [1; 16]);
+    let key = endpoint.connect(player(1), 77).unwrap();
+    while endpoint.poll_action().is_some() {}
+    for seed in [0, 77] {
+        let remap = [&[0, 0x1E][..], &77_u32.to_be_bytes(), &u32::to_be_bytes(seed)].concat();
+        endpoint.handle_datagram(now, player(2).into(), remap[..].into());
+        endpoint.handle_datagram(now, player(2).into(), [0, 6, 0, 0][..].into());
+    }
+    while let Some(action) = endpoint.poll_action() {
+        assert!(!matches!(action, Action::Feed { .. } | Action::Move { .. }), "{key:?}: {action:?}");
+    }
 }
 
 fn two_players() -> Net {
@@ -184,7 +202,7 @@ fn a_session_moves_only_as_far_as_the_policy_allows() {
     ] {
         let elsewhere = SocketAddr::from(([198, 51, 100, 1], 7));
         for (to, moves) in [(player(11), same), (elsewhere, other)] {
-            let admission = soe_core::AdmissionConfig::builder(config()).remap(policy).build().unwrap();
+            let admission = AdmissionConfig::builder(config()).remap(policy).build().unwrap();
             let mut net = Net::new(admission, 20 * MS);
             net.join(player(1), &config(), 1);
             net.run(SECOND);
@@ -200,7 +218,7 @@ fn a_session_moves_only_as_far_as_the_policy_allows() {
 #[test]
 fn players_move_while_the_accept_queue_is_full_and_the_status_is_answered() {
     let status = soe_core::StatusReply::new(|_| Some((&b"up"[..]).into()));
-    let admission = soe_core::AdmissionConfig::builder(config()).accept_backlog(2).server_status(Some(status));
+    let admission = AdmissionConfig::builder(config()).accept_backlog(2).server_status(Some(status));
     let mut net = Net::new(admission.build().unwrap(), 20 * MS);
     net.join(player(1), &config(), 1);
     net.run(SECOND);

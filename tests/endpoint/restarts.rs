@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use soe_core::{Action, DisconnectReason, Endpoint, Message};
+use soe_core::{Action, DisconnectReason, Endpoint, Message, NotRegistered};
 
 use super::*;
 use crate::net::{MS, Net, SECOND};
@@ -98,7 +98,7 @@ fn a_connector_that_connects_again_silences_its_ended_session_first() {
     let now = Instant::now();
     let mut connector = Endpoint::connector(now, [5; 16]);
     let before = connector.connect(player(0), 1).unwrap();
-    assert!(connector.connect(player(0), 2).is_none(), "a live session has the address");
+    assert_eq!(connector.connect(player(0), 2), Err(NotRegistered::Occupied));
     while connector.poll_action().is_some() {}
     connector.handle_session_ended(now, before, false);
     let next = connector.connect(player(0), 2).unwrap();

@@ -701,6 +701,22 @@ async fn several_sockets_on_one_port_share_the_sessions() {
     UdpSocket::bind(address).expect("every socket is closed");
 }
 
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_listener_of_several_sockets_connects_from_its_port_whichever_socket_the_answers_reach() {
+    let sharded = ListenerConfig::new(config()).shards(4);
+    let here = SoeListener::bind("127.0.0.1:0", sharded).await.expect("loopback can be bound");
+    for number in 0..16_u8 {
+        let there = listen().await;
+        let (client, server) = tokio::join!(here.connect(there.local_addr(), config()), incoming(&there));
+        let (mut client, server) = (client.expect("the server answers"), server.accept());
+        assert_eq!(server.peer_addr(), here.local_addr());
+        tokio::spawn(echo(server));
+        client.send(vec![number; 2_000]).await.expect("open");
+        assert_eq!(receive(&mut client).await, vec![number; 2_000]);
+    }
+}
+
 #[tokio::test]
 async fn a_port_that_others_use_is_not_shared_by_accident() {
     let listener = listen().await;

@@ -92,6 +92,51 @@ async fn an_address_of_another_family_is_an_error_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_listener_connects_from_its_own_port_while_it_accepts() {
+    let network = Network::new(1);
+    let [here, there] = [FIRST, SECOND].map(|at| network.listener_at(at, config()).expect("the address is free"));
+    let (session, incoming) = tokio::join!(here.connect(SECOND, config()), there.accept());
+    let (mut session, mut server) = (session.expect("it answers"), incoming.expect("it is open").accept());
+    assert_eq!((session.peer_addr(), session.local_addr(), server.peer_addr()), (SECOND, FIRST, FIRST));
+    session.send("from a listener").await.expect("open");
+    assert_eq!(receive(&mut server).await, b"from a listener");
+    server.send("to a listener").await.expect("open");
+    assert_eq!(receive(&mut session).await, b"to a listener");
+    // Between two addresses there is one session, whoever opened it.
+    for (listener, remote) in [(&here, SECOND), (&there, FIRST)] {
+        let error = listener.connect(remote, config()).await.expect_err("there is one");
+        assert!(matches!(error, ConnectError::Occupied(address) if address == remote), "{error}");
+    }
+    // It accepts all the same, and the session is one of its own.
+    let connector = connector(&network, CLIENT);
+    let (guest, incoming) = tokio::join!(connector.connect(FIRST, config()), here.accept());
+    let (_guest, _accepted) = (guest.expect("it answers"), incoming.expect("it is open").accept());
+    assert_eq!((here.sessions().count(), here.stats().endpoint.sessions), (2, 2));
+    // Afterwards the other one may ask.
+    session.close(DisconnectReason::Application).await;
+    while server.recv().await.is_some() {}
+    let (back, incoming) = tokio::join!(there.connect(FIRST, config()), here.accept());
+    let (mut back, mut server) = (back.expect("it answers"), incoming.expect("it is open").accept());
+    back.send("and back").await.expect("open");
+    assert_eq!(receive(&mut server).await, b"and back");
+    here.stop_accepting();
+    let error = here.connect(SILENT, config()).await.expect_err("it opens no more");
+    assert!(matches!(error, ConnectError::Stopped), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_listeners_that_connect_to_each_other_at_once_both_learn_why_it_fails() {
+    let network = Network::new(1);
+    network.link(LinkProfile::lossless().delay(5 * MS));
+    let [here, there] = [FIRST, SECOND].map(|at| network.listener_at(at, config()).expect("the address is free"));
+    let (one, other) = tokio::join!(here.connect(SECOND, config()), there.connect(FIRST, config()));
+    for error in [one.expect_err("they meet"), other.expect_err("they meet")] {
+        let ConnectError::Closed(closed) = error else { panic!("{error}") };
+        assert_eq!(closed.reason, DisconnectReason::ConnectError, "{closed}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_address_that_no_server_can_have_is_an_error_at_once() {
     let network = Network::new(1);
     let connector = connector(&network, CLIENT);

@@ -40,16 +40,10 @@ pub use self::{
     io_loop::{IoLoop, Step},
     question::{Answer, Question},
     routes::SessionKey,
-    types::{AdmissionStats, EndpointStats},
+    types::{AdmissionStats, EndpointStats, NotRegistered},
 };
 
-use self::{
-    capacity::Capacity,
-    handshakes::Handshakes,
-    question::Says,
-    request::Outcome,
-    routes::{Routes, Stage},
-};
+use self::{capacity::Capacity, handshakes::Handshakes, question::Says, request::Outcome, routes::Routes};
 use crate::{config::AdmissionConfig, recording::RecordOptions, wire::DisconnectReason};
 
 /// All decisions of a socket, as a value: which session a datagram belongs to, who may open a session, which session is
@@ -110,20 +104,28 @@ impl Endpoint {
         Self { epoch: now, routes, capacity, handshakes, lingers_until: None, actions, counts }
     }
 
-    /// Registers a session that this side opens. `None` if a live session already has the address.
-    pub fn connect(&mut self, remote: SocketAddr, session_id: u32) -> Option<SessionKey> {
-        let resident = self.routes.resident(remote);
-        if self.capacity.is_closed || resident.is_some_and(|key| self.is_live(key)) {
-            return None;
+    /// Registers a session that this side opens. Whoever accepts sessions may open some too, beyond `max_sessions` as well;
+    /// they count towards it.
+    ///
+    /// # Errors
+    ///
+    /// [`NotRegistered`] if a live session already has the address, or the endpoint is closed.
+    pub fn connect(&mut self, remote: SocketAddr, session_id: u32) -> Result<SessionKey, NotRegistered> {
+        if self.capacity.is_closed {
+            return Err(NotRegistered::Closed);
         }
-        let key = self.routes.insert(remote, session_id, 0, Stage::Decided);
+        let resident = self.routes.resident(remote);
+        if resident.is_some_and(|key| self.is_live(key)) {
+            return Err(NotRegistered::Occupied);
+        }
+        let key = self.routes.insert_own(remote, session_id);
         self.capacity.add();
         if let Some(before) = resident {
             // The old session has ended but may still repeat its Disconnect, which could end the new one.
             self.actions.push_back(opening::end(before, DisconnectReason::NewConnectionAttempt, false));
         }
         self.actions.push_back(Action::Route { address: remote, key });
-        Some(key)
+        Ok(key)
     }
 
     /// Handles a datagram from an address for which the host has no session.

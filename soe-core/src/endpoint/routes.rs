@@ -56,6 +56,8 @@ const ROUTED: u8 = 1;
 const ENDED: u8 = 2;
 const DRAINED: u8 = 4;
 const HAS_CANDIDATE: u8 = 8;
+/// Opened from this side. Servers do not move.
+const OWN: u8 = 16;
 
 impl Slot {
     const FREE: Self =
@@ -157,6 +159,13 @@ impl Routes {
         key
     }
 
+    /// The same for a session that this side opens.
+    pub(super) fn insert_own(&mut self, address: SocketAddr, session_id: u32) -> SessionKey {
+        let key = self.insert(address, session_id, 0, Stage::Decided);
+        self.set_flag(key, OWN);
+        key
+    }
+
     /// Removes a session. Its number becomes free.
     pub(super) fn remove(&mut self, key: SessionKey) {
         if self.get(key).is_none() {
@@ -196,11 +205,11 @@ impl Routes {
         Some(SessionKey { index, generation: self.slot_at(index).generation })
     }
 
-    /// The live session with this id and seed.
+    /// The live session with this id and seed, opened by a client: only those move.
     pub(super) fn by_identity(&self, session_id: u32, seed: u32) -> Option<SessionKey> {
         let is_meant = |index| {
             let slot = self.slot_at(index);
-            (slot.session_id, slot.seed) == (session_id, seed) && !slot.has_ended()
+            (slot.session_id, slot.seed) == (session_id, seed) && slot.flags & (ENDED | OWN) == 0
         };
         let index = self.by_identity.find(self.identity_hash(session_id, seed), is_meant)?;
         Some(SessionKey { index, generation: self.slot_at(index).generation })

@@ -1,5 +1,7 @@
 //! New sessions and counters.
 
+use thiserror::Error;
+
 use super::capacity::CapacityStats;
 use crate::{config::RequestInfo, session::Session};
 
@@ -10,6 +12,18 @@ pub(super) struct NewSession {
     pub(super) request: RequestInfo,
     /// The session. It has already handled the datagram that opened it.
     pub(super) session: Session,
+}
+
+/// Why an endpoint does not take a session that this side wants to open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum NotRegistered {
+    /// A live session has the address already, and the protocol identifies a session by its address.
+    #[error("a live session has this address")]
+    Occupied,
+    /// The endpoint is closed.
+    #[error("the endpoint is closed")]
+    Closed,
 }
 
 /// Counters of handshakes and of datagrams without a session. All start at zero with the endpoint.

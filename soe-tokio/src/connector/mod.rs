@@ -6,7 +6,7 @@ pub(crate) mod reconnect;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use soe_core::{DisconnectReason, Endpoint, Session, SessionConfig};
+use soe_core::{DisconnectReason, Endpoint, NotRegistered, Session, SessionConfig};
 use tokio::{
     net::{ToSocketAddrs, lookup_host},
     runtime::Handle,
@@ -58,6 +58,48 @@ impl SoeSession {
     /// Dropping the future gives the attempt up and tells the server, if it has answered already.
     pub async fn connect(remote: impl ToSocketAddrs, config: impl Into<SessionConfig>) -> Result<Self, ConnectError> {
         SoeConnector::connect_once(remote, config.into()).await
+    }
+}
+
+/// Opens a session from this socket to the first address of `remote` that answers.
+pub(crate) async fn connect(
+    shared: &Arc<SharedSocket<Connection>>,
+    secrets: &Secrets,
+    remote: impl ToSocketAddrs,
+    config: SessionConfig,
+) -> Result<SoeSession, ConnectError> {
+    let mut addresses = racing::in_order(lookup_host(remote).await.map_err(ConnectError::Resolve)?);
+    addresses.retain(|address| can_reach(shared.local_addr, *address));
+    racing::first(addresses, |address| connect_to(shared, secrets, address, config.clone())).await
+}
+
+async fn connect_to(
+    shared: &Arc<SharedSocket<Connection>>,
+    secrets: &Secrets,
+    address: SocketAddr,
+    config: SessionConfig,
+) -> Result<SoeSession, ConnectError> {
+    if shared.is_stopped() {
+        return Err(ConnectError::Stopped);
+    }
+    if !racing::is_valid(address) {
+        return Err(ConnectError::InvalidRemote(address));
+    }
+    let session_id = secrets.session_id().map_err(ConnectError::Random)?;
+    let mut session = Session::connect(now(), config, session_id);
+    if let Some(recordings) = shared.endpoint.recordings() {
+        session.record(&recordings.options);
+    }
+    let connection = Connection::connect(shared, address, session).map_err(|error| match error {
+        NotRegistered::Occupied => ConnectError::Occupied(address),
+        _ => ConnectError::Stopped,
+    })?;
+    // Closes the session if this future is dropped.
+    let session = SoeSession::new(connection);
+    match session.connection().connected().await {
+        Ok(()) => Ok(session),
+        Err(End::Closed(closed)) => Err(ConnectError::Closed(closed)),
+        Err(End::Stopped) => Err(ConnectError::Stopped),
     }
 }
 
@@ -141,32 +183,7 @@ impl SoeConnector {
         remote: impl ToSocketAddrs,
         config: impl Into<SessionConfig>,
     ) -> Result<SoeSession, ConnectError> {
-        let config = config.into();
-        let mut addresses = racing::in_order(lookup_host(remote).await.map_err(ConnectError::Resolve)?);
-        addresses.retain(|address| can_reach(self.shared.local_addr, *address));
-        racing::first(addresses, |address| self.connect_to(address, config.clone())).await
-    }
-
-    async fn connect_to(&self, address: SocketAddr, config: SessionConfig) -> Result<SoeSession, ConnectError> {
-        if self.shared.is_stopped() {
-            return Err(ConnectError::Stopped);
-        }
-        if !racing::is_valid(address) {
-            return Err(ConnectError::InvalidRemote(address));
-        }
-        let session_id = self.secrets.session_id().map_err(ConnectError::Random)?;
-        let mut session = Session::connect(now(), config, session_id);
-        if let Some(recordings) = self.shared.endpoint.recordings() {
-            session.record(&recordings.options);
-        }
-        let connection = Connection::connect(&self.shared, address, session).ok_or(ConnectError::Occupied(address))?;
-        // Closes the session if this future is dropped.
-        let session = SoeSession::new(connection);
-        match session.connection().connected().await {
-            Ok(()) => Ok(session),
-            Err(End::Closed(closed)) => Err(ConnectError::Closed(closed)),
-            Err(End::Stopped) => Err(ConnectError::Stopped),
-        }
+        connect(&self.shared, &self.secrets, remote, config.into()).await
     }
 
     /// Sends a ServerStatus query to a server and returns the bytes of its answer (section 1 of `docs/protocol.md`).
@@ -210,7 +227,7 @@ impl SoeConnector {
         let config = &config;
         racing::first(addresses, async |address| {
             let connector = Self::bind(unspecified_for(address)).await?;
-            connector.connect_to(address, config.clone()).await
+            connect_to(&connector.shared, &connector.secrets, address, config.clone()).await
         })
         .await
     }

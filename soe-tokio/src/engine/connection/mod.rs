@@ -18,7 +18,7 @@ use std::{
     time::Instant,
 };
 
-use soe_core::{DisconnectReason, Path, Session, SessionKey, recording::Mark};
+use soe_core::{DisconnectReason, NotRegistered, Path, Session, SessionKey, recording::Mark};
 use tokio::sync::Notify;
 use tracing::{Span, debug, debug_span};
 
@@ -74,19 +74,19 @@ impl Connection {
         Arc::new(Self { shared, key, flush_waiters, handles, span, waiters, contention, state: Mutex::new(state) })
     }
 
-    /// Opens a session from this side. `None`: an open session has the address.
+    /// Opens a session from this side.
     pub(crate) fn connect(
         shared: &Arc<SharedSocket<Self>>,
         address: SocketAddr,
         session: Session,
-    ) -> Option<Arc<Self>> {
+    ) -> Result<Arc<Self>, NotRegistered> {
         // The application may have seen the end of a session before its driver has reported it.
         let ended = shared.endpoint.hint(address).filter(|there| there.is_closed()).map(|there| there.key);
         let session_id = session.session_id();
         let open = |key| Self::new(Arc::clone(shared), key, address.into(), session);
         let connection = shared.endpoint.register(address, session_id, ended, open)?;
         connection.act(ConnectionState::mark);
-        Some(connection)
+        Ok(connection)
     }
 
     /// Runs `work` on the session for the application. `work` calls [`ConnectionState::mark`] if the driver is needed.

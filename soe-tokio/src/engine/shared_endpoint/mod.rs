@@ -14,7 +14,7 @@ use std::{
 };
 
 use dashmap::DashMap;
-use soe_core::{AdmissionConfig, Endpoint, EndpointStats, MemoryBudget, RequestInfo, SessionKey};
+use soe_core::{AdmissionConfig, Endpoint, EndpointStats, MemoryBudget, NotRegistered, RequestInfo, SessionKey};
 use tokio::sync::Notify;
 
 use self::undriven::Undriven;
@@ -202,14 +202,14 @@ impl<C: Member> SharedEndpoint<C> {
     }
 
     /// Registers a session that is opened from this side. `ended` is a session at the same address that is known to
-    /// have ended. `None`: an open session has the address.
+    /// have ended.
     pub(crate) fn register(
         &self,
         address: SocketAddr,
         session_id: u32,
         ended: Option<SessionKey>,
         open: impl FnOnce(SessionKey) -> Arc<C>,
-    ) -> Option<Arc<C>> {
+    ) -> Result<Arc<C>, NotRegistered> {
         let connection = {
             let mut table = lock(&self.table);
             if let Some(ended) = ended {
@@ -222,7 +222,7 @@ impl<C: Member> SharedEndpoint<C> {
         };
         self.sessions.fetch_add(1, Ordering::Relaxed);
         self.hand_over_actions();
-        Some(connection)
+        Ok(connection)
     }
 
     /// Routes datagrams from this address to this session from now on.
