@@ -21,7 +21,7 @@ pub(crate) enum Work {
     /// Its peer has moved.
     Move(SocketAddr, Path),
     /// Probe whether the peer is alive.
-    Probe,
+    AskForLife,
     /// The network reported the peer's address as unreachable.
     Unreachable,
     /// The endpoint ends the session. The flag: whether to send a Disconnect.

@@ -15,7 +15,7 @@ use soe_core::{
 use tracing::debug;
 
 use crate::engine::{
-    connection::{Connection, Visit},
+    connection::{Attempt, Connection},
     deferred::Work,
     driver::Driver,
 };
@@ -47,12 +47,12 @@ impl Host for Driver {
             self.deferred.keep(connection, path, datagrams);
             return fed;
         }
-        let visited =
+        let attempt =
             catch_unwind(AssertUnwindSafe(|| connection.feed(now, path, &mut datagrams, &mut fed, &mut self.notices)));
-        match visited {
-            Ok(Visit::Marked) => self.serve_soon(connection),
-            Ok(Visit::Quiet) => {}
-            Ok(Visit::Busy) => self.deferred.keep(connection, path, datagrams),
+        match attempt {
+            Ok(Attempt::NeedsService) => self.serve_soon(connection),
+            Ok(Attempt::Done) => {}
+            Ok(Attempt::Busy) => self.deferred.keep(connection, path, datagrams),
             Err(_) => connection.fail_after_panic(now, &mut self.notices),
         }
         fed
@@ -82,19 +82,19 @@ impl Host for Driver {
 
     fn relocate(&mut self, now: Instant, connection: &Arc<Connection>, from: SocketAddr, to: Path) {
         debug!(%from, to = %to.remote, "the peer has moved");
-        self.visit(now, connection, Work::Move(from, to));
+        self.perform(now, connection, Work::Move(from, to));
     }
 
     fn ask_for_life(&mut self, now: Instant, connection: &Arc<Connection>) {
-        self.visit(now, connection, Work::Probe);
+        self.perform(now, connection, Work::AskForLife);
     }
 
     fn unreachable(&mut self, now: Instant, connection: &Arc<Connection>) {
-        self.visit(now, connection, Work::Unreachable);
+        self.perform(now, connection, Work::Unreachable);
     }
 
     fn end(&mut self, now: Instant, connection: &Arc<Connection>, reason: DisconnectReason, tell_peer: bool) {
-        self.visit(now, connection, Work::End(reason, tell_peer));
+        self.perform(now, connection, Work::End(reason, tell_peer));
     }
 
     fn forget(&mut self, key: SessionKey) {

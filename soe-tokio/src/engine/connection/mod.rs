@@ -22,7 +22,7 @@ use soe_core::{DisconnectReason, NotRegistered, Path, Session, SessionKey, recor
 use tokio::sync::Notify;
 use tracing::{Span, debug, debug_span};
 
-pub(crate) use self::service::{Round, Served, Visit};
+pub(crate) use self::service::{Attempt, Round, Served};
 use self::{
     locking::Contention,
     state::{Changes, ConnectionState},

@@ -20,13 +20,13 @@ use crate::{
     socket::SendBatch,
 };
 
-/// The outcome of work of the driver on a session.
+/// What became of the driver's attempt to work on a session.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Visit {
+pub(crate) enum Attempt {
     /// It is done.
-    Quiet,
+    Done,
     /// It is done, and the connection must be put in the driver's list.
-    Marked,
+    NeedsService,
     /// The session's lock is held, possibly for a long time: nothing was done. The driver is woken once the lock is
     /// free.
     Busy,
@@ -66,10 +66,10 @@ impl Connection {
         datagrams: &mut impl Iterator<Item = BytesMut>,
         fed: &mut Fed,
         notices: &mut Notices,
-    ) -> Visit {
+    ) -> Attempt {
         let _entered = self.span.as_ref().map(|span| span.enter());
         let (marked, is_over_share, changes) = {
-            let Some(mut guard) = self.try_lock() else { return Visit::Busy };
+            let Some(mut guard) = self.try_lock() else { return Attempt::Busy };
             let state = &mut *guard;
             for datagram in datagrams {
                 match state.session.handle_datagram(now, datagram) {
@@ -97,7 +97,7 @@ impl Connection {
         if is_over_share {
             debug!("closed by the memory limit of the listener");
         }
-        if marked { Visit::Marked } else { Visit::Quiet }
+        if marked { Attempt::NeedsService } else { Attempt::Done }
     }
 
     /// Takes what the session has to send, forwards its events and sets its timer.
@@ -164,13 +164,13 @@ impl Connection {
     }
 
     /// The session's entry among the timers has expired.
-    pub(crate) fn expire(self: &Arc<Self>, now: Instant, timers: &mut Timers<Self>, notices: &mut Notices) -> Visit {
+    pub(crate) fn expire(self: &Arc<Self>, now: Instant, timers: &mut Timers<Self>, notices: &mut Notices) -> Attempt {
         let _entered = self.span.as_ref().map(|span| span.enter());
-        let Some(mut guard) = self.try_lock() else { return Visit::Busy };
+        let Some(mut guard) = self.try_lock() else { return Attempt::Busy };
         let state = &mut *guard;
         state.armed = None;
         if state.is_stopped {
-            return Visit::Quiet;
+            return Attempt::Done;
         }
         let mut changes = Changes::default();
         let is_due = state.session.poll_timeout().is_some_and(|deadline| deadline <= now);
@@ -188,16 +188,20 @@ impl Connection {
         let is_marked = is_due && !std::mem::replace(&mut state.dirty, true);
         drop(guard);
         self.announce(&changes, notices);
-        if is_marked { Visit::Marked } else { Visit::Quiet }
+        if is_marked { Attempt::NeedsService } else { Attempt::Done }
     }
 
     /// Does what the endpoint has decided about the session.
-    pub(crate) fn visit(self: &Arc<Self>, now: Instant, work: &Work, notices: &mut Notices) -> Visit {
+    pub(crate) fn perform(self: &Arc<Self>, now: Instant, work: &Work, notices: &mut Notices) -> Attempt {
         let _entered = self.span.as_ref().map(|span| span.enter());
         let (is_marked, changes) = {
             let Some(mut guard) = self.try_lock() else {
                 // Not deferred: the application is processing what the peer has sent, so the peer was alive just now.
-                return if matches!(work, Work::Probe | Work::Unreachable) { Visit::Quiet } else { Visit::Busy };
+                return if matches!(work, Work::AskForLife | Work::Unreachable) {
+                    Attempt::Done
+                } else {
+                    Attempt::Busy
+                };
             };
             let state = &mut *guard;
             match *work {
@@ -205,7 +209,7 @@ impl Connection {
                     state.move_to(now, from, to);
                     state.note_path(self.shared.local_addr);
                 }
-                Work::Probe => state.session.ask_for_life(),
+                Work::AskForLife => state.session.ask_for_life(),
                 // For an open session this is only a hint, since ICMP can be forged. A connection attempt fails, so
                 // that the next address is tried.
                 Work::Unreachable if state.session.is_connecting() => {
@@ -221,7 +225,7 @@ impl Connection {
         };
         let has_moved = matches!(work, Work::Move(..));
         self.announce(&Changes { any: changes.any || has_moved, ..changes }, notices);
-        if is_marked { Visit::Marked } else { Visit::Quiet }
+        if is_marked { Attempt::NeedsService } else { Attempt::Done }
     }
 
     /// The kernel has taken a batch with datagrams of this connection. False: the session is busy, call again.

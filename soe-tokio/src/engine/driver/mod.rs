@@ -26,7 +26,7 @@ use crate::{
     engine::{
         busy_poll::BusyPoller,
         clock::now,
-        connection::{Connection, Visit},
+        connection::{Attempt, Connection},
         deferred::{Deferred, Work},
         notices::Notices,
         operator_log::Rounds,
@@ -151,11 +151,11 @@ impl Driver {
     }
 
     /// Applies `work` to a session, or defers it while the session is busy.
-    pub(crate) fn visit(&mut self, now: Instant, connection: &Arc<Connection>, work: Work) {
-        match catch_unwind(AssertUnwindSafe(|| connection.visit(now, &work, &mut self.notices))) {
-            Ok(Visit::Marked) => self.serve_soon(connection),
-            Ok(Visit::Quiet) => {}
-            Ok(Visit::Busy) => self.deferred.push(Arc::clone(connection), work),
+    pub(crate) fn perform(&mut self, now: Instant, connection: &Arc<Connection>, work: Work) {
+        match catch_unwind(AssertUnwindSafe(|| connection.perform(now, &work, &mut self.notices))) {
+            Ok(Attempt::NeedsService) => self.serve_soon(connection),
+            Ok(Attempt::Done) => {}
+            Ok(Attempt::Busy) => self.deferred.push(Arc::clone(connection), work),
             Err(_) => connection.fail_after_panic(now, &mut self.notices),
         }
     }
@@ -169,7 +169,7 @@ impl Driver {
                     host::receive(self, now, datagrams.into_iter().map(|datagram| (path, datagram)));
                 }
                 Work::Timer => self.expire(now, connection),
-                work => self.visit(now, &connection, work),
+                work => self.perform(now, &connection, work),
             }
         }
     }
@@ -193,9 +193,9 @@ impl Driver {
 
     fn expire(&mut self, now: Instant, connection: Arc<Connection>) {
         match catch_unwind(AssertUnwindSafe(|| connection.expire(now, &mut self.timers, &mut self.notices))) {
-            Ok(Visit::Marked) => self.transmitter.add(connection),
-            Ok(Visit::Quiet) => {}
-            Ok(Visit::Busy) => self.deferred.push(connection, Work::Timer),
+            Ok(Attempt::NeedsService) => self.transmitter.add(connection),
+            Ok(Attempt::Done) => {}
+            Ok(Attempt::Busy) => self.deferred.push(connection, Work::Timer),
             Err(_) => connection.fail_after_panic(now, &mut self.notices),
         }
     }
