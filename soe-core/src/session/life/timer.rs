@@ -13,8 +13,9 @@ macro_rules! timers {
         }
 
         impl Timer {
-            const ALL: &'static [Self] = &[$(Self::$common,)* $(Self::$rare,)*];
+            const COUNT: usize = [$(Self::$common,)* $(Self::$rare,)*].len();
             const COMMON: usize = [$(Self::$common,)*].len();
+            const ALL: [Self; Self::COUNT] = [$(Self::$common,)* $(Self::$rare,)*];
         }
     };
 }
@@ -56,7 +57,7 @@ timers! {
 }
 
 impl Timer {
-    const RARE: usize = Self::ALL.len() - Self::COMMON;
+    const RARE: usize = Self::COUNT - Self::COMMON;
 }
 
 /// One deadline for each timer; `None` means never.
@@ -108,7 +109,7 @@ impl Timers {
     /// Removes and returns a timer that has expired. Call until `None`.
     pub(crate) fn expire(&mut self, now: Timestamp) -> Option<Timer> {
         let expired = |timer: &Timer| self.timestamp(*timer).is_some_and(|deadline| deadline <= now);
-        let timer = Timer::ALL.iter().copied().find(expired)?;
+        let timer = Timer::ALL.into_iter().find(expired)?;
         self.stop(timer);
         Some(timer)
     }
@@ -155,10 +156,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn timers_do_as_a_list_of_deadlines_does(ops in vec((0..Timer::ALL.len(), 0u64..50, 0..4u8), 0..200)) {
+        fn timers_do_as_a_list_of_deadlines_does(ops in vec((0..Timer::COUNT, 0u64..50, 0..4u8), 0..200)) {
             let start = Timestamp::now();
             let at = |millis| start + Duration::from_millis(millis);
-            let (mut timers, mut model) = (Timers::default(), [None; Timer::ALL.len()]);
+            let (mut timers, mut model) = (Timers::default(), [None; Timer::COUNT]);
             for (index, millis, op) in ops {
                 let timer = Timer::ALL[index];
                 match op {
