@@ -68,32 +68,32 @@
 mod config;
 mod connector;
 mod delivery;
-#[cfg(feature = "serde")]
-mod deserialize;
 mod engine;
 mod error;
 mod event;
 mod framed;
 mod handle;
+mod incoming;
 mod listener;
 mod metrics;
 mod owner;
-mod proxy_config;
 mod recording;
-mod recording_files;
 mod session;
 mod shutdown;
 mod socket;
 mod split;
 mod stats;
 
-pub use config::{BusyPoll, ListenerConfig, SocketConfig};
+pub use config::{
+    BusyPoll, ListenerConfig, SocketConfig,
+    proxy::{ProxyConfig, ProxyHeader},
+};
 pub use connector::{
     SoeConnector,
     reconnect::{LoginFailure, ReconnectError, SoeReconnector},
 };
 pub use delivery::Delivery;
-pub use engine::ended::{EndedFor, EndedSessions};
+pub use engine::reports::ended::{EndedFor, EndedSessions};
 pub use error::{BindError, ConnectError, FramedError, QueryError, SessionError};
 pub use event::SessionEvent;
 pub use framed::{FramedChannels, SoeFramed};
@@ -102,12 +102,11 @@ pub use handle::{
     broadcast::{BroadcastReport, SlowReceiver, broadcast},
     events::SessionEvents,
 };
+pub use incoming::Incoming;
 pub use ipnet::IpNet;
-pub use listener::{Incoming, SoeListener};
+pub use listener::SoeListener;
 pub use metrics::{Metrics, OPENMETRICS_CONTENT_TYPE};
-pub use proxy_config::{ProxyConfig, ProxyHeader};
-pub use recording::{RecordWhen, RecorderConfig, RecordingPart, RecordingSink};
-pub use recording_files::RecordingFiles;
+pub use recording::{RecordWhen, RecorderConfig, RecordingPart, RecordingSink, files::RecordingFiles};
 pub use session::SoeSession;
 pub use shutdown::{SessionReport, ShutdownReport};
 pub use socket::{AsyncUdp, Outgoing, RecvBatch, SendBatch};

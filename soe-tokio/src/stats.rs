@@ -8,7 +8,7 @@ use std::{
 use soe_core::EndpointStats;
 
 use crate::{
-    engine::{connection::Connection, ended::EndedSessions, shared_socket::SharedSocket},
+    engine::{connection::Connection, reports::ended::EndedSessions, shared_socket::SharedSocket},
     socket::proxied::Proxies,
 };
 

@@ -20,7 +20,7 @@ use crate::{
         connection::{Connection, state::End},
         driver::Driver,
         random::Secrets,
-        recordings::Recordings,
+        reports::recordings::Recordings,
         shared_endpoint::SharedEndpoint,
         shared_socket::SharedSocket,
     },

@@ -13,7 +13,7 @@ use tracing::{debug, trace};
 use crate::{
     engine::{
         connection::{Connection, Round, Served},
-        notices::Notices,
+        reports::notices::Notices,
         scratch,
         shared_socket::{Counters, SharedSocket},
         timers::Timers,

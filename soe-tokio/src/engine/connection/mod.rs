@@ -28,8 +28,8 @@ use self::{
     state::{Changes, ConnectionState},
 };
 use crate::engine::{
-    clock::now, notices::Notices, recordings::EndedRecording, shared_endpoint::Member, shared_socket::SharedSocket,
-    sync::lock,
+    clock::now, reports::notices::Notices, reports::recordings::EndedRecording, shared_endpoint::Member,
+    shared_socket::SharedSocket, sync::lock,
 };
 
 /// One session, shared by its handles and the driver.

@@ -16,7 +16,7 @@ use super::{
     state::{Changes, ConnectionState},
 };
 use crate::{
-    engine::{deferred::Work, notices::Notices, timers::Timers},
+    engine::{deferred::Work, reports::notices::Notices, timers::Timers},
     socket::SendBatch,
 };
 

@@ -15,7 +15,7 @@ use soe_core::{
 };
 
 use crate::{
-    engine::{clock::now, connection::Connection, recordings::EndedRecording, sync::set_waker},
+    engine::{clock::now, connection::Connection, reports::recordings::EndedRecording, sync::set_waker},
     error::SessionError,
     event::SessionEvent,
 };

@@ -21,9 +21,9 @@ use self::undriven::Undriven;
 use crate::{
     engine::{
         clock::now,
-        ended::EndedSessions,
-        operator_log::Told,
-        recordings::Recordings,
+        reports::ended::EndedSessions,
+        reports::operator_log::Told,
+        reports::recordings::Recordings,
         sync::{lock, set_waker, until},
     },
     socket::proxied::Proxies,

@@ -22,7 +22,7 @@ use self::{
     header::Header,
 };
 use super::{AsyncUdp, Entry, FULL_ENTRIES, MAX_RUN_BYTES, MAX_SEGMENT_BYTES, RecvBatch, SendBatch};
-use crate::proxy_config::{ProxyConfig, ProxyHeader};
+use crate::config::proxy::{ProxyConfig, ProxyHeader};
 
 /// What the sockets of one listener share about the proxies in front of it.
 #[derive(Debug)]

@@ -9,9 +9,9 @@ use serde::{
 };
 use soe_core::{AdmissionConfig, SessionConfig};
 
-use crate::{
-    config::{BusyPoll, ListenerConfig, SocketConfig},
-    proxy_config::{ProxyConfig, ProxyHeader},
+use super::{
+    BusyPoll, ListenerConfig, SocketConfig,
+    proxy::{ProxyConfig, ProxyHeader},
 };
 
 struct ListenerKnobs;

@@ -1,5 +1,7 @@
 //! How sessions are recorded, and where the recordings go.
 
+pub(crate) mod files;
+
 use std::{fmt, sync::Arc};
 
 use soe_core::recording::{NotAPiece, RecordingWriter, Redact};

@@ -17,7 +17,7 @@ use std::{
 use soe_core::recording::RecordingWriter;
 use tracing::warn;
 
-use crate::recording::{RecordingPart, RecordingSink};
+use super::{RecordingPart, RecordingSink};
 
 /// Writes each recording into a file of a directory: `soe-<time of the start>-<process>-<number>.pcapng`. Clones write into
 /// the same directory.

@@ -1,10 +1,15 @@
 //! The configuration of sockets and listeners.
 
+#[cfg(feature = "serde")]
+mod deserialize;
+pub(crate) mod proxy;
+
 use std::time::Duration;
 
 use soe_core::{AdmissionConfig, SessionConfig};
 
-use crate::{proxy_config::ProxyConfig, recording::RecorderConfig};
+use self::proxy::ProxyConfig;
+use crate::recording::RecorderConfig;
 
 /// How the sockets of this crate are set up: [`crate::SoeListener`] and [`crate::SoeConnector`].
 #[derive(Clone, Debug)]
