@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use bytes::BytesMut;
 
-use super::{address::Path, question::Question, routes::SessionKey};
+use super::{address::Path, routes::SessionKey, strangers::question::Question};
 use crate::{config::RequestInfo, session::Session, wire::DisconnectReason};
 
 /// An action for the endpoint's host. Perform the actions in order, without holding the endpoint's lock.

@@ -3,22 +3,13 @@
 
 mod action;
 mod address;
-mod answers;
 mod budget;
 mod capacity;
-mod cookie;
-mod handshakes;
 pub mod host;
-mod index;
 mod io_loop;
-mod limiter;
 mod opening;
-mod pending;
-mod question;
-mod refusal;
-mod request;
 mod routes;
-mod selection;
+mod strangers;
 mod suspicion;
 mod types;
 mod unclaimed;
@@ -38,12 +29,16 @@ pub use self::{
     budget::{MemoryAccount, MemoryBudget},
     capacity::CapacityStats,
     io_loop::{IoLoop, Step},
-    question::{Answer, Question},
     routes::SessionKey,
+    strangers::question::{Answer, Question},
     types::{AdmissionStats, EndpointStats, NotRegistered},
 };
 
-use self::{capacity::Capacity, handshakes::Handshakes, question::Says, request::Outcome, routes::Routes};
+use self::{
+    capacity::Capacity,
+    routes::Routes,
+    strangers::{handshakes::Handshakes, question::Says, request::Outcome},
+};
 use crate::{config::AdmissionConfig, recording::RecordOptions, wire::DisconnectReason};
 
 /// All decisions of a socket, as a value: which session a datagram belongs to, who may open a session, which session is

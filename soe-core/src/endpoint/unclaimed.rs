@@ -6,8 +6,10 @@ use bytes::BytesMut;
 
 use super::{
     Action, Endpoint, Path, SessionKey,
-    handshakes::Handshakes,
-    request::{Outcome, Standing},
+    strangers::{
+        handshakes::Handshakes,
+        request::{Outcome, Standing},
+    },
     suspicion::Suspicion,
 };
 use crate::wire::{RemapConnection, opcode};

@@ -6,19 +6,18 @@ use std::{net::SocketAddr, time::Instant};
 use bytes::Bytes;
 
 use super::{
-    address::Path,
-    capacity::Room,
     handshakes::Handshakes,
     limiter::{Limited, Rate},
     pending::prefix,
     question::{About, Question},
     request::{Outcome, Standing},
 };
+use crate::endpoint::{address::Path, capacity::Room};
 use crate::wire::{Packet, opcode};
 
 impl Handshakes {
     /// Sends UnknownSender, within the rate limits.
-    pub(super) fn unknown_sender(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) {
+    pub(in crate::endpoint) fn unknown_sender(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) {
         self.stats.unknown_senders += 1;
         // A Disconnect is never answered: two servers would answer each other forever.
         let is_disconnect = opcode::of(datagram) == Some(opcode::DISCONNECT);
@@ -29,7 +28,7 @@ impl Handshakes {
         self.reply(|out| Packet::UnknownSender.encode(out));
     }
 
-    pub(super) fn ask_for_status(&mut self, now: Instant, path: Path, length: usize) -> Outcome {
+    pub(in crate::endpoint) fn ask_for_status(&mut self, now: Instant, path: Path, length: usize) -> Outcome {
         let Some(reply) = self.config.server_status.clone() else { return self.ignored() };
         if !self.may_reflect(now, path.remote) {
             return Outcome::Done;
@@ -38,7 +37,7 @@ impl Handshakes {
     }
 
     /// Sends the application's answer to a status query of `length` bytes.
-    pub(super) fn answer_status(&mut self, reply: Option<&Bytes>, length: usize) {
+    pub(in crate::endpoint) fn answer_status(&mut self, reply: Option<&Bytes>, length: usize) {
         let Some(reply) = reply.filter(|reply| reply.len() + 2 <= MAX_AMPLIFICATION * length) else {
             self.stats.ignored += 1;
             return;
@@ -55,17 +54,17 @@ impl Handshakes {
         allowed.map_err(|limited| self.count_limited(limited)).is_ok()
     }
 
-    pub(super) fn reply(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+    pub(in crate::endpoint) fn reply(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         let mut reply = Vec::with_capacity(32);
         write(&mut reply);
         self.replies.push_back(reply);
     }
 
-    pub(super) fn reply_sealed(&mut self, datagram: Vec<u8>) {
+    pub(in crate::endpoint) fn reply_sealed(&mut self, datagram: Vec<u8>) {
         self.replies.push_back(datagram);
     }
 
-    pub(super) fn may_answer(&mut self, now: Instant, from: SocketAddr) -> bool {
+    pub(in crate::endpoint) fn may_answer(&mut self, now: Instant, from: SocketAddr) -> bool {
         let settings = &*self.config;
         let all = Rate { per_second: settings.response_rate, burst: settings.response_rate };
         let one = Rate { per_second: settings.response_rate_per_prefix, burst: settings.response_burst_per_prefix };
@@ -75,7 +74,7 @@ impl Handshakes {
 
     /// Whether a session may open before its client has proved its address. The rate is limited: forged requests must
     /// not crowd out real clients.
-    pub(super) fn may_open(&mut self, now: Instant, from: SocketAddr, standing: Standing) -> bool {
+    pub(in crate::endpoint) fn may_open(&mut self, now: Instant, from: SocketAddr, standing: Standing) -> bool {
         let all = Rate { per_second: self.config.unproven_rate, burst: self.config.unproven_rate.saturating_mul(10) };
         let place = self.cookies.place(prefix(from.ip()), 0);
         let is_free = !standing.live && standing.room == Room::Free;

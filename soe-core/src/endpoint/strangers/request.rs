@@ -2,7 +2,8 @@
 
 use bytes::BytesMut;
 
-use super::{capacity::Room, pending::Name, question::Question, types::NewSession};
+use super::{pending::Name, question::Question};
+use crate::endpoint::{capacity::Room, types::NewSession};
 use crate::{
     config::RequestInfo,
     wire::{RemapConnection, SessionRequest},
@@ -10,18 +11,18 @@ use crate::{
 
 /// The state of the address of a datagram, and whether a session may open.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Standing {
+pub(in crate::endpoint) struct Standing {
     /// A live session has the address, or may be about to move there. A new client must prove itself with 4 bytes of
     /// CRC.
-    pub(super) live: bool,
+    pub(in crate::endpoint) live: bool,
     /// The seed of the session that has the address, which may have ended.
-    pub(super) seed: Option<u32>,
-    pub(super) room: Room,
+    pub(in crate::endpoint) seed: Option<u32>,
+    pub(in crate::endpoint) room: Room,
 }
 
 /// The result of handling a datagram.
 #[derive(Debug)]
-pub(super) enum Outcome {
+pub(in crate::endpoint) enum Outcome {
     /// It was answered, or dropped and counted.
     Done,
     /// It opened a session.
@@ -38,22 +39,22 @@ pub(super) enum Outcome {
 
 /// A session request, without borrowed data.
 #[derive(Clone, Debug)]
-pub(super) struct Asked {
-    pub(super) version: u32,
-    pub(super) session_id: u32,
-    pub(super) udp_length: u32,
-    pub(super) name: Name,
+pub(in crate::endpoint) struct Asked {
+    pub(in crate::endpoint) version: u32,
+    pub(in crate::endpoint) session_id: u32,
+    pub(in crate::endpoint) udp_length: u32,
+    pub(in crate::endpoint) name: Name,
     /// The size of the datagram in bytes.
-    pub(super) length: usize,
+    pub(in crate::endpoint) length: usize,
 }
 
 impl Asked {
-    pub(super) fn new(request: &SessionRequest<'_>, length: usize) -> Self {
+    pub(in crate::endpoint) fn new(request: &SessionRequest<'_>, length: usize) -> Self {
         let SessionRequest { version, session_id, udp_length, protocol_name } = *request;
         Self { version, session_id, udp_length, name: Name::new(protocol_name.unwrap_or_default()), length }
     }
 
-    pub(super) fn info(&self) -> RequestInfo {
+    pub(in crate::endpoint) fn info(&self) -> RequestInfo {
         RequestInfo {
             version: self.version,
             session_id: self.session_id,

@@ -4,8 +4,9 @@ use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
 
-use super::{address::Path, request::Asked};
+use super::request::Asked;
 use crate::config::{RequestInfo, StatusReply};
+use crate::endpoint::address::Path;
 
 /// A call of application code: a request filter or a status reply.
 ///
@@ -13,11 +14,11 @@ use crate::config::{RequestInfo, StatusReply};
 /// then [`Endpoint::handle_answer`](crate::Endpoint::handle_answer). If the code panics, drop the question; the client
 /// repeats its request.
 pub struct Question {
-    pub(super) path: Path,
-    pub(super) about: About,
+    pub(in crate::endpoint) path: Path,
+    pub(in crate::endpoint) about: About,
 }
 
-pub(super) enum About {
+pub(in crate::endpoint) enum About {
     Request { predicate: Arc<dyn Fn(&RequestInfo) -> bool + Send + Sync>, request: Asked },
     Status { reply: StatusReply, length: usize },
 }
@@ -26,12 +27,12 @@ pub(super) enum About {
 #[derive(Debug)]
 #[must_use]
 pub struct Answer {
-    pub(super) path: Path,
-    pub(super) says: Says,
+    pub(in crate::endpoint) path: Path,
+    pub(in crate::endpoint) says: Says,
 }
 
 #[derive(Debug)]
-pub(super) enum Says {
+pub(in crate::endpoint) enum Says {
     Request { request: Asked, is_welcome: bool },
     Status { reply: Option<Bytes>, length: usize },
 }

@@ -10,13 +10,15 @@ use std::{
 use bytes::BytesMut;
 
 use super::{
-    address::Path,
-    capacity::Room,
     cookie::Cookies,
     limiter::{self, Limiter},
     pending::{MAX_FAILURES, PendingHandshake, PendingHandshakes},
     refusal::{MISMATCHED, OVER_CAPACITY},
     request::{Asked, Outcome, Standing},
+};
+use crate::endpoint::{
+    address::Path,
+    capacity::Room,
     types::{AdmissionStats, NewSession},
 };
 use crate::{
@@ -37,22 +39,22 @@ struct Offer {
 
 /// Pending handshakes and the limits on answers. The size is bounded.
 #[derive(Debug)]
-pub(super) struct Handshakes {
-    pub(super) config: AdmissionConfig,
+pub(in crate::endpoint) struct Handshakes {
+    pub(in crate::endpoint) config: AdmissionConfig,
     epoch: Instant,
-    pub(super) cookies: Cookies,
+    pub(in crate::endpoint) cookies: Cookies,
     pending: PendingHandshakes,
-    pub(super) answers: Limiter,
-    pub(super) openings: Limiter,
-    pub(super) unknown_senders: Limiter,
-    pub(super) replies: VecDeque<Vec<u8>>,
+    pub(in crate::endpoint) answers: Limiter,
+    pub(in crate::endpoint) openings: Limiter,
+    pub(in crate::endpoint) unknown_senders: Limiter,
+    pub(in crate::endpoint) replies: VecDeque<Vec<u8>>,
     /// How sessions are recorded that open from now on.
-    pub(super) record: Option<RecordOptions>,
-    pub(super) stats: AdmissionStats,
+    pub(in crate::endpoint) record: Option<RecordOptions>,
+    pub(in crate::endpoint) stats: AdmissionStats,
 }
 
 impl Handshakes {
-    pub(super) fn new(now: Instant, config: AdmissionConfig, key: [u8; 16]) -> Self {
+    pub(in crate::endpoint) fn new(now: Instant, config: AdmissionConfig, key: [u8; 16]) -> Self {
         Self {
             epoch: now,
             cookies: Cookies::new(now, key),
@@ -67,7 +69,13 @@ impl Handshakes {
         }
     }
 
-    pub(super) fn handle(&mut self, now: Instant, path: Path, datagram: BytesMut, standing: Standing) -> Outcome {
+    pub(in crate::endpoint) fn handle(
+        &mut self,
+        now: Instant,
+        path: Path,
+        datagram: BytesMut,
+        standing: Standing,
+    ) -> Outcome {
         self.handle_timeout(now);
         let from = path.remote;
         match opcode::of(&datagram) {
@@ -101,7 +109,7 @@ impl Handshakes {
     }
 
     /// The session id of a request.
-    pub(super) fn requested_id(datagram: &[u8]) -> Option<u32> {
+    pub(in crate::endpoint) fn requested_id(datagram: &[u8]) -> Option<u32> {
         match Packet::decode(datagram) {
             Ok(Packet::SessionRequest(request)) => Some(request.session_id),
             _ => None,
@@ -109,16 +117,16 @@ impl Handshakes {
     }
 
     /// The next answer to the sender of the last datagram.
-    pub(super) fn poll_reply(&mut self) -> Option<Vec<u8>> {
+    pub(in crate::endpoint) fn poll_reply(&mut self) -> Option<Vec<u8>> {
         self.replies.pop_front()
     }
 
-    pub(super) fn poll_timeout(&self) -> Instant {
+    pub(in crate::endpoint) fn poll_timeout(&self) -> Instant {
         self.cookies.next_rotation()
     }
 
     /// Rotates the key of the seeds and removes old handshakes.
-    pub(super) fn handle_timeout(&mut self, now: Instant) {
+    pub(in crate::endpoint) fn handle_timeout(&mut self, now: Instant) {
         if self.cookies.next_rotation() <= now {
             self.cookies.rotate(now);
             // Must happen before the short time stamps of the entries wrap.
@@ -126,7 +134,7 @@ impl Handshakes {
         }
     }
 
-    pub(super) fn set_limits(&mut self, now: Instant, limits: &AdmissionConfig) {
+    pub(in crate::endpoint) fn set_limits(&mut self, now: Instant, limits: &AdmissionConfig) {
         let places = limits.max_pending_handshakes;
         if places != self.config.max_pending_handshakes {
             let old = std::mem::replace(&mut self.pending, PendingHandshakes::new(self.epoch, places));
@@ -137,32 +145,32 @@ impl Handshakes {
         self.config = self.config.with_limits_of(limits);
     }
 
-    pub(super) fn memory_ceiling(&self) -> usize {
+    pub(in crate::endpoint) fn memory_ceiling(&self) -> usize {
         size_of::<Self>() + self.pending.memory() + 3 * limiter::MEMORY + MAX_REPLIES
     }
 
     /// Whether this address has a pending handshake.
-    pub(super) fn is_pending(&self, now: Instant, from: SocketAddr) -> bool {
+    pub(in crate::endpoint) fn is_pending(&self, now: Instant, from: SocketAddr) -> bool {
         self.pending.all(now, self.cookies.place(from.ip(), from.port()), from).next().is_some()
     }
 
     /// The time since the last response to a client whose handshake is pending.
-    pub(super) fn newest_age(&self, now: Instant) -> Option<Duration> {
+    pub(in crate::endpoint) fn newest_age(&self, now: Instant) -> Option<Duration> {
         self.pending.newest_age(now)
     }
 
-    pub(super) fn remember(&mut self, now: Instant, pending: &PendingHandshake) {
+    pub(in crate::endpoint) fn remember(&mut self, now: Instant, pending: &PendingHandshake) {
         let place_of = |from: SocketAddr| self.cookies.place(from.ip(), from.port());
         self.stats.evicted += u64::from(self.pending.put(now, pending, place_of));
     }
 
-    pub(super) fn ignored(&mut self) -> Outcome {
+    pub(in crate::endpoint) fn ignored(&mut self) -> Outcome {
         self.stats.ignored += 1;
         Outcome::Done
     }
 
     /// Handles a request after the application's filter has decided.
-    pub(super) fn handle_request(
+    pub(in crate::endpoint) fn handle_request(
         &mut self,
         now: Instant,
         from: SocketAddr,

@@ -20,7 +20,7 @@ const PURPOSE_PLACE: u8 = 3;
 ///
 /// A seed is a keyed hash of address, session id and period. It can only be learned by reading the response at that
 /// address, and the server need not store it.
-pub(super) struct Cookies {
+pub(in crate::endpoint) struct Cookies {
     key: [u8; 16],
     /// Counts periods of `KEY_LIFETIME`.
     period: u64,
@@ -28,16 +28,16 @@ pub(super) struct Cookies {
 }
 
 impl Cookies {
-    pub(super) fn new(now: Instant, key: [u8; 16]) -> Self {
+    pub(in crate::endpoint) fn new(now: Instant, key: [u8; 16]) -> Self {
         Self { key, period: 0, next: now + KEY_LIFETIME }
     }
 
     /// When the key changes.
-    pub(super) fn next_rotation(&self) -> Instant {
+    pub(in crate::endpoint) fn next_rotation(&self) -> Instant {
         self.next
     }
 
-    pub(super) fn rotate(&mut self, now: Instant) {
+    pub(in crate::endpoint) fn rotate(&mut self, now: Instant) {
         while self.next <= now {
             self.period += 1;
             self.next += KEY_LIFETIME;
@@ -45,18 +45,18 @@ impl Cookies {
     }
 
     /// The lowest bits of the current period, which distinguish it from the previous one.
-    pub(super) fn period_tag(&self) -> u8 {
+    pub(in crate::endpoint) fn period_tag(&self) -> u8 {
         (self.period & 0b11) as u8
     }
 
     /// The tag of the next period.
-    pub(super) fn next_tag(&self) -> u8 {
+    pub(in crate::endpoint) fn next_tag(&self) -> u8 {
         (self.period_tag() + 1) & 0b11
     }
 
     /// The seed for a request of the period with this tag: the previous, the current or the next one. `None` if that is
     /// too long ago.
-    pub(super) fn seed(&self, from: SocketAddr, session_id: u32, period_tag: u8) -> Option<u32> {
+    pub(in crate::endpoint) fn seed(&self, from: SocketAddr, session_id: u32, period_tag: u8) -> Option<u32> {
         let period = match period_tag.wrapping_sub(self.period_tag()) & 0b11 {
             0 => self.period,
             1 => self.period + 1,
@@ -74,12 +74,12 @@ impl Cookies {
     }
 
     /// All seeds that a request may have been given within the lifetime of a key.
-    pub(super) fn seeds(&self, from: SocketAddr, session_id: u32) -> impl Iterator<Item = u32> {
+    pub(in crate::endpoint) fn seeds(&self, from: SocketAddr, session_id: u32) -> impl Iterator<Item = u32> {
         (0..4).filter_map(move |tag| self.seed(from, session_id, tag))
     }
 
     /// A keyed hash for table positions, which peers cannot predict.
-    pub(super) fn place(&self, ip: IpAddr, port: u16) -> u64 {
+    pub(in crate::endpoint) fn place(&self, ip: IpAddr, port: u16) -> u64 {
         let mut hasher = self.hasher(PURPOSE_PLACE);
         write_address(&mut hasher, SocketAddr::new(ip, port));
         hasher.finish()
@@ -104,7 +104,7 @@ fn write_address(hasher: &mut impl Hasher, address: SocketAddr) {
 }
 
 /// An address as 16 bytes; IPv4 in its mapped form.
-pub(super) fn octets(ip: IpAddr) -> [u8; 16] {
+pub(in crate::endpoint) fn octets(ip: IpAddr) -> [u8; 16] {
     match ip {
         IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
         IpAddr::V6(ip) => ip.octets(),
