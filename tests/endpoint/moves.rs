@@ -121,6 +121,78 @@ fn two_players_whose_ports_are_swapped_go_on_in_their_sessions() {
     assert_eq!(net.server.endpoint.stats().admission.opened, 2);
 }
 
+/// A peer that shares its IP address with a player (or any peer, under `RemapPolicy::AnyAddress`) and can forge source addresses:
+/// what it sends in that player's name, again and again.
+fn usurper(net: &mut Net) -> [Vec<u8>; 3] {
+    let session = net.client(player(2));
+    let remap = soe_core::wire::RemapConnection { session_id: session.session_id(), crc_seed: session.crc_seed() };
+    let framing = framing_of(session);
+    net.clients.remove(&player(2));
+    let mut claim = Vec::new();
+    Packet::RemapConnection(remap).encode(&mut claim);
+    [claim, sealed(&framing, &HEARTBEAT), b"garbage in the player's name".to_vec()]
+}
+
+#[test]
+fn a_peer_that_claims_the_address_of_a_live_player_takes_it_from_nobody() {
+    // One that speaks all the time, and one that has nothing to say for a minute at a time.
+    for interval in [200, 60_000] {
+        let mut net = two_players();
+        let forged = usurper(&mut net);
+        for time in (0..150_000).step_by(100) {
+            if time % 300 == 0 {
+                forged.iter().for_each(|datagram| net.forge(player(1), datagram));
+            }
+            if time % interval == 0 {
+                net.client(player(1)).send(Message::reliable(&b"I am here"[..])).unwrap();
+            }
+            net.run(100 * MS);
+            assert_eq!(net.server.at(player(1)).unwrap().resident.session_id(), 1, "after {time} ms");
+        }
+        let said = 150_000_usize.div_ceil(interval);
+        let heard = net.received.iter().filter(|(from, _)| *from == 1).count();
+        assert_eq!((heard, net.server.endpoint.stats().moves), (said, 0));
+        assert!(net.client(player(1)).is_connected());
+    }
+}
+
+#[test]
+fn who_was_away_while_a_peer_took_its_address_has_it_back_with_its_next_datagram() {
+    let (start, mut away) = (Instant::now(), None);
+    let is_away = std::rc::Rc::new(std::cell::Cell::new(false));
+    let asks = std::rc::Rc::clone(&is_away);
+    let mut net = Net::with_fate(config(), Box::new(move |_, _, _| (!asks.get()).then_some(20 * MS)));
+    for n in 1..=2 {
+        net.join(player(n), &config(), n.into());
+    }
+    net.run(SECOND);
+    let forged = usurper(&mut net);
+    is_away.set(true);
+    for time in (0..15_000).step_by(100) {
+        if time % 300 == 0 {
+            forged.iter().for_each(|datagram| net.forge(player(1), datagram));
+        }
+        net.run(100 * MS);
+        if net.server.at(player(1)).unwrap().resident.session_id() == 2 {
+            away.get_or_insert(net.now - start);
+        }
+    }
+    assert!(away.is_some(), "nothing was tested");
+    is_away.set(false);
+    speaks(&mut net, player(1), 1, 2_500);
+    for time in (0..60_000).step_by(100) {
+        if time % 300 == 0 {
+            forged.iter().for_each(|datagram| net.forge(player(1), datagram));
+        }
+        if time % 5_000 == 0 {
+            net.client(player(1)).send(Message::reliable(&b"I am back"[..])).unwrap();
+        }
+        net.run(100 * MS);
+    }
+    assert!(net.client(player(1)).is_connected());
+    assert_eq!(net.received.iter().filter(|(from, _)| *from == 1).count(), 13);
+}
+
 #[test]
 fn a_new_port_may_have_been_somebodys_who_vanished_a_moment_ago() {
     let mut net = two_players();

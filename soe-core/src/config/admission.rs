@@ -75,7 +75,8 @@ pub enum RemapPolicy {
     /// From another port of the same IP address, as after a change of the NAT mapping.
     #[default]
     SamePeerAddress,
-    /// From any address.
+    /// From any address. A client can then have the traffic of its session sent to an address that is not its own, without an
+    /// answer from there, until it times out.
     AnyAddress,
 }
 

@@ -146,6 +146,7 @@ impl Endpoint {
             // The session has moved to another address in the meantime.
             self.handle_datagram(now, path, datagram);
         } else {
+            self.routes.refute_claim(path.remote, heard);
             let is_exempt = crate::wire::opcode::of(&datagram).is_some_and(crate::wire::opcode::is_exempt);
             match self.routes.candidate(now, path.remote).filter(|_| !is_exempt) {
                 Some(candidate) => self.actions.push_back(Action::Feed { key: candidate, path, datagram }),

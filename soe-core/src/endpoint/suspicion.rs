@@ -50,6 +50,14 @@ impl Suspicion {
         *watch = present | SENT;
         Self::UnknownSender
     }
+
+    /// Whether the session was asked for a sign of life, has had the time to answer, and was not heard since.
+    pub(super) fn is_unanswered(epoch: Instant, now: Instant, heard: Instant, watch: u32) -> bool {
+        let asked = epoch + TICK * (watch & !SENT);
+        let is_silent = now.saturating_duration_since(heard) >= HEARD_LATELY;
+        let is_asked = watch != 0 && asked + TICK > heard;
+        is_silent && is_asked && (watch & SENT != 0 || now.saturating_duration_since(asked) >= ANSWER_TIME)
+    }
 }
 
 #[cfg(test)]

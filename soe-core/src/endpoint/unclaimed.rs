@@ -44,10 +44,19 @@ impl Endpoint {
         // Needed below, after the datagram has been consumed.
         let head = datagram.get(..2).map(|head| [head[0], head[1]]);
         let outcome = handshakes.handle(now, path, datagram, standing);
-        if let (Outcome::Unclaimed, Some((key, heard)), Some(head)) = (&outcome, resident, head) {
+        if let (Outcome::Unclaimed | Outcome::Remap(_), Some((key, heard)), Some(head)) = (&outcome, resident, head) {
             self.suspect(now, path, key, heard, head);
+            // Anybody who has a session can write another's address on a claim. It is heard once the one who lives there was
+            // asked and has not answered; clients repeat it.
+            if matches!(outcome, Outcome::Remap(_)) && self.is_live(key) && !self.is_unanswered(now, key, heard) {
+                return;
+            }
         }
         self.conclude(now, path, outcome);
+    }
+
+    fn is_unanswered(&self, now: Instant, key: SessionKey, heard: Instant) -> bool {
+        self.routes.get(key).is_some_and(|slot| Suspicion::is_unanswered(self.epoch, now, heard, slot.watch))
     }
 
     /// Whether this is a request for a live session that has moved away from this address. A response would reveal its

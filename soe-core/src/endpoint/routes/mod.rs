@@ -84,6 +84,8 @@ impl Slot {
 struct Candidate {
     key: SessionKey,
     claimed: Instant,
+    /// It lived there until another session took the address.
+    is_return: bool,
 }
 
 /// How long a claim waits for a valid datagram.
@@ -244,11 +246,23 @@ impl Routes {
 
     /// Stores a claim. It replaces earlier claims of the session and for the address.
     pub(in crate::endpoint) fn claim(&mut self, now: Instant, address: SocketAddr, key: SessionKey) {
-        self.drop_claim(key);
+        self.put_claim(address, Candidate { key, claimed: now, is_return: false });
+    }
+
+    fn put_claim(&mut self, address: SocketAddr, candidate: Candidate) {
+        self.drop_claim(candidate.key);
         self.drop_candidate(address);
-        if self.set_flag(key, HAS_CANDIDATE) {
-            self.candidates.insert(address, Candidate { key, claimed: now });
-            self.claims.insert(key.index, address);
+        if self.set_flag(candidate.key, HAS_CANDIDATE) {
+            self.candidates.insert(address, candidate);
+            self.claims.insert(candidate.key.index, address);
+        }
+    }
+
+    /// The session that lives at this address was heard at `heard`: a claim from before that is void. Not the claim of the
+    /// session that lived there before: that one has been there longer.
+    pub(in crate::endpoint) fn refute_claim(&mut self, address: SocketAddr, heard: Instant) {
+        if self.candidates.get(&address).is_some_and(|candidate| !candidate.is_return && candidate.claimed < heard) {
+            self.drop_candidate(address);
         }
     }
 
@@ -263,7 +277,8 @@ impl Routes {
     }
 
     /// Moves a session to the address that it has claimed, and returns the former one. `None`: it has no such claim. A session
-    /// that was there lives on without an address, and may claim one itself.
+    /// that was there lives on without an address, and may claim one itself. Its next valid datagram from there brings it back;
+    /// the one that it sends away then has no such right, so that two cannot fight over an address for ever.
     pub(in crate::endpoint) fn relocate(
         &mut self,
         now: Instant,
@@ -271,14 +286,23 @@ impl Routes {
         to: SocketAddr,
     ) -> Option<SocketAddr> {
         self.candidate(now, to).filter(|&claimant| claimant == key)?;
+        let returns = self.candidates.get(&to).is_some_and(|candidate| candidate.is_return);
         self.drop_candidate(to);
+        let displaced = self.resident(to).filter(|&there| !returns && !self.has_ended(there));
         let from = self.address(key)?;
         self.unroute(key);
         if let Some(slot) = self.get_mut(key) {
             slot.address = to.into();
         }
         self.route(key, to);
+        if let Some(displaced) = displaced {
+            self.put_claim(to, Candidate { key: displaced, claimed: now, is_return: true });
+        }
         Some(from)
+    }
+
+    fn has_ended(&self, key: SessionKey) -> bool {
+        self.get(key).is_none_or(Slot::has_ended)
     }
 
     /// Removes claims that were not proved in time.
