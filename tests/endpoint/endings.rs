@@ -1,6 +1,6 @@
 //! How an endpoint closes.
 
-use soe_core::{AdmissionConfig, DisconnectReason, host};
+use soe_core::{Action, AdmissionConfig, DisconnectReason, Endpoint, host};
 
 use super::*;
 use crate::net::{Direction, MS, Net, SECOND};
@@ -149,4 +149,75 @@ fn after_all_sessions_have_ended_nothing_is_left() {
     let now = net.now;
     net.server.close(now);
     assert!(net.server.endpoint.is_finished());
+}
+
+/// A short name makes a short request, which must not be answered with a response and a Disconnect before proof.
+#[test]
+fn who_was_answered_by_a_closed_endpoint_is_refused_though_the_endpoint_has_nothing_else_to_do() {
+    let (start, config) = (Instant::now(), SessionConfig::new("Adv").unwrap());
+    let mut endpoint = Endpoint::new(start, config.clone().into(), [1; 16]);
+    let sent = |endpoint: &mut Endpoint| {
+        let mut sent = Vec::new();
+        while let Some(action) = endpoint.poll_action() {
+            let Action::Send { datagram, .. } = action else { panic!("{action:?}") };
+            sent.push(datagram);
+        }
+        sent
+    };
+    endpoint.close(start);
+    assert!(endpoint.is_finished(), "nobody is there");
+    // A request that was in the socket's buffer.
+    let ask = |endpoint: &mut Endpoint, now: Instant, n: u16| {
+        let mut request = Vec::new();
+        let protocol_name = Some(&b"Adv"[..]);
+        SessionRequest { version: 3, session_id: n.into(), udp_length: 512, protocol_name }.encode(&mut request);
+        endpoint.handle_datagram(now, player(n).into(), request[..].into());
+    };
+    let now = start + 5 * MS;
+    ask(&mut endpoint, now, 1);
+    let [answer] = &sent(&mut endpoint)[..] else { panic!("one response") };
+    let Ok(Packet::SessionResponse(response)) = Packet::decode(answer) else { panic!("{answer:x?}") };
+    assert!(!endpoint.is_finished() && endpoint.is_lingering(), "its client is about to speak");
+    let framing = framing(&config, response.crc_seed);
+    endpoint.handle_datagram(now + 2 * SECOND, player(1).into(), sealed(&framing, &HEARTBEAT)[..].into());
+    let [refusal] = &sent(&mut endpoint)[..] else { panic!("one refusal") };
+    assert!(matches!(Packet::decode(&refusal[..refusal.len() - 2]), Ok(Packet::Disconnect(_))), "{refusal:x?}");
+    // A flood of requests does not keep it up for ever, and nobody is answered whom it will not refuse.
+    let mut last_answer = start;
+    for time in (10..20_000).step_by(10) {
+        let now = start + time * MS;
+        endpoint.handle_timeout(now);
+        ask(&mut endpoint, now, 100 + time as u16);
+        if !sent(&mut endpoint).is_empty() {
+            last_answer = now;
+        }
+        if endpoint.is_finished() {
+            assert!(now - last_answer >= 3 * SECOND && now - start < 7 * SECOND, "{:?}", now - start);
+            return;
+        }
+    }
+    panic!("it never ends");
+}
+
+/// Two sockets share an endpoint, and each performs actions: one may end a session that the other is about to store.
+#[test]
+fn a_session_that_is_refused_before_its_host_has_it_is_ended_as_soon_as_it_has() {
+    let now = Instant::now();
+    let mut net = Net::new(config(), 10 * MS);
+    let framing = ask(&mut net, player(0), 7);
+    let endpoint = &mut net.server.endpoint;
+    endpoint.handle_datagram(now, player(0).into(), sealed(&framing, &HEARTBEAT)[..].into());
+    let opened = std::iter::from_fn(|| endpoint.poll_action()).find_map(|action| match action {
+        Action::Open(opened) => Some(opened),
+        _ => None,
+    });
+    let key = opened.expect("it has proved itself").key;
+    endpoint.close(now);
+    // What the other socket does: nobody has this session yet.
+    while endpoint.poll_action().is_some() {}
+    endpoint.handle_opened(key);
+    let Some(Action::End { key: ended, tell_peer: true, .. }) = endpoint.poll_action() else {
+        panic!("a session that nobody will ever accept or refuse")
+    };
+    assert_eq!(ended, key);
 }

@@ -16,8 +16,10 @@ pub(super) enum Room {
     Backlogged,
     /// `max_sessions` is reached.
     Full,
-    /// The endpoint is closed.
+    /// The endpoint is closed. Clients are refused.
     Closed,
+    /// The endpoint is closed and about to end. It refuses the clients that it has answered, and answers no others.
+    Over,
 }
 
 /// Counters of the accept queue and of ended sessions. All start at zero with the endpoint.

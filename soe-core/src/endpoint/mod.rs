@@ -66,7 +66,9 @@ pub struct Endpoint {
     capacity: Capacity,
     /// `None` for a socket that only connects.
     handshakes: Option<Box<Handshakes>>,
-    /// A closed endpoint refuses the clients that it had answered until then. See [`HANDSHAKE_LINGER`].
+    /// When it was closed.
+    closed_at: Option<Instant>,
+    /// A closed endpoint refuses the clients that it has answered until then. See [`HANDSHAKE_LINGER`].
     lingers_until: Option<Instant>,
     actions: VecDeque<Action>,
     counts: Counts,
@@ -96,7 +98,7 @@ impl Endpoint {
 
     fn with(now: Instant, capacity: Capacity, handshakes: Option<Box<Handshakes>>, key: [u8; 16]) -> Self {
         let (routes, actions, counts) = (Routes::new(key), VecDeque::new(), Counts::default());
-        Self { epoch: now, routes, capacity, handshakes, lingers_until: None, actions, counts }
+        Self { epoch: now, routes, capacity, handshakes, closed_at: None, lingers_until: None, actions, counts }
     }
 
     /// Registers a session that this side opens. Whoever accepts sessions may open some too, beyond `max_sessions` as well;
@@ -246,7 +248,8 @@ impl Endpoint {
 
     /// Whether the endpoint is closed and still waits for the first datagrams of clients that it has answered, to
     /// refuse them. Otherwise they would report a connected session and never receive anything. It ends with
-    /// [`handle_timeout`](Self::handle_timeout), at most three seconds after the last response.
+    /// [`handle_timeout`](Self::handle_timeout), three seconds after the last response. A closed endpoint that has no session
+    /// answers new requests for three seconds only.
     pub fn is_lingering(&self) -> bool {
         self.lingers_until.is_some()
     }

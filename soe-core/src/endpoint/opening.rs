@@ -34,6 +34,14 @@ impl Endpoint {
     /// Reports that the host has stored a session from [`Action::Open`]. It can now be accepted.
     pub fn handle_opened(&mut self, key: SessionKey) {
         self.capacity.ready(key);
+        let Some(slot) = self.routes.get(key) else { return };
+        // Another thread may have performed the action that ends it before the host had it.
+        if slot.has_ended() {
+            self.actions.push_back(end(key, DisconnectReason::NewConnectionAttempt, false));
+        } else if slot.stage == Stage::Decided {
+            self.actions.push_back(end(key, DisconnectReason::ConnectionRefused, true));
+        }
+        // Also one that has ended: it may have messages to read.
         if self.routes.get(key).is_some_and(|slot| slot.stage == Stage::Waiting) {
             self.actions.push_back(Action::Acceptable);
         }
@@ -84,6 +92,7 @@ impl Endpoint {
         while let Some((path, datagram)) = self.capacity.take_parked() {
             self.unclaimed(now, path, datagram, None);
         }
+        self.closed_at = Some(now);
         let newest = self.handshakes.as_ref().and_then(|handshakes| handshakes.newest_age(now));
         let left = newest.and_then(|age| HANDSHAKE_LINGER.checked_sub(age));
         self.lingers_until = left.map(|left| now + left);

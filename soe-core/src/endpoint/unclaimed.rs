@@ -5,7 +5,8 @@ use std::{net::SocketAddr, time::Instant};
 use bytes::BytesMut;
 
 use super::{
-    Action, Endpoint, Path, SessionKey,
+    Action, Endpoint, HANDSHAKE_LINGER, Path, SessionKey,
+    capacity::Room,
     strangers::{
         handshakes::Handshakes,
         request::{Outcome, Standing},
@@ -93,14 +94,28 @@ impl Endpoint {
         let is_taken = resident.is_some_and(|slot| !slot.has_ended());
         let live = is_taken || self.routes.candidate(now, address).is_some();
         // A client that replaces a session does not need another place.
-        Standing { live, seed: resident.map(|slot| slot.seed), room: self.capacity.room(is_taken) }
+        let room = match self.capacity.room(is_taken) {
+            Room::Closed if !self.refuses_newcomers(now) => Room::Over,
+            room => room,
+        };
+        Standing { live, seed: resident.map(|slot| slot.seed), room }
+    }
+
+    /// Whether this closed endpoint answers new requests. Each answer makes it linger, so there must be an end to them.
+    fn refuses_newcomers(&self, now: Instant) -> bool {
+        self.capacity.live() > 0 || self.closed_at.is_some_and(|closed| now < closed + HANDSHAKE_LINGER)
     }
 
     pub(super) fn conclude(&mut self, now: Instant, path: Path, outcome: Outcome) {
+        let mut owes_refusal = false;
         if let Some(handshakes) = &mut self.handshakes {
             while let Some(datagram) = handshakes.poll_reply() {
                 self.actions.push_back(Action::Send { path, datagram });
             }
+            owes_refusal = std::mem::take(&mut handshakes.owes_refusal);
+        }
+        if owes_refusal && self.capacity.is_closed && self.refuses_newcomers(now) {
+            self.lingers_until = Some(now + HANDSHAKE_LINGER);
         }
         match outcome {
             Outcome::Open(new_session) => self.open(path, *new_session),

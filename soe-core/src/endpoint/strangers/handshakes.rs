@@ -48,6 +48,8 @@ pub(in crate::endpoint) struct Handshakes {
     pub(in crate::endpoint) openings: Limiter,
     pub(in crate::endpoint) unknown_senders: Limiter,
     pub(in crate::endpoint) replies: VecDeque<Vec<u8>>,
+    /// A client has a response and not yet the Disconnect that refuses it: its next datagram gets that.
+    pub(in crate::endpoint) owes_refusal: bool,
     /// How sessions are recorded that open from now on.
     pub(in crate::endpoint) record: Option<RecordOptions>,
     pub(in crate::endpoint) stats: AdmissionStats,
@@ -63,6 +65,7 @@ impl Handshakes {
             openings: Limiter::new(now),
             unknown_senders: Limiter::new(now),
             replies: VecDeque::new(),
+            owes_refusal: false,
             record: None,
             stats: AdmissionStats::default(),
             config,
@@ -185,6 +188,11 @@ impl Handshakes {
             return self.refuse(now, from, request, MISMATCHED);
         };
         match standing.room {
+            // A refusal may take two answers, and there is no time for the second.
+            Room::Over => {
+                self.stats.over_capacity += 1;
+                Outcome::Done
+            }
             Room::Full if !self.config.refuse_over_capacity => {
                 self.stats.over_capacity += 1;
                 Outcome::Done
@@ -292,7 +300,7 @@ impl Handshakes {
         let config = self.session_config(pending.config).clone();
         let refused = match (pending.config, standing.room) {
             (MISMATCHED, _) => Some(MISMATCHED),
-            (OVER_CAPACITY, _) | (_, Room::Closed) => Some(OVER_CAPACITY),
+            (OVER_CAPACITY, _) | (_, Room::Closed | Room::Over) => Some(OVER_CAPACITY),
             (_, Room::Full) if self.config.refuse_over_capacity => Some(OVER_CAPACITY),
             _ => None,
         };

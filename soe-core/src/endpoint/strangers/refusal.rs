@@ -51,6 +51,7 @@ impl Handshakes {
         let pending =
             PendingHandshake { from, session_id, udp_length, version, period_tag, proofs, failures, config, name };
         self.remember(now, &pending);
+        self.owes_refusal |= !both;
         Outcome::Done
     }
 }

@@ -103,7 +103,6 @@ impl Driver {
         // Read again only where time may have passed, not for each step: a client's driver wakes up for every datagram.
         // An instant that is slightly old only delays timers until after the next receive step, never the reverse.
         let mut at = now();
-        let mut is_open = true;
         loop {
             match self.io_loop.next(at, self.due()) {
                 Step::Receive => at = self.receive(at).await,
@@ -120,8 +119,8 @@ impl Driver {
                     if self.shared.is_done() {
                         break;
                     }
-                    if std::mem::replace(&mut is_open, self.shared.endpoint.is_open()) && !is_open {
-                        // A closed endpoint waits a while for clients that it has answered.
+                    if !self.shared.endpoint.is_open() {
+                        // A closed endpoint waits a while for clients that it has answered, longer after each answer.
                         self.arm_endpoint();
                     }
                     self.io_loop.wake();

@@ -148,7 +148,13 @@ impl<C: Member> SharedEndpoint<C> {
 
     /// Runs `work` on the endpoint, for a caller that performs its actions afterwards.
     pub(crate) fn with_endpoint<T>(&self, work: impl FnOnce(&mut Endpoint) -> T) -> T {
-        work(&mut lock(&self.table).endpoint)
+        let mut table = lock(&self.table);
+        let done = work(&mut table.endpoint);
+        // A closed endpoint waits for whomever it has answered meanwhile.
+        if table.endpoint.is_lingering() {
+            self.is_lingering.store(true, Ordering::SeqCst);
+        }
+        done
     }
 
     /// Runs a call of the application on the endpoint. A driver performs the resulting actions.
@@ -274,12 +280,8 @@ impl<C: Member> SharedEndpoint<C> {
 
     /// Opens no new sessions from now on, and refuses those in the accept queue. The drivers end with the last session.
     pub(crate) fn close(&self) {
-        let lingers = self.call(|endpoint| {
-            endpoint.close(now());
-            endpoint.is_lingering()
-        });
-        // In this order: a driver must not find in between that it is not needed.
-        self.is_lingering.store(lingers, Ordering::SeqCst);
+        // It may linger from now on. A driver must not find that it is not needed before that is noted.
+        self.call(|endpoint| endpoint.close(now()));
         self.is_open.store(false, Ordering::SeqCst);
         let stream = lock(&self.stream).take();
         stream.into_iter().for_each(Waker::wake);
