@@ -121,6 +121,8 @@ async fn a_session_that_ends_abnormally_leaves_files_that_replay_and_decode() {
         assert!(text.contains("all the same"), "{text}");
 
         let decoded = soe(&["decode", file, "--json"]);
+        let server = Network::SERVER.to_string();
+        assert!(String::from_utf8_lossy(&decoded.stdout).contains(&server), "{file} does not name {server}");
         let events = lines(&decoded.stdout);
         // What the server sends back is not encrypted.
         let is_meant = |event: &&Value| event["event"] == "message" && event["direction"] == "to-server";
