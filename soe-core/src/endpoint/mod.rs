@@ -254,6 +254,11 @@ impl Endpoint {
         self.lingers_until.is_some()
     }
 
+    /// Ends lingering: the socket is gone, and nobody can be refused any more.
+    pub fn stop_lingering(&mut self) {
+        self.lingers_until = None;
+    }
+
     /// All counters.
     pub fn stats(&self) -> EndpointStats {
         EndpointStats {

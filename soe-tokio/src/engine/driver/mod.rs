@@ -119,8 +119,8 @@ impl Driver {
                     if self.shared.is_done() {
                         break;
                     }
-                    if !self.shared.endpoint.is_open() {
-                        // A closed endpoint waits a while for clients that it has answered, longer after each answer.
+                    // A closed endpoint waits for clients that it has answered, longer after each answer.
+                    if self.shared.endpoint.is_lingering() {
                         self.arm_endpoint();
                     }
                     self.io_loop.wake();
@@ -177,11 +177,7 @@ impl Driver {
     fn fire(&mut self, due: Instant) {
         let now = now();
         if self.endpoint_timer.as_ref().is_some_and(|timer| timer.deadline().into_std() <= due) {
-            let lingers = host::call(self, now, |endpoint| {
-                endpoint.handle_timeout(now);
-                endpoint.is_lingering()
-            });
-            self.shared.endpoint.set_lingering(lingers);
+            host::call(self, now, |endpoint| endpoint.handle_timeout(now));
             self.arm_endpoint();
         }
         for _ in 0..MAX_EXPIRED {
@@ -244,7 +240,9 @@ impl Driver {
     /// Sets the endpoint's timer.
     fn arm_endpoint(&mut self) {
         let deadline = self.shared.endpoint.with_endpoint(|endpoint| endpoint.poll_timeout());
-        self.endpoint_timer = deadline.map(|deadline| Box::pin(sleep_until(deadline.into())));
+        if self.endpoint_timer.as_ref().map(|timer| timer.deadline().into_std()) != deadline {
+            self.endpoint_timer = deadline.map(|deadline| Box::pin(sleep_until(deadline.into())));
+        }
     }
 
     /// The runtime is shutting down: sends what the sessions have queued and one Disconnect each, as far as the socket takes it

@@ -148,11 +148,16 @@ impl<C: Member> SharedEndpoint<C> {
 
     /// Runs `work` on the endpoint, for a caller that performs its actions afterwards.
     pub(crate) fn with_endpoint<T>(&self, work: impl FnOnce(&mut Endpoint) -> T) -> T {
-        let mut table = lock(&self.table);
-        let done = work(&mut table.endpoint);
-        // A closed endpoint waits for whomever it has answered meanwhile.
-        if table.endpoint.is_lingering() {
-            self.is_lingering.store(true, Ordering::SeqCst);
+        let (done, has_settled) = {
+            let mut table = lock(&self.table);
+            let done = work(&mut table.endpoint);
+            // Under the lock: two calls must not note it in the wrong order.
+            let lingers = table.endpoint.is_lingering();
+            (done, self.is_lingering.swap(lingers, Ordering::SeqCst) && !lingers)
+        };
+        if has_settled {
+            self.idle.notify_waiters();
+            self.wake_drivers();
         }
         done
     }
@@ -271,7 +276,7 @@ impl<C: Member> SharedEndpoint<C> {
 
     /// Whether the drivers are still needed: there are sessions or actions, or new sessions may be opened.
     pub(crate) fn is_needed(&self) -> bool {
-        self.is_open() || self.session_count() > 0 || self.has_actions() || self.is_lingering.load(Ordering::SeqCst)
+        self.is_open() || self.session_count() > 0 || self.has_actions() || self.is_lingering()
     }
 
     pub(crate) fn is_open(&self) -> bool {
@@ -280,28 +285,25 @@ impl<C: Member> SharedEndpoint<C> {
 
     /// Opens no new sessions from now on, and refuses those in the accept queue. The drivers end with the last session.
     pub(crate) fn close(&self) {
-        // It may linger from now on. A driver must not find that it is not needed before that is noted.
+        // Before `is_open`: it may linger from now on, and a driver must not find in between that it is not needed.
         self.call(|endpoint| endpoint.close(now()));
         self.is_open.store(false, Ordering::SeqCst);
         let stream = lock(&self.stream).take();
         stream.into_iter().for_each(Waker::wake);
         self.arrivals.notify_waiters();
         if !self.wake_drivers() {
-            self.set_lingering(false);
+            self.with_endpoint(Endpoint::stop_lingering);
         }
     }
 
-    /// Notes whether the closed endpoint still lingers.
-    pub(crate) fn set_lingering(&self, lingers: bool) {
-        if self.is_lingering.swap(lingers, Ordering::SeqCst) && !lingers {
-            self.idle.notify_waiters();
-            self.wake_drivers();
-        }
+    /// Whether the closed endpoint waits for clients that it has answered.
+    pub(crate) fn is_lingering(&self) -> bool {
+        self.is_lingering.load(Ordering::SeqCst)
     }
 
     /// Waits until the closed endpoint has no client to refuse any more.
     pub(crate) async fn until_settled(&self) {
-        until(&self.idle, || (!self.is_lingering.load(Ordering::SeqCst)).then_some(())).await;
+        until(&self.idle, || (!self.is_lingering()).then_some(())).await;
     }
 
     /// Wakes all drivers. False: none is running.
