@@ -42,7 +42,7 @@ impl Endpoint {
             self.actions.push_back(end(key, DisconnectReason::ConnectionRefused, true));
         }
         // Also one that has ended: it may have messages to read.
-        if self.routes.get(key).is_some_and(|slot| slot.stage == Stage::Waiting) {
+        if slot.stage == Stage::Waiting {
             self.actions.push_back(Action::Acceptable);
         }
     }

@@ -43,21 +43,14 @@ impl Endpoint {
             return;
         }
         // Needed below, after the datagram has been consumed.
-        let head = datagram.get(..2).map(|head| [head[0], head[1]]);
+        let head = datagram.first_chunk::<2>().copied();
         let outcome = handshakes.handle(now, path, datagram, standing);
-        if let (Outcome::Unclaimed | Outcome::Remap(_), Some((key, heard)), Some(head)) = (&outcome, resident, head) {
-            self.suspect(now, path, key, heard, head);
-            // Anybody who has a session can write another's address on a claim. It is heard once the one who lives there was
-            // asked and has not answered; clients repeat it.
-            if matches!(outcome, Outcome::Remap(_)) && self.is_live(key) && !self.is_unanswered(now, key, heard) {
-                return;
-            }
+        match (outcome, resident) {
+            (Outcome::Unclaimed, Some((key, heard))) => self.suspect(now, path, key, heard, &head.unwrap_or_default()),
+            (Outcome::Remap(remap), _) => self.claim(now, path, remap, resident),
+            (outcome, _) => return self.conclude(now, path, outcome),
         }
-        self.conclude(now, path, outcome);
-    }
-
-    fn is_unanswered(&self, now: Instant, key: SessionKey, heard: Instant) -> bool {
-        self.routes.get(key).is_some_and(|slot| Suspicion::is_unanswered(self.epoch, now, heard, slot.watch))
+        self.conclude(now, path, Outcome::Done);
     }
 
     /// Whether this is a request for a live session that has moved away from this address. A response would reveal its
@@ -73,7 +66,7 @@ impl Endpoint {
     }
 
     /// Handles a datagram from a session's address that is not the session's.
-    fn suspect(&mut self, now: Instant, path: Path, key: SessionKey, heard: Instant, head: [u8; 2]) {
+    fn suspect(&mut self, now: Instant, path: Path, key: SessionKey, heard: Instant, head: &[u8]) {
         let Some(slot) = self.routes.get_mut(key) else { return };
         match Suspicion::of(self.epoch, now, heard, &mut slot.watch) {
             Suspicion::Nothing => {}
@@ -83,7 +76,7 @@ impl Endpoint {
             }
             Suspicion::UnknownSender => {
                 if let Some(handshakes) = &mut self.handshakes {
-                    handshakes.unknown_sender(now, path.remote, &head);
+                    handshakes.unknown_sender(now, path.remote, head);
                 }
             }
         }
@@ -121,23 +114,30 @@ impl Endpoint {
             Outcome::Open(new_session) => self.open(path, *new_session),
             Outcome::Park(datagram) => self.capacity.park(path, datagram),
             Outcome::Ask(question) => self.actions.push_back(Action::Ask(question)),
-            Outcome::Remap(remap) => self.claim(now, path, remap),
-            Outcome::Done | Outcome::Unclaimed => {}
+            Outcome::Done | Outcome::Unclaimed | Outcome::Remap(_) => {}
         }
     }
 
-    /// Handles a RemapConnection: a client with the id and seed of a session claims to be at this address now.
-    fn claim(&mut self, now: Instant, path: Path, remap: RemapConnection) {
+    /// Handles a RemapConnection: a client with the id and seed of a session claims to be at this address now. `returned_by` is
+    /// the session there that returned it, and when that was last heard.
+    fn claim(&mut self, now: Instant, path: Path, remap: RemapConnection, returned_by: Option<(SessionKey, Instant)>) {
         let Some(key) = self.routes.by_identity(remap.session_id, remap.crc_seed) else { return };
         let (Some(old), Some(config)) = (self.routes.address(key), self.config()) else { return };
-        // It lives there already. (One that another session has displaced may claim its former address.)
-        if self.routes.resident(path.remote) == Some(key) {
+        if !config.remap.allows(old, path.remote) {
+            self.counts.moves_refused += 1;
             return;
         }
-        if config.remap.allows(old, path.remote) {
-            self.routes.claim(now, path.remote, key);
-        } else {
-            self.counts.moves_refused += 1;
+        if let Some(resident) = self.routes.resident(path.remote).filter(|&resident| self.is_live(resident)) {
+            // It lives there already, or nobody knows when the one who lives there was last heard.
+            let Some((_, heard)) = returned_by.filter(|&(by, _)| by == resident && by != key) else { return };
+            // Anybody who has a session can write another's address on a claim. It counts once the one who lives there was
+            // asked and has not answered; clients repeat it.
+            self.suspect(now, path, resident, heard, &[0, opcode::REMAP_CONNECTION]);
+            let watch = self.routes.get(resident).map_or(0, |slot| slot.watch);
+            if !Suspicion::is_unanswered(self.epoch, now, heard, watch) {
+                return;
+            }
         }
+        self.routes.claim(now, path.remote, key);
     }
 }

@@ -31,7 +31,7 @@ impl SessionKey {
 
 /// The state of a session towards the application.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::endpoint) enum Stage {
+pub(super) enum Stage {
     /// No session.
     Free,
     /// In the accept queue.
@@ -44,15 +44,15 @@ pub(in crate::endpoint) enum Stage {
 
 /// One session, in 40 bytes: there is one for each idle player.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::endpoint) struct Slot {
+pub(super) struct Slot {
     address: Address,
-    pub(in crate::endpoint) stage: Stage,
+    pub(super) stage: Stage,
     flags: u8,
-    pub(in crate::endpoint) session_id: u32,
-    pub(in crate::endpoint) seed: u32,
+    pub(super) session_id: u32,
+    pub(super) seed: u32,
     generation: u32,
     /// The state of [`Suspicion`](super::suspicion::Suspicion) for the address. In a free slot: the next free one.
-    pub(in crate::endpoint) watch: u32,
+    pub(super) watch: u32,
 }
 
 const ROUTED: u8 = 1;
@@ -66,11 +66,11 @@ impl Slot {
     const FREE: Self =
         Self { address: Address::NONE, stage: Stage::Free, flags: 0, session_id: 0, seed: 0, generation: 0, watch: 0 };
 
-    pub(in crate::endpoint) fn has_ended(&self) -> bool {
+    pub(super) fn has_ended(&self) -> bool {
         self.flags & ENDED != 0
     }
 
-    pub(in crate::endpoint) fn is_drained(&self) -> bool {
+    pub(super) fn is_drained(&self) -> bool {
         self.flags & DRAINED != 0
     }
 
@@ -99,7 +99,7 @@ const NO_SLOT: u32 = u32::MAX;
 /// An address belongs to at most one session, and a session has at most one address. A displaced session has no address
 /// until it claims one. The hashes are keyed, because peers choose their addresses and ids.
 #[derive(Debug)]
-pub(in crate::endpoint) struct Routes {
+pub(super) struct Routes {
     hasher: Keyed,
     chunks: Vec<Box<[Slot]>>,
     free: u32,
@@ -129,7 +129,7 @@ impl BuildHasher for Keyed {
 }
 
 impl Routes {
-    pub(in crate::endpoint) fn new(key: [u8; 16]) -> Self {
+    pub(super) fn new(key: [u8; 16]) -> Self {
         let hasher = Keyed(key);
         Self {
             hasher,
@@ -144,18 +144,12 @@ impl Routes {
     }
 
     /// The number of sessions, including ended ones.
-    pub(in crate::endpoint) fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.count
     }
 
     /// Adds a session and assigns its address to it. A session that had the address loses it.
-    pub(in crate::endpoint) fn insert(
-        &mut self,
-        address: SocketAddr,
-        session_id: u32,
-        seed: u32,
-        stage: Stage,
-    ) -> SessionKey {
+    pub(super) fn insert(&mut self, address: SocketAddr, session_id: u32, seed: u32, stage: Stage) -> SessionKey {
         let index = self.take_free();
         let generation = self.slot_at(index).generation.wrapping_add(1);
         *self.slot_at_mut(index) =
@@ -171,14 +165,14 @@ impl Routes {
     }
 
     /// The same for a session that this side opens.
-    pub(in crate::endpoint) fn insert_own(&mut self, address: SocketAddr, session_id: u32) -> SessionKey {
+    pub(super) fn insert_own(&mut self, address: SocketAddr, session_id: u32) -> SessionKey {
         let key = self.insert(address, session_id, 0, Stage::Decided);
         self.set_flag(key, OWN);
         key
     }
 
     /// Removes a session. Its number becomes free.
-    pub(in crate::endpoint) fn remove(&mut self, key: SessionKey) {
+    pub(super) fn remove(&mut self, key: SessionKey) {
         if self.get(key).is_none() {
             return;
         }
@@ -193,23 +187,23 @@ impl Routes {
         self.count -= 1;
     }
 
-    pub(in crate::endpoint) fn get(&self, key: SessionKey) -> Option<&Slot> {
+    pub(super) fn get(&self, key: SessionKey) -> Option<&Slot> {
         let slot = self.chunks.get(key.index() / CHUNK)?.get(key.index() % CHUNK)?;
         (slot.generation == key.generation && slot.stage != Stage::Free).then_some(slot)
     }
 
-    pub(in crate::endpoint) fn get_mut(&mut self, key: SessionKey) -> Option<&mut Slot> {
+    pub(super) fn get_mut(&mut self, key: SessionKey) -> Option<&mut Slot> {
         let slot = self.chunks.get_mut(key.index() / CHUNK)?.get_mut(key.index() % CHUNK)?;
         (slot.generation == key.generation && slot.stage != Stage::Free).then_some(slot)
     }
 
     /// The address of a session's peer.
-    pub(in crate::endpoint) fn address(&self, key: SessionKey) -> Option<SocketAddr> {
+    pub(super) fn address(&self, key: SessionKey) -> Option<SocketAddr> {
         self.get(key).map(|slot| slot.address.socket())
     }
 
     /// The session at this address, including an ended one.
-    pub(in crate::endpoint) fn resident(&self, address: SocketAddr) -> Option<SessionKey> {
+    pub(super) fn resident(&self, address: SocketAddr) -> Option<SessionKey> {
         let address = Address::from(address);
         let index =
             self.by_address.find(self.address_hash(&address), |index| self.slot_at(index).address == address)?;
@@ -217,7 +211,7 @@ impl Routes {
     }
 
     /// The live session with this id and seed, opened by a client: only those move.
-    pub(in crate::endpoint) fn by_identity(&self, session_id: u32, seed: u32) -> Option<SessionKey> {
+    pub(super) fn by_identity(&self, session_id: u32, seed: u32) -> Option<SessionKey> {
         let is_meant = |index| {
             let slot = self.slot_at(index);
             (slot.session_id, slot.seed) == (session_id, seed) && slot.flags & (ENDED | OWN) == 0
@@ -227,25 +221,25 @@ impl Routes {
     }
 
     /// Marks a session as ended. Returns false if it already was.
-    pub(in crate::endpoint) fn end(&mut self, key: SessionKey) -> bool {
+    pub(super) fn end(&mut self, key: SessionKey) -> bool {
         self.drop_claim(key);
         self.set_flag(key, ENDED)
     }
 
     /// Marks a session as drained and frees its address.
-    pub(in crate::endpoint) fn drain(&mut self, key: SessionKey) {
+    pub(super) fn drain(&mut self, key: SessionKey) {
         self.unroute(key);
         self.set_flag(key, DRAINED);
     }
 
     /// The session that claims to have moved to this address.
-    pub(in crate::endpoint) fn candidate(&self, now: Instant, address: SocketAddr) -> Option<SessionKey> {
+    pub(super) fn candidate(&self, now: Instant, address: SocketAddr) -> Option<SessionKey> {
         let candidate = self.candidates.get(&address)?;
         (now.saturating_duration_since(candidate.claimed) <= CLAIM_LIFETIME).then_some(candidate.key)
     }
 
     /// Stores a claim. It replaces earlier claims of the session and for the address.
-    pub(in crate::endpoint) fn claim(&mut self, now: Instant, address: SocketAddr, key: SessionKey) {
+    pub(super) fn claim(&mut self, now: Instant, address: SocketAddr, key: SessionKey) {
         self.put_claim(address, Candidate { key, claimed: now, is_return: false });
     }
 
@@ -260,14 +254,14 @@ impl Routes {
 
     /// The session that lives at this address was heard at `heard`: a claim from before that is void. Not the claim of the
     /// session that lived there before: that one has been there longer.
-    pub(in crate::endpoint) fn refute_claim(&mut self, address: SocketAddr, heard: Instant) {
+    pub(super) fn refute_claim(&mut self, address: SocketAddr, heard: Instant) {
         if self.candidates.get(&address).is_some_and(|candidate| !candidate.is_return && candidate.claimed < heard) {
             self.drop_candidate(address);
         }
     }
 
     /// Removes the claim for this address.
-    pub(in crate::endpoint) fn drop_candidate(&mut self, address: SocketAddr) {
+    pub(super) fn drop_candidate(&mut self, address: SocketAddr) {
         if let Some(candidate) = self.candidates.remove(&address) {
             self.claims.remove(&candidate.key.index);
             if let Some(slot) = self.get_mut(candidate.key) {
@@ -279,17 +273,14 @@ impl Routes {
     /// Moves a session to the address that it has claimed, and returns the former one. `None`: it has no such claim. A session
     /// that was there lives on without an address, and may claim one itself. Its next valid datagram from there brings it back;
     /// the one that it sends away then has no such right, so that two cannot fight over an address for ever.
-    pub(in crate::endpoint) fn relocate(
-        &mut self,
-        now: Instant,
-        key: SessionKey,
-        to: SocketAddr,
-    ) -> Option<SocketAddr> {
+    pub(super) fn relocate(&mut self, now: Instant, key: SessionKey, to: SocketAddr) -> Option<SocketAddr> {
         self.candidate(now, to).filter(|&claimant| claimant == key)?;
+        let from = self.address(key)?;
         let returns = self.candidates.get(&to).is_some_and(|candidate| candidate.is_return);
         self.drop_candidate(to);
-        let displaced = self.resident(to).filter(|&there| !returns && !self.has_ended(there));
-        let from = self.address(key)?;
+        // Not one that says itself that it has gone elsewhere.
+        let may_return = |slot: &Slot| !slot.has_ended() && slot.flags & HAS_CANDIDATE == 0;
+        let displaced = self.resident(to).filter(|&there| !returns && self.get(there).is_some_and(may_return));
         self.unroute(key);
         if let Some(slot) = self.get_mut(key) {
             slot.address = to.into();
@@ -301,12 +292,8 @@ impl Routes {
         Some(from)
     }
 
-    fn has_ended(&self, key: SessionKey) -> bool {
-        self.get(key).is_none_or(Slot::has_ended)
-    }
-
     /// Removes claims that were not proved in time.
-    pub(in crate::endpoint) fn expire(&mut self, now: Instant) {
+    pub(super) fn expire(&mut self, now: Instant) {
         let old = |candidate: &Candidate| now.saturating_duration_since(candidate.claimed) > CLAIM_LIFETIME;
         let expired: Vec<_> =
             self.candidates.iter().filter(|(_, candidate)| old(candidate)).map(|(address, _)| *address).collect();
