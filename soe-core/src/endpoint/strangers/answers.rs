@@ -12,8 +12,10 @@ use super::{
     question::{About, Question},
     request::{Outcome, Standing},
 };
-use crate::endpoint::{address::Path, capacity::Room};
-use crate::wire::{Packet, opcode};
+use crate::{
+    endpoint::{address::Path, capacity::Room},
+    wire::{Packet, opcode},
+};
 
 impl Handshakes {
     /// Sends UnknownSender, within the rate limits.
@@ -28,7 +30,7 @@ impl Handshakes {
         self.reply(|out| Packet::UnknownSender.encode(out));
     }
 
-    pub(in crate::endpoint) fn ask_for_status(&mut self, now: Instant, path: Path, length: usize) -> Outcome {
+    pub(super) fn ask_for_status(&mut self, now: Instant, path: Path, length: usize) -> Outcome {
         let Some(reply) = self.config.server_status.clone() else { return self.ignored() };
         if !self.may_reflect(now, path.remote) {
             return Outcome::Done;
@@ -54,17 +56,17 @@ impl Handshakes {
         allowed.map_err(|limited| self.count_limited(limited)).is_ok()
     }
 
-    pub(in crate::endpoint) fn reply(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+    pub(super) fn reply(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         let mut reply = Vec::with_capacity(32);
         write(&mut reply);
         self.replies.push_back(reply);
     }
 
-    pub(in crate::endpoint) fn reply_sealed(&mut self, datagram: Vec<u8>) {
+    pub(super) fn reply_sealed(&mut self, datagram: Vec<u8>) {
         self.replies.push_back(datagram);
     }
 
-    pub(in crate::endpoint) fn may_answer(&mut self, now: Instant, from: SocketAddr) -> bool {
+    pub(super) fn may_answer(&mut self, now: Instant, from: SocketAddr) -> bool {
         let settings = &*self.config;
         let all = Rate { per_second: settings.response_rate, burst: settings.response_rate };
         let one = Rate { per_second: settings.response_rate_per_prefix, burst: settings.response_burst_per_prefix };
@@ -74,7 +76,7 @@ impl Handshakes {
 
     /// Whether a session may open before its client has proved its address. The rate is limited: forged requests must
     /// not crowd out real clients.
-    pub(in crate::endpoint) fn may_open(&mut self, now: Instant, from: SocketAddr, standing: Standing) -> bool {
+    pub(super) fn may_open(&mut self, now: Instant, from: SocketAddr, standing: Standing) -> bool {
         let all = Rate { per_second: self.config.unproven_rate, burst: self.config.unproven_rate.saturating_mul(10) };
         let place = self.cookies.place(prefix(from.ip()), 0);
         let is_free = !standing.live && standing.room == Room::Free;

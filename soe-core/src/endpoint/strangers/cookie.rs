@@ -28,16 +28,16 @@ pub(in crate::endpoint) struct Cookies {
 }
 
 impl Cookies {
-    pub(in crate::endpoint) fn new(now: Instant, key: [u8; 16]) -> Self {
+    pub(super) fn new(now: Instant, key: [u8; 16]) -> Self {
         Self { key, period: 0, next: now + KEY_LIFETIME }
     }
 
     /// When the key changes.
-    pub(in crate::endpoint) fn next_rotation(&self) -> Instant {
+    pub(super) fn next_rotation(&self) -> Instant {
         self.next
     }
 
-    pub(in crate::endpoint) fn rotate(&mut self, now: Instant) {
+    pub(super) fn rotate(&mut self, now: Instant) {
         while self.next <= now {
             self.period += 1;
             self.next += KEY_LIFETIME;
@@ -45,18 +45,18 @@ impl Cookies {
     }
 
     /// The lowest bits of the current period, which distinguish it from the previous one.
-    pub(in crate::endpoint) fn period_tag(&self) -> u8 {
+    pub(super) fn period_tag(&self) -> u8 {
         (self.period & 0b11) as u8
     }
 
     /// The tag of the next period.
-    pub(in crate::endpoint) fn next_tag(&self) -> u8 {
+    pub(super) fn next_tag(&self) -> u8 {
         (self.period_tag() + 1) & 0b11
     }
 
     /// The seed for a request of the period with this tag: the previous, the current or the next one. `None` if that is
     /// too long ago.
-    pub(in crate::endpoint) fn seed(&self, from: SocketAddr, session_id: u32, period_tag: u8) -> Option<u32> {
+    pub(super) fn seed(&self, from: SocketAddr, session_id: u32, period_tag: u8) -> Option<u32> {
         let period = match period_tag.wrapping_sub(self.period_tag()) & 0b11 {
             0 => self.period,
             1 => self.period + 1,
@@ -79,7 +79,7 @@ impl Cookies {
     }
 
     /// A keyed hash for table positions, which peers cannot predict.
-    pub(in crate::endpoint) fn place(&self, ip: IpAddr, port: u16) -> u64 {
+    pub(super) fn place(&self, ip: IpAddr, port: u16) -> u64 {
         let mut hasher = self.hasher(PURPOSE_PLACE);
         write_address(&mut hasher, SocketAddr::new(ip, port));
         hasher.finish()
@@ -104,7 +104,7 @@ fn write_address(hasher: &mut impl Hasher, address: SocketAddr) {
 }
 
 /// An address as 16 bytes; IPv4 in its mapped form.
-pub(in crate::endpoint) fn octets(ip: IpAddr) -> [u8; 16] {
+pub(super) fn octets(ip: IpAddr) -> [u8; 16] {
     match ip {
         IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
         IpAddr::V6(ip) => ip.octets(),

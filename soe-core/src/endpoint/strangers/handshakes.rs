@@ -16,14 +16,14 @@ use super::{
     refusal::{MISMATCHED, OVER_CAPACITY},
     request::{Asked, Outcome, Standing},
 };
-use crate::endpoint::{
-    address::Path,
-    capacity::Room,
-    types::{AdmissionStats, NewSession},
-};
 use crate::{
     config::{AdmissionConfig, RequestInfo, UDP_LENGTH},
     dialect::OpensOn,
+    endpoint::{
+        address::Path,
+        capacity::Room,
+        types::{AdmissionStats, NewSession},
+    },
     framing::Framing,
     recording::RecordOptions,
     session::{PROOF, Session, response},
@@ -44,10 +44,10 @@ pub(in crate::endpoint) struct Handshakes {
     epoch: Instant,
     pub(in crate::endpoint) cookies: Cookies,
     pending: PendingHandshakes,
-    pub(in crate::endpoint) answers: Limiter,
-    pub(in crate::endpoint) openings: Limiter,
-    pub(in crate::endpoint) unknown_senders: Limiter,
-    pub(in crate::endpoint) replies: VecDeque<Vec<u8>>,
+    pub(super) answers: Limiter,
+    pub(super) openings: Limiter,
+    pub(super) unknown_senders: Limiter,
+    pub(super) replies: VecDeque<Vec<u8>>,
     /// A client has a response and not yet the Disconnect that refuses it: its next datagram gets that.
     pub(in crate::endpoint) owes_refusal: bool,
     /// How sessions are recorded that open from now on.
@@ -162,7 +162,7 @@ impl Handshakes {
         self.pending.newest_age(now)
     }
 
-    pub(in crate::endpoint) fn remember(&mut self, now: Instant, pending: &PendingHandshake) {
+    pub(super) fn remember(&mut self, now: Instant, pending: &PendingHandshake) {
         let place_of = |from: SocketAddr| self.cookies.place(from.ip(), from.port());
         self.stats.evicted += u64::from(self.pending.put(now, pending, place_of));
     }

@@ -12,9 +12,9 @@ struct Bucket {
 
 /// A rate per second and the size of a burst.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(in crate::endpoint) struct Rate {
-    pub(in crate::endpoint) per_second: u32,
-    pub(in crate::endpoint) burst: u32,
+pub(super) struct Rate {
+    pub(super) per_second: u32,
+    pub(super) burst: u32,
 }
 
 impl Bucket {
@@ -37,7 +37,7 @@ impl Bucket {
 
 /// The limit that was reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::endpoint) enum Limited {
+pub(super) enum Limited {
     Prefix,
     All,
 }
@@ -45,7 +45,7 @@ pub(in crate::endpoint) enum Limited {
 /// A limit over all addresses and one for each prefix. The prefixes share a fixed number of buckets, selected by a
 /// keyed hash.
 #[derive(Debug)]
-pub(in crate::endpoint) struct Limiter {
+pub(super) struct Limiter {
     epoch: Instant,
     all: Bucket,
     prefixes: Vec<Bucket>,
@@ -54,21 +54,15 @@ pub(in crate::endpoint) struct Limiter {
 /// Buckets for prefixes, 64 KiB in total. Prefixes that share a bucket share its rate.
 const PREFIX_BUCKETS: usize = 8_192;
 /// The memory of a limiter, in bytes.
-pub(in crate::endpoint) const MEMORY: usize = PREFIX_BUCKETS * size_of::<Bucket>();
+pub(super) const MEMORY: usize = PREFIX_BUCKETS * size_of::<Bucket>();
 
 impl Limiter {
-    pub(in crate::endpoint) fn new(epoch: Instant) -> Self {
+    pub(super) fn new(epoch: Instant) -> Self {
         Self { epoch: epoch - Duration::from_millis(1), all: Bucket::EMPTY, prefixes: Vec::new() }
     }
 
     /// Whether one more answer may be sent. `place` is the keyed hash of the prefix.
-    pub(in crate::endpoint) fn allow(
-        &mut self,
-        now: Instant,
-        place: u64,
-        all: Rate,
-        prefix: Rate,
-    ) -> Result<(), Limited> {
+    pub(super) fn allow(&mut self, now: Instant, place: u64, all: Rate, prefix: Rate) -> Result<(), Limited> {
         let millis = now.saturating_duration_since(self.epoch).as_millis() as u32;
         if self.prefixes.is_empty() {
             self.prefixes = vec![Bucket::EMPTY; PREFIX_BUCKETS];

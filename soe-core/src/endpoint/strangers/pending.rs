@@ -9,7 +9,7 @@ use super::cookie::octets;
 use crate::wire::MAX_PROTOCOL_NAME;
 
 /// The size of one entry in bytes.
-pub(in crate::endpoint) const ENTRY: usize = 64;
+pub(super) const ENTRY: usize = 64;
 /// Places per hash. When all are taken, the oldest entry is replaced. Under a flood this approximates one queue through
 /// the whole table, in which each entry lives equally long.
 const WAYS: usize = 16;
@@ -24,42 +24,42 @@ const TICK: Duration = Duration::from_millis(125);
 const MAX_PER_ADDRESS: usize = 4;
 /// Wrong CRCs after which one valid datagram is no longer enough, because the seed is being guessed. Also the largest
 /// count that an entry can hold.
-pub(in crate::endpoint) const MAX_FAILURES: u8 = 15;
+pub(super) const MAX_FAILURES: u8 = 15;
 
 /// A client's request, reduced to what a session needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::endpoint) struct PendingHandshake {
-    pub(in crate::endpoint) from: SocketAddr,
-    pub(in crate::endpoint) session_id: u32,
-    pub(in crate::endpoint) udp_length: u16,
-    pub(in crate::endpoint) version: u32,
+pub(super) struct PendingHandshake {
+    pub(super) from: SocketAddr,
+    pub(super) session_id: u32,
+    pub(super) udp_length: u16,
+    pub(super) version: u32,
     /// The period of the key that made the seed.
-    pub(in crate::endpoint) period_tag: u8,
+    pub(super) period_tag: u8,
     /// Valid datagrams that were not enough to open a session, 0 to 3.
-    pub(in crate::endpoint) proofs: u8,
+    pub(super) proofs: u8,
     /// Datagrams with a wrong CRC, 0 to [`MAX_FAILURES`]. Maintained by the table.
-    pub(in crate::endpoint) failures: u8,
+    pub(super) failures: u8,
     /// The index of the server's configuration, 0 to 13. 14 and 15 mark refusals.
-    pub(in crate::endpoint) config: u8,
-    pub(in crate::endpoint) name: Name,
+    pub(super) config: u8,
+    pub(super) name: Name,
 }
 
 /// A protocol name of at most 32 bytes, as received.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in crate::endpoint) struct Name {
+pub(super) struct Name {
     length: u8,
     bytes: [u8; MAX_PROTOCOL_NAME],
 }
 
 impl Name {
-    pub(in crate::endpoint) fn new(name: &[u8]) -> Self {
+    pub(super) fn new(name: &[u8]) -> Self {
         let length = name.len().min(MAX_PROTOCOL_NAME);
         let mut bytes = [0; MAX_PROTOCOL_NAME];
         bytes[..length].copy_from_slice(&name[..length]);
         Self { length: length as u8, bytes }
     }
 
-    pub(in crate::endpoint) fn as_bytes(&self) -> &[u8] {
+    pub(super) fn as_bytes(&self) -> &[u8] {
         &self.bytes[..usize::from(self.length).min(MAX_PROTOCOL_NAME)]
     }
 }
@@ -90,7 +90,7 @@ const LENGTH_MASK: u16 = (1 << PROOFS_SHIFT) - 1;
 /// The table of pending handshakes. It begins small, and grows to its full size when an entry would otherwise be
 /// replaced. It never grows beyond that.
 #[derive(Debug)]
-pub(in crate::endpoint) struct PendingHandshakes {
+pub(super) struct PendingHandshakes {
     epoch: Instant,
     /// The entries, as bytes: zeroed pages cost no memory until they are written.
     bytes: Vec<u8>,
@@ -104,46 +104,35 @@ pub(in crate::endpoint) struct PendingHandshakes {
 
 impl PendingHandshakes {
     /// A table with this many places, at least one.
-    pub(in crate::endpoint) fn new(epoch: Instant, places: usize) -> Self {
+    pub(super) fn new(epoch: Instant, places: usize) -> Self {
         let ways = WAYS.min(places.max(1));
         let places = places.max(1) / ways * ways;
         Self { epoch, bytes: vec![0; first_places(places, ways) * ENTRY], places, ways, next_way: 0, swept: epoch }
     }
 
     /// The most memory of the table, in bytes: all places, and the first ones while it grows.
-    pub(in crate::endpoint) fn memory(&self) -> usize {
+    pub(super) fn memory(&self) -> usize {
         let first = first_places(self.places, self.ways);
         (self.places + if first < self.places { first } else { 0 }) * ENTRY
     }
 
     /// The entries of this address, newest first. There may be several: a client that restarted, or forged requests.
     /// `place` is the keyed hash of the address.
-    pub(in crate::endpoint) fn all(
-        &self,
-        now: Instant,
-        place: u64,
-        from: SocketAddr,
-    ) -> impl Iterator<Item = PendingHandshake> {
+    pub(super) fn all(&self, now: Instant, place: u64, from: SocketAddr) -> impl Iterator<Item = PendingHandshake> {
         let mut indices: Vec<usize> = self.at(now, place, from).collect();
         indices.sort_by_key(|&index| self.age(now, &self.entries()[index]));
         indices.into_iter().map(move |index| read(&self.entries()[index], from))
     }
 
     /// The entry of this address and session id.
-    pub(in crate::endpoint) fn get(
-        &self,
-        now: Instant,
-        place: u64,
-        from: SocketAddr,
-        session_id: u32,
-    ) -> Option<PendingHandshake> {
+    pub(super) fn get(&self, now: Instant, place: u64, from: SocketAddr, session_id: u32) -> Option<PendingHandshake> {
         self.all(now, place, from).find(|pending| pending.session_id == session_id)
     }
 
     /// Stores an entry. It replaces the entry of the same client, or the newest one of its address if that has too
     /// many: later forged requests must not replace the first client. `place_of` is the keyed hash of an address.
     /// Returns whether another client's entry was replaced.
-    pub(in crate::endpoint) fn put(
+    pub(super) fn put(
         &mut self,
         now: Instant,
         pending: &PendingHandshake,
@@ -192,7 +181,7 @@ impl PendingHandshakes {
     }
 
     /// Removes all entries of this address.
-    pub(in crate::endpoint) fn remove(&mut self, now: Instant, place: u64, from: SocketAddr) {
+    pub(super) fn remove(&mut self, now: Instant, place: u64, from: SocketAddr) {
         let indices: Vec<usize> = self.at(now, place, from).collect();
         for index in indices {
             self.entries_mut()[index] = [0; ENTRY];
@@ -200,18 +189,18 @@ impl PendingHandshakes {
     }
 
     /// All current entries.
-    pub(in crate::endpoint) fn iter(&self, now: Instant) -> impl Iterator<Item = PendingHandshake> {
+    pub(super) fn iter(&self, now: Instant) -> impl Iterator<Item = PendingHandshake> {
         let known = self.entries().iter().filter(move |entry| self.is_known(now, entry));
         known.map(|entry| read(entry, address(entry)))
     }
 
     /// The age of the newest entry.
-    pub(in crate::endpoint) fn newest_age(&self, now: Instant) -> Option<Duration> {
+    pub(super) fn newest_age(&self, now: Instant) -> Option<Duration> {
         self.entries().iter().filter_map(|entry| self.age(now, entry)).min().filter(|&age| age <= LIFETIME)
     }
 
     /// Counts a valid datagram.
-    pub(in crate::endpoint) fn prove(&mut self, now: Instant, place: u64, from: SocketAddr, session_id: u32) {
+    pub(super) fn prove(&mut self, now: Instant, place: u64, from: SocketAddr, session_id: u32) {
         let Some(index) = self.find(now, place, from, session_id) else { return };
         let entry = &mut self.entries_mut()[index];
         let pending = read(entry, from);
@@ -220,7 +209,7 @@ impl PendingHandshakes {
 
     /// Counts a datagram with a wrong CRC for all entries of this address. At the address of a live session, it also
     /// resets their valid ones. Returns the highest count.
-    pub(in crate::endpoint) fn fail(&mut self, now: Instant, place: u64, from: SocketAddr, live: bool) -> u8 {
+    pub(super) fn fail(&mut self, now: Instant, place: u64, from: SocketAddr, live: bool) -> u8 {
         let indices: Vec<usize> = self.at(now, place, from).collect();
         let mut most = 0;
         for index in indices {
@@ -236,7 +225,7 @@ impl PendingHandshakes {
     }
 
     /// Clears expired entries. Must be called before ages wrap, every 8,192 s; a later call clears all.
-    pub(in crate::endpoint) fn sweep(&mut self, now: Instant) {
+    pub(super) fn sweep(&mut self, now: Instant) {
         let since = now.saturating_duration_since(self.swept);
         self.swept = now;
         let has_wrapped = since >= TICK * u32::from(u16::MAX) - LIFETIME;
@@ -345,7 +334,7 @@ fn address(entry: &Entry) -> SocketAddr {
 }
 
 /// The part of an address that one host or household controls: a whole IPv4 address, or the /64 of an IPv6 address.
-pub(in crate::endpoint) fn prefix(ip: IpAddr) -> IpAddr {
+pub(super) fn prefix(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V4(ip) => IpAddr::V4(ip),
         IpAddr::V6(ip) => {

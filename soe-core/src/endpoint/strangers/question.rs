@@ -5,8 +5,10 @@ use std::{fmt, sync::Arc};
 use bytes::Bytes;
 
 use super::request::Asked;
-use crate::config::{RequestInfo, StatusReply};
-use crate::endpoint::address::Path;
+use crate::{
+    config::{RequestInfo, StatusReply},
+    endpoint::address::Path,
+};
 
 /// A call of application code: a request filter or a status reply.
 ///
@@ -15,10 +17,10 @@ use crate::endpoint::address::Path;
 /// repeats its request.
 pub struct Question {
     pub(in crate::endpoint) path: Path,
-    pub(in crate::endpoint) about: About,
+    pub(super) about: About,
 }
 
-pub(in crate::endpoint) enum About {
+pub(super) enum About {
     Request { predicate: Arc<dyn Fn(&RequestInfo) -> bool + Send + Sync>, request: Asked },
     Status { reply: StatusReply, length: usize },
 }

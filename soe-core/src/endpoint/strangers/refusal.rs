@@ -15,21 +15,15 @@ use crate::{
 };
 
 /// In place of a configuration index: refuse the client when it has proved its address.
-pub(in crate::endpoint) const OVER_CAPACITY: u8 = 14;
-pub(in crate::endpoint) const MISMATCHED: u8 = 15;
+pub(super) const OVER_CAPACITY: u8 = 14;
+pub(super) const MISMATCHED: u8 = 15;
 
 impl Handshakes {
     /// Refuses a request in a form that the client understands: a response, followed by a Disconnect.
     ///
     /// Both are sent at once if they are at most 1.5 times as long as the request. Otherwise the Disconnect waits until
     /// the client has proved its address, so that forged requests are not amplified.
-    pub(in crate::endpoint) fn refuse(
-        &mut self,
-        now: Instant,
-        from: SocketAddr,
-        request: &Asked,
-        refused: u8,
-    ) -> Outcome {
+    pub(super) fn refuse(&mut self, now: Instant, from: SocketAddr, request: &Asked, refused: u8) -> Outcome {
         let config = self.session_config(0).clone();
         let session_id = request.session_id;
         let period_tag = self.cookies.period_tag();
@@ -57,7 +51,7 @@ impl Handshakes {
 }
 
 /// The sealed Disconnect that refuses a session.
-pub(in crate::endpoint) fn refusal(config: &SessionConfig, framing: &Framing, session_id: u32, refused: u8) -> Vec<u8> {
+pub(super) fn refusal(config: &SessionConfig, framing: &Framing, session_id: u32, refused: u8) -> Vec<u8> {
     let reason = match refused {
         MISMATCHED => DisconnectReason::ProtocolMismatch,
         _ => DisconnectReason::ConnectionRefused,

@@ -3,9 +3,9 @@
 use bytes::BytesMut;
 
 use super::{pending::Name, question::Question};
-use crate::endpoint::{capacity::Room, types::NewSession};
 use crate::{
     config::RequestInfo,
+    endpoint::{capacity::Room, types::NewSession},
     wire::{RemapConnection, SessionRequest},
 };
 
@@ -40,21 +40,21 @@ pub(in crate::endpoint) enum Outcome {
 /// A session request, without borrowed data.
 #[derive(Clone, Debug)]
 pub(in crate::endpoint) struct Asked {
-    pub(in crate::endpoint) version: u32,
-    pub(in crate::endpoint) session_id: u32,
-    pub(in crate::endpoint) udp_length: u32,
-    pub(in crate::endpoint) name: Name,
+    pub(super) version: u32,
+    pub(super) session_id: u32,
+    pub(super) udp_length: u32,
+    pub(super) name: Name,
     /// The size of the datagram in bytes.
-    pub(in crate::endpoint) length: usize,
+    pub(super) length: usize,
 }
 
 impl Asked {
-    pub(in crate::endpoint) fn new(request: &SessionRequest<'_>, length: usize) -> Self {
+    pub(super) fn new(request: &SessionRequest<'_>, length: usize) -> Self {
         let SessionRequest { version, session_id, udp_length, protocol_name } = *request;
         Self { version, session_id, udp_length, name: Name::new(protocol_name.unwrap_or_default()), length }
     }
 
-    pub(in crate::endpoint) fn info(&self) -> RequestInfo {
+    pub(super) fn info(&self) -> RequestInfo {
         RequestInfo {
             version: self.version,
             session_id: self.session_id,

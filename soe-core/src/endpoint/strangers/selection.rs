@@ -10,17 +10,19 @@ use super::{
     question::{About, Question},
     request::Asked,
 };
-use crate::config::{RemapPolicy, RequestFilter, RequestInfo, SessionConfig};
-use crate::endpoint::address::Path;
+use crate::{
+    config::{RemapPolicy, RequestFilter, RequestInfo, SessionConfig},
+    endpoint::address::Path,
+};
 
 impl Handshakes {
-    pub(in crate::endpoint) fn session_config(&self, index: u8) -> &SessionConfig {
+    pub(super) fn session_config(&self, index: u8) -> &SessionConfig {
         let other = index.checked_sub(1).and_then(|index| self.config.others.get(usize::from(index)));
         other.unwrap_or(&self.config.session)
     }
 
     /// The question that the application must answer before this request can be handled, if any.
-    pub(in crate::endpoint) fn question(&self, path: Path, request: &Asked) -> Option<Question> {
+    pub(super) fn question(&self, path: Path, request: &Asked) -> Option<Question> {
         let RequestFilter::Predicate(predicate) = &self.config.filter else { return None };
         let mut handshakes = self.session_configs().map(|config| &config.dialect.handshake);
         let matters = handshakes.any(|handshake| handshake.named && handshake.accepts.accept(request.version));
@@ -30,7 +32,7 @@ impl Handshakes {
 
     /// The configuration for a request, by version and protocol name. `is_welcome` is the result of the application's
     /// filter.
-    pub(in crate::endpoint) fn select(&self, info: &RequestInfo, is_welcome: bool) -> Option<usize> {
+    pub(super) fn select(&self, info: &RequestInfo, is_welcome: bool) -> Option<usize> {
         self.session_configs().position(|config| self.suits(config, info, is_welcome))
     }
 
