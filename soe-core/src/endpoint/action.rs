@@ -58,7 +58,7 @@ pub enum Action {
         /// Where it is.
         to: Path,
     },
-    /// Probe the session's peer with [`Session::ask_for_life`].
+    /// Ask the session's peer for a sign of life: [`Session::ask_for_life`].
     AskForLife(SessionKey),
     /// Report an ICMP error about the session's address with [`Session::handle_unreachable`].
     Unreachable(SessionKey),

@@ -171,7 +171,7 @@ impl fmt::Display for Entry<'_> {
             Self::Timeout(_) => f.write_str("the time of a timer"),
             Self::Unreachable(_) => f.write_str("an ICMP error"),
             Self::Remap(_) => f.write_str("the peer has moved"),
-            Self::AskForLife => f.write_str("the peer is to be probed"),
+            Self::AskForLife => f.write_str("the peer is asked for a sign of life"),
             Self::Send { channel, message, .. } => {
                 write!(f, "send {} bytes on {channel}: {}", message.len(), Hex(message))
             }

@@ -28,7 +28,7 @@ pub(crate) const TIMEOUT: u8 = 4;
 pub(crate) const UNREACHABLE: u8 = 5;
 /// Time: the peer has moved.
 pub(crate) const REMAP: u8 = 6;
-/// The peer is to be probed.
+/// The peer is asked for a sign of life.
 pub(crate) const ASK_FOR_LIFE: u8 = 7;
 /// Channel, bytes: a message to send.
 pub(crate) const SEND: u8 = 8;

@@ -20,7 +20,7 @@ pub(crate) enum Work {
     Timer,
     /// Its peer has moved.
     Move(SocketAddr, Path),
-    /// Probe whether the peer is alive.
+    /// Ask the peer for a sign of life.
     AskForLife,
     /// The network reported the peer's address as unreachable.
     Unreachable,
