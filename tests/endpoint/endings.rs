@@ -1,6 +1,6 @@
 //! How an endpoint closes.
 
-use soe_core::{Action, AdmissionConfig, DisconnectReason, Endpoint, host};
+use soe_core::{Action, AdmissionConfig, DisconnectReason, Endpoint, SessionKey, host};
 
 use super::*;
 use crate::net::{Direction, MS, Net, SECOND};
@@ -199,25 +199,74 @@ fn who_was_answered_by_a_closed_endpoint_is_refused_though_the_endpoint_has_noth
     panic!("it never ends");
 }
 
-/// Two sockets share an endpoint, and each performs actions: one may end a session that the other is about to store.
-#[test]
-fn a_session_that_is_refused_before_its_host_has_it_is_ended_as_soon_as_it_has() {
-    let now = Instant::now();
-    let mut net = Net::new(config(), 10 * MS);
-    let framing = ask(&mut net, player(0), 7);
-    let endpoint = &mut net.server.endpoint;
+/// A session that has been opened, and that its host has not reported as stored yet.
+fn opened(net: &mut Net) -> SessionKey {
+    let framing = ask(net, player(0), 7);
+    let (now, endpoint) = (net.now, &mut net.server.endpoint);
     endpoint.handle_datagram(now, player(0).into(), sealed(&framing, &HEARTBEAT)[..].into());
     let opened = std::iter::from_fn(|| endpoint.poll_action()).find_map(|action| match action {
         Action::Open(opened) => Some(opened),
         _ => None,
     });
-    let key = opened.expect("it has proved itself").key;
-    endpoint.close(now);
+    opened.expect("it has proved itself").key
+}
+
+/// Two sockets share an endpoint, and each performs actions: one may end a session that the other is about to store.
+#[test]
+fn a_session_that_is_refused_before_its_host_has_it_is_ended_as_soon_as_it_has() {
+    let mut net = Net::new(config(), 10 * MS);
+    let key = opened(&mut net);
+    let endpoint = &mut net.server.endpoint;
+    endpoint.close(net.now);
     // What the other socket does: nobody has this session yet.
     while endpoint.poll_action().is_some() {}
     endpoint.handle_opened(key);
     let Some(Action::End { key: ended, tell_peer: true, .. }) = endpoint.poll_action() else {
         panic!("a session that nobody will ever accept or refuse")
+    };
+    assert_eq!(ended, key);
+}
+
+/// The same a moment later: the other socket finds the session, ends it, and reports that before the first one comes to say that
+/// it has stored it. An end that tells nobody would take back the Disconnect that is about to be sent.
+#[test]
+fn a_refusal_before_its_host_has_reported_the_session_is_not_taken_back() {
+    let mut net = Net::new(config(), 10 * MS);
+    let key = opened(&mut net);
+    let endpoint = &mut net.server.endpoint;
+    endpoint.close(net.now);
+    let refused = std::iter::from_fn(|| endpoint.poll_action())
+        .any(|action| matches!(action, Action::End { key: ended, tell_peer: true, .. } if ended == key));
+    assert!(refused);
+    endpoint.handle_session_ended(net.now, key, false);
+    endpoint.handle_opened(key);
+    while let Some(action) = endpoint.poll_action() {
+        assert!(!matches!(action, Action::End { tell_peer: false, .. }), "{action:?}");
+    }
+}
+
+/// And a client that is replaced before its session is stored: that one ends, and its client hears nothing of it.
+#[test]
+fn a_session_that_is_replaced_before_its_host_has_it_is_ended_in_silence() {
+    let mut net = Net::new(config(), 10 * MS);
+    let key = opened(&mut net);
+    let (now, endpoint) = (net.now, &mut net.server.endpoint);
+    let mut returned = |datagram: &[u8]| {
+        endpoint.handle_returned(now, player(0).into(), key, now, datagram.into());
+        std::iter::from_fn(|| endpoint.poll_action()).collect::<Vec<_>>()
+    };
+    let answer = returned(&request(8));
+    let Some(Action::Send { datagram, .. }) = answer.last() else { panic!("no response: {answer:?}") };
+    let Ok(Packet::SessionResponse(response)) = Packet::decode(datagram) else { panic!("no response: {datagram:x?}") };
+    let newcomer = framing(&config(), response.crc_seed);
+    for _ in 0..2 {
+        returned(&sealed(&newcomer, &HEARTBEAT));
+    }
+    let endpoint = &mut net.server.endpoint;
+    assert_ne!(endpoint.at(player(0)), Some(key), "nothing was tested");
+    endpoint.handle_opened(key);
+    let Some(Action::End { key: ended, tell_peer: false, .. }) = endpoint.poll_action() else {
+        panic!("a session without an address that nobody ends")
     };
     assert_eq!(ended, key);
 }

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, thread, time::Duration};
 
-use soe_tokio::{DisconnectReason, Origin, SoeSession};
+use soe_tokio::{DisconnectReason, ListenerConfig, Origin, SessionConfig, SoeListener, SoeSession};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::{config, incoming, listen, pair, receive, soon};
@@ -75,4 +75,47 @@ fn a_shutdown_ends_at_its_deadline_though_the_runtime_of_its_socket_does_not_run
     let report = application.block_on(soon("shutdown", listener.shutdown(Duration::from_millis(200))));
     assert_eq!(report.sessions.len(), 1);
     assert!(!report.sessions[0].told);
+}
+
+#[cfg(target_os = "linux")]
+fn short_name() -> SessionConfig {
+    SessionConfig::new("A").expect("the defaults are valid")
+}
+
+/// Drops a listener while clients knock, and waits for the end of every session that one of them has got. Returns their number.
+#[cfg(target_os = "linux")]
+async fn drop_while_clients_knock(after: Duration) -> usize {
+    let config = ListenerConfig::new(short_name()).shards(2);
+    let listener = SoeListener::bind("127.0.0.1:0", config).await.expect("loopback can be bound");
+    let to = listener.local_addr();
+    let clients: Vec<_> = (0..40).map(|_| tokio::spawn(SoeSession::connect(to, short_name()))).collect();
+    tokio::time::sleep(after).await;
+    drop(listener);
+    let mut opened = 0;
+    for client in clients {
+        let Ok(session) = soon("an answer", client).await.expect("no panic") else { continue };
+        let closed = soon("the end", session.closed()).await.expect("served");
+        assert_eq!((closed.reason, closed.origin), (DisconnectReason::ConnectionRefused, Origin::Peer));
+        opened += 1;
+    }
+    opened
+}
+
+/// Where in the opening of a session the end falls is up to the scheduler: many instants are tried. A client with a short name
+/// is refused in two steps, and with two sockets one may end what the other has not stored yet.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_listener_that_is_dropped_while_clients_knock_leaves_none_with_a_session_that_nobody_has() {
+    let runtime = Builder::new_multi_thread().worker_threads(4).enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let mut opened = 0;
+        for batch in 0..8 {
+            let instants = (0..10).map(|n| Duration::from_micros((10 * batch + n) * 37 % 4_000));
+            let rounds: Vec<_> = instants.map(|after| tokio::spawn(drop_while_clients_knock(after))).collect();
+            for round in rounds {
+                opened += round.await.expect("every session ends, and for this reason");
+            }
+        }
+        assert!(opened > 0, "nothing was tested");
+    });
 }

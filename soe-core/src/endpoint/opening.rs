@@ -35,10 +35,11 @@ impl Endpoint {
     pub fn handle_opened(&mut self, key: SessionKey) {
         self.capacity.ready(key);
         let Some(slot) = self.routes.get(key) else { return };
-        // Another thread may have performed the action that ends it before the host had it.
-        if slot.has_ended() {
+        // Another thread may have performed the action that ends it before the host had it. One that ended later than that
+        // tells its peer, which must go on.
+        if slot.has_ended() && !slot.is_routed() {
             self.actions.push_back(end(key, DisconnectReason::NewConnectionAttempt, false));
-        } else if slot.stage == Stage::Decided {
+        } else if slot.stage == Stage::Decided && !slot.has_ended() {
             self.actions.push_back(end(key, DisconnectReason::ConnectionRefused, true));
         }
         // Also one that has ended: it may have messages to read.

@@ -74,7 +74,8 @@ impl Slot {
         self.flags & DRAINED != 0
     }
 
-    fn is_routed(&self) -> bool {
+    /// Whether it has its address. Another session may have taken it.
+    pub(super) fn is_routed(&self) -> bool {
         self.flags & ROUTED != 0
     }
 }
