@@ -236,16 +236,26 @@ impl<C: Member> SharedEndpoint<C> {
         Ok(connection)
     }
 
-    /// Routes datagrams from this address to this session from now on.
+    /// Routes datagrams from this address to this session from now on, if the endpoint still wants that: another driver may
+    /// have performed a later decision already.
     pub(crate) fn route(&self, address: SocketAddr, key: SessionKey) {
-        if let Some(connection) = self.session(key) {
-            self.hints.insert(address, connection);
-        }
+        let table = lock(&self.table);
+        let Some(connection) = table.get(key).filter(|_| table.endpoint.at(address) == Some(key)) else { return };
+        let replaced = self.hints.insert(address, Arc::clone(connection));
+        drop(table);
+        drop(replaced);
     }
 
+    /// Ends that, unless the session has come back to the address.
     pub(crate) fn unroute(&self, address: SocketAddr, key: SessionKey) {
+        let table = lock(&self.table);
+        if table.endpoint.at(address) == Some(key) {
+            return;
+        }
         // The address may already belong to a newer session.
-        self.hints.remove_if(&address, |_, there| there.key() == key);
+        let removed = self.hints.remove_if(&address, |_, there| there.key() == key);
+        drop(table);
+        drop(removed);
     }
 
     /// Removes a session. Its handles keep what has arrived.
