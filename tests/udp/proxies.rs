@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use soe_tokio::{ListenerConfig, ProxyConfig, ProxyHeader, SoeListener};
+use soe_tokio::{ConnectError, ListenerConfig, ProxyConfig, ProxyHeader, SoeListener};
 use tokio::net::UdpSocket;
 
 use crate::{config, connect, echo, incoming, receive, soon};
@@ -115,4 +115,15 @@ async fn headers_from_another_address_are_not_read() {
     })
     .await;
     assert_eq!(listener.stats().endpoint.admission.requests, 0);
+}
+
+/// What a listener behind a proxy sends goes through the proxy, which knows players only.
+#[tokio::test]
+async fn a_listener_behind_a_proxy_has_no_way_to_another_server() {
+    let proxies = ProxyConfig::new(ProxyHeader::Simple, ["127.0.0.1/32".parse().expect("a network")]);
+    let listener = SoeListener::bind("127.0.0.1:0", ListenerConfig::new(config()).behind_proxy(proxies)).await;
+    let listener = listener.expect("loopback can be bound");
+    let other = crate::listen().await;
+    let refused = soon("an error", listener.connect(other.local_addr(), config())).await;
+    assert!(matches!(refused, Err(ConnectError::NoAddress)), "{refused:?}");
 }
