@@ -2,7 +2,7 @@
 
 use std::{cell::Cell, rc::Rc};
 
-use soe_core::{Action, AdmissionConfig, Endpoint, Message, RemapPolicy};
+use soe_core::{Action, AdmissionConfig, Endpoint, Message, RemapPolicy, wire::RemapConnection};
 
 use super::*;
 use crate::net::{Direction, MS, Net, SECOND};
@@ -123,15 +123,39 @@ fn two_players_whose_ports_are_swapped_go_on_in_their_sessions() {
     assert_eq!(net.server.endpoint.stats().admission.opened, 2);
 }
 
+/// What a session has claimed already holds when another one takes its address before it has proved the claim.
+#[test]
+fn a_session_that_is_displaced_keeps_its_claim_to_another_address() {
+    let mut net = two_players();
+    let [first, second] = [1, 2].map(|n| {
+        let session = net.client(player(n));
+        (remap(session), sealed(&framing_of(session), &HEARTBEAT))
+    });
+    net.clients.clear();
+    for _ in 0..20 {
+        net.forge(player(2), &first.0);
+        net.forge(player(1), &second.0);
+        net.run(300 * MS);
+    }
+    net.forge(player(2), &first.1);
+    net.forge(player(1), &second.1);
+    let ids = [1, 2].map(|n| net.server.at(player(n)).unwrap().resident.session_id());
+    assert_eq!(ids, [2, 1]);
+}
+
+fn remap(session: &Session) -> Vec<u8> {
+    let mut claim = Vec::new();
+    let remap = RemapConnection { session_id: session.session_id(), crc_seed: session.crc_seed() };
+    Packet::RemapConnection(remap).encode(&mut claim);
+    claim
+}
+
 /// A peer that shares its IP address with a player (or any peer, under `RemapPolicy::AnyAddress`) and can forge source addresses:
 /// what it sends in that player's name, again and again.
 fn usurper(net: &mut Net) -> [Vec<u8>; 3] {
     let session = net.client(player(2));
-    let remap = soe_core::wire::RemapConnection { session_id: session.session_id(), crc_seed: session.crc_seed() };
-    let framing = framing_of(session);
+    let (claim, framing) = (remap(session), framing_of(session));
     net.clients.remove(&player(2));
-    let mut claim = Vec::new();
-    Packet::RemapConnection(remap).encode(&mut claim);
     [claim, sealed(&framing, &HEARTBEAT), b"garbage in the player's name".to_vec()]
 }
 
@@ -205,6 +229,7 @@ fn who_was_away_while_a_peer_took_its_address_has_it_back_with_its_next_datagram
     assert!(has_lost_it, "nothing was tested");
     is_away.set(false);
     speaks(&mut net, player(1), 1, 2_500);
+    let moves = net.server.endpoint.stats().moves;
     for time in (0..60_000).step_by(100) {
         if time % 300 == 0 {
             forged.iter().for_each(|datagram| net.forge(player(1), datagram));
@@ -216,6 +241,7 @@ fn who_was_away_while_a_peer_took_its_address_has_it_back_with_its_next_datagram
     }
     assert!(net.client(player(1)).is_connected());
     assert_eq!(net.received.iter().filter(|(from, _)| *from == 1).count(), 13);
+    assert_eq!(net.server.endpoint.stats().moves, moves, "the two do not fight over the address");
 }
 
 #[test]
