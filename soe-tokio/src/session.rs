@@ -172,6 +172,9 @@ impl SoeSession {
     /// Each reliable channel runs a key stream of its own. Unreliable messages are not encrypted: they travel as they are
     /// given.
     ///
+    /// The task that sends encrypts, before the send returns. That takes some milliseconds for each MiB, which delays other
+    /// sessions only as far as their tasks wait for the same worker thread of the runtime.
+    ///
     /// # Errors
     ///
     /// If RC4 cannot use the key.
