@@ -270,7 +270,7 @@ fn a_claim_moves_nobody_before_a_valid_datagram_comes_from_there() {
     let mut net = two_players();
     let seed = net.client(player(1)).crc_seed();
     let mut claim = Vec::new();
-    Packet::RemapConnection(soe_core::wire::RemapConnection { session_id: 1, crc_seed: seed }).encode(&mut claim);
+    Packet::RemapConnection(RemapConnection { session_id: 1, crc_seed: seed }).encode(&mut claim);
     net.forge(player(9), &claim);
     net.forge(player(9), &[0, 9, 0, 0, 1, 2]);
     net.forge(player(2), &claim);
@@ -282,7 +282,7 @@ fn a_claim_moves_nobody_before_a_valid_datagram_comes_from_there() {
     // Neither id nor seed may be wrong.
     for (session_id, crc_seed) in [(1, seed ^ 1), (2, seed)] {
         let mut claim = Vec::new();
-        Packet::RemapConnection(soe_core::wire::RemapConnection { session_id, crc_seed }).encode(&mut claim);
+        Packet::RemapConnection(RemapConnection { session_id, crc_seed }).encode(&mut claim);
         net.forge(player(8), &claim);
         let valid = sealed(&framing_of(net.session_of(1).unwrap()), &HEARTBEAT);
         net.forge(player(8), &valid);
@@ -297,7 +297,7 @@ fn a_valid_datagram_moves_its_session_only_while_that_has_the_claim() {
     let keys = [1, 2].map(|n| net.server.endpoint.at(player(n)).unwrap());
     let claim = |net: &Net| {
         let (mut claim, crc_seed) = (Vec::new(), net.session_of(1).unwrap().crc_seed());
-        Packet::RemapConnection(soe_core::wire::RemapConnection { session_id: 1, crc_seed }).encode(&mut claim);
+        Packet::RemapConnection(RemapConnection { session_id: 1, crc_seed }).encode(&mut claim);
         claim
     };
     let forged = claim(&net);
