@@ -24,6 +24,8 @@ pub const SECRETS_RECORDING: u32 = 0x534F_4552;
 
 /// Link type 101: the frame begins with the IP header.
 const LINK_RAW_IP: u16 = 101;
+/// Link type 252, Wireshark's "exported PDU": tags that say where the frame is from, and then what an application would read.
+pub const LINK_EXPORTED: u16 = 252;
 const OPTION_COMMENT: u16 = 1;
 const OPTION_FLAGS: u16 = 2;
 const OPTION_APPLICATION: u16 = 4;
@@ -42,7 +44,7 @@ pub enum Inbound {
     No,
 }
 
-/// A UDP datagram to be written.
+/// A UDP datagram, or an application message, to be written.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Packet<'a> {
@@ -52,7 +54,7 @@ pub struct Packet<'a> {
     pub from: SocketAddr,
     /// Who was to get it.
     pub to: SocketAddr,
-    /// Its payload, at most [`MAX_PAYLOAD`] bytes. What is longer is cut.
+    /// Its payload. Of a datagram, [`MAX_PAYLOAD`] bytes are written at most; of a message, 262,016.
     pub payload: &'a [u8],
     /// The time to live, in hops; `None`: 64.
     pub time_to_live: Option<u8>,
@@ -70,6 +72,15 @@ impl<'a> Packet<'a> {
 /// Appends the head of a file of raw IP frames with times in nanoseconds: a section and its one interface. Says what wrote
 /// it, and a comment, unless they are empty.
 pub fn head(out: &mut Vec<u8>, application: &str, comment: &str) {
+    head_of(out, LINK_RAW_IP, application, comment);
+}
+
+/// The same for a file of application messages, see [`message`].
+pub fn message_head(out: &mut Vec<u8>, application: &str, comment: &str) {
+    head_of(out, LINK_EXPORTED, application, comment);
+}
+
+fn head_of(out: &mut Vec<u8>, link: u16, application: &str, comment: &str) {
     block(out, SECTION_HEADER, |body| {
         body.extend_from_slice(&BYTE_ORDER.to_le_bytes());
         body.extend_from_slice(&[1, 0, 0, 0]);
@@ -81,7 +92,7 @@ pub fn head(out: &mut Vec<u8>, application: &str, comment: &str) {
         });
     });
     block(out, INTERFACE, |body| {
-        body.extend_from_slice(&LINK_RAW_IP.to_le_bytes());
+        body.extend_from_slice(&link.to_le_bytes());
         body.extend_from_slice(&[0; 6]);
         options(body, |body| option(body, OPTION_RESOLUTION, &[9]));
     });
@@ -89,6 +100,17 @@ pub fn head(out: &mut Vec<u8>, application: &str, comment: &str) {
 
 /// Appends a datagram with comments, which other tools show beside it. Of a comment, 65,535 bytes are kept.
 pub fn packet(out: &mut Vec<u8>, packet: &Packet<'_>, comments: &[&str]) {
+    frame(out, packet, comments, put_frame);
+}
+
+/// Appends an application message with comments: the payload is what an application reads, and the addresses are
+/// those of its two sides. Wireshark shows it as data between them. The file must begin with [`message_head`].
+pub fn message(out: &mut Vec<u8>, packet: &Packet<'_>, comments: &[&str]) {
+    frame(out, packet, comments, put_exported);
+}
+
+/// `put` writes the frame, and says how many bytes of it were left out.
+fn frame(out: &mut Vec<u8>, packet: &Packet<'_>, comments: &[&str], put: fn(&mut Vec<u8>, &Packet<'_>) -> usize) {
     block(out, ENHANCED_PACKET, |body| {
         body.extend_from_slice(&[0; 4]);
         body.extend_from_slice(&((packet.time >> 32) as u32).to_le_bytes());
@@ -96,10 +118,10 @@ pub fn packet(out: &mut Vec<u8>, packet: &Packet<'_>, comments: &[&str]) {
         let lengths = body.len();
         body.extend_from_slice(&[0; 8]);
         let start = body.len();
-        put_frame(body, packet);
-        let length = ((body.len() - start) as u32).to_le_bytes();
-        body[lengths..lengths + 4].copy_from_slice(&length);
-        body[lengths + 4..start].copy_from_slice(&length);
+        let left_out = put(body, packet);
+        let length = body.len() - start;
+        body[lengths..lengths + 4].copy_from_slice(&(length as u32).to_le_bytes());
+        body[lengths + 4..start].copy_from_slice(&((length + left_out) as u32).to_le_bytes());
         pad(body);
         options(body, |body| {
             comments.iter().for_each(|comment| text(body, OPTION_COMMENT, comment));
@@ -161,7 +183,7 @@ fn text(body: &mut Vec<u8>, code: u16, text: &str) {
     }
 }
 
-fn put_frame(out: &mut Vec<u8>, packet: &Packet<'_>) {
+fn put_frame(out: &mut Vec<u8>, packet: &Packet<'_>) -> usize {
     let payload = &packet.payload[..packet.payload.len().min(MAX_PAYLOAD)];
     let hops = packet.time_to_live.unwrap_or(HOPS);
     let length = 8 + payload.len() as u16;
@@ -201,7 +223,49 @@ fn put_frame(out: &mut Vec<u8>, packet: &Packet<'_>) {
         checksum => checksum,
     };
     out[udp + 6..udp + 8].copy_from_slice(&checksum.to_be_bytes());
+    0
 }
+
+/// Tags as in Wireshark's `exported_pdu.h`, their values filled to whole words, and the message.
+fn put_exported(out: &mut Vec<u8>, packet: &Packet<'_>) -> usize {
+    let mut tag = |tag: u16, value: &[u8]| {
+        out.extend_from_slice(&tag.to_be_bytes());
+        out.extend_from_slice(&(value.len() as u16).to_be_bytes());
+        out.extend_from_slice(value);
+    };
+    tag(TAG_DISSECTOR, b"data");
+    match (packet.from.ip(), packet.to.ip()) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            tag(TAG_IPV4_FROM, &from.octets());
+            tag(TAG_IPV4_TO, &to.octets());
+        }
+        (from, to) => {
+            tag(TAG_IPV6_FROM, &wide(from).octets());
+            tag(TAG_IPV6_TO, &wide(to).octets());
+        }
+    }
+    tag(TAG_PORT_TYPE, &PORTS_ARE_UDP.to_be_bytes());
+    tag(TAG_PORT_FROM, &u32::from(packet.from.port()).to_be_bytes());
+    tag(TAG_PORT_TO, &u32::from(packet.to.port()).to_be_bytes());
+    tag(TAG_END, &[]);
+    let (shown, left_out) = packet.payload.split_at(packet.payload.len().min(MAX_MESSAGE));
+    out.extend_from_slice(shown);
+    left_out.len()
+}
+
+/// Bytes of a message that are written: Wireshark refuses frames of more than 262,144.
+const MAX_MESSAGE: usize = 262_144 - 128;
+
+const TAG_END: u16 = 0;
+const TAG_DISSECTOR: u16 = 12;
+const TAG_IPV4_FROM: u16 = 20;
+const TAG_IPV4_TO: u16 = 21;
+const TAG_IPV6_FROM: u16 = 22;
+const TAG_IPV6_TO: u16 = 23;
+const TAG_PORT_TYPE: u16 = 24;
+const TAG_PORT_FROM: u16 = 25;
+const TAG_PORT_TO: u16 = 26;
+const PORTS_ARE_UDP: u32 = 3;
 
 const fn wide(address: IpAddr) -> Ipv6Addr {
     match address {

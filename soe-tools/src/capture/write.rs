@@ -27,6 +27,27 @@ impl<W: Write> PcapngWriter<W> {
         Ok(writer)
     }
 
+    /// Writes the head of a file of application messages, for [`message`](Self::message) alone.
+    ///
+    /// # Errors
+    ///
+    /// Those of the writer.
+    pub fn of_messages(write: W) -> io::Result<Self> {
+        let mut writer = Self { write, block: Vec::new() };
+        writer.put(|block| pcapng::message_head(block, "", ""))?;
+        Ok(writer)
+    }
+
+    /// Writes one application message with a comment, as an exported PDU: Wireshark shows it as data between the two sides.
+    ///
+    /// # Errors
+    ///
+    /// Those of the writer.
+    pub fn message(&mut self, message: &Datagram<'_>, comment: &str) -> io::Result<()> {
+        let Datagram { time, from, to, payload, .. } = *message;
+        self.put(|block| pcapng::message(block, &pcapng::Packet::new(time, from, to, payload), &[comment]))
+    }
+
     /// Writes one datagram.
     ///
     /// # Errors

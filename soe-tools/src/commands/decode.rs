@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::{self, BufWriter, IsTerminal, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bytes::BytesMut;
 use clap::Args;
@@ -10,10 +10,11 @@ use serde_json::{Value, json};
 use soe_core::Dialect;
 use soe_core::wire::opcode;
 
+use super::follow::create;
 use super::{FollowOptions, Followed, follow};
 use crate::analysis::{Guess, Sample, Severity, Sink, hex, infer};
 pub use crate::describe::Show;
-use crate::describe::{JsonLines, Timeline, packet_json, packet_line, put_dump};
+use crate::describe::{JsonLines, MessageFile, Timeline, packet_json, packet_line, put_dump};
 use crate::exit::Exit;
 
 /// Decode datagrams or a capture.
@@ -32,6 +33,10 @@ pub struct Decode {
     /// Bytes of each message to show.
     #[arg(long, value_name = "BYTES", default_value_t = 32)]
     pub dump: usize,
+    /// Writes the messages of all sessions, put together and decrypted, into a capture of their own: pcapng with exported PDUs,
+    /// which Wireshark opens.
+    #[arg(long, value_name = "FILE")]
+    pub messages: Option<PathBuf>,
     /// Ends with exit code 4 if anything worse than a resend was found.
     #[arg(long)]
     pub check: bool,
@@ -59,7 +64,7 @@ fn capture(command: &Decode, path: &str) -> io::Result<Exit> {
     let write = BufWriter::with_capacity(capacity, stdout);
     let (followed, worst) = if command.json {
         let mut lines = JsonLines::new(write);
-        let followed = follow(path, &command.follow, &mut lines)?;
+        let followed = follow_all(command, path, &mut lines)?;
         lines.put(&json!({ "event": "totals", "totals": followed.totals, "fragments": followed.fragments,
             "other_frames": followed.other_frames, "capture_bytes": followed.capture_bytes,
             "broken_off": followed.broken_off.as_ref().map(ToString::to_string) }))?;
@@ -68,7 +73,7 @@ fn capture(command: &Decode, path: &str) -> io::Result<Exit> {
         (followed, worst)
     } else {
         let mut timeline = Timeline::new(write, command.show.clone(), command.dump);
-        let followed = follow(path, &command.follow, &mut timeline as &mut dyn Sink)?;
+        let followed = follow_all(command, path, &mut timeline)?;
         let worst = timeline.worst;
         let mut write = timeline.finish()?;
         put_totals(&mut write, &followed)?;
@@ -81,6 +86,14 @@ fn capture(command: &Decode, path: &str) -> io::Result<Exit> {
         _ if command.check && is_wrong => Exit::Wrong,
         _ => Exit::Done,
     })
+}
+
+fn follow_all(command: &Decode, path: &str, sink: &mut dyn Sink) -> io::Result<Followed> {
+    let Some(file) = &command.messages else { return follow(path, &command.follow, sink) };
+    let mut messages = MessageFile::new(create(file, path)?, sink)?;
+    let followed = follow(path, &command.follow, &mut messages)?;
+    messages.finish()?;
+    Ok(followed)
 }
 
 fn put_totals(write: &mut impl Write, followed: &Followed) -> io::Result<()> {
@@ -98,14 +111,15 @@ fn put_totals(write: &mut impl Write, followed: &Followed) -> io::Result<()> {
 
 /// Datagrams that were given in hexadecimal.
 fn datagrams(command: &Decode, inputs: &[String]) -> io::Result<Exit> {
-    let invalid = |text: &str| {
-        let reason = format!("{text:?} is neither a file nor hexadecimal");
-        io::Error::new(io::ErrorKind::InvalidInput, reason)
-    };
+    let error = |reason: String| io::Error::new(io::ErrorKind::InvalidInput, reason);
+    let invalid = |text: &str| error(format!("{text:?} is neither a file nor hexadecimal"));
     let datagrams: Vec<Vec<u8>> = inputs
         .iter()
         .map(|text| hex(text).filter(|bytes| !bytes.is_empty()).ok_or_else(|| invalid(text)))
         .collect::<Result<_, _>>()?;
+    if command.messages.is_some() {
+        return Err(error("--messages takes a capture: single datagrams have no whole messages".into()));
+    }
     let samples: Vec<_> = datagrams.iter().map(|datagram| Sample::new(0, datagram)).collect();
     let guess = infer(&samples, &command.follow.given());
     let mut stdout = BufWriter::new(io::stdout().lock());

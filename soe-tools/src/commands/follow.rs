@@ -1,7 +1,8 @@
 //! Reads a capture through an analysis: what `decode` and `report` share.
 
 use std::fs::File;
-use std::io::{self, Read, Seek};
+use std::io::{self, BufWriter, Read, Seek};
+use std::path::Path;
 
 use clap::Args;
 use soe_core::Dialect;
@@ -92,6 +93,22 @@ pub fn follow(path: &str, options: &FollowOptions, sink: &mut dyn Sink) -> io::R
     }
     file.rewind()?;
     follow_stream(file, size, options, analyzer, sink)
+}
+
+/// Creates the file that a command writes, unless that is the capture that it reads.
+///
+/// # Errors
+///
+/// [`io::ErrorKind::InvalidInput`] if both are one file, and those of creating it.
+pub(super) fn create(output: &Path, capture: &str) -> io::Result<BufWriter<File>> {
+    if let (Ok(output), Ok(capture)) = (output.canonicalize(), Path::new(capture).canonicalize())
+        && output == capture
+    {
+        let reason = format!("{} is the capture itself, which would be lost", output.display());
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
+    }
+    let error = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", output.display()));
+    File::create(output).map(BufWriter::new).map_err(error)
 }
 
 /// Whether the capture begins with a flight recording.

@@ -1,12 +1,12 @@
 //! `soe report`: a capture as one page.
 
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::json;
 
+use super::follow::create;
 use super::{FollowOptions, follow};
 use crate::exit::Exit;
 use crate::report::{Collector, Limits, write_page};
@@ -53,7 +53,7 @@ pub fn run(command: &Report) -> io::Result<Exit> {
     }
     let sessions = collector.sessions();
     let (meta, columns) = collector.finish(&command.input);
-    let mut file = BufWriter::new(File::create(&command.output)?);
+    let mut file = create(&command.output, &command.input)?;
     write_page(&mut file, &format!("soe report: {}", command.input), &meta, &columns)?;
     file.flush()?;
     let bytes = file.get_ref().metadata()?.len();

@@ -132,7 +132,8 @@ fn put_opened(line: &mut String, number: u32, info: &SessionInfo) {
     }
 }
 
-fn put_message(line: &mut String, message: &Message<'_>, dump: usize) {
+/// A line about a message, and its first `dump` bytes.
+pub(super) fn put_message(line: &mut String, message: &Message<'_>, dump: usize) {
     let length = message.payload.len();
     let _ = match message.carrier {
         Carrier::Reliable(channel, sequence) => {
