@@ -268,7 +268,6 @@ impl Settings {
         }
         self.validate_sizes()?;
         check(self.ack_packets > 0, "ack_packets", self.ack_packets, "below 1: acknowledgements must be sent")?;
-        let millis = |duration: Duration| format!("{duration:?}");
         let durations = [
             ("heartbeat_after", self.heartbeat_after),
             ("inactivity_timeout", self.inactivity_timeout),
@@ -283,7 +282,7 @@ impl Settings {
             ("port_alive_interval", self.port_alive_interval),
         ];
         for (field, duration) in durations {
-            check(duration <= LONGEST, field, millis(duration), "over a year")?;
+            check(duration <= LONGEST, field, format_args!("{duration:?}"), "over a year")?;
         }
         let intervals = [
             ("heartbeat_after", self.heartbeat_after),
@@ -292,16 +291,31 @@ impl Settings {
         ];
         for (field, interval) in intervals {
             let rule = "below 1 ms, which floods the peer";
-            check(interval.is_zero() || interval >= Duration::from_millis(1), field, millis(interval), rule)?;
+            check(
+                interval.is_zero() || interval >= Duration::from_millis(1),
+                field,
+                format_args!("{interval:?}"),
+                rule,
+            )?;
         }
         let delay = self.max_ack_delay;
-        check(delay <= Duration::from_millis(100), "max_ack_delay", millis(delay), "over 100 ms: peers resend sooner")?;
+        check(
+            delay <= Duration::from_millis(100),
+            "max_ack_delay",
+            format_args!("{delay:?}"),
+            "over 100 ms: peers resend sooner",
+        )?;
         let ride = self.ack_ride_limit;
-        check(ride <= Duration::from_millis(100), "ack_ride_limit", millis(ride), "over 100 ms: peers resend sooner")?;
+        check(
+            ride <= Duration::from_millis(100),
+            "ack_ride_limit",
+            format_args!("{ride:?}"),
+            "over 100 ms: peers resend sooner",
+        )?;
         let timeout = self.connect_timeout;
-        check(!timeout.is_zero(), "connect_timeout", millis(timeout), "too short for an answer")?;
+        check(!timeout.is_zero(), "connect_timeout", format_args!("{timeout:?}"), "too short for an answer")?;
         let grace = self.refusal_grace;
-        check(grace <= Duration::from_secs(1), "refusal_grace", millis(grace), "over 1 s")?;
+        check(grace <= Duration::from_secs(1), "refusal_grace", format_args!("{grace:?}"), "over 1 s")?;
         check(self.port_alive_hops > 0, "port_alive_hops", 0, "below 1")
     }
 

@@ -97,7 +97,7 @@ impl Endpoint {
     }
 
     fn with(now: Instant, capacity: Capacity, handshakes: Option<Box<Handshakes>>, key: [u8; 16]) -> Self {
-        let (routes, actions, counts) = (Routes::new(key), VecDeque::new(), Counts::default());
+        let (routes, actions, counts) = (Routes::new(key, handshakes.is_some()), VecDeque::new(), Counts::default());
         Self { epoch: now, routes, capacity, handshakes, closed_at: None, lingers_until: None, actions, counts }
     }
 
@@ -213,7 +213,9 @@ impl Endpoint {
     /// Returns the next action. Call until `None` after every other call, and perform the actions in this order.
     pub fn poll_action(&mut self) -> Option<Action> {
         let action = self.actions.pop_front();
-        if self.actions.is_empty() && self.actions.capacity() > MANY_ACTIONS {
+        // A connector has few: a session of its own is all that many have.
+        let kept = if self.handshakes.is_some() { MANY_ACTIONS } else { 0 };
+        if self.actions.is_empty() && self.actions.capacity() > kept {
             self.actions = VecDeque::new();
         }
         action

@@ -56,6 +56,9 @@ impl Endpoint {
     /// Whether this is a request for a live session that has moved away from this address. A response would reveal its
     /// seed, and the session's datagrams would be taken for a new client's.
     fn repeats_a_session(&self, path: Path, datagram: &[u8]) -> bool {
+        if self.counts.moves == 0 {
+            return false;
+        }
         let Some(handshakes) = &self.handshakes else { return false };
         let Some(session_id) = Handshakes::requested_id(datagram) else { return false };
         let mut sessions = handshakes
