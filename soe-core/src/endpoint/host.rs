@@ -146,7 +146,7 @@ pub fn call<H: Host, T>(host: &mut H, now: Instant, work: impl FnOnce(&mut Endpo
 fn with_actions<H: Host, T>(host: &mut H, actions: &mut VecDeque<Action>, work: impl FnOnce(&mut Endpoint) -> T) -> T {
     host.with_endpoint(|endpoint| {
         let done = work(endpoint);
-        actions.extend(std::iter::from_fn(|| endpoint.poll_action()));
+        endpoint.take_actions(actions);
         done
     })
 }

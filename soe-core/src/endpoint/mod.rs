@@ -213,12 +213,21 @@ impl Endpoint {
     /// Returns the next action. Call until `None` after every other call, and perform the actions in this order.
     pub fn poll_action(&mut self) -> Option<Action> {
         let action = self.actions.pop_front();
-        // A connector has few: a session of its own is all that many have.
-        let kept = if self.handshakes.is_some() { MANY_ACTIONS } else { 0 };
-        if self.actions.is_empty() && self.actions.capacity() > kept {
+        if self.actions.is_empty() {
             self.actions = VecDeque::new();
         }
         action
+    }
+
+    /// Moves all actions behind those in `actions`.
+    pub(crate) fn take_actions(&mut self, actions: &mut VecDeque<Action>) {
+        if actions.is_empty() {
+            // Without a copy: they are large.
+            *actions = std::mem::take(&mut self.actions);
+        } else {
+            actions.append(&mut self.actions);
+            self.actions = VecDeque::new();
+        }
     }
 
     /// Whether [`poll_action`](Self::poll_action) returns something. After a call from outside the socket's loop, the
@@ -321,5 +330,3 @@ impl fmt::Debug for Endpoint {
 /// How long after its last response a closed endpoint waits for the first datagram of that client. It comes one round
 /// trip later, and is repeated every second until it is answered.
 const HANDSHAKE_LINGER: Duration = Duration::from_secs(3);
-/// An empty action queue with more capacity than this is freed.
-const MANY_ACTIONS: usize = 64;

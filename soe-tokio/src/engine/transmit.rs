@@ -103,7 +103,7 @@ impl Transmitter {
     }
 
     /// Whether the last flush has left nothing to do.
-    fn has_nothing(&self) -> bool {
+    pub(crate) fn has_nothing(&self) -> bool {
         self.found.is_empty() && self.busy.is_empty() && self.batch.is_done()
     }
 

@@ -260,6 +260,9 @@ impl Driver {
                 }
             }
             for _ in 0..LAST_ROUNDS {
+                if self.transmitter.has_nothing() && !self.shared.has_service() {
+                    break;
+                }
                 self.transmitter.flush(now, &self.shared, &mut *self.socket, &mut self.timers, &mut self.notices);
             }
         }
