@@ -77,5 +77,5 @@ pub use endpoint::{
 pub use error::{Closed, ConfigError, Origin, SendError};
 pub use framing::{Framing, NegotiationError, Pass};
 pub use message::{Channel, Message, NoSuchChannel, ReliableChannel};
-pub use session::{DatagramOutcome, Event, Problem, Receipt, Session, SessionStats, Transmit, Undelivered};
+pub use session::{DatagramOutcome, Event, Problem, Receipt, Session, SessionStats, Transmit, Undelivered, Vitals};
 pub use wire::DisconnectReason;

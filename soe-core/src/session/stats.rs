@@ -2,6 +2,25 @@
 
 use std::{fmt, time::Duration};
 
+/// The figures of a session that tell best how it does, see [`Session::vitals`](crate::Session::vitals). Each is the figure of
+/// the same name in [`SessionStats`].
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct Vitals {
+    /// The smoothed round-trip time.
+    pub rtt: Option<Duration>,
+    /// The share of sent datagrams that were lost, 0 to 1.
+    pub loss_sent: Option<f32>,
+    /// Bytes that wait to be sent.
+    pub pending_bytes: usize,
+}
+
+impl From<&SessionStats> for Vitals {
+    fn from(stats: &SessionStats) -> Self {
+        Self { rtt: stats.rtt, loss_sent: stats.loss_sent, pending_bytes: stats.pending_bytes }
+    }
+}
+
 /// A snapshot of a session's counters and measurements. All counters start at zero with the session.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[non_exhaustive]

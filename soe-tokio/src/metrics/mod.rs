@@ -4,7 +4,7 @@ mod output;
 
 use std::{fmt::Write, net::SocketAddr, time::Duration};
 
-use soe_core::{DisconnectReason, SessionStats};
+use soe_core::{DisconnectReason, SessionStats, Vitals};
 
 #[cfg(feature = "metrics")]
 use self::output::Facade;
@@ -47,31 +47,28 @@ const QUEUES: [f64; 7] = [0.0, 1024.0, 4096.0, 16384.0, 65536.0, 262_144.0, 1_04
 const WORST: usize = 20;
 
 impl Metrics {
-    /// Takes the sessions one by one and stores only the worst: the samples of 10,000 would displace everything else from
-    /// the processor's cache.
-    pub(crate) fn new(stats: ListenerStats, sessions: impl IntoIterator<Item = Sample>) -> Self {
-        let mut metrics = Self {
+    pub(crate) fn new(stats: ListenerStats) -> Self {
+        Self {
             stats,
             round_trips: Histogram::new(&ROUND_TRIPS),
             losses: Histogram::new(&LOSSES),
             queues: Histogram::new(&QUEUES),
             worst: Vec::with_capacity(WORST + 1),
-        };
-        sessions.into_iter().for_each(|sample| metrics.add(sample));
-        metrics
+        }
     }
 
-    fn add(&mut self, sample: Sample) {
-        let stats = &sample.stats;
-        self.round_trips.add(stats.rtt.map(|time| time.as_secs_f64()));
-        self.losses.add(stats.loss_sent.map(f64::from));
-        self.queues.add(Some(stats.pending_bytes as f64));
-        let rank = sample.rank();
+    /// Adds a session. `sample` is called for one that may be among the worst: the samples of 10,000 would displace everything
+    /// else from the processor's cache.
+    pub(crate) fn add(&mut self, vitals: &Vitals, sample: impl FnOnce() -> Sample) {
+        self.round_trips.add(vitals.rtt.map(|time| time.as_secs_f64()));
+        self.losses.add(vitals.loss_sent.map(f64::from));
+        self.queues.add(Some(vitals.pending_bytes as f64));
+        let rank = rank(vitals);
         if self.worst.len() == WORST && self.worst.last().is_some_and(|last| last.rank() >= rank) {
             return;
         }
         let place = self.worst.partition_point(|other| other.rank() >= rank);
-        self.worst.insert(place, sample);
+        self.worst.insert(place, sample());
         self.worst.truncate(WORST);
     }
 
@@ -251,11 +248,14 @@ fn counter(out: &mut impl Output, name: &'static str, help: &'static str, value:
 }
 
 impl Sample {
-    /// The larger, the worse.
-    fn rank(&self) -> (usize, Option<Duration>, u64) {
-        let stats = &self.stats;
-        (stats.pending_bytes, stats.rtt, stats.resent_lost + stats.resent_timeout)
+    fn rank(&self) -> (usize, Option<Duration>) {
+        rank(&Vitals::from(&self.stats))
     }
+}
+
+/// The larger, the worse.
+fn rank(vitals: &Vitals) -> (usize, Option<Duration>) {
+    (vitals.pending_bytes, vitals.rtt)
 }
 
 /// The distribution of one figure over the present sessions. Sessions end, so the counts may fall: a gauge histogram.
@@ -298,20 +298,22 @@ impl Histogram {
 mod tests {
     use super::*;
 
-    fn samples(count: u32) -> Vec<Sample> {
+    fn figures(stats: ListenerStats, count: u32) -> Metrics {
+        let mut metrics = Metrics::new(stats);
         let sample = |n: u32| {
             let mut stats = SessionStats::default();
             stats.rtt = Some(Duration::from_millis(u64::from(n)));
             stats.pending_bytes = n as usize * 100;
             Sample { session_id: n, peer_addr: SocketAddr::from(([192, 0, 2, 1], n as u16)), stats }
         };
-        (0..count).map(sample).collect()
+        (0..count).map(sample).for_each(|sample| metrics.add(&Vitals::from(&sample.stats), || sample));
+        metrics
     }
 
     #[test]
     fn the_buckets_of_a_histogram_add_up() {
         let mut out = String::new();
-        Metrics::new(ListenerStats::default(), samples(1_000)).encode_openmetrics(&mut out);
+        figures(ListenerStats::default(), 1_000).encode_openmetrics(&mut out);
         let value = |name: &str| {
             let line = out.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("no {name}"));
             line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()
@@ -329,7 +331,7 @@ mod tests {
     fn every_line_is_a_comment_or_a_sample_of_a_family_named_before_and_no_family_comes_twice() {
         let mut out = String::new();
         let stats = ListenerStats { shards: vec![SocketStats::default(); 2], ..ListenerStats::default() };
-        Metrics::new(stats, samples(3)).encode_openmetrics(&mut out);
+        figures(stats, 3).encode_openmetrics(&mut out);
         let (mut families, mut current) = (std::collections::BTreeSet::new(), String::new());
         for line in out.lines().filter(|line| *line != "# EOF") {
             if let Some(family) = line.strip_prefix("# TYPE ") {
@@ -348,7 +350,7 @@ mod tests {
 
     #[test]
     fn the_worst_sessions_are_those_with_the_most_waiting() {
-        let json = Metrics::new(ListenerStats::default(), samples(100)).worst_sessions_json();
+        let json = figures(ListenerStats::default(), 100).worst_sessions_json();
         assert_eq!(json.matches("session_id").count(), WORST);
         assert!(json.contains("\"session_id\":\"00000063\",\"peer\":\"192.0.2.1:99\",\"queue_bytes\":9900"), "{json}");
         assert!(!json.contains("00000001"));
@@ -360,7 +362,7 @@ mod tests {
         use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 
         let stats = ListenerStats { shards: vec![SocketStats::default(); 2], ..ListenerStats::default() };
-        let figures = Metrics::new(stats, samples(50));
+        let figures = figures(stats, 50);
         let mut text = String::new();
         figures.encode_openmetrics(&mut text);
         let recorder = DebuggingRecorder::new();
