@@ -179,9 +179,8 @@ impl<'a> Cursor<'a> {
 pub(crate) fn digest(bytes: &[u8]) -> u64 {
     let (mut one, mut two) = (KEYS[0] ^ bytes.len() as u64, KEYS[1]);
     let mut mix = |block: &[u8; 32]| {
-        let [a, b, c, d] = [0, 8, 16, 24].map(|at| word(block, at));
-        one = fold(one ^ a, KEYS[2] ^ b);
-        two = fold(two ^ c, KEYS[3] ^ d);
+        one = fold(one ^ word(block, 0), KEYS[2] ^ word(block, 8));
+        two = fold(two ^ word(block, 16), KEYS[3] ^ word(block, 24));
     };
     let mut rest = bytes;
     while let Some((block, behind)) = rest.split_first_chunk() {
@@ -196,6 +195,7 @@ pub(crate) fn digest(bytes: &[u8]) -> u64 {
     fold(one ^ KEYS[3], two ^ KEYS[2])
 }
 
+#[inline]
 fn word(block: &[u8; 32], at: usize) -> u64 {
     block[at..].first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
