@@ -244,6 +244,48 @@ fn who_was_away_while_a_peer_took_its_address_has_it_back_with_its_next_datagram
     assert_eq!(net.server.endpoint.stats().moves, moves, "the two do not fight over the address");
 }
 
+/// What the peer may try so that the owner does not get its address back: to leave and to come again, to have the network say
+/// that nobody is there, to claim the address for another session of its own, and to wait.
+#[test]
+fn who_lost_its_address_to_a_peer_has_it_back_whatever_that_peer_does() {
+    for trick in 0..4 {
+        let (mut net, is_away) = two_players_who_may_be_away();
+        net.join(player(3), &config(), 3);
+        net.run(SECOND);
+        let other = remap(net.client(player(3)));
+        net.clients.remove(&player(3));
+        let [claim, valid, _] = usurper(&mut net);
+        is_away.set(true);
+        let resident = |net: &Net| net.server.at(player(1)).unwrap().resident.session_id();
+        while resident(&net) != 2 {
+            assert!(net.now - net.start < 15 * SECOND, "nothing was tested");
+            [&claim, &valid].iter().for_each(|datagram| net.forge(player(1), datagram));
+            net.run(300 * MS);
+        }
+        let waits = if trick == 3 { 20 } else { 5 };
+        for _ in 0..waits {
+            match trick {
+                0 => {
+                    [player(2), player(1)].iter().for_each(|&at| {
+                        net.forge(at, &claim);
+                        net.forge(at, &valid);
+                    });
+                }
+                1 => {
+                    net.server.endpoint.handle_unreachable(Some(player(1)));
+                    net.poll_server();
+                }
+                2 => net.forge(player(1), &other),
+                _ => net.forge(player(1), &valid),
+            }
+            net.run(SECOND);
+        }
+        is_away.set(false);
+        speaks(&mut net, player(1), 1, 2_500);
+        assert_eq!(resident(&net), 1, "trick {trick}");
+    }
+}
+
 #[test]
 fn a_new_port_may_have_been_somebodys_who_vanished_a_moment_ago() {
     let mut net = two_players();

@@ -12,7 +12,8 @@ pub struct ChannelOptions {
     /// no limit. \[no limit\]
     pub trickle_rate: Option<NonZeroU32>,
     /// Delivers a message of one packet when it arrives, without waiting for earlier ones. Messages of several
-    /// fragments are still delivered in order. The receiving side decides this. \[off\]
+    /// fragments are still delivered in order. The receiving side decides this. A key stream needs the order: with a key
+    /// set, messages that come early are decrypted into garbage. \[off\]
     pub unordered: bool,
     /// Repeats small unacknowledged packets in later datagrams that leave anyway. A loss then costs one send interval
     /// instead of a round trip. This costs up to twice the bytes of small packets and no additional datagrams. \[off\]

@@ -174,7 +174,7 @@ impl Endpoint {
             None => self.counts.unreachable_ignored += 1,
         }
         if let Some(address) = address {
-            self.routes.drop_candidate(address);
+            self.routes.unreachable(address);
         }
     }
 

@@ -85,8 +85,15 @@ impl Slot {
 struct Candidate {
     key: SessionKey,
     claimed: Instant,
-    /// It lived there until another session took the address.
+    /// It lived there until another session took the address. It may return as long as it lives, and no other claim replaces
+    /// this: the one who took the address may have forged all that it did.
     is_return: bool,
+}
+
+impl Candidate {
+    fn is_current(&self, now: Instant) -> bool {
+        self.is_return || now.saturating_duration_since(self.claimed) <= CLAIM_LIFETIME
+    }
 }
 
 /// How long a claim waits for a valid datagram.
@@ -247,11 +254,15 @@ impl Routes {
     /// The session that claims to have moved to this address.
     pub(super) fn candidate(&self, now: Instant, address: SocketAddr) -> Option<SessionKey> {
         let candidate = self.candidates.get(&address)?;
-        (now.saturating_duration_since(candidate.claimed) <= CLAIM_LIFETIME).then_some(candidate.key)
+        candidate.is_current(now).then_some(candidate.key)
     }
 
-    /// Stores a claim. It replaces earlier claims of the session and for the address.
+    /// Stores a claim. It replaces earlier claims of the session and for the address, but not the right of a live session to
+    /// return there.
     pub(super) fn claim(&mut self, now: Instant, address: SocketAddr, key: SessionKey) {
+        if self.candidates.get(&address).is_some_and(|candidate| candidate.is_return) {
+            return;
+        }
         self.put_claim(address, Candidate { key, claimed: now, is_return: false });
     }
 
@@ -268,6 +279,14 @@ impl Routes {
     /// session that lived there before: that one has been there longer.
     pub(super) fn refute_claim(&mut self, address: SocketAddr, heard: Instant) {
         if self.candidates.get(&address).is_some_and(|candidate| !candidate.is_return && candidate.claimed < heard) {
+            self.drop_candidate(address);
+        }
+    }
+
+    /// The network says that nobody is at this address: a claim to it is void. Anybody can forge that, so that a session keeps its
+    /// right to return.
+    pub(super) fn unreachable(&mut self, address: SocketAddr) {
+        if self.candidates.get(&address).is_some_and(|candidate| !candidate.is_return) {
             self.drop_candidate(address);
         }
     }
@@ -306,9 +325,12 @@ impl Routes {
 
     /// Removes claims that were not proved in time.
     pub(super) fn expire(&mut self, now: Instant) {
-        let old = |candidate: &Candidate| now.saturating_duration_since(candidate.claimed) > CLAIM_LIFETIME;
-        let expired: Vec<_> =
-            self.candidates.iter().filter(|(_, candidate)| old(candidate)).map(|(address, _)| *address).collect();
+        let expired: Vec<_> = self
+            .candidates
+            .iter()
+            .filter(|(_, candidate)| !candidate.is_current(now))
+            .map(|(address, _)| *address)
+            .collect();
         expired.into_iter().for_each(|address| self.drop_candidate(address));
     }
 
