@@ -5,7 +5,8 @@ use std::{collections::HashMap, time::Duration};
 use futures_util::StreamExt;
 use soe_testing::Network;
 use soe_tokio::{
-    Channel, DisconnectReason, Message, SendError, SessionConfig, SessionError, SessionEvent, SlowReceiver, broadcast,
+    Channel, DisconnectReason, Message, ReliableChannel, SendError, SessionConfig, SessionError, SessionEvent,
+    SlowReceiver, broadcast,
 };
 use tokio::time::{Instant, timeout};
 
@@ -80,6 +81,30 @@ async fn many_tasks_wait_for_room_through_handles_and_all_get_it() {
     for sender in senders {
         sender.await.expect("it has sent everything");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unreliable_message_waits_for_no_reliable_channel() {
+    let network = Network::new(1);
+    let (listener, connector) = (listen(&network, narrow()), connector(&network, CLIENT));
+    let (_unread, mut server) = pair(&listener, &connector).await;
+    // The peer's application does not read: this channel stays full.
+    let mut refused_in_a_row = 0;
+    while refused_in_a_row < 3 {
+        match server.try_send(Message::new(ReliableChannel::ONE, vec![1; 900])) {
+            Ok(()) => refused_in_a_row = 0,
+            Err(_) => {
+                refused_in_a_row += 1;
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }
+    }
+    let sending = async {
+        for _ in 0..500 {
+            server.send(Message::new(Channel::Unreliable, vec![2; 400])).await.expect("open");
+        }
+    };
+    timeout(Duration::from_secs(60), sending).await.expect("they wait for room of their own");
 }
 
 #[tokio::test(start_paused = true)]

@@ -97,8 +97,7 @@ impl Connection {
             let sent = queue(state, next);
             state.mark();
             if let Err(SendError::Blocked(message)) = &sent {
-                let channel = Some(message.channel).filter(|channel| channel.is_reliable());
-                replaced = state.await_room(channel, cx.waker());
+                replaced = state.await_room(Some(message.channel), cx.waker());
             }
             sent
         });
