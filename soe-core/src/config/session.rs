@@ -291,27 +291,13 @@ impl Settings {
         ];
         for (field, interval) in intervals {
             let rule = "below 1 ms, which floods the peer";
-            check(
-                interval.is_zero() || interval >= Duration::from_millis(1),
-                field,
-                format_args!("{interval:?}"),
-                rule,
-            )?;
+            let is_fine = interval.is_zero() || interval >= Duration::from_millis(1);
+            check(is_fine, field, format_args!("{interval:?}"), rule)?;
         }
-        let delay = self.max_ack_delay;
-        check(
-            delay <= Duration::from_millis(100),
-            "max_ack_delay",
-            format_args!("{delay:?}"),
-            "over 100 ms: peers resend sooner",
-        )?;
-        let ride = self.ack_ride_limit;
-        check(
-            ride <= Duration::from_millis(100),
-            "ack_ride_limit",
-            format_args!("{ride:?}"),
-            "over 100 ms: peers resend sooner",
-        )?;
+        for (field, delay) in [("max_ack_delay", self.max_ack_delay), ("ack_ride_limit", self.ack_ride_limit)] {
+            let rule = "over 100 ms: peers resend sooner";
+            check(delay <= Duration::from_millis(100), field, format_args!("{delay:?}"), rule)?;
+        }
         let timeout = self.connect_timeout;
         check(!timeout.is_zero(), "connect_timeout", format_args!("{timeout:?}"), "too short for an answer")?;
         let grace = self.refusal_grace;

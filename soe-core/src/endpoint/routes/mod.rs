@@ -1,17 +1,18 @@
 //! The routing table: sessions by address, by identity (id and seed), and claims to have moved.
 
+mod claims;
 mod index;
 
 use std::{
     collections::{BTreeMap, HashMap},
     hash::{BuildHasher, Hasher},
     net::SocketAddr,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use siphasher::sip::SipHasher13;
 
-use self::index::Index;
+use self::{claims::Candidate, index::Index};
 use super::address::Address;
 
 /// Identifies a session of an endpoint. Cheap to copy, and never reused for another session.
@@ -80,24 +81,6 @@ impl Slot {
     }
 }
 
-/// A claim to have moved, with the right id and seed. A valid datagram has yet to prove it.
-#[derive(Clone, Copy, Debug)]
-struct Candidate {
-    key: SessionKey,
-    claimed: Instant,
-    /// It lived there until another session took the address. It may return as long as it lives, and no other claim replaces
-    /// this: the one who took the address may have forged all that it did.
-    is_return: bool,
-}
-
-impl Candidate {
-    fn is_current(&self, now: Instant) -> bool {
-        self.is_return || now.saturating_duration_since(self.claimed) <= CLAIM_LIFETIME
-    }
-}
-
-/// How long a claim waits for a valid datagram.
-const CLAIM_LIFETIME: Duration = Duration::from_secs(30);
 /// Slots are allocated in chunks of this many: a vector that doubles could waste half of itself.
 const CHUNK: usize = 64;
 /// The same where there are no clients: most programs open one session from a socket.
@@ -251,56 +234,6 @@ impl Routes {
         self.set_flag(key, DRAINED);
     }
 
-    /// The session that claims to have moved to this address.
-    pub(super) fn candidate(&self, now: Instant, address: SocketAddr) -> Option<SessionKey> {
-        let candidate = self.candidates.get(&address)?;
-        candidate.is_current(now).then_some(candidate.key)
-    }
-
-    /// Stores a claim. It replaces earlier claims of the session and for the address, but not the right of a live session to
-    /// return there.
-    pub(super) fn claim(&mut self, now: Instant, address: SocketAddr, key: SessionKey) {
-        if self.candidates.get(&address).is_some_and(|candidate| candidate.is_return) {
-            return;
-        }
-        self.put_claim(address, Candidate { key, claimed: now, is_return: false });
-    }
-
-    fn put_claim(&mut self, address: SocketAddr, candidate: Candidate) {
-        self.drop_claim(candidate.key);
-        self.drop_candidate(address);
-        if self.set_flag(candidate.key, HAS_CANDIDATE) {
-            self.candidates.insert(address, candidate);
-            self.claims.insert(candidate.key.index, address);
-        }
-    }
-
-    /// The session that lives at this address was heard at `heard`: a claim from before that is void. Not the claim of the
-    /// session that lived there before: that one has been there longer.
-    pub(super) fn refute_claim(&mut self, address: SocketAddr, heard: Instant) {
-        if self.candidates.get(&address).is_some_and(|candidate| !candidate.is_return && candidate.claimed < heard) {
-            self.drop_candidate(address);
-        }
-    }
-
-    /// The network says that nobody is at this address: a claim to it is void. Anybody can forge that, so that a session keeps its
-    /// right to return.
-    pub(super) fn unreachable(&mut self, address: SocketAddr) {
-        if self.candidates.get(&address).is_some_and(|candidate| !candidate.is_return) {
-            self.drop_candidate(address);
-        }
-    }
-
-    /// Removes the claim for this address.
-    pub(super) fn drop_candidate(&mut self, address: SocketAddr) {
-        if let Some(candidate) = self.candidates.remove(&address) {
-            self.claims.remove(&candidate.key.index);
-            if let Some(slot) = self.get_mut(candidate.key) {
-                slot.flags &= !HAS_CANDIDATE;
-            }
-        }
-    }
-
     /// Moves a session to the address that it has claimed, and returns the former one. `None`: it has no such claim. A session
     /// that was there lives on without an address, and may claim one itself. Its next valid datagram from there brings it back;
     /// the one that it sends away then has no such right, so that two cannot fight over an address for ever.
@@ -321,25 +254,6 @@ impl Routes {
             self.put_claim(to, Candidate { key: displaced, claimed: now, is_return: true });
         }
         Some(from)
-    }
-
-    /// Removes claims that were not proved in time.
-    pub(super) fn expire(&mut self, now: Instant) {
-        let expired: Vec<_> = self
-            .candidates
-            .iter()
-            .filter(|(_, candidate)| !candidate.is_current(now))
-            .map(|(address, _)| *address)
-            .collect();
-        expired.into_iter().for_each(|address| self.drop_candidate(address));
-    }
-
-    fn drop_claim(&mut self, key: SessionKey) {
-        if self.get(key).is_some_and(|slot| slot.flags & HAS_CANDIDATE != 0)
-            && let Some(address) = self.claims.get(&key.index).copied()
-        {
-            self.drop_candidate(address);
-        }
     }
 
     /// Sets a flag. Returns false if it was already set.
@@ -417,7 +331,7 @@ impl Routes {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{claims::CLAIM_LIFETIME, *};
 
     fn at(port: u16) -> SocketAddr {
         SocketAddr::from(([192, 0, 2, 1], port))
@@ -498,5 +412,19 @@ mod tests {
         assert_eq!(routes.candidate(now + CLAIM_LIFETIME * 2, at(4)), None);
         routes.expire(now + CLAIM_LIFETIME * 2);
         assert!(routes.candidates.is_empty() && routes.claims.is_empty());
+    }
+
+    #[test]
+    fn a_right_to_return_lasts_as_long_as_its_session() {
+        let (now, mut routes) = (Instant::now(), Routes::new([1; 16], true));
+        let [away, there, other] = [1, 2, 3].map(|n| insert(&mut routes, n, n.into()));
+        routes.claim(now, at(1), there);
+        assert_eq!(routes.relocate(now, there, at(1)), Some(at(2)));
+        let later = now + CLAIM_LIFETIME * 2;
+        routes.expire(later);
+        routes.claim(later, at(1), other);
+        assert_eq!(routes.candidate(later, at(1)), Some(away));
+        routes.end(away);
+        assert_eq!(routes.candidate(later, at(1)), None);
     }
 }
