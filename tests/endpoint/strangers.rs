@@ -286,3 +286,66 @@ fn a_refusal_that_was_lost_is_told_again() {
     let closed = net.client(player(0)).closed().expect("it is told");
     assert_eq!(closed.reason, soe_core::DisconnectReason::ProtocolMismatch);
 }
+
+/// Gives the table of handshakes another size, for the time being.
+fn resize(net: &mut Net, places: usize) {
+    let limits = AdmissionConfig::builder(config()).max_pending_handshakes(places).build().unwrap();
+    net.server.endpoint.set_limits(net.now, &limits);
+}
+
+/// The time stamps of handshakes wrap after 2 h 16 min, and old ones are cleared when the key of the seeds changes, once a
+/// minute.
+#[test]
+fn handshakes_under_way_survive_new_limits_after_any_time() {
+    for hours in [0, 1, 3, 10] {
+        let mut net = Net::new(config(), 20 * MS);
+        net.run(SECOND * (3_600 * hours + 59));
+        let before = ask(&mut net, player(0), 1);
+        resize(&mut net, 32_768);
+        let between = ask(&mut net, player(1), 2);
+        resize(&mut net, 64);
+        let after = ask(&mut net, player(2), 3);
+        net.run(5 * SECOND);
+        for (n, framing) in [before, between, after].iter().enumerate() {
+            net.forge(player(n as u16), &sealed(framing, &HEARTBEAT));
+        }
+        let opened = [1, 2, 3].map(|id| net.session_of(id).is_some());
+        assert_eq!(opened, [true; 3], "after {hours} h");
+    }
+}
+
+#[test]
+fn new_limits_change_neither_the_age_of_a_handshake_nor_what_is_held_against_it() {
+    let mut net = Net::new(config(), 20 * MS);
+    let guessed = ask(&mut net, player(0), 1);
+    let silent = ask(&mut net, player(1), 2);
+    for _ in 0..20 {
+        net.forge(player(0), &[0, 6, 1, 1]);
+    }
+    net.run(40 * SECOND);
+    resize(&mut net, 32_768);
+    net.forge(player(0), &sealed(&guessed, &HEARTBEAT));
+    assert!(net.session_of(1).is_none(), "its seed is being guessed");
+    net.forge(player(0), &sealed(&guessed, &HEARTBEAT));
+    assert!(net.session_of(1).is_some());
+    net.run(10 * SECOND);
+    net.forge(player(1), &sealed(&silent, &HEARTBEAT));
+    assert!(net.session_of(2).is_none(), "it has asked 50 s ago");
+}
+
+/// Those that asked last find room.
+#[test]
+fn a_smaller_table_keeps_the_handshakes_that_it_has_places_for() {
+    let mut net = Net::new(config(), 20 * MS);
+    let framings = [0, 1, 2, 3].map(|n| {
+        net.run(SECOND);
+        ask(&mut net, player(n), u32::from(n) + 1)
+    });
+    resize(&mut net, 2);
+    for (n, framing) in framings.iter().enumerate() {
+        net.forge(player(n as u16), &sealed(framing, &HEARTBEAT));
+    }
+    let opened = [1, 2, 3, 4].map(|id| net.session_of(id).is_some());
+    assert_eq!(opened, [false, false, true, true]);
+    assert_eq!(net.server.endpoint.stats().admission.evicted, 2);
+}

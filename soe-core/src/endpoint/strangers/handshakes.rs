@@ -140,10 +140,10 @@ impl Handshakes {
     pub(in crate::endpoint) fn set_limits(&mut self, now: Instant, limits: &AdmissionConfig) {
         let places = limits.max_pending_handshakes;
         if places != self.config.max_pending_handshakes {
-            let old = std::mem::replace(&mut self.pending, PendingHandshakes::new(self.epoch, places));
-            for pending in old.iter(now) {
-                self.remember(now, &pending);
-            }
+            // First, as in `handle`: time stamps that have wrapped must not be taken for recent ones.
+            self.handle_timeout(now);
+            let place_of = |from: SocketAddr| self.cookies.place(from.ip(), from.port());
+            self.stats.evicted += self.pending.resize(now, places, place_of);
         }
         self.config = self.config.with_limits_of(limits);
     }

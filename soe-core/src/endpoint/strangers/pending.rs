@@ -139,7 +139,6 @@ impl PendingHandshakes {
         place_of: impl Fn(SocketAddr) -> u64,
     ) -> bool {
         let place = place_of(pending.from);
-        let ways = self.ways(place);
         let own = self.find(now, place, pending.from, pending.session_id);
         // An attacker who forges requests from a player's address gets at most the remaining entries of that address.
         let crowded = self.at(now, place, pending.from).count() >= MAX_PER_ADDRESS;
@@ -149,22 +148,44 @@ impl PendingHandshakes {
         };
         let (index, evicted) = match own.or_else(newest) {
             Some(index) => (index, false),
-            None => {
-                self.next_way = self.next_way.wrapping_add(1);
-                let age = |index: &usize| self.age(now, &self.entries()[*index]).unwrap_or(Duration::MAX);
-                let rotated = (0..self.ways).map(|way| ways.start + (way + self.next_way) % self.ways);
-                let oldest = rotated.max_by_key(age).unwrap_or(0);
-                let evicts = age(&oldest) <= LIFETIME;
-                if evicts && self.entries().len() < self.places {
-                    self.grow(now, &place_of);
-                    return self.put(now, pending, place_of);
-                }
-                (oldest, evicts)
-            }
+            None => self.make_room(now, place, &place_of),
         };
         let tick = self.tick(now);
         write(&mut self.entries_mut()[index], pending, tick);
         evicted
+    }
+
+    /// Gives the table another number of places and moves the current entries there. Entries that find no room, the
+    /// oldest first, are removed; returns their number.
+    pub(super) fn resize(&mut self, now: Instant, places: usize, place_of: impl Fn(SocketAddr) -> u64) -> u64 {
+        // The entries keep their time stamps, so the time until they wrap goes on as well.
+        let mut resized = Self { swept: self.swept, ..Self::new(self.epoch, places) };
+        let mut removed = 0;
+        for entry in self.entries().iter().filter(|entry| self.is_known(now, entry)) {
+            let (index, evicts) = resized.make_room(now, place_of(address(entry)), &place_of);
+            if !evicts || self.age(now, entry) < self.age(now, &resized.entries()[index]) {
+                resized.entries_mut()[index] = *entry;
+            }
+            removed += u64::from(evicts);
+        }
+        *self = resized;
+        removed
+    }
+
+    /// The index for another entry, free or of the oldest entry. The table grows before an entry must be replaced.
+    /// Returns whether one must be.
+    fn make_room(&mut self, now: Instant, place: u64, place_of: &impl Fn(SocketAddr) -> u64) -> (usize, bool) {
+        let ways = self.ways(place);
+        self.next_way = self.next_way.wrapping_add(1);
+        let age = |index: &usize| self.age(now, &self.entries()[*index]).unwrap_or(Duration::MAX);
+        let rotated = (0..self.ways).map(|way| ways.start + (way + self.next_way) % self.ways);
+        let oldest = rotated.max_by_key(age).unwrap_or(0);
+        let evicts = age(&oldest) <= LIFETIME;
+        if evicts && self.entries().len() < self.places {
+            self.grow(now, place_of);
+            return self.make_room(now, place, place_of);
+        }
+        (oldest, evicts)
     }
 
     /// Allocates all places and moves the entries there.
@@ -186,12 +207,6 @@ impl PendingHandshakes {
         for index in indices {
             self.entries_mut()[index] = [0; ENTRY];
         }
-    }
-
-    /// All current entries.
-    pub(super) fn iter(&self, now: Instant) -> impl Iterator<Item = PendingHandshake> {
-        let known = self.entries().iter().filter(move |entry| self.is_known(now, entry));
-        known.map(|entry| read(entry, address(entry)))
     }
 
     /// The age of the newest entry.
