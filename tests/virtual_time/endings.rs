@@ -194,3 +194,19 @@ async fn no_session_stays_open_that_nobody_will_ever_accept() {
         assert!(end.is_none_or(|closed| reasons.contains(&closed.reason)), "{end:?} {after}");
     }
 }
+
+/// A session that repeats its Disconnect falls silent when the next one to the same address begins: it would end that one.
+#[tokio::test(start_paused = true)]
+async fn a_close_ends_though_the_next_session_to_the_same_address_keeps_it_from_telling_its_peer() {
+    let network = Network::new(1);
+    network.link(LinkProfile::lossless().delay(Duration::from_millis(50)));
+    let (listener, connector) = (listen(&network, config()), connector(&network, CLIENT));
+    let (session, _server) = pair(&listener, &connector).await;
+    let handle = session.handle();
+    let closing = tokio::spawn(async move { session.close(DisconnectReason::Application).await });
+    handle.closed().await.expect("served");
+    assert!(!closing.is_finished(), "it repeats its Disconnect");
+    let _next = pair(&listener, &connector).await;
+    let closed = tokio::time::timeout(Duration::from_secs(10), closing).await.expect("it has nothing more to say");
+    assert_eq!(closed.expect("no panic").expect("served").reason, DisconnectReason::Application);
+}

@@ -145,8 +145,8 @@ impl Connection {
         let mut changes = state.take_events(wakers);
         state.collect_wakers(wakers);
         changes.flushed = state.is_flush_awaited(self);
-        // This Disconnect may be the last one, which `disconnect_sent` waits for.
-        changes.any |= state.is_over && taken > 0;
+        // This Disconnect may be the last one, which `disconnect_sent` waits for. A drained session sends no more.
+        changes.any |= state.is_over && (taken > 0 || state.session.is_drained());
         changes.room = taken > 0;
         if state.session.is_drained() {
             timers.set(now, self.key, self, state.armed.take(), None);
