@@ -3,10 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use soe_testing::Network;
-use soe_tokio::{DisconnectReason, LoginFailure, ReconnectError, SessionConfig, SoeReconnector, SoeSession};
-use tokio::time::{Instant, sleep};
+use soe_tokio::{
+    ConnectError, DisconnectReason, LoginFailure, ReconnectError, SessionConfig, SoeReconnector, SoeSession,
+};
+use tokio::time::{Instant, sleep, timeout};
 
-use crate::support::{CLIENT, SERVER, config, connector, listen};
+use crate::support::{CLIENT, SERVER, config, connector, listen, serve_echo};
 
 type Never = std::convert::Infallible;
 
@@ -65,6 +67,45 @@ async fn a_client_comes_back_after_a_restart_of_its_server_and_logs_in_again() {
         sleep(Duration::from_secs(5)).await;
     }
     assert_eq!(logins, 6);
+}
+
+/// The session of the failed login has something to deliver, and the link is down: it takes its time to close.
+#[tokio::test(start_paused = true)]
+async fn an_attempt_on_a_shared_socket_waits_until_the_session_before_it_has_closed() {
+    let network = Network::new(1);
+    serve_echo(listen(&network, config()));
+    let mut server = reconnector(&network).first_delay(Duration::from_millis(100)).max_attempts(2);
+    let mut logins = 0;
+    let login = |mut session: SoeSession| {
+        logins += 1;
+        if logins == 1 {
+            network.blackout_of(CLIENT, Duration::from_secs(4));
+        }
+        async move {
+            session.send("hello").await?;
+            match timeout(Duration::from_secs(2), session.recv()).await {
+                Ok(Some(Ok(_))) => Ok(session),
+                _ => Err(LoginFailure::<Never>::Retry),
+            }
+        }
+    };
+    server.connect(login).await.expect("the second attempt finds the address free");
+    assert_eq!(logins, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_the_application_closes_in_the_background_is_waited_for_and_an_open_one_is_an_error() {
+    let network = Network::new(1);
+    serve_echo(listen(&network, config()));
+    let mut server = reconnector(&network).first_delay(Duration::from_millis(100));
+    let mut before = server.connect(no_login).await.expect("the server answers");
+    let error = server.connect(no_login).await.expect_err("it is open");
+    assert!(matches!(error, ReconnectError::Connect(ConnectError::Occupied(SERVER))), "{error}");
+    network.blackout_of(CLIENT, Duration::from_secs(2));
+    before.send("the last word").await.expect("open");
+    let closing = tokio::spawn(async move { before.close(DisconnectReason::Application).await });
+    server.connect(no_login).await.expect("the address becomes free");
+    closing.await.expect("no panic").expect("served");
 }
 
 #[tokio::test(start_paused = true)]

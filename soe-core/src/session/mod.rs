@@ -206,6 +206,11 @@ impl Session {
         matches!(self.state, State::Connecting(_))
     }
 
+    /// Whether the session still delivers what was queued before [`close`](Self::close).
+    pub fn is_closing(&self) -> bool {
+        matches!(self.state, State::Closing(_))
+    }
+
     /// How the session ended; `None` while it lasts.
     pub fn closed(&self) -> Option<Closed> {
         match &self.state {

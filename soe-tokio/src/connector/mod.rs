@@ -68,9 +68,18 @@ pub(crate) async fn connect(
     remote: impl ToSocketAddrs,
     config: SessionConfig,
 ) -> Result<SoeSession, ConnectError> {
+    let addresses = resolve(shared, remote).await?;
+    racing::first(addresses, |address| connect_to(shared, secrets, address, config.clone())).await
+}
+
+/// The addresses of `remote` that this socket can reach, in the order of the attempts.
+async fn resolve(
+    shared: &SharedSocket<Connection>,
+    remote: impl ToSocketAddrs,
+) -> Result<Vec<SocketAddr>, ConnectError> {
     let mut addresses = racing::in_order(lookup_host(remote).await.map_err(ConnectError::Resolve)?);
     addresses.retain(|address| can_reach(shared.local_addr, *address));
-    racing::first(addresses, |address| connect_to(shared, secrets, address, config.clone())).await
+    Ok(addresses)
 }
 
 async fn connect_to(
@@ -184,6 +193,22 @@ impl SoeConnector {
         config: impl Into<SessionConfig>,
     ) -> Result<SoeSession, ConnectError> {
         connect(&self.shared, &self.secrets, remote, config.into()).await
+    }
+
+    /// Like [`SoeConnector::connect`], but first waits until a session to the same address that is closing has ended.
+    async fn connect_again(
+        &self,
+        remote: impl ToSocketAddrs,
+        config: &SessionConfig,
+    ) -> Result<SoeSession, ConnectError> {
+        let addresses = resolve(&self.shared, remote).await?;
+        racing::first(addresses, async |address| {
+            if let Some(before) = self.shared.endpoint.resident(address).filter(|before| before.is_ending()) {
+                before.closed().await;
+            }
+            connect_to(&self.shared, &self.secrets, address, config.clone()).await
+        })
+        .await
     }
 
     /// Sends a ServerStatus query to a server and returns the bytes of its answer (section 1 of `docs/protocol.md`).

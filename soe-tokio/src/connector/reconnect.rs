@@ -126,7 +126,9 @@ impl<A: ToSocketAddrs> SoeReconnector<A> {
         }
     }
 
-    /// Opens the sessions on this connector's socket.
+    /// Opens the sessions on this connector's socket. An attempt waits for the end of a session to the same address that
+    /// is closing there, such as one whose login failed, which takes its `close_timeout` at most. A session that the
+    /// application keeps open there is an error: [`ConnectError::Occupied`].
     #[must_use]
     pub fn via(mut self, connector: Arc<SoeConnector>) -> Self {
         self.connector = Some(connector);
@@ -219,10 +221,10 @@ impl<A: ToSocketAddrs> SoeReconnector<A> {
     }
 
     async fn attempt(&self) -> Result<SoeSession, ConnectError> {
-        let config = self.config.clone();
         match &self.connector {
-            Some(connector) => connector.connect(&self.remote, config).await,
-            None => SoeSession::connect(&self.remote, config).await,
+            // The session of a failed login may still be closing at the address.
+            Some(connector) => connector.connect_again(&self.remote, &self.config).await,
+            None => SoeSession::connect(&self.remote, self.config.clone()).await,
         }
     }
 

@@ -81,7 +81,7 @@ impl Connection {
         session: Session,
     ) -> Result<Arc<Self>, NotRegistered> {
         // The application may have seen the end of a session before its driver has reported it.
-        let ended = shared.endpoint.hint(address).filter(|there| there.is_closed()).map(|there| there.key);
+        let ended = shared.endpoint.resident(address).filter(|there| there.is_closed()).map(|there| there.key);
         let session_id = session.session_id();
         let open = |key| Self::new(Arc::clone(shared), key, address.into(), session);
         let connection = shared.endpoint.register(address, session_id, ended, open)?;
@@ -208,6 +208,11 @@ impl Connection {
 
     pub(crate) fn is_closed(&self) -> bool {
         self.lock().end().is_some()
+    }
+
+    /// Whether the session ends without further calls, within its `close_timeout`: it is closing, or has no owner left.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.handles.load(Ordering::Acquire) == 0 || self.lock().session.is_closing()
     }
 
     pub(crate) fn close(self: &Arc<Self>, reason: DisconnectReason) {

@@ -193,6 +193,12 @@ impl<C: Member> SharedEndpoint<C> {
         self.hints.get(&address).map(|entry| Arc::clone(entry.value()))
     }
 
+    /// The connection at an address, by the endpoint. The routing table follows when a driver has run.
+    pub(crate) fn resident(&self, address: SocketAddr) -> Option<Arc<C>> {
+        let table = lock(&self.table);
+        table.get(table.endpoint.at(address)?).cloned()
+    }
+
     pub(crate) fn session(&self, key: SessionKey) -> Option<Arc<C>> {
         lock(&self.table).get(key).cloned()
     }
