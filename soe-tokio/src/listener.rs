@@ -139,7 +139,7 @@ impl SoeListener {
         let endpoint = Arc::new(SharedEndpoint::new(endpoint, config.memory_limit, proxies.clone()));
         endpoint.record(config.recorder.map(Recordings::new));
         let share = |(socket, drops)| {
-            let shared = SharedSocket::new(Arc::clone(&endpoint), local_addr, runtime.clone(), drops);
+            let shared = SharedSocket::new(Arc::clone(&endpoint), local_addr, runtime.clone(), false, drops);
             match &proxies {
                 Some(proxies) => (shared, Box::new(ProxiedUdp::new(socket, Arc::clone(proxies))) as Box<dyn AsyncUdp>),
                 None => (shared, socket),
@@ -168,7 +168,8 @@ impl SoeListener {
     }
 
     /// Opens a session from the listener's own port: to a server that knows this one by its address, or to a peer behind a NAT
-    /// that lets datagrams through from there. Otherwise it is as [`SoeConnector::connect`]. The session is one of the
+    /// that lets datagrams through from there. Otherwise it is as [`SoeConnector::connect`] from a port that is known: reports
+    /// of an unreachable address (ICMP) are ignored. The session is one of the
     /// listener's: it counts towards `max_sessions` (and is opened even if that is reached), and is in
     /// [`sessions`](Self::sessions), statistics and [`shutdown`](Self::shutdown).
     ///

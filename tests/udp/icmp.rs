@@ -2,7 +2,7 @@
 
 use std::{net::UdpSocket, time::Duration};
 
-use soe_tokio::{ConnectError, DisconnectReason, Message, SoeConnector, SoeSession};
+use soe_tokio::{ConnectError, DisconnectReason, Message, SoeConnector, SoeListener, SoeSession};
 
 use crate::{config, connect, echo, incoming, listen, pair, receive, soon};
 
@@ -89,4 +89,23 @@ async fn a_report_ends_an_attempt_before_its_request_is_repeated() {
         let stats = connector.stats();
         assert_eq!((stats.datagrams_sent, stats.unreachable_reports), (attempt, attempt), "{stats}");
     }
+}
+
+/// Strangers may know a port that the caller chose, and forge such reports about it.
+#[tokio::test]
+async fn an_attempt_from_a_chosen_port_outlasts_reports_and_reaches_a_server_that_starts_later() {
+    let sockets = [(); 2].map(|()| UdpSocket::bind("127.0.0.1:0").expect("loopback can be bound"));
+    let [local, remote] = sockets.map(|socket| socket.local_addr().expect("bound"));
+    let connector = SoeConnector::bind(local).await.expect("the port is free");
+    let patient = soe_tokio::SessionConfig::builder("LoginUdp_9").connect_timeout(Duration::from_secs(600)).build();
+    let knocking = connector.connect(remote, patient.expect("valid"));
+    let server = async {
+        while connector.stats().datagrams_sent < 2 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let listener = SoeListener::bind(remote, config()).await.expect("the port is free");
+        incoming(&listener).await.accept()
+    };
+    let (session, _server) = tokio::join!(soon("connect", knocking), soon("start", server));
+    session.expect("the server answers");
 }

@@ -35,14 +35,28 @@ async fn an_address_that_does_not_answer_costs_a_quarter_of_a_second() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_address_that_is_reported_as_unreachable_costs_no_more_than_the_report() {
+async fn forged_reports_of_an_unreachable_address_end_no_attempt_from_a_port_that_is_known() {
     let network = Network::new(1);
-    serve(&network, SECOND);
-    network.report_unreachable(true);
-    let (connector, start) = (connector(&network, CLIENT), Instant::now());
-    let session = connector.connect(&[SILENT, SECOND][..], config()).await.expect("one of them answers");
-    assert_eq!(session.peer_addr(), SECOND);
-    assert!(start.elapsed() < 100 * MS, "{:?}", start.elapsed());
+    network.link(LinkProfile::lossless().delay(50 * MS).loss(Loss::Uniform(0.2)));
+    serve(&network, SERVER);
+    let (listener, connector) = (network.listener_at(FIRST, config()).expect("the address is free"), client(1));
+    let connector = network.connector(connector).expect("the address is free");
+    let forger = network.clone();
+    let forging = tokio::spawn(async move {
+        loop {
+            forger.forge_unreachable(FIRST, SERVER);
+            forger.forge_unreachable(client(1), SERVER);
+            tokio::time::sleep(10 * MS).await;
+        }
+    });
+    for _ in 0..20 {
+        let (one, other) = tokio::join!(listener.connect(SERVER, config()), connector.connect(SERVER, config()));
+        for session in [one.expect("the server answers"), other.expect("the server answers")] {
+            session.close(DisconnectReason::Application).await.expect("served");
+        }
+    }
+    forging.abort();
+    network.stats().assert_happened_at_least(Fault::Unreachable, 400);
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,10 +10,10 @@ use std::{
 };
 
 use soe_testing::Network;
-use soe_tokio::{AsyncUdp, ConnectError, Message, RecvBatch, SendBatch, SoeListener};
+use soe_tokio::{AsyncUdp, Message, RecvBatch, SendBatch, SoeListener};
 use tokio::time::Instant;
 
-use crate::support::{CLIENT, SERVER, client, config, connector, echo, listen, pair, receive};
+use crate::support::{CLIENT, SERVER, client, config, connector, echo, pair, receive};
 
 /// A socket of the network that fails as it is told to.
 #[derive(Debug)]
@@ -170,23 +170,4 @@ async fn a_peer_that_cannot_be_sent_to_costs_the_others_nothing() {
         assert_eq!(receive(&mut innocent).await, number.to_be_bytes());
     }
     assert!(listener.stats().socket.send_errors > 0, "the fault did happen");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_report_about_a_server_that_is_not_there_ends_the_attempt_at_once() {
-    let network = Network::new(1);
-    let (connector, start) = (connector(&network, CLIENT), Instant::now());
-    let attempt = connector.connect(SERVER, config());
-    let report = async {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        network.forge_unreachable(CLIENT, SERVER);
-        std::future::pending::<()>().await;
-    };
-    let error =
-        tokio::select! { ended = attempt => ended.map(|_| ()).expect_err("nobody is there"), () = report => return };
-    assert!(matches!(error, ConnectError::Closed(_)), "{error}");
-    assert!(start.elapsed() < Duration::from_millis(100), "{:?}", start.elapsed());
-    // The address is free for another attempt.
-    let listener = listen(&network, config());
-    pair(&listener, &connector).await;
 }

@@ -135,8 +135,9 @@ impl SoeConnector {
     ///
     /// See [`SoeConnector::bind`].
     pub async fn bind_with(address: impl ToSocketAddrs, config: SocketConfig) -> Result<Self, BindError> {
-        let socket = bind_first(address, |address| KernelUdp::bind(address, &config, false)).await?;
-        Self::start(Box::new(socket), config.busy_poll)
+        let bind = |address: SocketAddr| Ok((KernelUdp::bind(address, &config, false)?, address.port() == 0));
+        let (socket, has_private_port) = bind_first(address, bind).await?;
+        Self::start(Box::new(socket), config.busy_poll, has_private_port)
     }
 
     /// Opens sessions on a UDP socket that is already bound, for example to an interface, or with a DSCP value or other
@@ -147,7 +148,7 @@ impl SoeConnector {
     /// [`BindError::NoRuntime`] outside of a runtime, [`BindError::Socket`] if the system refuses an option,
     /// [`BindError::Random`] if its random source fails.
     pub fn from_std(socket: std::net::UdpSocket, config: SocketConfig) -> Result<Self, BindError> {
-        Self::start(Box::new(from_std(socket, &config)?), config.busy_poll)
+        Self::start(Box::new(from_std(socket, &config)?), config.busy_poll, false)
     }
 
     /// Opens sessions on a socket that the caller implements, for simulated networks. Must be called within a Tokio
@@ -157,24 +158,25 @@ impl SoeConnector {
     ///
     /// [`BindError::NoRuntime`] outside of a runtime, [`BindError::Socket`] if the socket cannot report its address.
     pub fn from_socket(socket: Box<dyn AsyncUdp>) -> Result<Self, BindError> {
-        Self::start(socket, BusyPoll::Never)
+        Self::start(socket, BusyPoll::Never, false)
     }
 
-    fn start(socket: Box<dyn AsyncUdp>, busy_poll: BusyPoll) -> Result<Self, BindError> {
+    fn start(socket: Box<dyn AsyncUdp>, busy_poll: BusyPoll, has_private_port: bool) -> Result<Self, BindError> {
         let address = local_address(&*socket)?;
         let runtime = Handle::try_current().map_err(|_| BindError::NoRuntime)?;
         let secrets = Secrets::new(socket.secrets_seed());
         let key = secrets.endpoint_key().map_err(BindError::Random)?;
         let endpoint = Arc::new(SharedEndpoint::new(Endpoint::connector(now(), key), usize::MAX, None));
-        let shared = SharedSocket::new(endpoint, address, runtime, None);
+        let shared = SharedSocket::new(endpoint, address, runtime, has_private_port, None);
         Driver::spawn(Arc::clone(&shared), socket, busy_poll);
         Ok(Self { shared, secrets })
     }
 
     /// Opens a session. If `remote` resolves to several addresses that this socket can reach, the first that answers is
     /// used (RFC 8305): each is tried 250 ms after the one before, or as soon as an attempt has failed. An attempt
-    /// fails after the connect time-out of `config`, or at once if the network reports the address as unreachable
-    /// (ICMP): start the server first, or try again.
+    /// fails after the connect time-out of `config`. If [`bind`](Self::bind) was given port 0, it fails at once when the
+    /// network reports the address as unreachable (ICMP): start the server first, or try again. A port that the caller
+    /// chose may be known to strangers, who can forge such reports: there they are ignored.
     ///
     /// # Errors
     ///

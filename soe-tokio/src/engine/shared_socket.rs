@@ -26,6 +26,9 @@ use crate::{
 pub(crate) struct SharedSocket<C> {
     pub(crate) local_addr: SocketAddr,
     pub(crate) runtime: Handle,
+    /// Whether the system chose the port for a socket that only connects. Nobody but its peers knows it, so a report of
+    /// an unreachable address (ICMP) is hard to forge: it must name the port.
+    pub(crate) has_private_port: bool,
     pub(crate) endpoint: Arc<SharedEndpoint<C>>,
     pub(crate) counters: Counters,
     /// Reads the kernel's count of datagrams that a listener's socket dropped.
@@ -80,6 +83,7 @@ impl<C: Member + Send + Sync + 'static> SharedSocket<C> {
         endpoint: Arc<SharedEndpoint<C>>,
         local_addr: SocketAddr,
         runtime: Handle,
+        has_private_port: bool,
         drops: Option<DropCounter>,
     ) -> Arc<Self> {
         let (counters, sent_batches, service) =
@@ -89,6 +93,7 @@ impl<C: Member + Send + Sync + 'static> SharedSocket<C> {
             endpoint,
             local_addr,
             runtime,
+            has_private_port,
             counters,
             drops,
             sessions,

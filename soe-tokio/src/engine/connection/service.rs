@@ -210,9 +210,10 @@ impl Connection {
                     state.note_path(self.shared.local_addr);
                 }
                 Work::AskForLife => state.session.ask_for_life(),
-                // For an open session this is only a hint, since ICMP can be forged. A connection attempt fails, so
-                // that the next address is tried.
-                Work::Unreachable if state.session.is_connecting() => {
+                // ICMP can be forged by whoever knows both addresses. For an open session it is only a hint, and while
+                // connecting the session ignores it. From a port that nobody knows a connection attempt fails, so that
+                // the next address is tried.
+                Work::Unreachable if state.session.is_connecting() && self.shared.has_private_port => {
                     state.session.abandon(now, DisconnectReason::IcmpError, false);
                 }
                 Work::Unreachable => state.session.handle_unreachable(now),
