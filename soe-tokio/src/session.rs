@@ -121,8 +121,8 @@ impl SoeSession {
         poll_fn(|cx| self.connection().poll_ready(cx)).await
     }
 
-    /// Waits until everything queued so far has been handed to the kernel. With a full congestion window that takes the
-    /// peer's acknowledgements.
+    /// Waits until everything queued so far has been handed to the kernel, whatever is queued later. With a full
+    /// congestion window that takes the peer's acknowledgements.
     ///
     /// # Errors
     ///

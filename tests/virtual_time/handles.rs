@@ -3,7 +3,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use futures_util::StreamExt;
-use soe_testing::Network;
+use soe_testing::{LinkProfile, Network};
 use soe_tokio::{
     Channel, DisconnectReason, Message, ReliableChannel, SendError, SessionConfig, SessionError, SessionEvent,
     SlowReceiver, broadcast,
@@ -275,7 +275,7 @@ async fn a_slow_receiver_gets_the_newest_of_what_may_be_lost() {
 #[tokio::test(start_paused = true)]
 async fn a_ping_is_the_links_and_not_that_of_acknowledgements() {
     let network = Network::new(1);
-    network.link(soe_testing::LinkProfile::lossless().delay(Duration::from_millis(20)));
+    network.link(LinkProfile::lossless().delay(Duration::from_millis(20)));
     let config = SessionConfig::builder("Simulated").net_status_interval(Duration::from_secs(1)).build();
     let config = config.expect("in range");
     let (listener, connector) = (listen(&network, config.clone()), connector(&network, CLIENT));
@@ -338,4 +338,51 @@ fn a_socket_outside_of_a_runtime_is_an_error_that_says_so() {
     assert!(listener.is_err_and(|error| error.to_string().contains("Tokio runtime")));
     let connector = soe_tokio::SoeConnector::from_std(socket(), Default::default());
     assert!(matches!(connector, Err(soe_tokio::BindError::NoRuntime)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flush_ends_with_what_was_queued_before_it_whatever_other_tasks_go_on_sending() {
+    const DELAY: Duration = Duration::from_millis(20);
+    let network = Network::new(1);
+    network.link(LinkProfile::lossless().delay(DELAY));
+    let (listener, connector) = (listen(&network, config()), connector(&network, CLIENT));
+    let slow = SessionConfig::builder("Simulated").send_buffer(10_000).send_window_bytes(8_192).build();
+    let (client, incoming) = tokio::join!(connector.connect(SERVER, slow.expect("in range")), listener.accept());
+    let (mut client, mut server) = (client.expect("the server answers"), incoming.expect("it is open").accept());
+    let channels = [ReliableChannel::ZERO.into(), ReliableChannel::TWO.into(), Channel::Unreliable];
+    for channel in channels {
+        let handle = client.handle();
+        tokio::spawn(async move {
+            while handle.send(Message::new(channel, vec![1; 400])).await.is_ok() {
+                if !channel.is_reliable() {
+                    // Nothing else slows it down.
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            }
+        });
+    }
+    let (told, mut marks) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Some(Ok(message)) = server.recv().await {
+            if message.payload[0] == 2 {
+                told.send((message.channel, message.payload[1])).expect("the test goes on");
+            }
+        }
+    });
+    for round in 0..20 {
+        tokio::time::sleep(Duration::from_millis(70)).await;
+        for channel in channels {
+            client.ready().await.expect("open");
+            client.try_send(Message::new(channel, vec![2, round])).expect("promised");
+        }
+        timeout(Duration::from_secs(60), client.flushed())
+            .await
+            .expect("what comes later is not waited for")
+            .expect("open");
+        // They have left: they arrive after the delay of the link, and have not been overtaken by a queue.
+        tokio::time::sleep(DELAY + Duration::from_millis(1)).await;
+        let mut arrived: Vec<_> = std::iter::from_fn(|| marks.try_recv().ok()).collect();
+        arrived.sort_by_key(|(channel, _)| channels.iter().position(|there| there == channel));
+        assert_eq!(arrived, channels.map(|channel| (channel, round)));
+    }
 }

@@ -101,6 +101,11 @@ impl Sender {
         self.queued
     }
 
+    /// Messages that wait for their first transmission, one that has left in part included.
+    pub(crate) fn queued_messages(&self) -> usize {
+        self.queue.len()
+    }
+
     /// Bytes under way.
     pub(crate) fn in_flight_bytes(&self) -> usize {
         self.flight.in_flight_bytes()

@@ -37,7 +37,7 @@ pub(crate) struct SharedSocket<C> {
     pub(crate) sessions: AtomicUsize,
     /// Status queries that wait for an answer.
     pub(crate) queries: Queries,
-    /// Batches whose datagrams the kernel has taken, see `Connection::is_flushed`.
+    /// Batches whose datagrams the kernel has taken, see `Connection::flushed`.
     pub(crate) sent_batches: AtomicU64,
     service: Mutex<ServiceQueue<C>>,
     /// Tasks that wait until the socket is closed.

@@ -194,9 +194,7 @@ impl Transmitter {
         self.number += 1;
         self.batch.clear();
         for connection in self.senders.drain(..) {
-            if !connection.batch_sent() {
-                self.busy.push(connection);
-            }
+            connection.batch_sent();
         }
         true
     }

@@ -142,6 +142,16 @@ impl Session {
         all.map(|channel| self.send_capacity_on(channel)).min().unwrap_or(0)
     }
 
+    /// The messages of each reliable channel, and in the last place the unreliable ones, that have not left entirely: they
+    /// wait for the first transmission of their last byte.
+    pub fn queued_messages(&self) -> [usize; ReliableChannel::COUNT + 1] {
+        let [zero, one, two, three] = self
+            .channels
+            .each_ref()
+            .map(|reliable| reliable.as_ref().map_or(0, |reliable| reliable.sender.queued_messages()));
+        [zero, one, two, three, self.outbox.unreliable_messages()]
+    }
+
     /// The free space of this channel's send buffer, in bytes. The unreliable channels share one buffer.
     pub fn send_capacity_on(&self, channel: Channel) -> usize {
         let queued = match channel {

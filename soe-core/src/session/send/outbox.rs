@@ -74,6 +74,10 @@ impl Outbox {
         self.waiting.as_ref().map_or(0, |waiting| waiting.bytes)
     }
 
+    pub(in crate::session) fn unreliable_messages(&self) -> usize {
+        self.waiting.as_ref().map_or(0, |waiting| waiting.unreliable.len())
+    }
+
     pub(in crate::session) fn has_unreliable(&self) -> bool {
         self.first_unreliable().is_some()
     }

@@ -3,10 +3,7 @@
 use std::{
     any::Any,
     net::IpAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -197,35 +194,6 @@ impl Connection {
         })
     }
 
-    /// Waits until everything queued so far has been handed to the kernel.
-    pub(crate) async fn flushed(self: &Arc<Self>) -> Result<(), SessionError> {
-        let waiting = Waiting::new(&self.flush_waiters);
-        let flushed = until(&self.waiters().flush, || {
-            self.act(|state| {
-                if state.is_stopped {
-                    return Some(Err(SessionError::Stopped));
-                }
-                if self.is_flushed(state) {
-                    return Some(match state.end() {
-                        Some(end) if state.session.undelivered().messages > 0 => Err(end.into()),
-                        _ => Ok(()),
-                    });
-                }
-                state.mark();
-                None
-            })
-        });
-        let flushed = flushed.await;
-        drop(waiting);
-        flushed
-    }
-
-    pub(crate) fn is_flushed(&self, state: &ConnectionState) -> bool {
-        let (session, now) = (&state.session, now());
-        let waits = session.has_transmit(now) || session.stats(now).pending_bytes > 0;
-        !waits && state.batch <= self.shared.sent_batches.load(Ordering::SeqCst)
-    }
-
     /// The local address that the peer sends to, if it is known.
     pub(crate) fn local_ip(&self) -> Option<IpAddr> {
         let spoken_to = self.lock().local_ip;
@@ -291,23 +259,5 @@ impl Connection {
             }
         })
         .await
-    }
-}
-
-/// Counts a task as waiting, until it is dropped.
-struct Waiting<'a>(&'a AtomicU32);
-
-impl<'a> Waiting<'a> {
-    fn new(count: &'a AtomicU32) -> Self {
-        // The order closes a race: this task raises its count before it reads the number of sent batches, and the driver
-        // stores that number before it reads the count. One of the two sees the other.
-        count.fetch_add(1, Ordering::SeqCst);
-        Self(count)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod batch;
 mod calls;
+mod flush;
 mod locking;
 mod service;
 pub(crate) mod state;
@@ -144,7 +145,7 @@ impl Connection {
         if changes.any {
             waiters.changes.notify_waiters();
         }
-        if changes.flushed {
+        if changes.flushed || changes.closed.is_some() {
             waiters.flush.notify_waiters();
         }
         if changes.any || changes.room {

@@ -2,7 +2,7 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     task::Waker,
     time::Instant,
 };
@@ -144,7 +144,7 @@ impl Connection {
         }
         let mut changes = state.take_events(wakers);
         state.collect_wakers(wakers);
-        changes.flushed = state.is_flush_awaited(self);
+        changes.flushed = self.is_flush_awaited();
         // This Disconnect may be the last one, which `disconnect_sent` waits for. A drained session sends no more.
         changes.any |= state.is_over && (taken > 0 || state.session.is_drained());
         changes.room = taken > 0;
@@ -229,16 +229,9 @@ impl Connection {
         if is_marked { Attempt::NeedsService } else { Attempt::Done }
     }
 
-    /// The kernel has taken a batch with datagrams of this connection. False: the session is busy, call again.
-    pub(crate) fn batch_sent(self: &Arc<Self>) -> bool {
-        if self.flush_waiters.load(Ordering::SeqCst) == 0 {
-            return true;
-        }
-        let Some(state) = self.try_lock() else { return false };
-        let changes = Changes { flushed: state.is_flush_awaited(self), ..Changes::default() };
-        drop(state);
-        self.notify(&changes);
-        true
+    /// The kernel has taken a batch with datagrams of this connection.
+    pub(crate) fn batch_sent(&self) {
+        self.notify(&Changes { flushed: self.is_flush_awaited(), ..Changes::default() });
     }
 
     /// Ends a session whose driver is about to end, and tells the peer. True: the session must be served once more.

@@ -4,18 +4,18 @@ use std::{
     any::Any,
     collections::{BTreeMap, VecDeque},
     net::{IpAddr, SocketAddr},
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     task::Waker,
     time::Instant,
 };
 
 use soe_core::{
-    Channel, Closed, DisconnectReason, Event, MemoryAccount, Message, Path, Problem, Receipt, Relay, SendError,
-    Session, SessionStats, recording::Mark,
+    Channel, Closed, DisconnectReason, Event, MemoryAccount, Message, Path, Problem, Receipt, Relay, ReliableChannel,
+    SendError, Session, SessionStats, recording::Mark,
 };
 
 use crate::{
-    engine::{clock::now, connection::Connection, reports::recordings::EndedRecording, sync::set_waker},
+    engine::{clock::now, reports::recordings::EndedRecording, sync::set_waker},
     error::SessionError,
     event::SessionEvent,
 };
@@ -63,6 +63,8 @@ pub(crate) struct Cold {
     relay: Option<Relay>,
     /// Messages with a [`crate::Delivery`] whose acknowledgement has not been reported.
     pub(crate) receipts: BTreeMap<Receipt, Option<Waker>>,
+    /// The messages queued since a task first waited for them to leave.
+    counts: Option<Box<QueueCounts>>,
     /// Data that the application has attached.
     pub(crate) data: Option<Arc<dyn Any + Send + Sync>>,
 }
@@ -130,7 +132,10 @@ impl ConnectionState {
     }
 
     pub(crate) fn send(&mut self, message: Message) -> Result<(), SendError> {
-        if self.is_stopped { Err(SendError::Closed(message)) } else { self.session.send(message) }
+        if self.is_stopped {
+            return Err(SendError::Closed(message));
+        }
+        self.counting(|session| session.send(message))
     }
 
     /// Queues a message if there is room now. With `drops_oldest`, queued unreliable messages are dropped first, oldest
@@ -153,9 +158,36 @@ impl ConnectionState {
         if self.is_stopped {
             return Err(SendError::Closed(message));
         }
-        let receipt = self.session.send_with_receipt(message)?;
+        let receipt = self.counting(|session| session.send_with_receipt(message))?;
         self.cold().receipts.insert(receipt, None);
         Ok(receipt)
+    }
+
+    /// Counts what `queue` adds to the queues, if a task ever waited for them.
+    fn counting<T>(&mut self, queue: impl FnOnce(&mut Session) -> T) -> T {
+        let Some(counts) = self.cold.as_deref_mut().and_then(|cold| cold.counts.as_deref_mut()) else {
+            return queue(&mut self.session);
+        };
+        let before = self.session.queued_messages();
+        let queued = queue(&mut self.session);
+        for ((count, before), after) in counts.iter_mut().zip(before).zip(self.session.queued_messages()) {
+            // A refused message may have ended the session and emptied its queues.
+            *count += after.saturating_sub(before);
+        }
+        queued
+    }
+
+    /// The number of messages counted so far, on each channel. Counting begins with the first call.
+    pub(crate) fn count_queued(&mut self) -> QueueCounts {
+        **self.cold().counts.get_or_insert_default()
+    }
+
+    /// Whether no message is queued any more that was there when [`count_queued`](Self::count_queued) returned this:
+    /// each queue holds no more messages than have been added since, and they leave in their order.
+    pub(crate) fn have_left(&mut self, then: &QueueCounts) -> bool {
+        let counts = self.count_queued();
+        let added = counts.iter().zip(then).map(|(count, then)| count - then);
+        self.session.queued_messages().into_iter().zip(added).all(|(queued, added)| queued <= added)
     }
 
     /// Takes the events of the session, and the wakers of the tasks that await them.
@@ -285,11 +317,6 @@ impl ConnectionState {
         }
     }
 
-    /// Whether tasks wait for the datagrams to be sent, and they have been sent.
-    pub(crate) fn is_flush_awaited(&self, connection: &Connection) -> bool {
-        connection.flush_waiters.load(Ordering::SeqCst) > 0 && (self.is_stopped || connection.is_flushed(self))
-    }
-
     pub(crate) fn all_wakers(&mut self) -> Vec<Waker> {
         let mut wakers: Vec<_> = self.reader.take().into_iter().collect();
         let Some(cold) = self.cold.as_deref_mut() else { return wakers };
@@ -343,6 +370,9 @@ pub(crate) struct Changes {
     /// Datagrams have been taken: there may be room in a send buffer.
     pub(crate) room: bool,
 }
+
+/// Messages on each reliable channel, and on the unreliable ones together.
+pub(crate) type QueueCounts = [usize; ReliableChannel::COUNT + 1];
 
 /// The number of events kept for the application; the oldest are dropped.
 const MAX_EVENTS: usize = 16;
