@@ -6,7 +6,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use soe_core::{Closed, DisconnectReason, KeyError, Message, SessionStats};
+use soe_core::{Closed, DisconnectReason, KeyError, Message, SendError, SessionStats};
 
 use crate::{
     engine::{
@@ -45,8 +45,12 @@ impl Drop for SessionOwner {
     }
 }
 
+pub(crate) fn try_send(connection: &Arc<Connection>, message: Message) -> Result<(), SendError> {
+    connection.send(message, ConnectionState::send_as_owner, true)
+}
+
 pub(crate) fn start_send(connection: &Arc<Connection>, message: Message) -> Result<(), SessionError> {
-    connection.send(message, false).map_err(|error| connection.refusal(error))
+    connection.send(message, ConnectionState::send_as_owner, false).map_err(|error| connection.refusal(error))
 }
 
 pub(crate) fn poll_close(connection: &Arc<Connection>, cx: &Context<'_>) -> Poll<Result<(), SessionError>> {

@@ -104,11 +104,12 @@ impl SoeSession {
     ///
     /// The message comes back with the reason: [`SendError::Blocked`] if the send buffer is full.
     pub fn try_send(&mut self, message: impl Into<Message>) -> Result<(), SendError> {
-        self.connection().send(message.into(), true)
+        owner::try_send(self.connection(), message.into())
     }
 
-    /// Waits until every channel has room in its send buffer, so that the next [`SoeSession::try_send`] cannot return
-    /// [`SendError::Blocked`].
+    /// Waits until every channel has room in its send buffer. The next [`SoeSession::try_send`] then cannot return
+    /// [`SendError::Blocked`], whatever handles of the session send before it: if they fill the buffer, that one message
+    /// exceeds it.
     ///
     /// # Errors
     ///

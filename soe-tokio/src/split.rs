@@ -85,7 +85,7 @@ impl SendHalf {
     ///
     /// See [`SoeSession::try_send`].
     pub fn try_send(&mut self, message: impl Into<Message>) -> Result<(), SendError> {
-        self.owner.connection.send(message.into(), true)
+        owner::try_send(&self.owner.connection, message.into())
     }
 
     /// Like [`SoeSession::ready`]. Cancel safe.

@@ -1,14 +1,16 @@
 //! What others than a session's owner do with it: handles, broadcasts, events, data beside it.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, future::poll_fn, time::Duration};
 
-use futures_util::StreamExt;
+use bytes::BytesMut;
+use futures_util::{SinkExt, StreamExt};
 use soe_testing::{LinkProfile, Network};
 use soe_tokio::{
     Channel, DisconnectReason, Message, ReliableChannel, SendError, SessionConfig, SessionError, SessionEvent,
-    SlowReceiver, broadcast,
+    SessionHandle, SlowReceiver, SoeSession, broadcast,
 };
 use tokio::time::{Instant, timeout};
+use tokio_util::codec::Encoder;
 
 use crate::support::{CLIENT, SERVER, client, config, connector, listen, pair, receive};
 
@@ -338,6 +340,101 @@ fn a_socket_outside_of_a_runtime_is_an_error_that_says_so() {
     assert!(listener.is_err_and(|error| error.to_string().contains("Tokio runtime")));
     let connector = soe_tokio::SoeConnector::from_std(socket(), Default::default());
     assert!(matches!(connector, Err(soe_tokio::BindError::NoRuntime)));
+}
+
+/// Fills the send buffer of channel 0 whenever an item is encoded.
+struct Crowding(SessionHandle);
+
+impl Encoder<Vec<u8>> for Crowding {
+    type Error = std::io::Error;
+
+    fn encode(&mut self, item: Vec<u8>, out: &mut BytesMut) -> Result<(), Self::Error> {
+        fill(&self.0);
+        out.extend_from_slice(&item);
+        Ok(())
+    }
+}
+
+fn fill(handle: &SessionHandle) {
+    while handle.try_send(vec![1; 900]).is_ok() {}
+}
+
+/// Expects the messages of the owner among those of its handles, in order.
+async fn expect_owned(peer: &mut SoeSession, count: u8) {
+    let mut next = 0;
+    while next < count {
+        let message = timeout(Duration::from_secs(60), receive(peer)).await.expect("none is lost");
+        if message[0] == 2 {
+            assert_eq!(message[1], next);
+            next += 1;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn room_that_the_owner_was_promised_is_there_though_handles_fill_the_buffer_before_it_sends() {
+    let network = Network::new(1);
+    let (listener, connector) = (listen(&network, narrow()), connector(&network, CLIENT));
+    let (mut client, mut server) = pair(&listener, &connector).await;
+    let sending = tokio::spawn(async move {
+        let handle = server.handle();
+        for number in 0..100 {
+            server.ready().await.expect("open");
+            fill(&handle);
+            server.try_send(vec![2, number]).expect("promised");
+            let error = server.try_send(vec![2, number]).expect_err("one message was promised");
+            assert!(matches!(error, SendError::Blocked(_)), "{error}");
+        }
+        for number in 100..200 {
+            poll_fn(|cx| server.poll_ready_unpin(cx)).await.expect("open");
+            fill(&handle);
+            server.start_send_unpin(vec![2, number].into()).expect("promised");
+            server.flush().await.expect("open");
+        }
+        server
+    });
+    expect_owned(&mut client, 200).await;
+    sending.await.expect("no panic");
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_item_of_a_codec_is_lost_where_handles_fill_the_buffer_while_it_is_encoded() {
+    let network = Network::new(1);
+    let (listener, connector) = (listen(&network, narrow()), connector(&network, CLIENT));
+    let (mut client, server) = pair(&listener, &connector).await;
+    let sending = tokio::spawn(async move {
+        let codec = Crowding(server.handle());
+        let mut sink = server.framed(codec);
+        for number in 0..100 {
+            sink.send_on(ReliableChannel::ZERO, vec![2, number]).await.expect("it waits for room");
+        }
+        for number in 100..200 {
+            sink.send(vec![2, number]).await.expect("it waits for room");
+        }
+        sink
+    });
+    expect_owned(&mut client, 200).await;
+    sending.await.expect("no panic");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_owner_gets_room_beside_handles_that_always_want_it() {
+    let network = Network::new(1);
+    let (listener, connector) = (listen(&network, narrow()), connector(&network, CLIENT));
+    let (mut client, mut server) = pair(&listener, &connector).await;
+    for _ in 0..3 {
+        let handle = server.handle();
+        tokio::spawn(async move { while handle.send(vec![1; 900]).await.is_ok() {} });
+    }
+    let sending = tokio::spawn(async move {
+        for number in 0..200 {
+            server.ready().await.expect("open");
+            server.try_send(vec![2, number]).expect("promised");
+        }
+        server
+    });
+    expect_owned(&mut client, 200).await;
+    sending.await.expect("no panic");
 }
 
 #[tokio::test(start_paused = true)]

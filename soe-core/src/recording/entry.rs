@@ -21,6 +21,7 @@ pub(crate) enum Entry<'a> {
     Hidden { channel: Channel, length: u64, shown: Option<&'a [u8]> },
     Refused(u8),
     Promoted,
+    Reserve,
     DropOldest,
     Recv,
     Message { channel: Channel, length: u64, digest: u64 },
@@ -92,6 +93,7 @@ impl<'a> Reader<'a> {
             }
             log::REFUSED => Entry::Refused(self.log.fit()?),
             log::PROMOTED => Entry::Promoted,
+            log::RESERVE => Entry::Reserve,
             log::DROP_OLDEST => Entry::DropOldest,
             log::RECV => Entry::Recv,
             log::MESSAGE => Entry::Message {
@@ -183,6 +185,7 @@ impl fmt::Display for Entry<'_> {
                 write!(f, "refused: {}", name(number, &["", "blocked", "empty", "too large", "no receipt", "closed"]))
             }
             Self::Promoted => f.write_str("promoted to reliable channel 0"),
+            Self::Reserve => f.write_str("there is room for the next message"),
             Self::DropOldest => f.write_str("drop the oldest unreliable message"),
             Self::Recv => f.write_str("take a message"),
             Self::Message { channel, length, digest } => {

@@ -70,6 +70,8 @@ pub(crate) const MARK: u8 = 25;
 pub(crate) const SEND_HIDDEN: u8 = 26;
 /// The unreliable message was too large, and goes out on reliable channel 0.
 pub(crate) const PROMOTED: u8 = 27;
+/// There is room for the next message, whatever the send buffer holds.
+pub(crate) const RESERVE: u8 = 28;
 
 /// The most nanoseconds between two entries and in a whole recording: ten years. Times beyond it are not real.
 pub(crate) const LONGEST: u64 = 10 * 365 * 24 * 3_600 * 1_000_000_000;

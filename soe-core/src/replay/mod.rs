@@ -262,6 +262,7 @@ impl Running {
                     drop(session.send(message));
                 }
             }
+            Entry::Reserve => session.reserve(),
             Entry::DropOldest => drop(session.drop_oldest_unreliable()),
             Entry::Recv => self.messages += u64::from(session.recv().is_some()),
             Entry::SetKey { way: Way::Out, key } => drop(session.set_send_key(key)),

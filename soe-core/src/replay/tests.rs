@@ -115,7 +115,7 @@ fn both_ends_say_again_what_they_said() {
 #[test]
 fn calls_that_sessions_rarely_get_are_recorded_as_well() {
     type Call = fn(Instant, &mut Session, &mut Session);
-    let calls: [(&str, u8, Call); 7] = [
+    let calls: [(&str, u8, Call); 8] = [
         ("an ICMP error", log::UNREACHABLE, |now, _, server| server.handle_unreachable(now)),
         ("a remap", log::REMAP, |now, _, server| server.handle_remap(now)),
         ("a question", log::ASK_FOR_LIFE, |_, client, _| client.ask_for_life()),
@@ -123,6 +123,11 @@ fn calls_that_sessions_rarely_get_are_recorded_as_well() {
             client.send(Message::unreliable("the oldest")).unwrap();
             client.send(Message::unreliable("the newest")).unwrap();
             assert!(client.drop_oldest_unreliable());
+        }),
+        ("a message beyond the send buffer", log::RESERVE, |_, client, _| {
+            while client.send(Message::reliable(vec![1; 10_000])).is_ok() {}
+            client.reserve();
+            client.send("promised".into()).unwrap();
         }),
         ("an abort", log::ABORT, |now, client, _| client.abort(now, DisconnectReason::Application, false)),
         ("an end", log::ABANDON, |now, client, _| client.abandon(now, DisconnectReason::Application, true)),

@@ -53,8 +53,8 @@ impl SessionConfig {
     ///
     /// Each of the four channels may hold [`recv_window`](crate::Settings::recv_window) packets of together
     /// [`recv_window_bytes`](crate::Settings::recv_window_bytes) ahead of a gap, one incomplete message of [`max_message_size`](crate::Settings::max_message_size), and a full
-    /// [`send_buffer`](crate::Settings::send_buffer) plus two messages of that size. The session may hold a full
-    /// [`recv_buffer`](crate::Settings::recv_buffer) plus one such message, and a full `send_buffer` of unreliable messages. `max_message_size` has the largest effect:
+    /// [`send_buffer`](crate::Settings::send_buffer) plus two messages of that size. The session may hold one more
+    /// such message to be sent ([`Session::reserve`]), a full [`recv_buffer`](crate::Settings::recv_buffer) plus one such message, and a full `send_buffer` of unreliable messages. `max_message_size` has the largest effect:
     /// servers with many sessions should lower it. The memory is used only if the peer or the application really sends
     /// that much.
     ///
@@ -79,6 +79,7 @@ impl SessionConfig {
             + Receiver::memory_ceiling(self.recv_window, self.held_bytes(datagram), packet, message);
         size_of::<Session>()
             + ReliableChannel::COUNT * channel
+            + message
             + Inbox::memory_ceiling(self.recv_buffer, message.max(packet))
             + Outbox::memory_ceiling(self.send_buffer, datagram)
             + BOXES

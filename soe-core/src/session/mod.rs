@@ -116,6 +116,8 @@ pub struct Session {
     inbox: Inbox,
     /// A full receive buffer holds back a reliable channel.
     stalled: bool,
+    /// The next message is taken though the send buffer is full: see [`reserve`](Self::reserve).
+    reserved: bool,
     peer_window: PeerWindow,
     outbox: Outbox,
     /// Stamps of the ordered channels 1A and 1B: the last sent and the last accepted.
@@ -159,6 +161,7 @@ impl Session {
             idle_channels: [IdleChannel::default(); ReliableChannel::COUNT],
             inbox: Inbox::default(),
             stalled: false,
+            reserved: false,
             peer_window: PeerWindow::default(),
             outbox: Outbox::default(),
             ordered: [(0, 0); 2],

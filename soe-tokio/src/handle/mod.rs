@@ -122,7 +122,7 @@ impl SessionHandle {
     ///
     /// The message comes back with the reason: [`SendError::Blocked`] if the send buffer is full.
     pub fn try_send(&self, message: impl Into<Message>) -> Result<(), SendError> {
-        self.connection.send(message.into(), true)
+        self.connection.send(message.into(), ConnectionState::send, true)
     }
 
     /// Waits until everything queued so far has been handed to the kernel, like

@@ -60,7 +60,18 @@ impl Session {
         self.outbox.pop_unreliable().is_some()
     }
 
+    /// Lets the next call of [`send`](Self::send) or [`send_with_receipt`](Self::send_with_receipt) exceed a full send
+    /// buffer by its message, for a caller that was promised room while there was some
+    /// ([`send_capacity`](Self::send_capacity)). One promise at a time exceeds the buffers by one message in all.
+    pub fn reserve(&mut self) {
+        if let Some(recorder) = self.recorder() {
+            recorder.call(log::RESERVE);
+        }
+        self.reserved = true;
+    }
+
     fn enqueue(&mut self, message: Message, receipt: Option<NonZeroU64>) -> Result<(), SendError> {
+        let is_reserved = std::mem::take(&mut self.reserved);
         if !matches!(self.state, State::Connecting(_) | State::Open) {
             return Err(SendError::Closed(message));
         }
@@ -86,7 +97,7 @@ impl Session {
         if receipt.is_some() && channel.is_none() {
             return Err(SendError::NoReceipt(message));
         }
-        if self.send_capacity_on(channel.map_or(Channel::Unreliable, Channel::Reliable)) == 0 {
+        if !is_reserved && self.send_capacity_on(channel.map_or(Channel::Unreliable, Channel::Reliable)) == 0 {
             if self.config.overflow == Overflow::Close {
                 self.fail(DisconnectReason::ReliableOverflow);
                 return Err(SendError::Closed(message));

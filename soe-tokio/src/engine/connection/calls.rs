@@ -58,7 +58,8 @@ impl Connection {
         received
     }
 
-    /// Waits until every channel has room in its send buffer. Meanwhile queued messages are sent.
+    /// Waits until every channel has room in its send buffer, for the owner's next message, see
+    /// [`ConnectionState::send_as_owner`]. Meanwhile queued messages are sent.
     pub(crate) fn poll_ready(self: &Arc<Self>, cx: &mut Context<'_>) -> Poll<Result<(), SessionError>> {
         let coop = ready!(poll_proceed(cx));
         let mut replaced = None;
@@ -66,7 +67,7 @@ impl Connection {
             if let Some(end) = state.end() {
                 return Poll::Ready(Err(end.into()));
             }
-            if state.session.send_capacity() > 0 {
+            if state.promise_room() {
                 return Poll::Ready(Ok(()));
             }
             replaced = state.await_room(None, cx.waker());
@@ -111,9 +112,14 @@ impl Connection {
     }
 
     /// Queues a message, and requests service if `flush` is set.
-    pub(crate) fn send(self: &Arc<Self>, message: Message, flush: bool) -> Result<(), SendError> {
+    pub(crate) fn send(
+        self: &Arc<Self>,
+        message: Message,
+        queue: fn(&mut ConnectionState, Message) -> Result<(), SendError>,
+        flush: bool,
+    ) -> Result<(), SendError> {
         self.act(|state| {
-            let sent = state.send(message);
+            let sent = queue(state, message);
             // A full buffer may have ended the session, if so configured: the driver sends the Disconnect.
             if flush && sent.is_ok() || state.end().is_some() {
                 state.mark();

@@ -39,6 +39,8 @@ pub(crate) struct ConnectionState {
     account: MemoryAccount,
     /// Allocated on first use: most sessions never need it.
     cold: Option<Box<Cold>>,
+    /// The owner has been told that there is room: its next message is taken, whatever handles queue before it.
+    has_promised_room: bool,
     /// The session's last event has been taken: no further delivery will be reported.
     pub(crate) is_over: bool,
     /// Whether `recv` has returned the abnormal end as an error.
@@ -91,6 +93,7 @@ impl ConnectionState {
             batch: 0,
             account,
             cold: path.relay.map(|relay| Box::new(Cold { relay: Some(relay), ..Cold::default() })),
+            has_promised_room: false,
             is_over: false,
             end_reported: false,
             is_stopped: false,
@@ -136,6 +139,20 @@ impl ConnectionState {
             return Err(SendError::Closed(message));
         }
         self.counting(|session| session.send(message))
+    }
+
+    /// Like [`ConnectionState::send`], for the owner: after [`promise_room`](Self::promise_room) there is room.
+    pub(crate) fn send_as_owner(&mut self, message: Message) -> Result<(), SendError> {
+        if std::mem::take(&mut self.has_promised_room) && !self.has_room(None) {
+            self.session.reserve();
+        }
+        self.send(message)
+    }
+
+    /// Promises the owner room for its next message, if there is room on every channel or a promise is open.
+    pub(crate) fn promise_room(&mut self) -> bool {
+        self.has_promised_room |= self.has_room(None);
+        self.has_promised_room
     }
 
     /// Queues a message if there is room now. With `drops_oldest`, queued unreliable messages are dropped first, oldest
@@ -313,6 +330,10 @@ impl ConnectionState {
         }
         let waits_for = self.cold.as_ref().filter(|cold| cold.writer.1.is_some()).map(|cold| cold.writer.0);
         if waits_for.is_some_and(|channel| self.has_room(channel)) {
+            if waits_for == Some(None) {
+                // Now: the tasks with handles are woken as well, and could fill the buffer each time before this one runs.
+                self.has_promised_room = true;
+            }
             wakers.extend(self.cold().writer.1.take());
         }
     }
