@@ -97,7 +97,7 @@ async fn an_attempt_from_a_chosen_port_outlasts_reports_and_reaches_a_server_tha
     let sockets = [(); 2].map(|()| UdpSocket::bind("127.0.0.1:0").expect("loopback can be bound"));
     let [local, remote] = sockets.map(|socket| socket.local_addr().expect("bound"));
     let connector = SoeConnector::bind(local).await.expect("the port is free");
-    let patient = soe_tokio::SessionConfig::builder("LoginUdp_9").connect_timeout(Duration::from_secs(600)).build();
+    let patient = config().to_builder().connect_timeout(Duration::from_secs(600)).build();
     let knocking = connector.connect(remote, patient.expect("valid"));
     let server = async {
         while connector.stats().datagrams_sent < 2 {
