@@ -125,9 +125,9 @@ fn calls_that_sessions_rarely_get_are_recorded_as_well() {
             assert!(client.drop_oldest_unreliable());
         }),
         ("a message beyond the send buffer", log::RESERVE, |_, client, _| {
-            while client.send(Message::reliable(vec![1; 10_000])).is_ok() {}
+            while client.send(Message::unreliable(vec![1; 400])).is_ok() {}
             client.reserve();
-            client.send("promised".into()).unwrap();
+            client.send(Message::unreliable("promised")).unwrap();
         }),
         ("an abort", log::ABORT, |now, client, _| client.abort(now, DisconnectReason::Application, false)),
         ("an end", log::ABANDON, |now, client, _| client.abandon(now, DisconnectReason::Application, true)),
