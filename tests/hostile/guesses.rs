@@ -15,7 +15,7 @@ use crate::{
 const CALM: Script = Script { close: crate::SILENCE.close, silence: crate::WHOLE_LIFE.silence, ..crate::SILENCE };
 
 /// A world whose session is open.
-fn open(config: &SessionConfig) -> World {
+pub(crate) fn open(config: &SessionConfig) -> World {
     let mut world = World::new(Instant::now(), config, CALM, 1);
     while !world.client.is_connected() || world.session().is_none() {
         let _ = world.step();

@@ -11,6 +11,7 @@ mod codecs;
 mod connecting;
 mod endings;
 mod fairness;
+mod guesses;
 mod handles;
 mod limits;
 mod logs;

@@ -8,7 +8,7 @@ use super::{
     acks::{AckPolicy, AckQueue},
     fragment::{Corrupt, FragmentSeries},
     inbox::Inbox,
-    opening::Opening,
+    opening::{self, Opening},
     sequence::widen_received,
 };
 use crate::{
@@ -53,10 +53,24 @@ pub(crate) struct RecvLimits {
     pub(crate) unordered: bool,
 }
 
+/// A packet that has arrived.
+#[derive(Debug)]
+pub(crate) struct Incoming {
+    pub(crate) sequence: u16,
+    pub(crate) kind: Kind,
+    pub(crate) body: Bytes,
+    /// No guess can have produced its CRC.
+    pub(crate) is_proven: bool,
+}
+
 #[derive(Debug)]
 enum Slot {
     Missing,
-    Held(Kind, Bytes),
+    Held {
+        kind: Kind,
+        body: Bytes,
+        is_proven: bool,
+    },
     /// Delivered ahead of the gap, on an unordered channel.
     Delivered,
 }
@@ -74,7 +88,7 @@ pub(crate) struct Receiver {
     series: Option<FragmentSeries>,
     acks: AckQueue,
     opening: Opening,
-    /// An acknowledged packet was corrupt.
+    /// An acknowledged packet was corrupt, and nobody had guessed it.
     broken: bool,
 }
 
@@ -89,12 +103,11 @@ impl Receiver {
     pub(crate) fn receive(
         &mut self,
         now: Timestamp,
-        sequence: u16,
-        kind: Kind,
-        body: Bytes,
+        packet: Incoming,
         limits: &RecvLimits,
         inbox: &mut Inbox,
     ) -> Result<Received, Corrupt> {
+        let Incoming { sequence, kind, body, is_proven } = packet;
         let Some(sequence) = widen_received(sequence, self.expected).filter(|&sequence| sequence >= self.expected)
         else {
             self.acks.old(now, limits.acks);
@@ -105,7 +118,7 @@ impl Receiver {
             self.acks.ahead_again(now, sequence, limits.acks);
             return Ok(Received::Duplicate);
         }
-        let open = self.ring.len() + self.opening.packets(now);
+        let open = self.reach(now);
         // The expected packet has a place whatever is held: it makes room.
         let has_room = index == 0 || self.held + body.len() <= limits.held;
         if index >= limits.window.min(open) || !has_room {
@@ -123,43 +136,56 @@ impl Receiver {
             if self.ring.is_empty() {
                 self.acks.in_order(now, limits.acks);
             } else {
-                self.drain(limits, inbox)?;
                 self.acks.passed();
+                self.drain(limits, inbox)?;
             }
             return Ok(Received::InOrder);
         }
-        self.hold(index, kind, &body, limits, inbox)?;
+        self.hold(index, kind, &body, is_proven, limits, inbox)?;
         self.acks.ahead(sequence);
         Ok(Received::Ahead)
     }
 
-    /// Delivers packets in order while the application has room. Returns whether any was delivered.
-    pub(crate) fn drain(&mut self, limits: &RecvLimits, inbox: &mut Inbox) -> Result<bool, Corrupt> {
+    /// Packets from the expected one on that are taken now.
+    pub(crate) fn reach(&mut self, now: Timestamp) -> usize {
+        self.ring.len() + self.opening.packets(now)
+    }
+
+    /// Whether anything new has come within the last second or two.
+    pub(crate) fn has_arrived_lately(&mut self, now: Timestamp) -> bool {
+        self.opening.packets(now) > opening::BASE
+    }
+
+    /// Delivers packets in order while the application has room.
+    ///
+    /// # Errors
+    /// If a packet that was held is impossible. Unless it may have been guessed, it was the peer's own, and nothing can take its
+    /// place any more: the channel [is broken](Self::is_broken). A guess is dropped, and the peer's own packet can still
+    /// come.
+    pub(crate) fn drain(&mut self, limits: &RecvLimits, inbox: &mut Inbox) -> Result<(), Corrupt> {
         let before = self.expected;
-        while inbox.has_room(limits.inbox) {
-            match self.ring.front_mut() {
-                None | Some(Slot::Missing) => break,
-                Some(slot) => {
-                    let slot = std::mem::replace(slot, Slot::Delivered);
-                    if let Slot::Held(kind, body) = slot {
-                        self.held -= body.len();
-                        self.broken = true;
-                        self.deliver(kind, body, limits, inbox)?;
-                        self.broken = false;
+        let mut result = Ok(());
+        while inbox.has_room(limits.inbox) && self.is_stalled() {
+            if let Some(Slot::Held { kind, body, is_proven }) = self.ring.pop_front() {
+                self.held -= body.len();
+                result = self.deliver(kind, body, limits, inbox);
+                if result.is_err() {
+                    self.broken = is_proven;
+                    if !self.ring.is_empty() {
+                        self.ring.push_front(Slot::Missing);
                     }
+                    break;
                 }
             }
-            self.ring.pop_front();
             self.expected += 1;
         }
         if self.ring.is_empty() && self.ring.capacity() > 0 {
             self.ring = VecDeque::new();
         }
-        let moved = self.expected > before;
-        if moved {
+        if self.expected > before {
             self.acks.passed();
         }
-        Ok(moved)
+        result
     }
 
     /// The session has ended, and no packet comes any more: drops what waits for packets that are missing. What waits only for
@@ -167,7 +193,7 @@ impl Receiver {
     pub(crate) fn finish(&mut self) {
         let missing = self.ring.iter().position(|slot| matches!(slot, Slot::Missing));
         self.ring.truncate(missing.unwrap_or(self.ring.len()));
-        let held = |slot: &Slot| if let Slot::Held(_, body) = slot { body.len() } else { 0 };
+        let held = |slot: &Slot| if let Slot::Held { body, .. } = slot { body.len() } else { 0 };
         self.held = self.ring.iter().map(held).sum();
         if self.ring.is_empty() {
             (self.ring, self.series) = (VecDeque::new(), None);
@@ -180,7 +206,7 @@ impl Receiver {
         self.ring.front().is_some_and(|slot| !matches!(slot, Slot::Missing))
     }
 
-    /// Whether an acknowledged packet was corrupt, so that the channel cannot continue.
+    /// Whether an acknowledged packet of the peer's own was corrupt, so that the channel cannot continue.
     pub(crate) fn is_broken(&self) -> bool {
         self.broken
     }
@@ -220,20 +246,22 @@ impl Receiver {
         index: usize,
         kind: Kind,
         body: &[u8],
+        is_proven: bool,
         limits: &RecvLimits,
         inbox: &mut Inbox,
     ) -> Result<(), Corrupt> {
-        if self.ring.len() <= index {
-            self.ring.resize_with(index + 1, || Slot::Missing);
-        }
         let body = Bytes::copy_from_slice(body);
-        self.ring[index] = if limits.unordered && kind == Kind::Data && inbox.has_room(limits.inbox) {
+        let slot = if limits.unordered && kind == Kind::Data && inbox.has_room(limits.inbox) {
             self.deliver_data(body, limits, inbox)?;
             Slot::Delivered
         } else {
             self.held += body.len();
-            Slot::Held(kind, body)
+            Slot::Held { kind, body, is_proven }
         };
+        if self.ring.len() <= index {
+            self.ring.resize_with(index + 1, || Slot::Missing);
+        }
+        self.ring[index] = slot;
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use super::{Session, problem::Problem, send::Sizes, types::Event};
+use super::{Session, problem::Problem, receive::Claims, send::Sizes, types::Event};
 use crate::{recording::Recorder, timestamp::Timestamp};
 
 /// Fields that most sessions do not need. Allocated on first use and freed when the session is idle, so that thousands
@@ -20,6 +20,8 @@ pub(super) struct Cold {
     pub(super) remap_until: Option<Timestamp>,
     /// When the client last requested a remap.
     pub(super) remap_asked_at: Option<Timestamp>,
+    /// What was said under CRCs that somebody may have guessed.
+    pub(super) claims: Option<Box<Claims>>,
     /// Losses by packet size, from the first loss on.
     pub(super) sizes: Option<Sizes>,
     /// Until when silence does not end the session, after `handle_timeout` was called late.

@@ -139,6 +139,8 @@ pub struct Session {
     receipts: u64,
     /// Invalid datagrams with a valid CRC since the last wrong CRC: see [`corrupt`](Self::corrupt).
     corrupt_since_reject: u8,
+    /// Valid CRCs in a row that are still wanted since the last wrong one: see [`is_in_doubt`](Self::is_in_doubt).
+    proof_wanted: u8,
     stats: Counters,
 }
 
@@ -179,6 +181,7 @@ impl Session {
             cold: None,
             receipts: 0,
             corrupt_since_reject: 0,
+            proof_wanted: 0,
             stats: Counters::default(),
             config,
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Session, life::Timer};
+use super::{Session, life::Timer, receive::Subject};
 use crate::{
     channel::{opening, sequence::MAX_DISTANCE},
     config::Settings,
@@ -76,8 +76,10 @@ impl Session {
     /// A request or response of the peer has come, with this window or without one.
     pub(super) fn heard_window(&mut self, window: Option<NamedWindow>) {
         let Some(window) = window.filter(|window| window.by_client != self.is_client()) else { return };
-        if self.config.window_discovery {
-            self.peer_window.named = window.packets.min(MAX_DISTANCE as u16);
+        let packets = window.packets.min(MAX_DISTANCE as u16);
+        let is_news = self.config.window_discovery && packets != self.peer_window.named;
+        if is_news && self.believes(Subject::Window, u64::from(packets)) {
+            self.peer_window.named = packets;
             self.congestion.set_limit(self.peer_window.bytes(&self.config).saturating_mul(ReliableChannel::COUNT));
         }
     }

@@ -4,10 +4,16 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
+use super::{
+    doubt::{STEP, Subject},
+    reach::Reach,
+};
 use crate::{
     channel::{
+        opening,
         packet::Acked,
-        recv::{Kind, Received, walk_group},
+        recv::{Incoming, Kind, Received, walk_group},
+        send::Sender,
     },
     framing::OpenError,
     message::{Channel, ReliableChannel},
@@ -62,11 +68,17 @@ impl Session {
             self.stats.cold().ignored += 1;
             return DatagramOutcome::Unproven;
         }
+        // Longer than the peer was told to send. The original cuts it off, so that its CRC is wrong.
+        if datagram.len() > self.config.udp_length as usize {
+            self.stats.cold().ignored += 1;
+            return DatagramOutcome::Unproven;
+        }
         if matches!(self.state, State::Closed(_)) {
             return self.take_late_datagram(now, datagram);
         }
         match self.framing.open(datagram) {
             Ok(packet) => {
+                self.prove();
                 self.heard(now);
                 self.handle_packets(now, &packet);
                 self.after_input(now);
@@ -100,6 +112,7 @@ impl Session {
         // Somebody is guessing CRCs. Content that no honest peer sends may have been a guess that hit: only what comes from
         // here on counts towards the end of the session.
         self.corrupt_since_reject = 0;
+        self.doubt();
         DatagramOutcome::Rejected(datagram)
     }
 
@@ -163,7 +176,7 @@ impl Session {
     /// Handles a packet and the packets nested in it, in order. The stack has a fixed depth.
     fn handle_packets(&mut self, now: Timestamp, packet: &Bytes) {
         let mut stack: [Option<MultiPieces<'_>>; MAX_NESTING] = [const { None }; MAX_NESTING];
-        let mut depth = 0;
+        let (mut depth, mut reach) = (0, Reach::default());
         let mut next = Some(Ok(&packet[..]));
         while let Some(piece) = next {
             let decoded = piece.and_then(|piece| match Packet::decode(piece) {
@@ -177,7 +190,7 @@ impl Session {
                     depth += 1;
                 }
                 Ok(Some(Packet::Multi(_))) => return self.corrupt("packets nested too deep"),
-                Ok(Some(decoded)) => self.handle_packet(now, packet, decoded),
+                Ok(Some(decoded)) => self.handle_packet(now, packet, decoded, &mut reach),
                 Ok(None) => self.stats.cold().malformed += 1,
                 Err(error) => {
                     self.note(Problem::Malformed(error));
@@ -197,35 +210,27 @@ impl Session {
     }
 
     /// Handles one packet. `datagram` is the buffer that contains it.
-    fn handle_packet(&mut self, now: Timestamp, datagram: &Bytes, packet: Packet<'_>) {
+    fn handle_packet(&mut self, now: Timestamp, datagram: &Bytes, packet: Packet<'_>, reach: &mut Reach) {
         // A refusal is a Disconnect directly after the response: the session then was never connected.
         if !matches!(packet, Packet::Disconnect(_)) && !self.announced {
             self.announce();
         }
         match packet {
             Packet::Reliable(data) => {
-                let payload = datagram.slice_ref(data.payload);
-                self.handle_reliable(now, data.channel, data.sequence, Kind::Data, payload);
+                let body = datagram.slice_ref(data.payload);
+                let packet = (data.sequence, Kind::Data, body);
+                self.handle_reliable(now, data.channel, packet, reach);
             }
             Packet::Fragment(fragment) => {
                 let body = datagram.slice_ref(fragment.body);
-                self.handle_reliable(now, fragment.channel, fragment.sequence, Kind::Fragment, body);
+                let packet = (fragment.sequence, Kind::Fragment, body);
+                self.handle_reliable(now, fragment.channel, packet, reach);
             }
             Packet::AcknowledgeAll(ack) => {
-                let soonest = self.rtt.soonest();
-                let acked = match &mut self.channels[ack.channel.index()] {
-                    Some(reliable) => reliable.sender.acknowledge_all(now, ack.sequence, soonest),
-                    None => self.idle_channels[ack.channel.index()].acknowledge(ack.sequence),
-                };
-                self.handle_acked(now, ack.channel, acked);
+                self.handle_acknowledge(now, ack.channel, ack.sequence, reach, Sender::acknowledge_all);
             }
             Packet::Acknowledge(ack) => {
-                let soonest = self.rtt.soonest();
-                let acked = match &mut self.channels[ack.channel.index()] {
-                    Some(reliable) => reliable.sender.acknowledge(now, ack.sequence, soonest),
-                    None => self.idle_channels[ack.channel.index()].acknowledge(ack.sequence),
-                };
-                self.handle_acked(now, ack.channel, acked);
+                self.handle_acknowledge(now, ack.channel, ack.sequence, reach, Sender::acknowledge);
             }
             Packet::Data(message) => self.deliver_unreliable(Channel::Unreliable, datagram.slice_ref(message)),
             Packet::Ordered(ordered) => self.handle_ordered(datagram, &ordered),
@@ -255,12 +260,28 @@ impl Session {
         }
     }
 
-    fn handle_reliable(&mut self, now: Timestamp, channel: ReliableChannel, sequence: u16, kind: Kind, body: Bytes) {
+    fn handle_reliable(
+        &mut self,
+        now: Timestamp,
+        channel: ReliableChannel,
+        (sequence, kind, body): (u16, Kind, Bytes),
+        reach: &mut Reach,
+    ) {
+        if self.must_come_again(now, channel, (sequence, kind, &body)) {
+            self.stats.cold().doubted += 1;
+            return;
+        }
+        let is_proven = !self.is_in_doubt();
         let limits = self.recv_limits(now, channel);
         self.reliable(channel);
         self.watch_quiet(now);
         let Some(reliable) = self.channels[channel.index()].as_deref_mut() else { return };
-        match reliable.receiver.receive(now, sequence, kind, body, &limits, &mut self.inbox) {
+        if !reach.has_arrived(channel, sequence, || reliable.receiver.reach(now)) {
+            self.stats.cold().beyond_window += 1;
+            return;
+        }
+        let packet = Incoming { sequence, kind, body, is_proven };
+        match reliable.receiver.receive(now, packet, &limits, &mut self.inbox) {
             Ok(Received::InOrder) => {}
             Ok(Received::Ahead) => self.stats.cold().out_of_order += 1,
             Ok(Received::Duplicate) => self.stats.cold().duplicates += 1,
@@ -269,6 +290,26 @@ impl Session {
             Err(corrupt) => return self.corrupt(corrupt.0),
         }
         self.stalled |= reliable.receiver.is_stalled();
+    }
+
+    fn handle_acknowledge(
+        &mut self,
+        now: Timestamp,
+        channel: ReliableChannel,
+        sequence: u16,
+        reach: &mut Reach,
+        acknowledge: fn(&mut Sender, Timestamp, u16, Option<Duration>) -> Option<Acked>,
+    ) {
+        let soonest = self.rtt.soonest();
+        let acked = match &mut self.channels[channel.index()] {
+            Some(reliable) => {
+                let sender = &mut reliable.sender;
+                let is_meant = reach.is_acknowledged(channel, sequence, || sender.flight().span().max(opening::BASE));
+                is_meant.then(|| acknowledge(sender, now, sequence, soonest)).flatten()
+            }
+            None => self.idle_channels[channel.index()].acknowledge(sequence),
+        };
+        self.handle_acked(now, channel, acked);
     }
 
     fn handle_acked(&mut self, now: Timestamp, channel: ReliableChannel, acked: Option<Acked>) {
@@ -325,13 +366,16 @@ impl Session {
             OrderedStream::One => (0, Channel::Ordered),
             OrderedStream::Two => (1, Channel::Ordered2),
         };
-        let (_, last) = &mut self.ordered[index];
         // Wrapping: the stamp has 16 bits.
-        if (1..=MAX_STAMP_AHEAD).contains(&ordered.stamp.wrapping_sub(*last)) {
-            *last = ordered.stamp;
-            self.deliver_unreliable(channel, datagram.slice_ref(ordered.payload));
-        } else {
+        let (stamp, ahead) = (ordered.stamp, ordered.stamp.wrapping_sub(self.ordered[index].1));
+        let follows = |said: u64| (1..=STEP).contains(&stamp.wrapping_sub(said as u16));
+        if !(1..=MAX_STAMP_AHEAD).contains(&ahead) {
             self.stats.cold().overtaken += 1;
+        } else if ahead > STEP && !self.weigh(Subject::Stream(index), u64::from(stamp), follows) {
+            self.stats.cold().doubted += 1;
+        } else {
+            self.ordered[index].1 = stamp;
+            self.deliver_unreliable(channel, datagram.slice_ref(ordered.payload));
         }
     }
 

@@ -148,12 +148,14 @@ impl Session {
         for (limits, reliable) in limits.iter().zip(&mut self.channels) {
             let Some(reliable) = reliable else { continue };
             if let Err(error) = reliable.receiver.drain(limits, &mut self.inbox) {
-                corrupt = Some(error);
+                corrupt = Some((error, reliable.receiver.is_broken()));
             }
             self.stalled |= reliable.receiver.is_stalled();
         }
-        if let Some(error) = corrupt {
-            self.broken(error.0);
+        match corrupt {
+            Some((error, true)) => self.broken(error.0),
+            Some((error, false)) => self.corrupt(error.0),
+            None => {}
         }
     }
 }
