@@ -4,15 +4,12 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
-use super::{
-    doubt::{STEP, Subject},
-    reach::Reach,
-};
+use super::reach::Reach;
 use crate::{
     channel::{
         opening,
         packet::Acked,
-        recv::{Incoming, Kind, Received, walk_group},
+        recv::{Incoming, Kind, Received},
         send::Sender,
     },
     framing::OpenError,
@@ -24,15 +21,13 @@ use crate::{
         types::DatagramOutcome,
     },
     timestamp::Timestamp,
-    wire::{DecodeError, MAX_NESTING, MultiPieces, OrderedData, OrderedStream, Packet, opcode},
+    wire::{DecodeError, MAX_NESTING, MultiPieces, Packet, opcode},
 };
 
 /// A server answers a heartbeat if it has sent nothing for this long.
 const HEARTBEAT_ANSWER_AFTER: Duration = Duration::from_millis(500);
 /// A client that was heard within this time has not started again. One that has repeats its request a second later.
 const HEARD_LATELY: Duration = Duration::from_secs(1);
-/// An ordered message is newer than the last one if its stamp is ahead by 1 to this.
-const MAX_STAMP_AHEAD: u16 = 30_000;
 /// A heartbeat without CRC, as some peers send it. It proves nothing. A live peer also answers a probe.
 const BARE_HEARTBEAT: [u8; 2] = [0, opcode::HEARTBEAT];
 
@@ -343,52 +338,6 @@ impl Session {
         self.congestion.acknowledged(now, acked.bytes, newest, self.outbox.datagrams, acked.ages);
         self.passed(acked.largest, newest);
         self.outbox.acked = true;
-    }
-
-    /// Handles a Group outside of a reliable packet: its elements are unreliable messages.
-    fn handle_group(&mut self, datagram: &Bytes, body: &[u8]) {
-        let mut messages = Vec::new();
-        let group = &datagram.slice_ref(body);
-        let result = crate::wire::Group::new(group).elements().try_for_each(|element| {
-            let Ok(element) = element else { return Err(crate::channel::fragment::Corrupt("malformed group")) };
-            walk_group(element, |message| messages.push(group.slice_ref(crate::wire::unescape(message))))
-        });
-        for message in messages {
-            self.deliver_unreliable(Channel::Unreliable, message);
-        }
-        if let Err(corrupt) = result {
-            self.corrupt(corrupt.0);
-        }
-    }
-
-    fn handle_ordered(&mut self, datagram: &Bytes, ordered: &OrderedData<'_>) {
-        let (index, channel) = match ordered.stream {
-            OrderedStream::One => (0, Channel::Ordered),
-            OrderedStream::Two => (1, Channel::Ordered2),
-        };
-        // Wrapping: the stamp has 16 bits.
-        let (stamp, ahead) = (ordered.stamp, ordered.stamp.wrapping_sub(self.ordered[index].1));
-        let follows = |said: u64| (1..=STEP).contains(&stamp.wrapping_sub(said as u16));
-        if !(1..=MAX_STAMP_AHEAD).contains(&ahead) {
-            self.stats.cold().overtaken += 1;
-        } else if ahead > STEP && !self.weigh(Subject::Stream(index), u64::from(stamp), follows) {
-            self.stats.cold().doubted += 1;
-        } else {
-            self.ordered[index].1 = stamp;
-            self.deliver_unreliable(channel, datagram.slice_ref(ordered.payload));
-        }
-    }
-
-    fn deliver_unreliable(&mut self, channel: Channel, message: Bytes) {
-        if message.is_empty() {
-            self.stats.cold().ignored += 1;
-        } else if message.len() > self.config.max_message_size {
-            self.stats.cold().oversized_dropped += 1;
-        } else if self.inbox.has_room(self.config.recv_buffer) {
-            self.inbox.push(channel, message);
-        } else {
-            self.stats.cold().unread_dropped += 1;
-        }
     }
 
     /// Updates losses, receipts, a graceful close and acknowledgements after all packets of a datagram.

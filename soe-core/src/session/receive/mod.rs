@@ -4,5 +4,6 @@ mod doubt;
 mod input;
 mod messages;
 mod reach;
+mod unreliable;
 
 pub(super) use doubt::{Claims, Subject};
