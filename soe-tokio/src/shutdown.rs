@@ -2,8 +2,8 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use soe_core::{Closed, DisconnectReason, Undelivered};
-use tokio::time::{Instant, timeout_at};
+use soe_core::{Closed, DisconnectReason, Endpoint, Undelivered};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::{
     config::FOREVER,
@@ -34,9 +34,9 @@ pub struct SessionReport {
     pub peer_addr: SocketAddr,
     /// The session's id.
     pub session_id: u32,
-    /// How it ended.
+    /// How it ended. `None` if a [`MessageHook`](crate::MessageHook) still held it at the deadline.
     pub closed: Option<Closed>,
-    /// What the peer has not acknowledged.
+    /// What the peer has not acknowledged; zero if a hook still held the session.
     pub undelivered: Undelivered,
     /// Whether the peer was told of the end as often as it takes to get through where 30 % of all datagrams are lost, or has
     /// itself ended the session. Otherwise it may have to wait for its time-out.
@@ -69,22 +69,27 @@ pub(crate) async fn run(
     // Disconnects are repeated, since they are not acknowledged: the last part of the time is kept for them.
     let (cut_off, end) = (now + deadline - FAREWELL.min(deadline / 4), now + deadline);
     let mut connections = endpoint.connections();
-    connections.retain(|connection| !connection.is_closed());
-    for connection in &connections {
-        connection.close(reason);
+    // A session that cannot be asked, because a hook of the application holds it, has not ended.
+    connections.retain(|connection| connection.is_busy_or_open());
+    let mut held: Vec<_> = connections.iter().filter(|connection| !connection.try_close(reason)).collect();
+    while !held.is_empty() && Instant::now() < cut_off {
+        sleep_until(cut_off.min(Instant::now() + TRY_AGAIN)).await;
+        held.retain(|connection| !connection.try_close(reason));
     }
     let mut report = ShutdownReport::default();
+    let mut told = Vec::new();
     for connection in &connections {
         let in_time = timeout_at(cut_off, connection.closed()).await.is_ok();
-        // Counted before `abort` drops the queue.
-        let session = report_of(connection);
+        // Counted before `try_abort` drops the queue.
+        let Some(session) = report_of(connection) else { continue };
         if !in_time {
-            connection.abort(reason, true);
+            connection.try_abort(reason);
         }
         let is_cut_off = !in_time || session.closed.is_none_or(|closed| !closed.is_clean());
         report.add(session, is_cut_off);
+        told.push(connection);
     }
-    for (connection, session) in connections.iter().zip(&mut report.sessions) {
+    for (connection, session) in told.into_iter().zip(&mut report.sessions) {
         session.told = timeout_at(end, connection.disconnect_sent()).await.unwrap_or(false);
     }
     // Clients that had been answered but had not opened their session yet are refused.
@@ -104,18 +109,26 @@ pub(crate) async fn run(
     report
 }
 
-fn report_of(connection: &Arc<Connection>) -> SessionReport {
-    let state = connection.lock();
-    SessionReport {
-        peer_addr: state.address,
-        session_id: state.session.session_id(),
-        closed: state.session.closed(),
-        undelivered: state.session.undelivered(),
-        told: false,
+fn report_of(connection: &Arc<Connection>) -> Option<SessionReport> {
+    if let Some(state) = connection.try_lock() {
+        return Some(SessionReport {
+            peer_addr: state.address,
+            session_id: state.session.session_id(),
+            closed: state.session.closed(),
+            undelivered: state.session.undelivered(),
+            told: false,
+        });
     }
+    // `None` if it has been forgotten meanwhile, by whoever has ended it.
+    let key = connection.key;
+    let identity = |endpoint: &mut Endpoint| Some((endpoint.address(key)?, endpoint.session_id(key)?));
+    let (peer_addr, session_id) = connection.shared.endpoint.with_endpoint(identity)?;
+    Some(SessionReport { peer_addr, session_id, closed: None, undelivered: Undelivered::default(), told: false })
 }
 
 /// How much of the time at the end is kept for Disconnects: what a link of 100 ms takes for all of them.
 const FAREWELL: Duration = Duration::from_secs(1);
+/// How often a session is tried that a hook of the application holds.
+const TRY_AGAIN: Duration = Duration::from_millis(5);
 /// How long after the deadline the last datagrams may take to reach the kernel.
 const LAST_DATAGRAMS: Duration = Duration::from_millis(100);

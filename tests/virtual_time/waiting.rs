@@ -6,7 +6,6 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
-        mpsc,
     },
     task::Poll,
     time::Duration,
@@ -17,9 +16,8 @@ use futures_util::StreamExt;
 use soe_core::HookError;
 use soe_testing::Network;
 use soe_tokio::{DisconnectReason, Message, MessageHook, ReliableChannel, SessionError};
-use tokio::time::timeout;
 
-use crate::support::{CLIENT, SERVER, client, config, connector, echo, listen, pair, receive, serve_echo};
+use crate::support::{CLIENT, SERVER, client, config, connector, listen, pair, receive, serve_echo};
 
 const TASKS: usize = 300;
 
@@ -156,75 +154,6 @@ async fn loops_that_are_always_ready_let_their_neighbours_run() {
     };
     let ready = rounds_of_one_poll(ready, &rounds).await;
     assert!((1..MANY).contains(&ready), "{ready} times without a break");
-}
-
-/// Waits under the session's lock until the test lets it go on.
-#[derive(Debug)]
-struct Stuck {
-    entered: mpsc::Sender<()>,
-    leave: mpsc::Receiver<()>,
-}
-
-impl MessageHook for Stuck {
-    fn seal(&mut self, message: BytesMut) -> BytesMut {
-        self.entered.send(()).expect("the test runs");
-        // The end of the test lets it go, too.
-        let _ = self.leave.recv();
-        message
-    }
-
-    fn open(&mut self, message: Bytes, _: usize) -> Result<Bytes, HookError> {
-        Ok(message)
-    }
-}
-
-/// The driver is a task of another thread here, and time is real; a session that waits for the hook waits for ever.
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_hook_that_takes_for_ever_holds_up_its_own_session_alone() {
-    const MESSAGES: u32 = 200;
-    let patience = Duration::from_secs(30);
-    let network = Network::new(1);
-    let listener = listen(&network, config());
-    let connectors = [connector(&network, client(0)), connector(&network, client(1))];
-    let (mut slow, server) = pair(&listener, &connectors[0]).await;
-    let (mut other, other_server) = {
-        let (session, incoming) = tokio::join!(connectors[1].connect(SERVER, config()), listener.accept());
-        (session.expect("the server answers"), incoming.expect("the listener lives").accept())
-    };
-    tokio::spawn(echo(other_server));
-    let (mut send, mut recv) = server.split();
-    let (entered, has_entered) = mpsc::channel();
-    let (go_on, leave) = mpsc::channel();
-    send.set_send_hook(ReliableChannel::ZERO, Some(Box::new(Stuck { entered, leave })));
-    let sending = tokio::spawn(async move {
-        send.send(&b"sealed slowly"[..]).await.expect("open");
-        send
-    });
-    tokio::task::spawn_blocking(move || has_entered.recv()).await.expect("no panic").expect("the hook runs");
-    let meanwhile = async {
-        for number in 0..MESSAGES {
-            // Its datagrams, acknowledgements and timers have to wait; nobody else's.
-            slow.send(number.to_be_bytes().to_vec()).await.expect("open");
-            other.send(number.to_be_bytes().to_vec()).await.expect("open");
-            assert_eq!(receive(&mut other).await, number.to_be_bytes());
-        }
-        // Timers run past the slow session, and newcomers come in.
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        let newcomer = connector(&network, client(2));
-        let (newcomer, incoming) = tokio::join!(newcomer.connect(SERVER, config()), listener.accept());
-        drop((newcomer.expect("the server answers"), incoming.expect("the listener lives").accept()));
-    };
-    timeout(patience, meanwhile).await.expect("others wait for the hook");
-    go_on.send(()).expect("the hook waits");
-    let finish = async {
-        assert_eq!(receive(&mut slow).await, b"sealed slowly");
-        for number in 0..MESSAGES {
-            let message = recv.recv().await.expect("open").expect("well").payload;
-            assert_eq!(message, number.to_be_bytes()[..], "in order and complete");
-        }
-        drop(sending.await.expect("no panic"));
-    };
-    timeout(patience, finish).await.expect("the session goes on once its hook is done");
 }
 
 #[derive(Debug)]

@@ -241,6 +241,11 @@ impl Endpoint {
         self.routes.address(key)
     }
 
+    /// The id of a session, which its client chose.
+    pub fn session_id(&self, key: SessionKey) -> Option<u32> {
+        self.routes.get(key).map(|slot| slot.session_id)
+    }
+
     /// The session at an address, including an ended one that still answers late datagrams.
     pub fn at(&self, address: SocketAddr) -> Option<SessionKey> {
         self.routes.resident(address)

@@ -14,8 +14,8 @@ pub(crate) struct Deferred<T> {
 /// One piece of work on a session.
 #[derive(Debug)]
 pub(crate) enum Work {
-    /// Received datagrams. At most [`MAX_DATAGRAMS`] are kept; the rest are dropped, as on a full link.
-    Datagrams(Path, Vec<BytesMut>),
+    /// Received datagrams, oldest first.
+    Datagrams(Path, Kept),
     /// Its timer has expired.
     Timer,
     /// Its peer has moved.
@@ -26,6 +26,30 @@ pub(crate) enum Work {
     Unreachable,
     /// The endpoint ends the session. The flag: whether to send a Disconnect.
     End(DisconnectReason, bool),
+}
+
+/// Datagrams that wait for a session, as many as [`MAX_KEPT`] bytes have room for. The rest are dropped, as on a full link.
+#[derive(Debug, Default)]
+pub(crate) struct Kept {
+    datagrams: Vec<BytesMut>,
+    bytes: usize,
+}
+
+impl Kept {
+    fn extend(&mut self, datagrams: impl Iterator<Item = BytesMut>) {
+        for datagram in datagrams {
+            let bytes = datagram.len() + OVERHEAD;
+            if self.bytes + bytes <= MAX_KEPT {
+                self.bytes += bytes;
+                // A copy: the datagram is a part of a larger buffer.
+                self.datagrams.push(BytesMut::from(&datagram[..]));
+            }
+        }
+    }
+
+    pub(crate) fn into_datagrams(self) -> impl Iterator<Item = BytesMut> {
+        self.datagrams.into_iter()
+    }
 }
 
 impl<T> Default for Deferred<T> {
@@ -58,9 +82,12 @@ impl<T> Deferred<T> {
             _ => None,
         });
         match known {
-            // A bound on the work of a peer that floods a session whose application is slow.
-            Some(kept) => kept.extend(datagrams.take(MAX_DATAGRAMS - kept.len())),
-            None => self.push(Arc::clone(session), Work::Datagrams(path, datagrams.take(MAX_DATAGRAMS).collect())),
+            Some(kept) => kept.extend(datagrams),
+            None => {
+                let mut kept = Kept::default();
+                kept.extend(datagrams);
+                self.push(Arc::clone(session), Work::Datagrams(path, kept));
+            }
         }
     }
 
@@ -75,5 +102,32 @@ impl<T> Deferred<T> {
     }
 }
 
-/// Datagrams kept for one session and path: more than a congestion window of small datagrams.
-const MAX_DATAGRAMS: usize = 1024;
+/// Bytes of datagrams that are kept for one session and path, [`OVERHEAD`] included: 400 of the usual 512 bytes, more than a
+/// player sends while a hook runs, and no more than the memory that no limit takes from a session.
+const MAX_KEPT: usize = 256 << 10;
+/// What keeping a datagram takes besides its bytes.
+const OVERHEAD: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::*;
+
+    #[test]
+    fn datagrams_of_any_size_are_kept_within_the_same_bytes_and_in_order() {
+        for length in [1, 512, 60_000] {
+            let (session, path) = (Arc::new(()), Path::from(SocketAddr::from(([192, 0, 2, 1], 1))));
+            let mut deferred = Deferred::default();
+            for number in 0..10_000_u32 {
+                let datagram = BytesMut::from(&number.to_be_bytes().repeat(1 + length / 4)[..length.max(4)]);
+                deferred.keep(&session, path, std::iter::once(datagram));
+            }
+            let Some((_, Work::Datagrams(_, kept))) = deferred.pop() else { panic!("the datagrams are kept together") };
+            let kept: Vec<_> = kept.into_datagrams().collect();
+            let capacity: usize = kept.iter().map(BytesMut::capacity).sum();
+            assert!(capacity <= MAX_KEPT && kept.len() * (length.max(4) + OVERHEAD) > MAX_KEPT - 60_064);
+            assert!((0..).zip(&kept).all(|(number, datagram): (u32, _)| datagram[..4] == number.to_be_bytes()));
+        }
+    }
+}

@@ -1,9 +1,16 @@
 //! One message to many sessions.
 
+use std::time::{Duration, Instant};
+
 use soe_core::{DisconnectReason, Message, SendError};
 
 use super::SessionHandle;
 use crate::engine::connection::batch::ServiceBatch;
+
+/// How long receivers are waited for that are in a hook.
+const PATIENCE: Duration = Duration::from_millis(10);
+/// How often they are tried.
+const TRY_AGAIN: Duration = Duration::from_micros(200);
 
 /// What [`broadcast`] does with a receiver whose send buffer is full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,7 +33,7 @@ pub enum SlowReceiver {
 pub struct BroadcastReport {
     /// Sessions that the message was queued for.
     pub sent: usize,
-    /// Sessions whose send buffers were full and that did not get the message.
+    /// Sessions that did not get the message: their send buffers were full, or a hook held them.
     pub skipped: Vec<SessionHandle>,
     /// Sessions that were closed for that, see [`SlowReceiver::Close`].
     pub closed: Vec<SessionHandle>,
@@ -40,8 +47,9 @@ pub struct BroadcastReport {
 
 /// Queues one message for many sessions and sends it at once. Never waits for room in a send buffer: no receiver delays
 /// another. The bytes are shared. A session copies them only to change them: to encrypt them, for a hook, or to escape
-/// a message that begins with byte 00. Blocks while another task uses a receiver's session: usually less than a
-/// microsecond, with a slow [`MessageHook`](crate::MessageHook) as long as the hook runs.
+/// a message that begins with byte 00. Blocks while another task uses a receiver's session, usually less than a
+/// microsecond. Receivers in whose [`MessageHook`](crate::MessageHook) another task works come last; those that are not free
+/// within 10 ms are skipped, whatever `slow` says.
 ///
 /// ```
 /// use soe_testing::Network;
@@ -69,24 +77,47 @@ pub fn broadcast<'a>(
     slow: SlowReceiver,
 ) -> BroadcastReport {
     let message = message.into();
-    let (mut report, mut batch) = (BroadcastReport::default(), ServiceBatch::default());
-    let drops_oldest = slow == SlowReceiver::DropOldest;
+    let (mut report, mut batch, mut held) = (BroadcastReport::default(), ServiceBatch::default(), Vec::new());
     for receiver in receivers {
-        let connection = receiver.connection();
-        let (queued, dropped) = batch.act(connection, |state| state.offer(message.clone(), drops_oldest));
-        report.dropped += dropped;
-        match queued {
-            Ok(()) => report.sent += 1,
-            Err(SendError::Blocked(_)) => match slow {
-                SlowReceiver::Close(reason) => {
-                    connection.close(reason);
-                    report.closed.push(receiver.clone());
-                }
-                _ => report.skipped.push(receiver.clone()),
-            },
-            Err(SendError::Closed(_)) => report.ended.push(receiver.clone()),
-            Err(_) => report.refused += 1,
+        if !report.offer(&mut batch, receiver, &message, slow) {
+            held.push(receiver);
         }
     }
+    // It leaves for them before anybody is waited for.
+    drop(batch);
+    let deadline = Instant::now() + PATIENCE;
+    while !held.is_empty() && Instant::now() < deadline {
+        std::thread::sleep(TRY_AGAIN);
+        let mut batch = ServiceBatch::default();
+        held.retain(|receiver| !report.offer(&mut batch, receiver, &message, slow));
+    }
+    report.skipped.extend(held.into_iter().cloned());
     report
+}
+
+impl BroadcastReport {
+    /// Queues the message for one receiver and counts what became of it. False: a hook holds the session.
+    fn offer(
+        &mut self,
+        batch: &mut ServiceBatch,
+        receiver: &SessionHandle,
+        message: &Message,
+        slow: SlowReceiver,
+    ) -> bool {
+        let connection = receiver.connection();
+        let drops_oldest = slow == SlowReceiver::DropOldest;
+        let offered = batch.try_act(connection, |state| state.offer(message.clone(), drops_oldest));
+        let Some((queued, dropped)) = offered else { return false };
+        self.dropped += dropped;
+        match queued {
+            Ok(()) => self.sent += 1,
+            Err(SendError::Blocked(_)) => match slow {
+                SlowReceiver::Close(reason) if connection.try_close(reason) => self.closed.push(receiver.clone()),
+                _ => self.skipped.push(receiver.clone()),
+            },
+            Err(SendError::Closed(_)) => self.ended.push(receiver.clone()),
+            Err(_) => self.refused += 1,
+        }
+        true
+    }
 }

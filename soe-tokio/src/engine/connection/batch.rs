@@ -13,13 +13,17 @@ pub(crate) struct ServiceBatch {
 }
 
 impl ServiceBatch {
-    /// Like [`Connection::act`], but requests the driver's service later.
-    pub(crate) fn act<T>(&mut self, on: &Arc<Connection>, work: impl FnOnce(&mut ConnectionState) -> T) -> T {
-        let (done, marked) = on.work_on(work);
+    /// Like [`Connection::try_act`], but requests the driver's service later.
+    pub(crate) fn try_act<T>(
+        &mut self,
+        on: &Arc<Connection>,
+        work: impl FnOnce(&mut ConnectionState) -> T,
+    ) -> Option<T> {
+        let (done, marked) = on.try_work_on(work)?;
         if marked {
             self.connections.push(Arc::clone(on));
         }
-        done
+        Some(done)
     }
 }
 

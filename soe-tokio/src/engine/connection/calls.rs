@@ -230,13 +230,13 @@ impl Connection {
     }
 
     pub(crate) async fn closed(&self) -> End {
-        until(&self.waiters().changes, || self.lock().end()).await
+        until(&self.waiters().changes, || self.try_lock()?.end()).await
     }
 
     /// Waits until the Disconnects have been sent. False: the driver ended before that.
     pub(crate) async fn disconnect_sent(&self) -> bool {
         until(&self.waiters().changes, || {
-            let state = self.lock();
+            let state = self.try_lock()?;
             let has_told = state.session.has_told_peer();
             (has_told || state.is_stopped).then_some(has_told)
         })

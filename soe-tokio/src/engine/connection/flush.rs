@@ -32,7 +32,8 @@ impl Connection {
         let waiting = Waiting::new(&self.flush_waiters);
         let mut progress = None;
         let flushed = until(&self.waiters().flush, || {
-            self.act(|state| {
+            // Woken once a hook is done that holds the session.
+            let flushed = self.try_act(|state| {
                 if state.is_stopped {
                     return Some(Err(SessionError::Stopped));
                 }
@@ -48,7 +49,8 @@ impl Connection {
                     Some(end) if state.session.undelivered().messages > 0 => Err(end.into()),
                     _ => Ok(()),
                 })
-            })
+            });
+            flushed.flatten()
         });
         let flushed = flushed.await;
         drop(waiting);

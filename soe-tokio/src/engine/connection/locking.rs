@@ -17,7 +17,10 @@ use soe_core::recording::Mark;
 
 use crate::engine::{
     clock::now,
-    connection::{Connection, ENDED_HERE, state::ConnectionState},
+    connection::{
+        Connection, ENDED_HERE,
+        state::{Changes, ConnectionState},
+    },
 };
 
 /// The flags around a session's lock.
@@ -25,7 +28,7 @@ use crate::engine::{
 pub(crate) struct Contention {
     /// Whether the application has ever set a key or a hook: its calls may hold the lock for a long time.
     transforms: AtomicBool,
-    /// Whether the driver must be woken once the lock is free.
+    /// Whether somebody must be woken once the lock is free.
     is_wanted: AtomicBool,
 }
 
@@ -45,8 +48,8 @@ impl Connection {
         Locked { state, _release: Release(self) }
     }
 
-    /// Locks the state for the driver. `None`: the lock is held, possibly for a long time. The driver is woken once it
-    /// is free.
+    /// Locks the state unless that may take long. `None`: the lock is held by a task that may be in a hook. The driver, and
+    /// whoever waits for changes, is woken once it is free.
     pub(crate) fn try_lock(&self) -> Option<Locked<'_>> {
         if !self.contention.transforms.load(Ordering::Relaxed) {
             return Some(self.lock());
@@ -95,6 +98,8 @@ impl Drop for Release<'_> {
             fence(Ordering::SeqCst);
             if is_wanted.load(Ordering::Relaxed) && is_wanted.swap(false, Ordering::SeqCst) {
                 self.0.shared.call_back();
+                // Somebody may have tried the lock in vain.
+                self.0.notify(&Changes { any: true, flushed: true, ..Changes::default() });
             }
         }
     }

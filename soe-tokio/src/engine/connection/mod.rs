@@ -2,6 +2,7 @@
 
 pub(crate) mod batch;
 mod calls;
+mod ending;
 mod flush;
 mod locking;
 mod service;
@@ -10,22 +11,20 @@ pub(crate) mod state;
 use std::{
     fmt,
     net::SocketAddr,
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex, OnceLock,
         atomic::{AtomicU8, AtomicU32, Ordering},
     },
-    task::Waker,
     time::Instant,
 };
 
-use soe_core::{DisconnectReason, NotRegistered, Path, Session, SessionKey, recording::Mark};
+use soe_core::{DisconnectReason, NotRegistered, Path, Session, SessionKey};
 use tokio::sync::Notify;
 use tracing::{Span, debug, debug_span};
 
 pub(crate) use self::service::{Attempt, Round, Served};
 use self::{
-    locking::Contention,
+    locking::{Contention, Locked},
     state::{Changes, ConnectionState},
 };
 use crate::engine::{
@@ -92,20 +91,37 @@ impl Connection {
 
     /// Runs `work` on the session for the application. `work` calls [`ConnectionState::mark`] if the driver is needed.
     pub(crate) fn act<T>(self: &Arc<Self>, work: impl FnOnce(&mut ConnectionState) -> T) -> T {
-        let (done, marked) = self.work_on(work);
+        // Entered before the lock is taken: a subscriber may ask the session.
+        let _entered = self.span.as_ref().map(|span| span.enter());
+        let (done, marked) = self.work_with(self.lock(), work);
         if marked {
             self.request_service();
         }
         done
     }
 
-    /// Like [`Connection::act`], but leaves it to the caller to request the driver's service if the second value is
-    /// true.
-    fn work_on<T>(self: &Arc<Self>, work: impl FnOnce(&mut ConnectionState) -> T) -> (T, bool) {
+    /// Like [`Connection::act`], unless a hook of the application holds the session. Tasks that wait for changes are woken when it
+    /// is free.
+    pub(crate) fn try_act<T>(self: &Arc<Self>, work: impl FnOnce(&mut ConnectionState) -> T) -> Option<T> {
+        let (done, marked) = self.try_work_on(work)?;
+        if marked {
+            self.request_service();
+        }
+        Some(done)
+    }
+
+    /// Like [`Connection::try_act`], but leaves it to the caller to request the driver's service if the second value is true.
+    fn try_work_on<T>(self: &Arc<Self>, work: impl FnOnce(&mut ConnectionState) -> T) -> Option<(T, bool)> {
         let _entered = self.span.as_ref().map(|span| span.enter());
+        self.try_lock().map(|locked| self.work_with(locked, work))
+    }
+
+    /// Works on the session, and tells whether the driver is needed now.
+    fn work_with<T>(self: &Arc<Self>, locked: Locked<'_>, work: impl FnOnce(&mut ConnectionState) -> T) -> (T, bool) {
         // A guard and not `catch_unwind`: the result of every call would be moved through it.
         let on_panic = OnPanic(self);
-        let mut state = self.lock();
+        // Behind the guard, to be unlocked before it.
+        let mut state = locked;
         let was_dirty = state.dirty;
         let done = work(&mut state);
         let marked = state.dirty && !was_dirty;
@@ -158,24 +174,6 @@ impl Connection {
         self.waiters.get_or_init(Box::default)
     }
 
-    /// Ends the session without notifying the peer: the driver has ended, or the session panicked in it.
-    pub(crate) fn stop(self: &Arc<Self>, now: Instant) {
-        let (wakers, recording) = {
-            let mut state = self.lock();
-            state.is_stopped = true;
-            if state.session.closed().is_none() {
-                state.was_cut = true;
-                state.mark_recording(Mark::Stopped);
-                let aborted = catch_unwind(AssertUnwindSafe(|| state.session.abort(now, ENDED_HERE, false)));
-                state.is_broken |= aborted.is_err();
-            }
-            (state.all_wakers(), state.take_recording())
-        };
-        wakers.into_iter().for_each(Waker::wake);
-        self.notify(&Changes { any: true, flushed: true, ..Changes::default() });
-        self.hand_over(recording);
-    }
-
     /// Hands over what the session has recorded. No lock is held.
     fn hand_over(&self, recording: Option<EndedRecording>) {
         let recordings = recording.as_ref().and_then(|_| self.shared.endpoint.recordings());
@@ -191,12 +189,6 @@ impl Connection {
         Some((recorder.number(), recorder.copy_pieces()?))
     }
 
-    /// [`Connection::stop`], and removes the session from the endpoint: there is no driver any more.
-    pub(crate) fn stop_and_remove(self: &Arc<Self>, now: Instant) {
-        self.stop(now);
-        self.shared.endpoint.remove_undriven(now, self.key);
-    }
-
     /// The id that the client chose. Read from the session: a copy would cost 8 bytes in each idle session.
     pub(crate) fn session_id(&self) -> u32 {
         self.lock().session.session_id()
@@ -204,7 +196,12 @@ impl Connection {
 
     /// Whether the session has an owner and has not ended.
     pub(crate) fn is_held(&self) -> bool {
-        self.handles.load(Ordering::Relaxed) > 0 && !self.is_closed()
+        self.handles.load(Ordering::Relaxed) > 0 && self.is_busy_or_open()
+    }
+
+    /// Whether the session has not ended, for calls about all sessions: they wait for no hook.
+    pub(crate) fn is_busy_or_open(&self) -> bool {
+        self.try_lock().is_none_or(|state| state.end().is_none())
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -214,35 +211,6 @@ impl Connection {
     /// Whether the session ends without further calls, within its `close_timeout`: it is closing, or has no owner left.
     pub(crate) fn is_ending(&self) -> bool {
         self.handles.load(Ordering::Acquire) == 0 || self.lock().session.is_closing()
-    }
-
-    pub(crate) fn close(self: &Arc<Self>, reason: DisconnectReason) {
-        self.act(|state| {
-            state.session.close(now(), reason);
-            state.mark();
-        });
-        self.wake_ended();
-    }
-
-    pub(crate) fn abort(self: &Arc<Self>, reason: DisconnectReason, tell_peer: bool) {
-        self.act(|state| {
-            state.session.abort(now(), reason, tell_peer);
-            state.mark();
-        });
-        self.wake_ended();
-    }
-
-    /// Wakes all tasks that wait for a session that a call of the application has just ended.
-    fn wake_ended(&self) {
-        let wakers = {
-            let mut state = self.lock();
-            if state.end().is_none() {
-                return;
-            }
-            state.all_wakers()
-        };
-        wakers.into_iter().for_each(Waker::wake);
-        self.notify(&Changes { any: true, ..Changes::default() });
     }
 }
 

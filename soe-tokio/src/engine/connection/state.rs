@@ -337,17 +337,6 @@ impl ConnectionState {
             wakers.extend(self.cold().writer.1.take());
         }
     }
-
-    pub(crate) fn all_wakers(&mut self) -> Vec<Waker> {
-        let mut wakers: Vec<_> = self.reader.take().into_iter().collect();
-        let Some(cold) = self.cold.as_deref_mut() else { return wakers };
-        wakers.extend(cold.writer.1.take());
-        wakers.extend(cold.closer.take());
-        if self.is_stopped {
-            wakers.extend(cold.receipts.values_mut().filter_map(Option::take));
-        }
-        wakers
-    }
 }
 
 /// How a session ended.

@@ -165,7 +165,7 @@ impl Driver {
             let Some((connection, work)) = self.deferred.pop() else { break };
             match work {
                 Work::Datagrams(path, datagrams) => {
-                    host::receive(self, now, datagrams.into_iter().map(|datagram| (path, datagram)));
+                    host::receive(self, now, datagrams.into_datagrams().map(|datagram| (path, datagram)));
                 }
                 Work::Timer => self.expire(now, connection),
                 work => self.perform(now, &connection, work),
@@ -326,8 +326,12 @@ impl Drop for Driver {
         self.notices.wake();
         let known: Vec<_> = self.timers.drain().chain(self.transmitter.drain()).chain(self.deferred.drain()).collect();
         let now = now();
-        for connection in self.shared.driver_stopped().into_iter().chain(self.served_here()).chain(known) {
-            connection.stop_and_remove(now);
+        let all = self.shared.driver_stopped().into_iter().chain(self.served_here()).chain(known);
+        let (free, held): (Vec<_>, Vec<_>) = all.partition(|connection| connection.try_lock().is_some());
+        free.iter().for_each(|connection| connection.stop_and_remove(now));
+        if !held.is_empty() {
+            // In a thread of its own: a hook of the application may hold them for long, and so would hold up the runtime.
+            std::thread::spawn(move || held.iter().for_each(|connection| connection.stop_and_remove(now)));
         }
     }
 }
