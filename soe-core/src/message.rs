@@ -117,6 +117,9 @@ pub struct Message {
     /// The channel that it is or was sent on.
     pub channel: Channel,
     /// The bytes of the message. The transport does not interpret them.
+    ///
+    /// A received payload may be a part of a receive buffer of 2 KiB or more, which stays allocated as long as it is kept. To
+    /// keep short messages for long, copy them: `Bytes::copy_from_slice(&payload)`.
     pub payload: Bytes,
 }
 

@@ -171,7 +171,7 @@ impl SoeSession {
     /// not touched, even if they have not left (section 4 of `docs/protocol.md`).
     ///
     /// Each reliable channel runs a key stream of its own. Unreliable messages are not encrypted: they travel as they are
-    /// given.
+    /// given. A channel that the peer delivers `unordered` must not be encrypted: a key stream needs the order.
     ///
     /// The task that sends encrypts, before the send returns. That takes some milliseconds for each MiB, which delays other
     /// sessions only as far as their tasks wait for the same worker thread of the runtime.

@@ -17,8 +17,8 @@ use std::{
 use soe_core::wire::SessionRequest;
 use soe_testing::{LinkProfile, Network};
 use soe_tokio::{
-    AdmissionConfig, AsyncUdp, DisconnectReason, IpNet, ListenerConfig, ProxyConfig, ProxyHeader, ProxyStats,
-    RecvBatch, SendBatch, SoeListener, SoeSession,
+    AdmissionConfig, AsyncUdp, ConnectError, DisconnectReason, IpNet, ListenerConfig, ProxyConfig, ProxyHeader,
+    ProxyStats, RecvBatch, RequestFilter, SendBatch, SoeListener, SoeSession,
 };
 
 use self::proxy::{Kind, Proxy, simple_header, v2_header};
@@ -117,6 +117,22 @@ fn request(session_id: u32) -> Vec<u8> {
     let mut datagram = Vec::new();
     SessionRequest { version: 3, session_id, udp_length: 512, protocol_name: Some(b"Simulated") }.encode(&mut datagram);
     datagram
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_filter_bans_the_players_own_address() {
+    for kind in KINDS {
+        let network = Network::new(1);
+        let filter = RequestFilter::Predicate(Arc::new(|request| request.address.ip() != client(1).ip()));
+        let admission = AdmissionConfig::builder(config()).filter(filter).build().expect("valid");
+        let listener = listen(&network, ListenerConfig::new(admission).behind_proxy(proxies(kind.header())));
+        let _proxy = Proxy::start(&network, kind, FRONT);
+        let _welcome = pair(&network, &listener, client(0)).await;
+        let banned = connector(&network, client(1));
+        let refused = banned.connect(FRONT, config()).await.expect_err("it is banned");
+        let ConnectError::Closed(closed) = refused else { panic!("{refused}") };
+        assert_eq!(closed.reason, DisconnectReason::ProtocolMismatch, "{kind:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

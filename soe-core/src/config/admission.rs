@@ -9,6 +9,8 @@ use crate::error::ConfigError;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RequestInfo {
+    /// Where it came from; behind a proxy, the player's own address. Anybody can write it on a datagram.
+    pub address: SocketAddr,
     /// The transport version of the client's dialect.
     pub version: u32,
     /// The session id that the client chose.
@@ -28,7 +30,8 @@ pub enum RequestFilter {
     Exact,
     /// Requests with one of these names.
     AnyOf(BTreeSet<String>),
-    /// Requests for which this function returns true.
+    /// Requests for which this function returns true, for example those from addresses that are not banned. It is called for
+    /// each request that comes, between datagrams: it should return within milliseconds, since all sessions of the socket wait.
     Predicate(Arc<dyn Fn(&RequestInfo) -> bool + Send + Sync>),
 }
 

@@ -24,6 +24,7 @@ mod report;
 mod tests;
 
 use std::{
+    net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     time::{Duration, Instant},
 };
@@ -316,6 +317,8 @@ fn session(created: Instant, origin: &Origin) -> Option<Session> {
         return Some(Session::connect(created, config, origin.session_id));
     }
     let request = RequestInfo {
+        // Neither is recorded, nor makes a difference to the session.
+        address: SocketAddr::from(([0; 4], 0)),
         version: 0,
         session_id: origin.session_id,
         udp_length: origin.udp_length.into(),

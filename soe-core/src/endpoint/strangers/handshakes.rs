@@ -181,7 +181,7 @@ impl Handshakes {
         is_welcome: bool,
         standing: Standing,
     ) -> Outcome {
-        let index = self.select(&request.info(), is_welcome);
+        let index = self.select(&request.info(from), is_welcome);
         let fits = |index: &usize| request.udp_length >= self.session_config(*index as u8).smallest_udp_length();
         let Some(index) = index.filter(fits) else {
             self.stats.mismatched += 1;
@@ -233,7 +233,7 @@ impl Handshakes {
         let config = self.session_config(index).clone();
         self.stats.responses += 1;
         if config.dialect.policies.opens_on == OpensOn::Response && self.may_open(now, from, standing) {
-            let info = request.info();
+            let info = request.info(from);
             return match Session::accept(now.into(), self.epoch.into(), config, &info, seed) {
                 Ok(mut session) => {
                     session.answer_request(request.length);
@@ -333,6 +333,7 @@ impl Handshakes {
             return Outcome::Park(datagram);
         }
         let info = RequestInfo {
+            address: from,
             version: pending.version,
             session_id: pending.session_id,
             udp_length: u32::from(pending.udp_length),

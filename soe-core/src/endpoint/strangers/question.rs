@@ -43,7 +43,9 @@ impl Question {
     /// Calls the application's code. May panic, and take any time.
     pub fn answer(self) -> Answer {
         let says = match self.about {
-            About::Request { predicate, request } => Says::Request { is_welcome: predicate(&request.info()), request },
+            About::Request { predicate, request } => {
+                Says::Request { is_welcome: predicate(&request.info(self.path.remote)), request }
+            }
             About::Status { reply, length } => Says::Status { reply: reply.reply(self.path.remote), length },
         };
         Answer { path: self.path, says }

@@ -1,5 +1,7 @@
 //! A session request and the result of handling a datagram.
 
+use std::net::SocketAddr;
+
 use bytes::BytesMut;
 
 use super::{pending::Name, question::Question};
@@ -54,8 +56,9 @@ impl Asked {
         Self { version, session_id, udp_length, name: Name::new(protocol_name.unwrap_or_default()), length }
     }
 
-    pub(super) fn info(&self) -> RequestInfo {
+    pub(super) fn info(&self, address: SocketAddr) -> RequestInfo {
         RequestInfo {
+            address,
             version: self.version,
             session_id: self.session_id,
             udp_length: self.udp_length,

@@ -178,7 +178,8 @@ impl Session {
     ///
     /// Each channel has its own key stream, which starts at the beginning of the key. The key replaces the channel's
     /// previous key or hook. If several channels are in use, the peer must know for each of them which message is the
-    /// first under the new key. Unreliable messages are not encrypted: see [`MessageHook`].
+    /// first under the new key. Unreliable messages are not encrypted: see [`MessageHook`]. A channel that the peer delivers
+    /// [`unordered`](crate::ChannelOptions::unordered) must not be encrypted: a key stream needs the order.
     ///
     /// # Errors
     /// If the key is empty or longer than 256 bytes.
