@@ -57,7 +57,7 @@ pub(crate) struct ConnectionState {
 #[derive(Debug, Default)]
 pub(crate) struct Cold {
     /// The task that waits for room to send, on one channel or on all.
-    writer: (Option<Channel>, Option<Waker>),
+    pub(super) writer: (Option<Channel>, Option<Waker>),
     /// The task that closes the session as a sink.
     pub(crate) closer: Option<Waker>,
     pub(crate) events: VecDeque<SessionEvent>,
