@@ -31,7 +31,8 @@ impl Delivery {
 
     pub(crate) async fn send(connection: &Arc<Connection>, message: Message) -> Result<Self, SessionError> {
         let mut waiting = Some(message);
-        let receipt = poll_fn(|cx| connection.poll_send(&mut waiting, ConnectionState::send_with_receipt, cx)).await?;
+        let receipt =
+            poll_fn(|cx| connection.poll_send(&mut waiting, ConnectionState::send_with_receipt_as_owner, cx)).await?;
         Ok(Self::new(Arc::clone(connection), receipt))
     }
 }

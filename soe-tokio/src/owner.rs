@@ -66,7 +66,7 @@ pub(crate) fn poll_close(connection: &Arc<Connection>, cx: &Context<'_>) -> Poll
 /// No `async fn`: its future would have room for the message three times, in every task of an application that can send.
 pub(crate) fn send(connection: &Arc<Connection>, message: Message) -> impl Future<Output = Result<(), SessionError>> {
     let mut waiting = Some(message);
-    poll_fn(move |cx| connection.poll_send(&mut waiting, ConnectionState::send, cx))
+    poll_fn(move |cx| connection.poll_send(&mut waiting, ConnectionState::send_as_owner, cx))
 }
 
 pub(crate) async fn close(connection: &Arc<Connection>, reason: DisconnectReason) -> Option<Closed> {

@@ -441,6 +441,45 @@ async fn the_owner_gets_room_beside_handles_that_always_want_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn everybody_who_sends_gets_a_turn_beside_tasks_that_always_want_one() {
+    const EACH: usize = 100;
+    let network = Network::new(1);
+    network.link(LinkProfile::lossless().delay(Duration::from_millis(5)));
+    let (listener, connector) = (listen(&network, narrow()), connector(&network, CLIENT));
+    let (mut client, mut server) = pair(&listener, &connector).await;
+    let message = |from: u8| vec![from; 300];
+    for _ in 0..3 {
+        let handle = server.handle();
+        tokio::spawn(async move { while handle.send(message(1)).await.is_ok() {} });
+    }
+    let handle = server.handle();
+    let other = tokio::spawn(async move {
+        for _ in 0..EACH / 2 {
+            handle.send(message(2)).await.expect("open");
+            drop(handle.send_with_receipt(message(2)).await.expect("open"));
+        }
+    });
+    let owner = tokio::spawn(async move {
+        for _ in 0..EACH / 2 {
+            server.send(message(3)).await.expect("open");
+            drop(server.send_with_receipt(message(3)).await.expect("open"));
+        }
+        server
+    });
+    let mut counts = [0; 4];
+    let everything = async {
+        while counts[2] < EACH || counts[3] < EACH {
+            counts[usize::from(receive(&mut client).await[0])] += 1;
+        }
+    };
+    let in_time = timeout(Duration::from_secs(60), everything).await;
+    assert!(in_time.is_ok(), "{counts:?} messages of each kind within a minute");
+    other.await.expect("no panic");
+    owner.await.expect("no panic");
+    assert!(counts[1] < 20 * EACH, "each of five senders waits its turn: {counts:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_flush_ends_with_what_was_queued_before_it_whatever_other_tasks_go_on_sending() {
     const DELAY: Duration = Duration::from_millis(20);
     let network = Network::new(1);

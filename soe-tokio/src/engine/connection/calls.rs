@@ -8,7 +8,7 @@ use std::{
 };
 
 use soe_core::{Message, Receipt, Relay, SendError, Session};
-use tokio::task::coop::poll_proceed;
+use tokio::task::coop::{consume_budget, poll_proceed};
 
 use crate::{
     engine::{
@@ -141,11 +141,16 @@ impl Connection {
                 queue(state, message)
             })
         };
+        // There is always room for a task that never waits: it must leave the thread to others.
+        consume_budget().await;
+        let channel = message.channel;
         // There is usually room at once; only waiting needs the allocated `Waiters`.
-        let mut waiting = match attempt(message) {
+        let is_awaited = self.waiters.get().is_some_and(|waiters| waiters.is_room_awaited(channel));
+        let mut waiting = match if is_awaited { Err(SendError::Blocked(message)) } else { attempt(message) } {
             Err(SendError::Blocked(message)) => Some(message),
             sent => return sent.map_err(|error| self.refusal(error)),
         };
+        let _turn = self.waiters().turn(channel).lock().await;
         until(&self.waiters().room, || match attempt(waiting.take()?) {
             Err(SendError::Blocked(message)) => {
                 waiting = Some(message);

@@ -18,8 +18,8 @@ use std::{
     time::Instant,
 };
 
-use soe_core::{DisconnectReason, NotRegistered, Path, Session, SessionKey};
-use tokio::sync::Notify;
+use soe_core::{Channel, DisconnectReason, NotRegistered, Path, ReliableChannel, Session, SessionKey};
+use tokio::sync::{Mutex as AsyncMutex, Notify};
 use tracing::{Span, debug, debug_span};
 
 pub(crate) use self::service::{Attempt, Round, Served};
@@ -58,6 +58,24 @@ pub(crate) struct Waiters {
     pub(crate) flush: Notify,
     /// For room in a send buffer, by handles: the owner has a place of its own.
     pub(crate) room: Notify,
+    /// The order of those with handles who wait for the same room: one place for each reliable channel, one for all others.
+    turns: OnceLock<Box<[AsyncMutex<()>; ReliableChannel::COUNT + 1]>>,
+}
+
+impl Waiters {
+    /// The turn of those who wait for room on this channel. First come, first served.
+    pub(crate) fn turn(&self, channel: Channel) -> &AsyncMutex<()> {
+        &self.turns.get_or_init(Box::default)[place_of(channel)]
+    }
+
+    /// Whether somebody waits for room on this channel.
+    pub(crate) fn is_room_awaited(&self, channel: Channel) -> bool {
+        self.turns.get().is_some_and(|turns| turns[place_of(channel)].try_lock().is_err())
+    }
+}
+
+fn place_of(channel: Channel) -> usize {
+    if let Channel::Reliable(channel) = channel { channel.index() } else { ReliableChannel::COUNT }
 }
 
 impl Connection {

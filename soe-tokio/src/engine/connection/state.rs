@@ -143,10 +143,20 @@ impl ConnectionState {
 
     /// Like [`ConnectionState::send`], for the owner: after [`promise_room`](Self::promise_room) there is room.
     pub(crate) fn send_as_owner(&mut self, message: Message) -> Result<(), SendError> {
+        self.redeem_promise();
+        self.send(message)
+    }
+
+    /// Like [`ConnectionState::send_with_receipt`], for the owner.
+    pub(crate) fn send_with_receipt_as_owner(&mut self, message: Message) -> Result<Receipt, SendError> {
+        self.redeem_promise();
+        self.send_with_receipt(message)
+    }
+
+    fn redeem_promise(&mut self) {
         if std::mem::take(&mut self.has_promised_room) && !self.has_room(None) {
             self.session.reserve();
         }
-        self.send(message)
     }
 
     /// Promises the owner room for its next message, if there is room on every channel or a promise is open.
@@ -330,10 +340,8 @@ impl ConnectionState {
         }
         let waits_for = self.cold.as_ref().filter(|cold| cold.writer.1.is_some()).map(|cold| cold.writer.0);
         if waits_for.is_some_and(|channel| self.has_room(channel)) {
-            if waits_for == Some(None) {
-                // Now: the tasks with handles are woken as well, and could fill the buffer each time before this one runs.
-                self.has_promised_room = true;
-            }
+            // Now: the tasks with handles are woken as well, and could fill the buffer each time before this one runs.
+            self.has_promised_room = true;
             wakers.extend(self.cold().writer.1.take());
         }
     }
