@@ -10,7 +10,7 @@ use super::{
     inbox::Inbox,
     limits::{SendLimits, Slot},
     packet::LossDelay,
-    recv::{Incoming, Kind, Receiver, RecvLimits},
+    recv::{Kind, Receiver, RecvLimits},
     send::Sender,
 };
 use crate::timestamp::Timestamp;
@@ -95,7 +95,15 @@ impl Model {
                 packet,
                 group: packet,
             },
-            recv: RecvLimits { window: recv_window, held: 10_000, message: 4_000, inbox, acks, unordered: false },
+            recv: RecvLimits {
+                window: recv_window,
+                held: 10_000,
+                message: 4_000,
+                inbox,
+                acks,
+                unordered: false,
+                is_proven: true,
+            },
             datagrams: 0,
             packets: Vec::new(),
             acks: Vec::new(),
@@ -159,8 +167,8 @@ impl Model {
             Ok(Packet::Fragment(fragment)) => (fragment.sequence, Kind::Fragment, fragment.body),
             other => panic!("the sender wrote {other:?}"),
         };
-        let packet = Incoming { sequence, kind, body: Bytes::copy_from_slice(body), is_proven: true };
-        let received = self.receiver.receive(self.now, packet, &self.recv, &mut self.inbox);
+        let body = Bytes::copy_from_slice(body);
+        let received = self.receiver.receive(self.now, sequence, kind, body, &self.recv, &mut self.inbox);
         assert!(received.is_ok(), "an honest sender's packet counts as corrupt: {received:?}");
     }
 

@@ -51,15 +51,7 @@ pub(crate) struct RecvLimits {
     pub(crate) acks: AckPolicy,
     /// Messages of one packet are delivered on arrival, even ahead of a gap.
     pub(crate) unordered: bool,
-}
-
-/// A packet that has arrived.
-#[derive(Debug)]
-pub(crate) struct Incoming {
-    pub(crate) sequence: u16,
-    pub(crate) kind: Kind,
-    pub(crate) body: Bytes,
-    /// No guess can have produced its CRC.
+    /// No guess can have produced the packet's CRC.
     pub(crate) is_proven: bool,
 }
 
@@ -103,11 +95,12 @@ impl Receiver {
     pub(crate) fn receive(
         &mut self,
         now: Timestamp,
-        packet: Incoming,
+        sequence: u16,
+        kind: Kind,
+        body: Bytes,
         limits: &RecvLimits,
         inbox: &mut Inbox,
     ) -> Result<Received, Corrupt> {
-        let Incoming { sequence, kind, body, is_proven } = packet;
         let Some(sequence) = widen_received(sequence, self.expected).filter(|&sequence| sequence >= self.expected)
         else {
             self.acks.old(now, limits.acks);
@@ -141,7 +134,7 @@ impl Receiver {
             }
             return Ok(Received::InOrder);
         }
-        self.hold(index, kind, &body, is_proven, limits, inbox)?;
+        self.hold(index, kind, &body, limits, inbox)?;
         self.acks.ahead(sequence);
         Ok(Received::Ahead)
     }
@@ -246,7 +239,6 @@ impl Receiver {
         index: usize,
         kind: Kind,
         body: &[u8],
-        is_proven: bool,
         limits: &RecvLimits,
         inbox: &mut Inbox,
     ) -> Result<(), Corrupt> {
@@ -256,7 +248,7 @@ impl Receiver {
             Slot::Delivered
         } else {
             self.held += body.len();
-            Slot::Held { kind, body, is_proven }
+            Slot::Held { kind, body, is_proven: limits.is_proven }
         };
         if self.ring.len() <= index {
             self.ring.resize_with(index + 1, || Slot::Missing);

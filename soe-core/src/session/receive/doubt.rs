@@ -112,7 +112,7 @@ impl Session {
         is_enough
     }
 
-    /// Whether a packet has to come again before it is taken, because its sequence is no secret: on a channel that has carried
+    /// Whether a packet that is in doubt has to come again before it is taken, because its sequence is no secret: on a channel that has carried
     /// little and nothing of late. The peer's own packet would be taken for one that had come before.
     ///
     /// The first packet of a session never has to: a login must not wait.
@@ -123,7 +123,7 @@ impl Session {
         packet: (u16, Kind, &[u8]),
     ) -> bool {
         let expected = self.next_to_arrive(channel);
-        if !self.is_in_doubt() || expected >= FORESEEABLE || self.has_arrived_lately(now, channel) {
+        if expected >= FORESEEABLE || self.has_arrived_lately(now, channel) {
             return false;
         }
         let (sequence, kind, body) = packet;

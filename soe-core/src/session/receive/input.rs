@@ -9,7 +9,7 @@ use crate::{
     channel::{
         opening,
         packet::Acked,
-        recv::{Incoming, Kind, Received},
+        recv::{Kind, Received},
         send::Sender,
     },
     framing::OpenError,
@@ -213,13 +213,11 @@ impl Session {
         match packet {
             Packet::Reliable(data) => {
                 let body = datagram.slice_ref(data.payload);
-                let packet = (data.sequence, Kind::Data, body);
-                self.handle_reliable(now, data.channel, packet, reach);
+                self.handle_reliable(now, data.channel, data.sequence, Kind::Data, body, reach);
             }
             Packet::Fragment(fragment) => {
                 let body = datagram.slice_ref(fragment.body);
-                let packet = (fragment.sequence, Kind::Fragment, body);
-                self.handle_reliable(now, fragment.channel, packet, reach);
+                self.handle_reliable(now, fragment.channel, fragment.sequence, Kind::Fragment, body, reach);
             }
             Packet::AcknowledgeAll(ack) => {
                 self.handle_acknowledge(now, ack.channel, ack.sequence, reach, Sender::acknowledge_all);
@@ -259,14 +257,15 @@ impl Session {
         &mut self,
         now: Timestamp,
         channel: ReliableChannel,
-        (sequence, kind, body): (u16, Kind, Bytes),
+        sequence: u16,
+        kind: Kind,
+        body: Bytes,
         reach: &mut Reach,
     ) {
-        if self.must_come_again(now, channel, (sequence, kind, &body)) {
+        if self.is_in_doubt() && self.must_come_again(now, channel, (sequence, kind, &body)) {
             self.stats.cold().doubted += 1;
             return;
         }
-        let is_proven = !self.is_in_doubt();
         let limits = self.recv_limits(now, channel);
         self.reliable(channel);
         self.watch_quiet(now);
@@ -275,8 +274,7 @@ impl Session {
             self.stats.cold().beyond_window += 1;
             return;
         }
-        let packet = Incoming { sequence, kind, body, is_proven };
-        match reliable.receiver.receive(now, packet, &limits, &mut self.inbox) {
+        match reliable.receiver.receive(now, sequence, kind, body, &limits, &mut self.inbox) {
             Ok(Received::InOrder) => {}
             Ok(Received::Ahead) => self.stats.cold().out_of_order += 1,
             Ok(Received::Duplicate) => self.stats.cold().duplicates += 1,
@@ -293,7 +291,7 @@ impl Session {
         channel: ReliableChannel,
         sequence: u16,
         reach: &mut Reach,
-        acknowledge: fn(&mut Sender, Timestamp, u16, Option<Duration>) -> Option<Acked>,
+        acknowledge: impl FnOnce(&mut Sender, Timestamp, u16, Option<Duration>) -> Option<Acked>,
     ) {
         let soonest = self.rtt.soonest();
         let acked = match &mut self.channels[channel.index()] {

@@ -137,6 +137,7 @@ impl Session {
                 delay: ride.map_or(settings.max_ack_delay, |ride| ride.max(settings.max_ack_delay)),
             },
             unordered: settings.channels[channel.index()].unordered,
+            is_proven: !self.is_in_doubt(),
         }
     }
 
