@@ -99,7 +99,7 @@ impl Connection {
         session: Session,
     ) -> Result<Arc<Self>, NotRegistered> {
         // The application may have seen the end of a session before its driver has reported it.
-        let ended = shared.endpoint.resident(address).filter(|there| there.is_closed()).map(|there| there.key);
+        let ended = shared.endpoint.resident(address).filter(|there| !there.is_busy_or_open()).map(|there| there.key);
         let session_id = session.session_id();
         let open = |key| Self::new(Arc::clone(shared), key, address.into(), session);
         let connection = shared.endpoint.register(address, session_id, ended, open)?;
@@ -217,7 +217,7 @@ impl Connection {
         self.handles.load(Ordering::Relaxed) > 0 && self.is_busy_or_open()
     }
 
-    /// Whether the session has not ended, for calls about all sessions: they wait for no hook.
+    /// Whether the session has not ended, for calls about others as well: they wait for no hook.
     pub(crate) fn is_busy_or_open(&self) -> bool {
         self.try_lock().is_none_or(|state| state.end().is_none())
     }
@@ -228,7 +228,7 @@ impl Connection {
 
     /// Whether the session ends without further calls, within its `close_timeout`: it is closing, or has no owner left.
     pub(crate) fn is_ending(&self) -> bool {
-        self.handles.load(Ordering::Acquire) == 0 || self.lock().session.is_closing()
+        self.handles.load(Ordering::Acquire) == 0 || self.try_lock().is_some_and(|state| state.session.is_closing())
     }
 }
 
