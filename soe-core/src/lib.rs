@@ -56,6 +56,7 @@ mod config;
 pub mod dialect;
 mod endpoint;
 mod error;
+mod evidence;
 pub mod framing;
 mod message;
 pub mod recording;

@@ -92,8 +92,8 @@ fn whoever_is_replaced_has_no_place_from_that_moment_on() {
     let mut net = Net::new(admission, 10 * MS);
     for id in [7, 8] {
         let framing = ask(&mut net, player(0), id);
-        let hit = sealed(&framing, &HEARTBEAT);
-        for _ in 0..2 {
+        for number in [1, 2] {
+            let hit = sealed(&framing, &heartbeats(number));
             // Nothing is performed: the host knows of nothing yet.
             let endpoint = &mut net.server.endpoint;
             match endpoint.at(player(0)) {

@@ -259,8 +259,8 @@ fn a_session_that_is_replaced_before_its_host_has_it_is_ended_in_silence() {
     let Some(Action::Send { datagram, .. }) = answer.last() else { panic!("no response: {answer:?}") };
     let Ok(Packet::SessionResponse(response)) = Packet::decode(datagram) else { panic!("no response: {datagram:x?}") };
     let newcomer = framing(&config(), response.crc_seed);
-    for _ in 0..2 {
-        returned(&sealed(&newcomer, &HEARTBEAT));
+    for number in [1, 2] {
+        returned(&sealed(&newcomer, &heartbeats(number)));
     }
     let endpoint = &mut net.server.endpoint;
     assert_ne!(endpoint.at(player(0)), Some(key), "nothing was tested");

@@ -54,6 +54,12 @@ fn sealed(framing: &Framing, packet: &[u8]) -> Vec<u8> {
 }
 
 const HEARTBEAT: [u8; 2] = [0, 6];
+/// Some heartbeats in one packet: the more, the longer.
+fn heartbeats(number: usize) -> Vec<u8> {
+    let pieces = [&[HEARTBEAT.len() as u8], &HEARTBEAT[..]].concat().repeat(number);
+    [vec![0, 3], pieces].concat()
+}
+
 const UNKNOWN_SENDER: [u8; 2] = [0, 0x1D];
 
 /// Asks for a session in the name of an address, and reads the seed in the answer over its shoulder.

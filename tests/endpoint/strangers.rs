@@ -8,25 +8,86 @@ use super::*;
 use crate::net::{Direction, MS, Net, SECOND};
 
 #[test]
-fn a_live_session_is_replaced_only_after_four_bytes_of_crc_in_a_row() {
+fn a_live_session_is_replaced_only_after_datagrams_of_two_lengths_with_right_crcs() {
     let mut net = Net::new(config(), 20 * MS);
     net.join(player(0), &config(), 1);
     net.run(SECOND);
     let resident = net.server.endpoint.at(player(0)).unwrap();
     let framing = ask(&mut net, player(0), 77);
-    let hit = sealed(&framing, &HEARTBEAT);
+    let [hit, longer] = [1, 2].map(|times| sealed(&framing, &heartbeats(times)));
     let miss = [0, 6, 1, 1];
     for _ in 0..50 {
         net.forge(player(0), &hit);
+        net.forge(player(0), &hit);
+        net.forge(player(0), &miss);
+        net.forge(player(0), &longer);
         net.forge(player(0), &miss);
         assert_eq!(net.server.endpoint.at(player(0)), Some(resident), "a stranger has taken the place");
     }
     net.run(SECOND);
     assert!(net.client(player(0)).is_connected() && net.session_of(1).is_some());
     net.forge(player(0), &hit);
-    net.forge(player(0), &hit);
+    net.forge(player(0), &longer);
     assert!(net.session_of(77).is_some() && net.session_of(1).is_none());
     assert_eq!(net.server.endpoint.stats().replaced, 1);
+}
+
+/// Whoever guesses a CRC for one content has guessed it for all of the same length.
+#[test]
+fn no_number_of_datagrams_of_one_length_replaces_a_live_session() {
+    for crc_length in [1, 2, 3] {
+        let config = SessionConfig::builder("LoginUdp_9").crc_length(crc_length).build().unwrap();
+        let mut net = Net::new(config.clone(), 20 * MS);
+        net.join(player(0), &config, 1);
+        net.run(SECOND);
+        let framing = ask(&mut net, player(0), 77);
+        for n in 0..300u16 {
+            let [high, low] = n.to_be_bytes();
+            net.forge(player(0), &sealed(&framing, &[0, 9, high, low, 1]));
+            net.forge(player(0), &sealed(&framing, &[0, 9, low, high, 2, 3]));
+        }
+        net.run(SECOND);
+        assert!(net.client(player(0)).is_connected() && net.session_of(1).is_some(), "{crc_length} bytes");
+        assert_eq!(net.server.endpoint.stats().replaced, 0);
+    }
+}
+
+/// A client that sends one length only comes in when the session that has its address is silent and does not answer.
+#[test]
+fn a_silent_session_that_does_not_answer_gives_its_address_to_whoever_asks_for_it() {
+    let mut net = Net::new(config(), 20 * MS);
+    net.join(player(0), &config(), 1);
+    net.run(SECOND);
+    net.clients.clear();
+    let framing = ask(&mut net, player(0), 77);
+    let mut waited = Duration::ZERO;
+    while net.session_of(77).is_none() {
+        assert!(waited < 20 * SECOND, "nobody gets in");
+        net.run(500 * MS);
+        waited += 500 * MS;
+        net.forge(player(0), &sealed(&framing, &HEARTBEAT));
+    }
+    assert!((9 * SECOND..=11 * SECOND).contains(&waited), "{waited:?}");
+    assert!(net.session_of(1).is_none() && net.server.endpoint.stats().probes >= 1);
+}
+
+/// A player that has nothing to say answers when its session is asked, and stays.
+#[test]
+fn a_quiet_player_that_answers_keeps_its_address() {
+    let mut net = Net::new(config(), 20 * MS);
+    net.join(player(0), &config(), 1);
+    net.run(SECOND);
+    let framing = ask(&mut net, player(0), 77);
+    for _ in 0..600 {
+        net.run(100 * MS);
+        net.forge(player(0), &sealed(&framing, &HEARTBEAT));
+        if net.server.endpoint.stats().admission.more_proof_wanted.is_multiple_of(100) {
+            // Handshakes are forgotten in time.
+            ask(&mut net, player(0), 77);
+        }
+    }
+    assert!(net.client(player(0)).is_connected() && net.session_of(1).is_some() && net.session_of(77).is_none());
+    assert_eq!(net.server.endpoint.stats().admission.more_proof_wanted, 600, "each was valid");
 }
 
 #[test]
@@ -40,8 +101,9 @@ fn an_address_under_proof_is_as_well_kept_as_a_live_one() {
     net.forge(player(1), &claim);
     let framing = ask(&mut net, player(1), 77);
     net.forge(player(1), &sealed(&framing, &HEARTBEAT));
-    assert!(net.session_of(77).is_none(), "one hit of two bytes was enough");
     net.forge(player(1), &sealed(&framing, &HEARTBEAT));
+    assert!(net.session_of(77).is_none(), "one hit of two bytes was enough");
+    net.forge(player(1), &sealed(&framing, &heartbeats(2)));
     assert!(net.session_of(77).is_some() && net.session_of(1).is_some());
 }
 
@@ -107,8 +169,9 @@ fn where_somebody_seems_to_be_guessing_one_hit_opens_nothing() {
             net.server.handle(net.now, player(0), &[&[0, 9][..], &n.to_be_bytes()].concat());
         }
         net.server.handle(net.now, player(0), &sealed(&framing, &HEARTBEAT));
-        assert_eq!(net.server.endpoint.sessions() == 1, opens, "after {misses} misses");
         net.server.handle(net.now, player(0), &sealed(&framing, &HEARTBEAT));
+        assert_eq!(net.server.endpoint.sessions() == 1, opens, "after {misses} misses");
+        net.server.handle(net.now, player(0), &sealed(&framing, &heartbeats(2)));
         assert_eq!(net.server.endpoint.sessions(), 1);
     }
 }
@@ -326,7 +389,7 @@ fn new_limits_change_neither_the_age_of_a_handshake_nor_what_is_held_against_it(
     resize(&mut net, 32_768);
     net.forge(player(0), &sealed(&guessed, &HEARTBEAT));
     assert!(net.session_of(1).is_none(), "its seed is being guessed");
-    net.forge(player(0), &sealed(&guessed, &HEARTBEAT));
+    net.forge(player(0), &sealed(&guessed, &heartbeats(2)));
     assert!(net.session_of(1).is_some());
     net.run(10 * SECOND);
     net.forge(player(1), &sealed(&silent, &HEARTBEAT));

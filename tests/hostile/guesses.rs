@@ -24,14 +24,15 @@ pub(crate) fn open(config: &SessionConfig) -> World {
 }
 
 /// A packet that no honest peer sends, with a right CRC: what a guess would have to hit.
-fn corrupt(world: &World) -> BytesMut {
-    let mut datagram = vec![0, 3, 200, 1, 2];
+fn corrupt(world: &World, length: usize) -> BytesMut {
+    let mut datagram = vec![0, 3, 200];
+    datagram.resize(length, 1);
     world.framing().unwrap().seal(&mut datagram, 0);
     BytesMut::from(&datagram[..])
 }
 
-fn hit(world: &mut World) {
-    let (now, datagram) = (world.now, corrupt(world));
+fn hit(world: &mut World, length: usize) {
+    let (now, datagram) = (world.now, corrupt(world, length));
     let _ = world.session_mut().unwrap().handle_datagram(now, datagram);
 }
 
@@ -48,10 +49,13 @@ fn reason(world: &World) -> Option<DisconnectReason> {
 fn a_corrupt_datagram_is_believed_once_four_bytes_of_crc_vouch_for_it() {
     for (crc_length, needed) in [(1, 4), (2, 2), (3, 2), (4, 1)] {
         let mut world = open(&config().crc_length(crc_length).build().unwrap());
-        for n in 0..needed {
-            assert_eq!(reason(&world), None, "CRC length {crc_length}, {n} times");
-            hit(&mut world);
+        for length in (5..).step_by(2).take(needed - 1) {
+            for _ in 0..5 {
+                hit(&mut world, length);
+                assert_eq!(reason(&world), None, "CRC length {crc_length}, {length} bytes");
+            }
         }
+        hit(&mut world, 5 + 2 * needed);
         assert_eq!(reason(&world), Some(DisconnectReason::CorruptPacket), "CRC length {crc_length}");
     }
 }
@@ -59,8 +63,8 @@ fn a_corrupt_datagram_is_believed_once_four_bytes_of_crc_vouch_for_it() {
 #[test]
 fn hits_among_misses_close_nothing() {
     let mut world = open(&config().build().unwrap());
-    for _ in 0..100 {
-        hit(&mut world);
+    for n in 0..100 {
+        hit(&mut world, 5 + n);
         miss(&mut world);
         assert_eq!(reason(&world), None);
     }

@@ -1,9 +1,6 @@
 //! Strangers against live sessions: nothing that anybody sends who does not know a session's seed has an effect on it,
 //! beyond counters (section 10 of `docs/protocol.md`).
 //!
-//! One thing is different as long as there are wrong CRCs at all, if a CRC has fewer than four bytes: the first packet on a
-//! further channel has to be repeated. In those attacks the quiet world hears one wrong CRC in each step, too.
-//!
 //! Two worlds live the same life, one of them under attack. What leaves, what is delivered, every event, every timer, the
 //! memory and the statistics must be the same, step by step. `SOE_HOSTILE=10000000 cargo test --release --test hostile`
 //! sends as many forged datagrams.
@@ -96,9 +93,6 @@ fn attack(config: &SessionConfig, script: Script, situation: Situation, seed: u6
             }
         }
         was_silent |= attacked.is_silent();
-        if config.crc_length < 4 {
-            [&mut quiet, &mut attacked].into_iter().for_each(miss_once);
-        }
         let (expected, found) = (quiet.step(), attacked.step());
         if was_silent {
             // The client is asked whether it lives. What ends, when, and what is delivered is the same.
@@ -117,18 +111,6 @@ fn attack(config: &SessionConfig, script: Script, situation: Situation, seed: u6
     (outcome.probes, outcome.told) = (attacked.probes, attacked.told);
     assert!(outcome.probes <= 2 && outcome.told <= script.end.as_secs() as usize / 5, "{outcome:?}");
     outcome
-}
-
-/// Sends both sides of an open session a datagram with a wrong CRC.
-fn miss_once(world: &mut World) {
-    let framing = world.framing();
-    let guess = (0..=u8::MAX).map(|guess| [0, opcode::HEARTBEAT, guess, 0]);
-    if let Some(miss) = guess.into_iter().find(|guess| framing.as_ref().is_some_and(|framing| !framing.verify(guess)))
-        && world.session().is_some()
-    {
-        world.inject(Side::Client, World::address(), &miss);
-        world.inject(Side::Server, World::address(), &miss);
-    }
 }
 
 /// Whether the datagram would be taken for the peer's, by chance or because it is the peer's own, sent again.

@@ -8,7 +8,7 @@ use super::{
     acks::{AckPolicy, AckQueue},
     fragment::{Corrupt, FragmentSeries},
     inbox::Inbox,
-    opening::{self, Opening},
+    opening::Opening,
     sequence::widen_received,
 };
 use crate::{
@@ -35,6 +35,23 @@ pub(crate) enum Received {
     Duplicate,
     /// Beyond the window: dropped and not acknowledged.
     BeyondWindow,
+}
+
+/// Content that no correct peer sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// Of the packet in hand. It was refused and not acknowledged: the peer's own can still come.
+    Packet(Corrupt),
+    /// Of a packet that was held and that somebody may have guessed. It was dropped, and its place is open again.
+    Guess(Corrupt),
+    /// Of a packet of the peer's own that has been acknowledged. Nothing can take its place: the channel cannot continue.
+    Stream(Corrupt),
+}
+
+impl From<Corrupt> for Fault {
+    fn from(corrupt: Corrupt) -> Self {
+        Self::Packet(corrupt)
+    }
 }
 
 /// The limits for one packet.
@@ -80,15 +97,13 @@ pub(crate) struct Receiver {
     series: Option<FragmentSeries>,
     acks: AckQueue,
     opening: Opening,
-    /// An acknowledged packet was corrupt, and nobody had guessed it.
-    broken: bool,
 }
 
 impl Receiver {
     /// A receiver that expects this sequence next.
     pub(crate) fn starting_at(channel: ReliableChannel, expected: u64) -> Self {
         let (ring, acks) = (VecDeque::new(), AckQueue::default());
-        Self { channel, expected, ring, held: 0, series: None, acks, opening: Opening::default(), broken: false }
+        Self { channel, expected, ring, held: 0, series: None, acks, opening: Opening::default() }
     }
 
     /// Handles one packet and delivers everything that is now in order.
@@ -100,7 +115,7 @@ impl Receiver {
         body: Bytes,
         limits: &RecvLimits,
         inbox: &mut Inbox,
-    ) -> Result<Received, Corrupt> {
+    ) -> Result<Received, Fault> {
         let Some(sequence) = widen_received(sequence, self.expected).filter(|&sequence| sequence >= self.expected)
         else {
             self.acks.old(now, limits.acks);
@@ -123,7 +138,7 @@ impl Receiver {
         }
         self.opening.accepted();
         if index == 0 && inbox.has_room(limits.inbox) {
-            self.deliver(kind, body, limits, inbox)?;
+            self.deliver(kind, body, limits.is_proven, limits, inbox)?;
             self.ring.pop_front();
             self.expected += 1;
             if self.ring.is_empty() {
@@ -144,26 +159,18 @@ impl Receiver {
         self.ring.len() + self.opening.packets(now)
     }
 
-    /// Whether anything new has come within the last second or two.
-    pub(crate) fn has_arrived_lately(&mut self, now: Timestamp) -> bool {
-        self.opening.packets(now) > opening::BASE
-    }
-
     /// Delivers packets in order while the application has room.
     ///
     /// # Errors
-    /// If a packet that was held is impossible. Unless it may have been guessed, it was the peer's own, and nothing can take its
-    /// place any more: the channel [is broken](Self::is_broken). A guess is dropped, and the peer's own packet can still
-    /// come.
-    pub(crate) fn drain(&mut self, limits: &RecvLimits, inbox: &mut Inbox) -> Result<(), Corrupt> {
+    /// If a packet that was held is impossible: [`Fault::Guess`] or [`Fault::Stream`].
+    pub(crate) fn drain(&mut self, limits: &RecvLimits, inbox: &mut Inbox) -> Result<(), Fault> {
         let before = self.expected;
         let mut result = Ok(());
         while inbox.has_room(limits.inbox) && self.is_stalled() {
             if let Some(Slot::Held { kind, body, is_proven }) = self.ring.pop_front() {
                 self.held -= body.len();
-                result = self.deliver(kind, body, limits, inbox);
-                if result.is_err() {
-                    self.broken = is_proven;
+                if let Err(corrupt) = self.deliver(kind, body, is_proven, limits, inbox) {
+                    result = Err(if is_proven { Fault::Stream(corrupt) } else { Fault::Guess(corrupt) });
                     if !self.ring.is_empty() {
                         self.ring.push_front(Slot::Missing);
                     }
@@ -197,11 +204,6 @@ impl Receiver {
     /// Whether the next packet in order waits for room.
     pub(crate) fn is_stalled(&self) -> bool {
         self.ring.front().is_some_and(|slot| !matches!(slot, Slot::Missing))
-    }
-
-    /// Whether an acknowledged packet of the peer's own was corrupt, so that the channel cannot continue.
-    pub(crate) fn is_broken(&self) -> bool {
-        self.broken
     }
 
     /// Memory in use: packets ahead of a gap and an incomplete message.
@@ -257,12 +259,30 @@ impl Receiver {
         Ok(())
     }
 
-    fn deliver(&mut self, kind: Kind, body: Bytes, limits: &RecvLimits, inbox: &mut Inbox) -> Result<(), Corrupt> {
-        match (kind, &mut self.series) {
-            (Kind::Data, None) => return self.deliver_data(body, limits, inbox),
-            (Kind::Data, Some(_)) => return Err(Corrupt("plain data inside a series of fragments")),
-            (Kind::Fragment, Some(series)) => series.add(&body)?,
-            (Kind::Fragment, series @ None) => *series = Some(FragmentSeries::open(&body, limits.message)?),
+    /// Delivers the next packet in order. A packet of the peer's own ends a series that somebody may have begun with a guess
+    /// and that it cannot belong to.
+    fn deliver(
+        &mut self,
+        kind: Kind,
+        body: Bytes,
+        is_proven: bool,
+        limits: &RecvLimits,
+        inbox: &mut Inbox,
+    ) -> Result<(), Corrupt> {
+        if kind == Kind::Data {
+            self.series.take_if(|series| is_proven && !series.is_proven());
+            return match self.series {
+                None => self.deliver_data(body, limits, inbox),
+                Some(_) => Err(Corrupt("plain data inside a series of fragments")),
+            };
+        }
+        let added = self.series.as_mut().map(|series| series.add(&body, is_proven));
+        if added.is_some_and(|added| added.is_err()) {
+            self.series.take_if(|series| is_proven && !series.is_proven());
+        }
+        match (&mut self.series, added) {
+            (Some(_), Some(added)) => added?,
+            (series, _) => *series = Some(FragmentSeries::open(&body, is_proven, limits.message)?),
         }
         match self.series.take_if(|series| series.is_complete()) {
             Some(series) => self.deliver_data(series.into_message(), limits, inbox),

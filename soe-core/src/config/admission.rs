@@ -11,7 +11,8 @@ use crate::error::ConfigError;
 pub struct RequestInfo {
     /// Where it came from; behind a proxy, the player's own address. Anybody can write it on a datagram.
     pub address: SocketAddr,
-    /// The transport version of the client's dialect.
+    /// The transport version of the client's dialect. What is known of a session that has opened shows 65,535 for any higher one;
+    /// no known version exceeds 3.
     pub version: u32,
     /// The session id that the client chose.
     pub session_id: u32,

@@ -138,8 +138,8 @@ impl Endpoint {
     /// that session.
     ///
     /// Another peer may use the same address: a client that moved there, a new client, or a status query. A live
-    /// session is replaced only by a client that has proved the address with 4 bytes of CRC in a row. UnknownSender is
-    /// sent there only after the session's peer was probed and did not answer.
+    /// session is replaced only by a client that has proved the address with datagrams of different lengths that have 4 bytes of
+    /// CRC in all, or if it has been silent for ten seconds and does not answer when it is asked. UnknownSender is sent there only after the session's peer was probed and did not answer.
     pub fn handle_returned(&mut self, now: Instant, path: Path, key: SessionKey, heard: Instant, datagram: BytesMut) {
         let resident = self.routes.resident(path.remote);
         if self.routes.candidate(now, path.remote) == Some(key) && resident != Some(key) {
@@ -181,7 +181,7 @@ impl Endpoint {
     /// Handles the application's answer to a [`Question`].
     pub fn handle_answer(&mut self, now: Instant, answer: Answer) {
         let Answer { path, says } = answer;
-        let standing = self.standing(now, path.remote);
+        let standing = self.standing(now, path.remote, None);
         let Some(handshakes) = &mut self.handshakes else { return };
         let outcome = match says {
             Says::Request { request, is_welcome } => {

@@ -18,6 +18,8 @@ pub(super) enum Suspicion {
 const HEARD_LATELY: Duration = Duration::from_secs(1);
 /// How long a probed peer has to answer: a satellite round trip and one repetition.
 const ANSWER_TIME: Duration = Duration::from_secs(2);
+/// After this long a session that does not answer gives its address to whoever asks for it. A link may fail for some seconds.
+const GONE: Duration = Duration::from_secs(10);
 /// The least time between two UnknownSender to the address of a session.
 const SEND_INTERVAL: Duration = Duration::from_secs(5);
 /// The unit of the stored time.
@@ -57,6 +59,11 @@ impl Suspicion {
         let is_silent = now.saturating_duration_since(heard) >= HEARD_LATELY;
         let is_asked = watch != 0 && asked + TICK > heard;
         is_silent && is_asked && (watch & SENT != 0 || now.saturating_duration_since(asked) >= ANSWER_TIME)
+    }
+
+    /// Whether the session has been silent for long besides.
+    pub(super) fn has_gone(epoch: Instant, now: Instant, heard: Instant, watch: u32) -> bool {
+        now.saturating_duration_since(heard) >= GONE && Self::is_unanswered(epoch, now, heard, watch)
     }
 }
 

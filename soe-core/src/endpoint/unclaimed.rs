@@ -9,7 +9,7 @@ use super::{
     capacity::Room,
     strangers::{
         handshakes::Handshakes,
-        request::{Outcome, Standing},
+        request::{Outcome, Resident, Standing},
     },
     suspicion::Suspicion,
 };
@@ -35,7 +35,7 @@ impl Endpoint {
         datagram: BytesMut,
         resident: Option<(SessionKey, Instant)>,
     ) {
-        let standing = self.standing(now, path.remote);
+        let standing = self.standing(now, path.remote, resident.map(|(_, heard)| heard));
         let is_repeated = self.repeats_a_session(path, &datagram);
         let Some(handshakes) = &mut self.handshakes else { return };
         if is_repeated {
@@ -47,6 +47,7 @@ impl Endpoint {
         let outcome = handshakes.handle(now, path, datagram, standing);
         match (outcome, resident) {
             (Outcome::Unclaimed, Some((key, heard))) => self.suspect(now, path, key, heard, &head.unwrap_or_default()),
+            (Outcome::Unproven, Some((key, heard))) => _ = self.probe(now, key, heard),
             (Outcome::Remap(remap), _) => self.claim(now, path, remap, resident),
             (outcome, _) => return self.conclude(now, path, outcome),
         }
@@ -70,31 +71,41 @@ impl Endpoint {
 
     /// Handles a datagram from a session's address that is not the session's.
     fn suspect(&mut self, now: Instant, path: Path, key: SessionKey, heard: Instant, head: &[u8]) {
-        let Some(slot) = self.routes.get_mut(key) else { return };
-        match Suspicion::of(self.epoch, now, heard, &mut slot.watch) {
-            Suspicion::Nothing => {}
-            Suspicion::Probe => {
-                self.counts.probes += 1;
-                self.actions.push_back(Action::AskForLife(key));
-            }
-            Suspicion::UnknownSender => {
-                if let Some(handshakes) = &mut self.handshakes {
-                    handshakes.unknown_sender(now, path.remote, head);
-                }
-            }
+        if self.probe(now, key, heard) == Suspicion::UnknownSender
+            && let Some(handshakes) = &mut self.handshakes
+        {
+            handshakes.unknown_sender(now, path.remote, head);
         }
     }
 
-    pub(super) fn standing(&self, now: Instant, address: SocketAddr) -> Standing {
-        let resident = self.routes.resident(address).and_then(|key| self.routes.get(key));
-        let is_taken = resident.is_some_and(|slot| !slot.has_ended());
-        let live = is_taken || self.routes.candidate(now, address).is_some();
+    /// Asks a session for a sign of life, if it has been silent while somebody else sends from its address.
+    fn probe(&mut self, now: Instant, key: SessionKey, heard: Instant) -> Suspicion {
+        let Some(slot) = self.routes.get_mut(key) else { return Suspicion::Nothing };
+        let suspicion = Suspicion::of(self.epoch, now, heard, &mut slot.watch);
+        if suspicion == Suspicion::Probe {
+            self.counts.probes += 1;
+            self.actions.push_back(Action::AskForLife(key));
+        }
+        suspicion
+    }
+
+    /// The state of an address. `heard` tells when the session there was last heard, where that is known.
+    pub(super) fn standing(&self, now: Instant, address: SocketAddr, heard: Option<Instant>) -> Standing {
+        let slot = self.routes.resident(address).and_then(|key| self.routes.get(key));
+        let taken = slot.filter(|slot| !slot.has_ended());
+        let is_gone = |watch| heard.is_some_and(|heard| Suspicion::has_gone(self.epoch, now, heard, watch));
+        let resident = match taken {
+            _ if self.routes.candidate(now, address).is_some() => Resident::Live,
+            Some(slot) if is_gone(slot.watch) => Resident::Gone,
+            Some(_) => Resident::Live,
+            None => Resident::Nobody,
+        };
         // A client that replaces a session does not need another place.
-        let room = match self.capacity.room(is_taken) {
+        let room = match self.capacity.room(taken.is_some()) {
             Room::Closed if !self.refuses_newcomers(now) => Room::Over,
             room => room,
         };
-        Standing { live, seed: resident.map(|slot| slot.seed), room }
+        Standing { resident, seed: slot.map(|slot| slot.seed), room }
     }
 
     /// Whether this closed endpoint answers new requests. Each answer makes it linger, so there must be an end to them.
@@ -117,7 +128,7 @@ impl Endpoint {
             Outcome::Open(new_session) => self.open(path, *new_session),
             Outcome::Park(datagram) => self.capacity.park(path, datagram),
             Outcome::Ask(question) => self.actions.push_back(Action::Ask(question)),
-            Outcome::Done | Outcome::Unclaimed | Outcome::Remap(_) => {}
+            Outcome::Done | Outcome::Unclaimed | Outcome::Unproven | Outcome::Remap(_) => {}
         }
     }
 

@@ -76,12 +76,6 @@ impl Session {
         })
     }
 
-    /// The next sequence that the peer sends on this channel. Only the lower 16 bits are exact while it is idle.
-    pub(super) fn next_to_arrive(&self, channel: ReliableChannel) -> u64 {
-        let idle = || u64::from(self.idle_channels[channel.index()].expected);
-        self.channels[channel.index()].as_ref().map_or_else(idle, |reliable| reliable.receiver.expected())
-    }
-
     /// Frees the state of idle channels and the memory that traffic has left behind.
     pub(super) fn shrink(&mut self, now: Timestamp) {
         for (reliable, idle_channel) in self.channels.iter_mut().zip(&mut self.idle_channels) {

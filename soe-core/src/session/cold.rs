@@ -2,8 +2,14 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use super::{Session, problem::Problem, receive::Claims, send::Sizes, types::Event};
-use crate::{recording::Recorder, timestamp::Timestamp};
+use super::{
+    Session,
+    problem::Problem,
+    receive::{DOUBT, Jump},
+    send::Sizes,
+    types::Event,
+};
+use crate::{evidence::Evidence, recording::Recorder, timestamp::Timestamp};
 
 /// Fields that most sessions do not need. Allocated on first use and freed when the session is idle, so that thousands
 /// of idle sessions stay small.
@@ -20,8 +26,12 @@ pub(super) struct Cold {
     pub(super) remap_until: Option<Timestamp>,
     /// When the client last requested a remap.
     pub(super) remap_asked_at: Option<Timestamp>,
-    /// What was said under CRCs that somebody may have guessed.
-    pub(super) claims: Option<Box<Claims>>,
+    /// When the last wrong CRC came: see [`is_in_doubt`](Session::is_in_doubt).
+    pub(super) rejected: Option<Timestamp>,
+    /// Invalid datagrams with a valid CRC since the last wrong one: see [`corrupt`](Session::corrupt).
+    pub(super) corrupt: Evidence,
+    /// Jumps of the ordered streams that somebody may have guessed.
+    pub(super) jumps: [Option<Jump>; 2],
     /// Losses by packet size, from the first loss on.
     pub(super) sizes: Option<Sizes>,
     /// Until when silence does not end the session, after `handle_timeout` was called late.
@@ -32,14 +42,17 @@ pub(super) struct Cold {
     pub(super) recorder: Option<Box<Recorder>>,
 }
 
-/// After this long, a time stored here no longer limits anything.
+/// After this long, a time stored here no longer limits anything, but for that of a wrong CRC.
 const FORGOTTEN: Duration = Duration::from_secs(4);
 
 impl Cold {
     /// Whether nothing in it matters any more.
     fn is_spent(&self, now: Timestamp) -> bool {
         let moments = [self.answered_at, self.unknown_sender_at, self.remap_until, self.remap_asked_at];
-        self.events.is_empty() && self.late_calls == 0 && moments.into_iter().flatten().all(|at| at + FORGOTTEN <= now)
+        let is_in_doubt = self.rejected.is_some_and(|rejected| now < rejected + DOUBT);
+        let has_jumped = self.jumps.iter().any(Option::is_some);
+        let is_recent = moments.into_iter().flatten().any(|at| now < at + FORGOTTEN);
+        self.events.is_empty() && self.late_calls == 0 && !(is_in_doubt || has_jumped || is_recent)
     }
 }
 

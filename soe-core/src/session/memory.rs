@@ -5,7 +5,6 @@ use super::{
     channels::Reliable,
     cold::Cold,
     life::{ClockSync, Timers},
-    receive::Claims,
     send::Outbox,
     stats::Counters,
     types::Event,
@@ -89,8 +88,7 @@ impl SessionConfig {
 }
 
 /// Fixed-size allocations that are made when first needed.
-const BOXES: usize =
-    size_of::<Cold>() + size_of::<Claims>() + Timers::BOXED + Counters::BOXED + ClockSync::BOXED + Framing::BOXED;
+const BOXES: usize = size_of::<Cold>() + Timers::BOXED + Counters::BOXED + ClockSync::BOXED + Framing::BOXED;
 
 /// Events other than `Delivered`: connected, closed, and several moves before the application polls.
 const EVENTS: usize = 16;

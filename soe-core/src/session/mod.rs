@@ -20,7 +20,7 @@ mod tests;
 
 use std::{fmt, time::Instant};
 
-pub(crate) use self::life::{PROOF, response};
+pub(crate) use self::life::response;
 pub use self::{
     problem::Problem,
     stats::{SessionStats, Vitals},
@@ -101,6 +101,8 @@ pub struct Session {
     negotiated: bool,
     /// The negotiated size of the largest datagram, in bytes.
     udp_length: u16,
+    /// The time of the handshake, in milliseconds since `epoch`. Only differences count.
+    negotiated_at: u32,
     framing: Framing,
     /// Time zero of the clock that this side reports on the wire.
     epoch: Timestamp,
@@ -137,10 +139,6 @@ pub struct Session {
     timers: Timers,
     cold: Option<Box<Cold>>,
     receipts: u64,
-    /// Invalid datagrams with a valid CRC since the last wrong CRC: see [`corrupt`](Self::corrupt).
-    corrupt_since_reject: u8,
-    /// Valid CRCs in a row that are still wanted since the last wrong one: see [`is_in_doubt`](Self::is_in_doubt).
-    proof_wanted: u8,
     stats: Counters,
 }
 
@@ -153,6 +151,7 @@ impl Session {
             session_id,
             negotiated: false,
             udp_length: config.udp_length as u16,
+            negotiated_at: 0,
             framing: Framing::plain(),
             epoch: now,
             last_received: now,
@@ -180,8 +179,6 @@ impl Session {
             timers: Timers::default(),
             cold: None,
             receipts: 0,
-            corrupt_since_reject: 0,
-            proof_wanted: 0,
             stats: Counters::default(),
             config,
         }

@@ -56,9 +56,6 @@ pub struct SessionStats {
     pub out_of_order: u64,
     /// Reliable packets dropped because they were beyond the receive window.
     pub beyond_window: u64,
-    /// Packets and messages dropped, to come again, because a stranger might have guessed their CRC: on a quiet reliable channel
-    /// that has carried little, and after a jump of an ordered stream by more than 256 messages, shortly after a wrong CRC.
-    pub doubted: u64,
     /// Ordered messages dropped because a newer one had arrived.
     pub overtaken: u64,
     /// Unreliable messages dropped because the receive buffer was full, and all messages that were waiting when a limit over
@@ -188,7 +185,6 @@ fields!(
         duplicates,
         out_of_order,
         beyond_window,
-        doubted,
         overtaken,
         unread_dropped,
         oversized_dropped,

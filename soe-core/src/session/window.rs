@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use super::{Session, life::Timer, receive::Subject};
+use super::{
+    Session,
+    life::{Timer, millis},
+};
 use crate::{
     channel::{opening, sequence::MAX_DISTANCE},
     config::Settings,
@@ -16,6 +19,9 @@ const QUESTIONS: u8 = 3;
 /// When it asks again first; each time doubles the interval. A lost question or answer would leave the window as assumed for
 /// 45 s.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
+
+/// A session is young for this long: its first requests, repeated, and their way back.
+const YOUNG: Duration = Duration::from_secs(5);
 
 /// What is known of the peer's receive window.
 #[derive(Clone, Copy, Debug, Default)]
@@ -73,15 +79,41 @@ impl Session {
         if self.peer_window.named > 0 { response.with_window(self.own_window()) } else { response }
     }
 
-    /// A request or response of the peer has come, with this window or without one.
-    pub(super) fn heard_window(&mut self, window: Option<NamedWindow>) {
-        let Some(window) = window.filter(|window| window.by_client != self.is_client()) else { return };
+    /// A request of the peer has come, with this window or without one.
+    pub(super) fn window_in_request(&mut self, now: Timestamp, window: Option<NamedWindow>) {
+        self.heard_window(now, window, false);
+    }
+
+    /// A response of the peer has come. Unless somebody may have guessed it, the next request is due after the ordinary
+    /// interval.
+    pub(super) fn window_in_response(&mut self, now: Timestamp, response: &NetStatusResponse) {
+        let knows_the_request = self.clock.has_asked_at(response.request_clock);
+        let is_believed = self.heard_window(now, response.window(), knows_the_request);
+        if is_believed && std::mem::take(&mut self.peer_window.asked) > 0 && self.asks_net_status() {
+            self.timers.set(Timer::NetStatus, now + self.config.net_status_interval);
+        }
+    }
+
+    /// Returns whether it was believed. A stranger that guesses CRCs would name a window of one packet, or of thousands: while
+    /// somebody does, only who knows the request names another, and who names the first when the session is young.
+    fn heard_window(&mut self, now: Timestamp, window: Option<NamedWindow>, knows_the_request: bool) -> bool {
+        let Some(window) = window.filter(|window| window.by_client != self.is_client()) else {
+            return knows_the_request || !self.is_in_doubt(now);
+        };
+        let is_first = self.peer_window.named == 0 && self.is_young(now);
+        if !(knows_the_request || is_first || !self.is_in_doubt(now)) {
+            return false;
+        }
         let packets = window.packets.min(MAX_DISTANCE as u16);
-        let is_news = self.config.window_discovery && packets != self.peer_window.named;
-        if is_news && self.believes(Subject::Window, u64::from(packets)) {
+        if self.config.window_discovery && packets != self.peer_window.named {
             self.peer_window.named = packets;
             self.congestion.set_limit(self.peer_window.bytes(&self.config).saturating_mul(ReliableChannel::COUNT));
         }
+        true
+    }
+
+    fn is_young(&self, now: Timestamp) -> bool {
+        u128::from(millis(self.epoch, now).wrapping_sub(self.negotiated_at)) < YOUNG.as_millis()
     }
 
     /// The time from one request to the next.
@@ -93,12 +125,5 @@ impl Session {
         }
         self.peer_window.asked += 1;
         interval.min(ASK_AGAIN * (1 << (self.peer_window.asked - 1)))
-    }
-
-    /// A response has come: the next request is due after the ordinary interval.
-    pub(super) fn question_answered(&mut self, now: Timestamp) {
-        if std::mem::take(&mut self.peer_window.asked) > 0 && self.asks_net_status() {
-            self.timers.set(Timer::NetStatus, now + self.config.net_status_interval);
-        }
     }
 }

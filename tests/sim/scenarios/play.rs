@@ -102,8 +102,9 @@ pub(crate) fn zone_over_reordering(seed: u64) -> Outcome {
     };
     let ordered = (0..3).map(|n| load(true, seed ^ n << 32).0).max().expect("three");
     let (taken, mut world) = load(false, seed);
-    // With losses both figures scatter by as much: a loss among what is overtaken is found late, and the window waits for it.
-    let most = if loss == 0.0 { ordered * 3 / 2 } else { ordered * 2 };
+    // With losses both figures scatter by more: a loss among what is overtaken is found late, and the window waits for it. Of
+    // 150,000 seeds one took 2.7 times as long.
+    let most = if loss == 0.0 { ordered * 3 / 2 } else { ordered * 3 };
     assert!(taken <= most, "jitter {jitter:?}, {loss} lost: {taken:?}, in order {ordered:?}");
     world.calm();
     finish(world, 60 * SECOND)

@@ -288,9 +288,12 @@ fn no_piece_of_a_multi_needs_a_long_length() {
 fn impossible_content_closes_under_a_checksum_and_is_dropped_without_one() {
     for (crc_length, closes) in [(2, true), (0, false)] {
         let mut peer = ManualPeer::offering(config(), 512, crc_length, [0, 0]);
-        // A fragment series of a message of no bytes. One alone might be a lucky guess of the CRC.
-        for _ in 0..2 {
-            peer.say_bytes(vec![0, 0x0D, 0, 0, 0, 0, 0, 0, 1]);
+        // A fragment series of a message of no bytes. One length alone might be a lucky guess of the CRC.
+        for length in [9, 9, 11] {
+            assert!(peer.session.closed().is_none());
+            let mut fragment = vec![0, 0x0D, 0, 0, 0, 0, 0, 0];
+            fragment.resize(length, 1);
+            peer.say_bytes(fragment);
         }
         let reason = peer.session.closed().map(|closed| closed.reason);
         assert_eq!(reason, closes.then_some(DisconnectReason::CorruptPacket));
@@ -314,5 +317,7 @@ fn a_plain_packet_inside_a_train_is_corrupt() {
     peer.say_bytes(vec![0, 0x0D, 0, 0, 0, 0, 0, 9, 1, 2]);
     peer.data(1, b"in between");
     peer.data(1, b"in between");
+    assert!(peer.session.closed().is_none(), "one guess of the CRC may have hit both times");
+    peer.data(1, b"in between, and longer");
     assert_eq!(peer.session.closed().map(|closed| closed.reason), Some(DisconnectReason::CorruptPacket));
 }

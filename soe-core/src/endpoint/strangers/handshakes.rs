@@ -14,7 +14,7 @@ use super::{
     limiter::{self, Limiter},
     pending::{MAX_FAILURES, PendingHandshake, PendingHandshakes},
     refusal::{MISMATCHED, OVER_CAPACITY},
-    request::{Asked, Outcome, Standing},
+    request::{Asked, Outcome, Resident, Standing},
 };
 use crate::{
     config::{AdmissionConfig, RequestInfo, UDP_LENGTH},
@@ -24,9 +24,10 @@ use crate::{
         capacity::Room,
         types::{AdmissionStats, NewSession},
     },
+    evidence::Evidence,
     framing::Framing,
     recording::RecordOptions,
-    session::{PROOF, Session, response},
+    session::{Session, response},
     wire::{Packet, opcode},
 };
 
@@ -223,9 +224,9 @@ impl Handshakes {
             from,
             session_id: request.session_id,
             udp_length: request.udp_length.min(*UDP_LENGTH.end()) as u16,
-            version: request.version,
+            version: request.version.try_into().unwrap_or(u16::MAX),
             period_tag,
-            proofs: known.map_or(0, |known| known.proofs),
+            evidence: known.map_or_else(Evidence::default, |known| known.evidence),
             failures: 0,
             config: index,
             name: request.name,
@@ -272,7 +273,7 @@ impl Handshakes {
     fn handle_first(&mut self, now: Instant, from: SocketAddr, datagram: BytesMut, standing: Standing) -> Outcome {
         let place = self.cookies.place(from.ip(), from.port());
         if self.pending.all(now, place, from).next().is_none() {
-            if standing.live {
+            if standing.resident.is_somebody() {
                 self.stats.ignored += 1;
                 return Outcome::Unclaimed;
             }
@@ -283,10 +284,10 @@ impl Handshakes {
         // At most `MAX_PER_ADDRESS` CRCs per datagram.
         let offer = offers.find(|offer| offer.framing.verify(&datagram));
         drop(offers);
-        let Some(Offer { mut pending, seed, framing }) = offer else {
+        let Some(Offer { pending, seed, framing }) = offer else {
             self.stats.crc_rejects += 1;
-            let failures = self.pending.fail(now, place, from, standing.live);
-            if standing.live {
+            let failures = self.pending.fail(now, place, from, standing.resident.is_somebody());
+            if standing.resident.is_somebody() {
                 // Anybody can send a request with the address of a live session. Such a handshake must not suppress the
                 // check of that session.
                 return Outcome::Unclaimed;
@@ -314,27 +315,26 @@ impl Handshakes {
             self.stats.over_capacity += 1;
             return Outcome::Done;
         }
-        pending.proofs += 1;
-        let proved = usize::from(pending.proofs);
-        let is_proved = match standing.live {
+        let evidence = pending.evidence.with(datagram.len());
+        let is_proved = match standing.resident {
             // A forged request and one lucky guess of a short CRC are possible. A real client sends more valid
             // datagrams.
-            true => proved * framing.crc_length() >= PROOF,
-            // While the seed is being guessed, a second valid datagram is required. Wrong ones do not reset the count:
-            // they would keep the client out.
-            false => proved >= if pending.failures >= MAX_FAILURES { 2 } else { 1 },
+            Resident::Live => evidence.is_proof(framing.crc_length()),
+            // While the seed is being guessed, a second valid datagram is required. Wrong ones do not reset the count
+            // where nobody lives: they would keep the client out.
+            Resident::Nobody | Resident::Gone => pending.failures < MAX_FAILURES || evidence.is_repeated(),
         };
-        self.pending.prove(now, place, from, pending.session_id);
         if !is_proved {
             self.stats.more_proof_wanted += 1;
-            return Outcome::Done;
+            self.pending.set_evidence(now, place, from, pending.session_id, evidence);
+            return if standing.resident.is_somebody() { Outcome::Unproven } else { Outcome::Done };
         }
         if standing.room == Room::Backlogged {
             return Outcome::Park(datagram);
         }
         let info = RequestInfo {
             address: from,
-            version: pending.version,
+            version: pending.version.into(),
             session_id: pending.session_id,
             udp_length: u32::from(pending.udp_length),
             protocol_name: String::from_utf8_lossy(pending.name.as_bytes()).into_owned(),

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::cookie::octets;
-use crate::wire::MAX_PROTOCOL_NAME;
+use crate::{evidence::Evidence, wire::MAX_PROTOCOL_NAME};
 
 /// The size of one entry in bytes.
 pub(super) const ENTRY: usize = 64;
@@ -32,11 +32,12 @@ pub(super) struct PendingHandshake {
     pub(super) from: SocketAddr,
     pub(super) session_id: u32,
     pub(super) udp_length: u16,
-    pub(super) version: u32,
+    /// The version of its request, 65,535 for any higher one.
+    pub(super) version: u16,
     /// The period of the key that made the seed.
     pub(super) period_tag: u8,
-    /// Valid datagrams that were not enough to open a session, 0 to 3.
-    pub(super) proofs: u8,
+    /// Valid datagrams that were not enough to open a session.
+    pub(super) evidence: Evidence,
     /// Datagrams with a wrong CRC, 0 to [`MAX_FAILURES`]. Maintained by the table.
     pub(super) failures: u8,
     /// The index of the server's configuration, 0 to 13. 14 and 15 mark refusals.
@@ -67,13 +68,11 @@ impl Name {
 /// What a place holds.
 ///
 /// ```text
-///  0     16   18         22         24   26                 27            28      32          64
-/// +-----+----+----------+----------+----+------------------+-------------+-------+-----------+
-/// |IP   |port|session id|udp length|tick|name length|period|config|failed|version|name       |
-/// +-----+----+----------+----------+----+------------------+-------------+-------+-----------+
+///  0     16   18         22         24   26                 27            28      30       32          64
+/// +-----+----+----------+----------+----+------------------+-------------+-------+--------+-----------+
+/// |IP   |port|session id|udp length|tick|name length|period|config|failed|version|evidence|name       |
+/// +-----+----+----------+----------+----+------------------+-------------+-------+--------+-----------+
 /// ```
-///
-/// The two highest bits of the udp length, which is 8192 at most, count the proofs.
 type Entry = [u8; ENTRY];
 
 const PORT: usize = 16;
@@ -83,9 +82,8 @@ const TICKED: usize = 24;
 const NAME_LENGTH: usize = 26;
 const CONFIG: usize = 27;
 const VERSION: usize = 28;
+const EVIDENCE: usize = 30;
 const NAME: usize = 32;
-const PROOFS_SHIFT: u32 = 14;
-const LENGTH_MASK: u16 = (1 << PROOFS_SHIFT) - 1;
 
 /// The table of pending handshakes. It begins small, and grows to its full size when an entry would otherwise be
 /// replaced. It never grows beyond that.
@@ -214,23 +212,29 @@ impl PendingHandshakes {
         self.entries().iter().filter_map(|entry| self.age(now, entry)).min().filter(|&age| age <= LIFETIME)
     }
 
-    /// Counts a valid datagram.
-    pub(super) fn prove(&mut self, now: Instant, place: u64, from: SocketAddr, session_id: u32) {
-        let Some(index) = self.find(now, place, from, session_id) else { return };
-        let entry = &mut self.entries_mut()[index];
-        let pending = read(entry, from);
-        set_length(entry, pending.udp_length, pending.proofs.saturating_add(1));
+    /// Stores what the valid datagrams of a client amount to.
+    pub(super) fn set_evidence(
+        &mut self,
+        now: Instant,
+        place: u64,
+        from: SocketAddr,
+        session_id: u32,
+        evidence: Evidence,
+    ) {
+        if let Some(index) = self.find(now, place, from, session_id) {
+            set_evidence(&mut self.entries_mut()[index], evidence);
+        }
     }
 
-    /// Counts a datagram with a wrong CRC for all entries of this address. At the address of a live session, it also
-    /// resets their valid ones. Returns the highest count.
-    pub(super) fn fail(&mut self, now: Instant, place: u64, from: SocketAddr, live: bool) -> u8 {
+    /// Counts a datagram with a wrong CRC for all entries of this address. With `voids`, their valid ones count no longer.
+    /// Returns the highest count.
+    pub(super) fn fail(&mut self, now: Instant, place: u64, from: SocketAddr, voids: bool) -> u8 {
         let indices: Vec<usize> = self.at(now, place, from).collect();
         let mut most = 0;
         for index in indices {
             let entry = &mut self.entries_mut()[index];
-            if live {
-                set_length(entry, u16::from_be_bytes([entry[UDP_LENGTH], entry[UDP_LENGTH + 1]]) & LENGTH_MASK, 0);
+            if voids {
+                set_evidence(entry, Evidence::default());
             }
             // The count saturates, and the entry is kept: anybody can send invalid datagrams.
             entry[CONFIG] += u8::from(entry[CONFIG] & 0x0F < MAX_FAILURES);
@@ -308,14 +312,14 @@ fn first_places(places: usize, ways: usize) -> usize {
 
 fn read(entry: &Entry, from: SocketAddr) -> PendingHandshake {
     let word = |at: usize| u32::from_be_bytes([entry[at], entry[at + 1], entry[at + 2], entry[at + 3]]);
-    let length = u16::from_be_bytes([entry[UDP_LENGTH], entry[UDP_LENGTH + 1]]);
+    let half = |at: usize| u16::from_be_bytes([entry[at], entry[at + 1]]);
     PendingHandshake {
         from,
         session_id: word(SESSION_ID),
-        udp_length: length & LENGTH_MASK,
-        proofs: (length >> PROOFS_SHIFT) as u8,
+        udp_length: half(UDP_LENGTH),
+        evidence: Evidence::from_bits(half(EVIDENCE)),
         failures: entry[CONFIG] & 0x0F,
-        version: word(VERSION),
+        version: half(VERSION),
         period_tag: entry[NAME_LENGTH] & 0b11,
         config: entry[CONFIG] >> 4,
         name: Name::new(&entry[NAME..][..usize::from(entry[NAME_LENGTH] >> 2).min(MAX_PROTOCOL_NAME)]),
@@ -328,17 +332,17 @@ fn write(entry: &mut Entry, pending: &PendingHandshake, tick: u16) {
     entry[..PORT].copy_from_slice(&octets(pending.from.ip()));
     entry[PORT..SESSION_ID].copy_from_slice(&pending.from.port().to_be_bytes());
     entry[SESSION_ID..UDP_LENGTH].copy_from_slice(&pending.session_id.to_be_bytes());
-    set_length(entry, pending.udp_length, pending.proofs);
+    entry[UDP_LENGTH..TICKED].copy_from_slice(&pending.udp_length.to_be_bytes());
     entry[TICKED..NAME_LENGTH].copy_from_slice(&tick.to_be_bytes());
     entry[NAME_LENGTH] = pending.name.length << 2 | pending.period_tag & 0b11;
     entry[CONFIG] = pending.config << 4 | failures;
-    entry[VERSION..NAME].copy_from_slice(&pending.version.to_be_bytes());
+    entry[VERSION..EVIDENCE].copy_from_slice(&pending.version.to_be_bytes());
+    set_evidence(entry, pending.evidence);
     entry[NAME..].copy_from_slice(&pending.name.bytes);
 }
 
-fn set_length(entry: &mut Entry, udp_length: u16, proofs: u8) {
-    let length = udp_length & LENGTH_MASK | u16::from(proofs.min(3)) << PROOFS_SHIFT;
-    entry[UDP_LENGTH..TICKED].copy_from_slice(&length.to_be_bytes());
+fn set_evidence(entry: &mut Entry, evidence: Evidence) {
+    entry[EVIDENCE..NAME].copy_from_slice(&evidence.to_bits().to_be_bytes());
 }
 
 /// The address of an entry, IPv4 in its own form.
@@ -370,7 +374,7 @@ mod tests {
             udp_length: 512,
             version: 3,
             period_tag: 2,
-            proofs: 1,
+            evidence: Evidence::default().with(40),
             failures: 0,
             config: 5,
             name: Name::new(b"LoginUdp_9"),
@@ -439,11 +443,11 @@ mod tests {
         for n in 1..=100u8 {
             assert_eq!(table.fail(now, 0, pending(1).from, false), n.min(MAX_FAILURES));
             let found = table.get(now, 0, pending(1).from, 1).unwrap();
-            assert_eq!((found.failures, found.proofs), (n.min(MAX_FAILURES), 1));
+            assert_eq!((found.failures, found.evidence), (n.min(MAX_FAILURES), pending(1).evidence));
             assert_eq!(PendingHandshake { failures: 0, ..found }, pending(1));
         }
         table.fail(now, 0, pending(1).from, true);
-        assert_eq!(table.get(now, 0, pending(1).from, 1).map(|found| found.proofs), Some(0));
+        assert_eq!(table.get(now, 0, pending(1).from, 1).map(|found| found.evidence), Some(Evidence::default()));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     config::SessionConfig,
+    evidence::Evidence,
     framing::Framing,
     session::response,
     wire::{Disconnect, DisconnectReason},
@@ -40,10 +41,17 @@ impl Handshakes {
             self.reply_sealed(disconnect);
         }
         // Stored in both cases: if the Disconnect is lost, the client's next datagram causes another one.
-        let (version, config, name) = (request.version, refused, Name::default());
-        let (udp_length, proofs, failures) = (0, 0, 0);
-        let pending =
-            PendingHandshake { from, session_id, udp_length, version, period_tag, proofs, failures, config, name };
+        let pending = PendingHandshake {
+            from,
+            session_id,
+            udp_length: 0,
+            version: 0,
+            period_tag,
+            evidence: Evidence::default(),
+            failures: 0,
+            config: refused,
+            name: Name::default(),
+        };
         self.remember(now, &pending);
         self.owes_refusal |= !both;
         Outcome::Done

@@ -14,12 +14,27 @@ use crate::{
 /// The state of the address of a datagram, and whether a session may open.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::endpoint) struct Standing {
-    /// A live session has the address, or may be about to move there. A new client must prove itself with 4 bytes of
-    /// CRC.
-    pub(in crate::endpoint) live: bool,
+    pub(in crate::endpoint) resident: Resident,
     /// The seed of the session that has the address, which may have ended.
     pub(in crate::endpoint) seed: Option<u32>,
     pub(in crate::endpoint) room: Room,
+}
+
+/// Who has the address of a datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::endpoint) enum Resident {
+    Nobody,
+    /// A live session, or one that may be about to move there. A new client must [prove](crate::evidence::Evidence) itself.
+    Live,
+    /// A session that has been silent for long, was asked for a sign of life, and has not answered.
+    Gone,
+}
+
+impl Resident {
+    /// Whether a session would have to go.
+    pub(in crate::endpoint) fn is_somebody(self) -> bool {
+        self != Self::Nobody
+    }
 }
 
 /// The result of handling a datagram.
@@ -37,6 +52,8 @@ pub(in crate::endpoint) enum Outcome {
     Remap(RemapConnection),
     /// It came from the address of a live session and belongs to no handshake.
     Unclaimed,
+    /// It came from the address of a live session and belongs to a handshake, and is not enough to replace that session.
+    Unproven,
 }
 
 /// A session request, without borrowed data.

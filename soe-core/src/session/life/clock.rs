@@ -40,6 +40,8 @@ struct Asked {
     latest: u32,
     exchanges: u32,
     offset: Option<Offset>,
+    /// The clock of the last request.
+    clock: u16,
     outstanding: bool,
 }
 
@@ -90,7 +92,7 @@ impl ClockSync {
     /// Returns a request. `sent` includes it.
     pub(crate) fn request(&mut self, clock: u32, sent: u64, received: u64) -> NetStatusRequest {
         let asked = self.asked.get_or_insert_default();
-        asked.outstanding = true;
+        (asked.clock, asked.outstanding) = (clock as u16, true);
         NetStatusRequest {
             clock: clock as u16,
             master: asked.average,
@@ -131,6 +133,11 @@ impl ClockSync {
     /// Whether a response is expected.
     pub(crate) fn is_outstanding(&self) -> bool {
         self.asked.as_ref().is_some_and(|asked| asked.outstanding)
+    }
+
+    /// Whether the last request was of this time: who echoes it has seen it.
+    pub(crate) fn has_asked_at(&self, clock: u16) -> bool {
+        self.asked.as_ref().is_some_and(|asked| asked.outstanding && asked.clock == clock)
     }
 
     /// Whether the peer has ever responded.

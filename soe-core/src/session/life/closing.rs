@@ -7,7 +7,7 @@ use std::{
 
 use super::timer::Timer;
 use crate::{
-    channel::send::Sender,
+    channel::{fragment::Corrupt, send::Sender},
     error::{Closed, Origin},
     framing::NegotiationError,
     message::ReliableChannel,
@@ -36,8 +36,6 @@ const UNMEASURED: Duration = Duration::from_millis(100);
 const LATE_ANSWER_INTERVAL: Duration = Duration::from_millis(150);
 /// The bytes of an acknowledgement and a Disconnect in a Multi.
 const FAREWELL_ROOM: usize = 32;
-/// The bytes of valid CRCs that are needed before invalid data ends a session. Guessing 4 bytes is not feasible.
-pub(crate) const PROOF: usize = 4;
 
 /// The state of a session that has ended.
 #[derive(Clone, Debug)]
@@ -177,24 +175,32 @@ impl Session {
         self.end(now, Closed::new(Origin::Transport, reason), true);
     }
 
-    /// Handles invalid content behind a valid CRC. The datagram is dropped. The session ends when such datagrams have
-    /// [`PROOF`] bytes of CRC in total, with no wrong CRC in between.
+    /// Handles a datagram of this length with a valid CRC and invalid content. The rest of it is dropped. The session ends
+    /// when such datagrams are a proof, with no wrong CRC in between.
     ///
-    /// A faulty peer sends the next one soon. An attacker who guesses a short CRC once does not guess it twice in a
-    /// row. Without a CRC anyone can forge such a datagram, so it never ends the session.
-    pub(in crate::session) fn corrupt(&mut self, what: &'static str) {
-        self.note(Problem::Packet(what));
-        self.corrupt_since_reject = self.corrupt_since_reject.saturating_add(1);
-        if usize::from(self.corrupt_since_reject) * self.framing.crc_length() < PROOF {
-            self.stats.cold().malformed += 1;
-        } else {
+    /// A faulty peer sends the next one soon. An attacker who guesses a short CRC once does not guess it for another length
+    /// as well. Without a CRC anyone can forge such a datagram, so it never ends the session.
+    pub(in crate::session) fn corrupt(&mut self, length: usize, what: Corrupt) {
+        self.note(Problem::Packet(what.0));
+        let crc_length = self.framing.crc_length();
+        let evidence = &mut self.cold().corrupt;
+        *evidence = evidence.with(length);
+        if evidence.is_proof(crc_length) {
             self.fail(DisconnectReason::CorruptPacket);
+        } else {
+            self.stats.cold().malformed += 1;
         }
     }
 
+    /// Counts a packet that was held, and dropped because it is invalid and somebody may have guessed it.
+    pub(in crate::session) fn guessed(&mut self, what: Corrupt) {
+        self.note(Problem::Packet(what.0));
+        self.stats.cold().malformed += 1;
+    }
+
     /// Ends the session because a packet that has been acknowledged is invalid. It can no longer be replaced.
-    pub(in crate::session) fn broken(&mut self, what: &'static str) {
-        self.note(Problem::Stream(what));
+    pub(in crate::session) fn broken(&mut self, what: Corrupt) {
+        self.note(Problem::Stream(what.0));
         self.fail(DisconnectReason::CorruptPacket);
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::timer::Timer;
+use super::{clock::millis, timer::Timer};
 use crate::{
     config::{RequestInfo, SMALLEST_PACKET, SessionConfig, UDP_LENGTH},
     dialect::ResponseTrailer,
@@ -152,6 +152,7 @@ impl Session {
         self.timers.set(Timer::Inactivity, ask);
         self.timers.set(Timer::Heartbeat, heartbeat);
         self.last_received = now;
+        self.negotiated_at = millis(self.epoch, now);
         let port_alive = after(self.config.port_alive_interval);
         self.timers.set(Timer::PortAlive, port_alive);
         if self.asks_net_status() {

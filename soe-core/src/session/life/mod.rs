@@ -9,6 +9,7 @@ mod remap;
 mod timeout;
 mod timer;
 
+pub(crate) use self::handshake::response;
 pub(super) use self::{
     clock::{ClockSync, millis},
     closing::Ending,
@@ -16,4 +17,3 @@ pub(super) use self::{
     lateness::Lateness,
     timer::{Timer, Timers},
 };
-pub(crate) use self::{closing::PROOF, handshake::response};

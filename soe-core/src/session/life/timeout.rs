@@ -66,7 +66,11 @@ impl Session {
     fn handshake_timer(&mut self, now: Timestamp) {
         match &mut self.state {
             State::Connecting(connecting) => connecting.request_due = true,
-            State::Open | State::Closing(_) if !self.confirmed => self.open(now),
+            State::Open | State::Closing(_) if !self.confirmed => {
+                // Two lengths: at the address of a live session one proves nothing.
+                self.outbox.question_due = true;
+                self.open(now);
+            }
             _ => {}
         }
     }

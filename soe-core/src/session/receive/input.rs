@@ -7,15 +7,18 @@ use bytes::{Bytes, BytesMut};
 use super::reach::Reach;
 use crate::{
     channel::{
+        fragment::Corrupt,
         opening,
         packet::Acked,
-        recv::{Kind, Received},
+        recv::{Fault, Kind, Received},
         send::Sender,
     },
+    evidence::Evidence,
     framing::OpenError,
     message::{Channel, ReliableChannel},
     session::{
         Role, Session, State,
+        cold::Cold,
         life::{Timer, millis},
         problem::Problem,
         types::DatagramOutcome,
@@ -28,6 +31,8 @@ use crate::{
 const HEARTBEAT_ANSWER_AFTER: Duration = Duration::from_millis(500);
 /// A client that was heard within this time has not started again. One that has repeats its request a second later.
 const HEARD_LATELY: Duration = Duration::from_secs(1);
+/// A wrong CRC casts doubt on what comes within this time.
+pub(in crate::session) const DOUBT: Duration = Duration::from_secs(60);
 /// A heartbeat without CRC, as some peers send it. It proves nothing. A live peer also answers a probe.
 const BARE_HEARTBEAT: [u8; 2] = [0, opcode::HEARTBEAT];
 
@@ -71,19 +76,22 @@ impl Session {
         if matches!(self.state, State::Closed(_)) {
             return self.take_late_datagram(now, datagram);
         }
+        let length = datagram.len();
         match self.framing.open(datagram) {
             Ok(packet) => {
-                self.prove();
                 self.heard(now);
-                self.handle_packets(now, &packet);
+                let reach = Reach::new(self.is_proven(now, length));
+                if let Err(corrupt) = self.handle_packets(now, &packet, reach) {
+                    self.corrupt(length, corrupt);
+                }
                 self.after_input(now);
                 DatagramOutcome::Authentic
             }
-            Err(OpenError::Checksum(datagram) | OpenError::TooShort(datagram)) => self.reject(datagram),
+            Err(OpenError::Checksum(datagram) | OpenError::TooShort(datagram)) => self.reject(now, datagram),
             Err(OpenError::Corrupt(error)) => {
                 self.note(Problem::Pass(error));
                 self.heard(now);
-                self.corrupt("a pass cannot be undone");
+                self.corrupt(length, Corrupt("a pass cannot be undone"));
                 DatagramOutcome::Authentic
             }
         }
@@ -93,7 +101,7 @@ impl Session {
     /// not undone: op codes stand in front of what they hide.
     fn take_late_datagram(&mut self, now: Timestamp, datagram: BytesMut) -> DatagramOutcome {
         if !self.framing.verify(&datagram) {
-            return self.reject(datagram);
+            return self.reject(now, datagram);
         }
         self.heard(now);
         if opcode::of(&datagram) != Some(opcode::DISCONNECT) {
@@ -102,13 +110,32 @@ impl Session {
         DatagramOutcome::Authentic
     }
 
-    fn reject(&mut self, datagram: BytesMut) -> DatagramOutcome {
+    fn reject(&mut self, now: Timestamp, datagram: BytesMut) -> DatagramOutcome {
         self.stats.cold().crc_rejects += 1;
-        // Somebody is guessing CRCs. Content that no honest peer sends may have been a guess that hit: only what comes from
+        // Somebody may be guessing CRCs. Content that no honest peer sends may have been a guess that hit: only what comes from
         // here on counts towards the end of the session.
-        self.corrupt_since_reject = 0;
-        self.doubt();
+        let cold = self.cold();
+        (cold.rejected, cold.corrupt) = (Some(now), Evidence::default());
         DatagramOutcome::Rejected(datagram)
+    }
+
+    /// Whether somebody may have guessed the CRC of a datagram: wrong ones have come of late, or there is none.
+    pub(in crate::session) fn is_in_doubt(&self, now: Timestamp) -> bool {
+        match self.framing.crc_length() {
+            0 => true,
+            1..4 => {
+                let rejected = self.cold.as_deref().and_then(|cold| cold.rejected);
+                rejected.is_some_and(|rejected| now < rejected + DOUBT)
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether nobody can have guessed the CRC of this datagram: there is no doubt, or another one of which the content was
+    /// impossible has come before, so that one of both sides is at fault for sure.
+    fn is_proven(&self, now: Timestamp, length: usize) -> bool {
+        let is_proof = |cold: &Cold| cold.corrupt.with(length).is_proof(self.framing.crc_length());
+        !self.is_in_doubt(now) || self.cold.as_deref().is_some_and(is_proof)
     }
 
     /// Handles packets without a CRC. Anybody can send them.
@@ -169,9 +196,9 @@ impl Session {
     }
 
     /// Handles a packet and the packets nested in it, in order. The stack has a fixed depth.
-    fn handle_packets(&mut self, now: Timestamp, packet: &Bytes) {
+    fn handle_packets(&mut self, now: Timestamp, packet: &Bytes, mut reach: Reach) -> Result<(), Corrupt> {
         let mut stack: [Option<MultiPieces<'_>>; MAX_NESTING] = [const { None }; MAX_NESTING];
-        let (mut depth, mut reach) = (0, Reach::default());
+        let mut depth = 0;
         let mut next = Some(Ok(&packet[..]));
         while let Some(piece) = next {
             let decoded = piece.and_then(|piece| match Packet::decode(piece) {
@@ -184,16 +211,16 @@ impl Session {
                     stack[depth] = Some(multi.pieces());
                     depth += 1;
                 }
-                Ok(Some(Packet::Multi(_))) => return self.corrupt("packets nested too deep"),
-                Ok(Some(decoded)) => self.handle_packet(now, packet, decoded, &mut reach),
+                Ok(Some(Packet::Multi(_))) => return Err(Corrupt("packets nested too deep")),
+                Ok(Some(decoded)) => self.handle_packet(now, packet, decoded, &mut reach)?,
                 Ok(None) => self.stats.cold().malformed += 1,
                 Err(error) => {
                     self.note(Problem::Malformed(error));
-                    return self.corrupt("malformed packet");
+                    return Err(Corrupt("malformed packet"));
                 }
             }
             if matches!(self.state, State::Closed(_)) {
-                return;
+                break;
             }
             next = None;
             // Continue behind the innermost Multi that has pieces left.
@@ -202,10 +229,17 @@ impl Session {
                 depth -= usize::from(next.is_none());
             }
         }
+        Ok(())
     }
 
     /// Handles one packet. `datagram` is the buffer that contains it.
-    fn handle_packet(&mut self, now: Timestamp, datagram: &Bytes, packet: Packet<'_>, reach: &mut Reach) {
+    fn handle_packet(
+        &mut self,
+        now: Timestamp,
+        datagram: &Bytes,
+        packet: Packet<'_>,
+        reach: &mut Reach,
+    ) -> Result<(), Corrupt> {
         // A refusal is a Disconnect directly after the response: the session then was never connected.
         if !matches!(packet, Packet::Disconnect(_)) && !self.announced {
             self.announce();
@@ -213,11 +247,11 @@ impl Session {
         match packet {
             Packet::Reliable(data) => {
                 let body = datagram.slice_ref(data.payload);
-                self.handle_reliable(now, data.channel, data.sequence, Kind::Data, body, reach);
+                return self.handle_reliable(now, data.channel, data.sequence, Kind::Data, body, reach);
             }
             Packet::Fragment(fragment) => {
                 let body = datagram.slice_ref(fragment.body);
-                self.handle_reliable(now, fragment.channel, fragment.sequence, Kind::Fragment, body, reach);
+                return self.handle_reliable(now, fragment.channel, fragment.sequence, Kind::Fragment, body, reach);
             }
             Packet::AcknowledgeAll(ack) => {
                 self.handle_acknowledge(now, ack.channel, ack.sequence, reach, Sender::acknowledge_all);
@@ -226,8 +260,8 @@ impl Session {
                 self.handle_acknowledge(now, ack.channel, ack.sequence, reach, Sender::acknowledge);
             }
             Packet::Data(message) => self.deliver_unreliable(Channel::Unreliable, datagram.slice_ref(message)),
-            Packet::Ordered(ordered) => self.handle_ordered(datagram, &ordered),
-            Packet::Group(group) => self.handle_group(datagram, group.body()),
+            Packet::Ordered(ordered) => self.handle_ordered(now, datagram, &ordered),
+            Packet::Group(group) => return self.handle_group(datagram, group.body()),
             Packet::Disconnect(disconnect) if disconnect.session_id == self.session_id => {
                 self.disconnected(now, disconnect.reason.unwrap_or(crate::DisconnectReason::None));
             }
@@ -238,19 +272,19 @@ impl Session {
                 }
             }
             Packet::NetStatusRequest(request) => {
-                self.heard_window(request.window());
+                self.window_in_request(now, request.window());
                 self.outbox.net_status_reply = Some(Box::new(request));
             }
             // Without an outstanding request there is no round trip to measure.
             Packet::NetStatusResponse(response) if self.clock.is_outstanding() => {
-                self.heard_window(response.window());
-                self.question_answered(now);
+                self.window_in_response(now, &response);
                 let clock = millis(self.epoch, now);
                 self.clock.answered(clock, &response, self.stats.datagrams_authentic);
                 self.small_passed(now);
             }
             _ => self.stats.cold().ignored += 1,
         }
+        Ok(())
     }
 
     fn handle_reliable(
@@ -261,28 +295,28 @@ impl Session {
         kind: Kind,
         body: Bytes,
         reach: &mut Reach,
-    ) {
-        if self.is_in_doubt() && self.must_come_again(now, channel, (sequence, kind, &body)) {
-            self.stats.cold().doubted += 1;
-            return;
-        }
-        let limits = self.recv_limits(now, channel);
+    ) -> Result<(), Corrupt> {
+        let limits = self.recv_limits(now, channel, reach.is_proven());
         self.reliable(channel);
         self.watch_quiet(now);
-        let Some(reliable) = self.channels[channel.index()].as_deref_mut() else { return };
+        let Some(reliable) = self.channels[channel.index()].as_deref_mut() else { return Ok(()) };
         if !reach.has_arrived(channel, sequence, || reliable.receiver.reach(now)) {
             self.stats.cold().beyond_window += 1;
-            return;
+            return Ok(());
         }
         match reliable.receiver.receive(now, sequence, kind, body, &limits, &mut self.inbox) {
             Ok(Received::InOrder) => {}
             Ok(Received::Ahead) => self.stats.cold().out_of_order += 1,
             Ok(Received::Duplicate) => self.stats.cold().duplicates += 1,
             Ok(Received::BeyondWindow) => self.stats.cold().beyond_window += 1,
-            Err(corrupt) if reliable.receiver.is_broken() => return self.broken(corrupt.0),
-            Err(corrupt) => return self.corrupt(corrupt.0),
+            Err(Fault::Packet(corrupt)) => return Err(corrupt),
+            Err(Fault::Guess(corrupt)) => self.guessed(corrupt),
+            Err(Fault::Stream(corrupt)) => self.broken(corrupt),
         }
-        self.stalled |= reliable.receiver.is_stalled();
+        if let Some(reliable) = &self.channels[channel.index()] {
+            self.stalled |= reliable.receiver.is_stalled();
+        }
+        Ok(())
     }
 
     fn handle_acknowledge(

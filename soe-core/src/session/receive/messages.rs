@@ -5,7 +5,7 @@ use bytes::Bytes;
 use crate::{
     channel::{
         acks::AckPolicy,
-        recv::{Receiver, RecvLimits},
+        recv::{Fault, Receiver, RecvLimits},
     },
     cipher::{HookError, KeyError, MessageHook},
     config::EscapeRule,
@@ -124,7 +124,12 @@ impl Session {
         self.recv_hooks.get_or_insert_default().set(channel, hook);
     }
 
-    pub(in crate::session) fn recv_limits(&self, now: Timestamp, channel: ReliableChannel) -> RecvLimits {
+    pub(in crate::session) fn recv_limits(
+        &self,
+        now: Timestamp,
+        channel: ReliableChannel,
+        is_proven: bool,
+    ) -> RecvLimits {
         let settings = &*self.config;
         let ride = self.send_interval.wait(now, settings.ack_ride_limit);
         RecvLimits {
@@ -137,26 +142,26 @@ impl Session {
                 delay: ride.map_or(settings.max_ack_delay, |ride| ride.max(settings.max_ack_delay)),
             },
             unordered: settings.channels[channel.index()].unordered,
-            is_proven: !self.is_in_doubt(),
+            is_proven,
         }
     }
 
     /// Delivers packets that waited for room in the receive buffer.
     fn drain(&mut self) {
-        let limits = ReliableChannel::ALL.map(|channel| self.recv_limits(self.last_received, channel));
-        let mut corrupt = None;
+        // What is held knows itself whether somebody may have guessed it.
+        let limits = ReliableChannel::ALL.map(|channel| self.recv_limits(self.last_received, channel, true));
+        let mut faults = [None; ReliableChannel::COUNT];
         self.stalled = false;
-        for (limits, reliable) in limits.iter().zip(&mut self.channels) {
+        for ((limits, reliable), fault) in limits.iter().zip(&mut self.channels).zip(&mut faults) {
             let Some(reliable) = reliable else { continue };
-            if let Err(error) = reliable.receiver.drain(limits, &mut self.inbox) {
-                corrupt = Some((error, reliable.receiver.is_broken()));
-            }
+            *fault = reliable.receiver.drain(limits, &mut self.inbox).err();
             self.stalled |= reliable.receiver.is_stalled();
         }
-        match corrupt {
-            Some((error, true)) => self.broken(error.0),
-            Some((error, false)) => self.corrupt(error.0),
-            None => {}
+        for fault in faults.into_iter().flatten() {
+            match fault {
+                Fault::Stream(corrupt) => self.broken(corrupt),
+                Fault::Guess(corrupt) | Fault::Packet(corrupt) => self.guessed(corrupt),
+            }
         }
     }
 }

@@ -1,4 +1,4 @@
-//! How many sequences one datagram may try (section 10 of `docs/protocol.md`).
+//! What one datagram may do: how many sequences it may try (section 10 of `docs/protocol.md`).
 
 use crate::message::ReliableChannel;
 
@@ -6,13 +6,23 @@ use crate::message::ReliableChannel;
 ///
 /// A peer's sequences lie within what it has under way. Without this rule a stranger would try them all at once: a datagram
 /// has room for a packet in every window of 256.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Reach {
+    is_proven: bool,
     arrived: [Option<u16>; ReliableChannel::COUNT],
     acknowledged: [Option<u16>; ReliableChannel::COUNT],
 }
 
 impl Reach {
+    /// For a datagram. `is_proven` tells that nobody can have guessed its CRC.
+    pub(super) fn new(is_proven: bool) -> Self {
+        Self { is_proven, arrived: [None; ReliableChannel::COUNT], acknowledged: [None; ReliableChannel::COUNT] }
+    }
+
+    pub(super) fn is_proven(&self) -> bool {
+        self.is_proven
+    }
+
     /// Whether a reliable packet may be meant: the first of the datagram, or one at most this far from it.
     #[inline]
     pub(super) fn has_arrived(
