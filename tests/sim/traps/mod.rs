@@ -76,7 +76,10 @@ fn what_is_missing_is_never_acknowledged() {
     acks.sort();
     assert_eq!(acks, [[0, 0x11, 0, 1], [0, 0x11, 0, 3]]);
     peer.data(300, b"beyond the window");
-    assert_eq!(peer.wait(100 * MS), [[0u8; 4]; 0], "what was dropped is not acknowledged");
+    let mut sent = peer.wait(100 * MS);
+    // A client asks for the window until it is answered.
+    sent.retain(|packet| packet[..2] != [0, 7]);
+    assert_eq!(sent, [[0u8; 4]; 0], "what was dropped is not acknowledged");
     assert_eq!(peer.session.stats(peer.now).beyond_window, 1);
 }
 
