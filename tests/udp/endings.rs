@@ -101,7 +101,8 @@ async fn drop_while_clients_knock(after: Duration) -> usize {
     opened
 }
 
-/// Where in the opening of a session the end falls is up to the scheduler: many instants are tried. A client with a short name
+/// Where in the opening of a session the end falls is up to the scheduler: many instants are tried, and later ones on a slow machine,
+/// until clients have come in. A client with a short name
 /// is refused in two steps, and with two sockets one may end what the other has not stored yet.
 #[cfg(target_os = "linux")]
 #[test]
@@ -109,13 +110,16 @@ fn a_listener_that_is_dropped_while_clients_knock_leaves_none_with_a_session_tha
     let runtime = Builder::new_multi_thread().worker_threads(4).enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let mut opened = 0;
-        for batch in 0..8 {
-            let instants = (0..10).map(|n| Duration::from_micros((10 * batch + n) * 37 % 4_000));
+        for batch in 0.. {
+            if batch >= 8 && opened > 0 {
+                return;
+            }
+            assert!(batch < 80, "nobody comes in within 40 ms");
+            let instants = (0..10).map(|n| Duration::from_micros((10 * batch + n) * 37 % 4_000 + batch / 8 * 4_000));
             let rounds: Vec<_> = instants.map(|after| tokio::spawn(drop_while_clients_knock(after))).collect();
             for round in rounds {
                 opened += round.await.expect("every session ends, and for this reason");
             }
         }
-        assert!(opened > 0, "nothing was tested");
     });
 }
