@@ -79,37 +79,30 @@ impl Session {
         if self.peer_window.named > 0 { response.with_window(self.own_window()) } else { response }
     }
 
-    /// A request of the peer has come, with this window or without one.
+    /// A request of the peer has come, with this window or without one. While somebody may be guessing CRCs, it can name the
+    /// first window of a young session only: a stranger would name one of a single packet, or of thousands.
     pub(super) fn window_in_request(&mut self, now: Timestamp, window: Option<NamedWindow>) {
-        self.heard_window(now, window, false);
+        let is_first = self.peer_window.named == 0 && self.is_young(now);
+        if is_first || !self.is_in_doubt(now) {
+            self.take_window(window);
+        }
     }
 
-    /// A response of the peer has come. Unless somebody may have guessed it, the next request is due after the ordinary
-    /// interval.
-    pub(super) fn window_in_response(&mut self, now: Timestamp, response: &NetStatusResponse) {
-        let knows_the_request = self.clock.has_asked_at(response.request_clock);
-        let is_believed = self.heard_window(now, response.window(), knows_the_request);
-        if is_believed && std::mem::take(&mut self.peer_window.asked) > 0 && self.asks_net_status() {
+    /// A response that is [expected](Self::expects) has come: the next request is due after the ordinary interval.
+    pub(super) fn window_in_response(&mut self, now: Timestamp, window: Option<NamedWindow>) {
+        self.take_window(window);
+        if std::mem::take(&mut self.peer_window.asked) > 0 && self.asks_net_status() {
             self.timers.set(Timer::NetStatus, now + self.config.net_status_interval);
         }
     }
 
-    /// Returns whether it was believed. A stranger that guesses CRCs would name a window of one packet, or of thousands: while
-    /// somebody does, only who knows the request names another, and who names the first when the session is young.
-    fn heard_window(&mut self, now: Timestamp, window: Option<NamedWindow>, knows_the_request: bool) -> bool {
-        let Some(window) = window.filter(|window| window.by_client != self.is_client()) else {
-            return knows_the_request || !self.is_in_doubt(now);
-        };
-        let is_first = self.peer_window.named == 0 && self.is_young(now);
-        if !(knows_the_request || is_first || !self.is_in_doubt(now)) {
-            return false;
-        }
+    fn take_window(&mut self, window: Option<NamedWindow>) {
+        let Some(window) = window.filter(|window| window.by_client != self.is_client()) else { return };
         let packets = window.packets.min(MAX_DISTANCE as u16);
         if self.config.window_discovery && packets != self.peer_window.named {
             self.peer_window.named = packets;
             self.congestion.set_limit(self.peer_window.bytes(&self.config).saturating_mul(ReliableChannel::COUNT));
         }
-        true
     }
 
     fn is_young(&self, now: Timestamp) -> bool {

@@ -2,6 +2,7 @@
 
 mod clock;
 mod endings;
+mod guesses;
 mod habits;
 mod limits;
 mod link;

@@ -24,7 +24,7 @@ use crate::{
         types::DatagramOutcome,
     },
     timestamp::Timestamp,
-    wire::{DecodeError, MAX_NESTING, MultiPieces, Packet, opcode},
+    wire::{DecodeError, MAX_NESTING, MultiPieces, NetStatusResponse, Packet, opcode},
 };
 
 /// A server answers a heartbeat if it has sent nothing for this long.
@@ -136,6 +136,12 @@ impl Session {
     fn is_proven(&self, now: Timestamp, length: usize) -> bool {
         let is_proof = |cold: &Cold| cold.corrupt.with(length).is_proof(self.framing.crc_length());
         !self.is_in_doubt(now) || self.cold.as_deref().is_some_and(is_proof)
+    }
+
+    /// Whether a response is expected: without an outstanding request there is no round trip to measure. While somebody may be
+    /// guessing CRCs, only the peer knows when the last request was sent.
+    fn expects(&self, now: Timestamp, response: &NetStatusResponse) -> bool {
+        self.clock.is_outstanding() && (!self.is_in_doubt(now) || self.clock.has_asked_at(response.request_clock))
     }
 
     /// Handles packets without a CRC. Anybody can send them.
@@ -275,9 +281,8 @@ impl Session {
                 self.window_in_request(now, request.window());
                 self.outbox.net_status_reply = Some(Box::new(request));
             }
-            // Without an outstanding request there is no round trip to measure.
-            Packet::NetStatusResponse(response) if self.clock.is_outstanding() => {
-                self.window_in_response(now, &response);
+            Packet::NetStatusResponse(response) if self.expects(now, &response) => {
+                self.window_in_response(now, response.window());
                 let clock = millis(self.epoch, now);
                 self.clock.answered(clock, &response, self.stats.datagrams_authentic);
                 self.small_passed(now);
