@@ -29,9 +29,14 @@ pub use self::exit::Exit;
 
 use std::io;
 
-/// Runs a command. Errors are written to standard error.
-pub fn run(cli: Cli) -> Exit {
-    match commands::run(cli.command) {
+/// Runs a command, or tells what is wrong with the command line or what it asks for: help, or the version. Errors are written to
+/// standard error.
+pub fn run(cli: Result<Cli, clap::Error>) -> Exit {
+    let done = match cli {
+        Ok(cli) => commands::run(cli.command),
+        Err(said) => said.print().map(|()| if said.use_stderr() { Exit::Usage } else { Exit::Done }),
+    };
+    match done {
         Ok(exit) => exit,
         // Whoever reads our output has seen enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Done,

@@ -5,5 +5,5 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
-    soe_tools::run(soe_tools::Cli::parse()).into()
+    soe_tools::run(soe_tools::Cli::try_parse()).into()
 }

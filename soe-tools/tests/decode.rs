@@ -161,3 +161,21 @@ fn a_finding_has_the_same_time_whatever_else_is_shown() {
     assert!(!alone.is_empty());
     assert_eq!(alone, findings("datagrams,findings"));
 }
+
+/// Help that nobody can read is not shown; a wrong command line is told where errors are.
+#[cfg(target_os = "linux")]
+#[test]
+fn help_and_usage_end_as_they_are_documented() {
+    let run = |options: &[&str], out: &str| {
+        let out = std::fs::OpenOptions::new().write(true).open(out).unwrap();
+        let status = Command::new(env!("CARGO_BIN_EXE_soe")).args(options).stdout(out).stderr(Stdio::null()).status();
+        status.unwrap().code()
+    };
+    for help in [&["--help"][..], &["--version"], &["decode", "--help"], &["help", "proxy"]] {
+        assert_eq!(run(help, "/dev/null"), Some(0), "{help:?}");
+        assert_eq!(run(help, "/dev/full"), Some(1), "{help:?}");
+    }
+    for wrong in [&[][..], &["nonsense"], &["decode", "--nonsense"]] {
+        assert_eq!(run(wrong, "/dev/null"), Some(2), "{wrong:?}");
+    }
+}

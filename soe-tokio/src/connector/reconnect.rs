@@ -128,7 +128,8 @@ impl<A: ToSocketAddrs> SoeReconnector<A> {
 
     /// Opens the sessions on this connector's socket. An attempt waits for the end of a session to the same address that
     /// is closing there, such as one whose login failed, which takes its `close_timeout` at most. A session that the
-    /// application keeps open there is an error: [`ConnectError::Occupied`].
+    /// application keeps open there is an error: [`ConnectError::Occupied`]. So several reconnectors to one server need a
+    /// connector each: a socket has one session to each address.
     #[must_use]
     pub fn via(mut self, connector: Arc<SoeConnector>) -> Self {
         self.connector = Some(connector);

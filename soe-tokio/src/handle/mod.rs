@@ -144,8 +144,8 @@ impl SessionHandle {
         owner::close(&self.connection, reason).await
     }
 
-    /// Starts [`SessionHandle::close`] and returns at once, for code that is not async. If what is queued does not
-    /// matter, [`SessionHandle::abort`] is faster.
+    /// Starts [`SessionHandle::close`] and does not wait for its end, for code that is not async. If what is queued does not
+    /// matter, [`SessionHandle::abort`] is faster. Both wait for a hook of the application that runs on this session.
     pub fn kick(&self, reason: DisconnectReason) {
         self.connection.close(reason);
     }
