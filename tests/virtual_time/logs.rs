@@ -6,16 +6,14 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
-use soe_core::HookError;
 use soe_testing::Network;
-use soe_tokio::{DisconnectReason, MessageHook, ReliableChannel, SendHalf, SoeListener};
+use soe_tokio::{DisconnectReason, ReliableChannel, SendHalf, SoeListener};
 use tracing::{
     Event, Id, Metadata, Subscriber,
     span::{Attributes, Record},
 };
 
-use crate::support::{CLIENT, config, connector, listen, pair, receive};
+use crate::support::{CLIENT, Undecipherable, config, connector, listen, pair, receive};
 
 /// Looks at sessions and listener with everything that it is told.
 #[derive(Clone, Default)]
@@ -64,19 +62,6 @@ impl Subscriber for Curious {
 
     fn exit(&self, _: &Id) {
         self.look(false);
-    }
-}
-
-#[derive(Debug)]
-struct Undecipherable;
-
-impl MessageHook for Undecipherable {
-    fn seal(&mut self, message: BytesMut) -> BytesMut {
-        message
-    }
-
-    fn open(&mut self, _: Bytes, _: usize) -> Result<Bytes, HookError> {
-        Err(HookError::Malformed("not for this key"))
     }
 }
 

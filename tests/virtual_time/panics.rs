@@ -7,7 +7,7 @@ use soe_core::HookError;
 use soe_testing::Network;
 use soe_tokio::{MessageHook, SoeListener, SoeSession};
 
-use crate::support::{SERVER, client, config, connector, echo, listen, receive};
+use crate::support::{SERVER, Undecipherable, client, config, connector, echo, listen, receive};
 
 const OTHERS: u16 = 10;
 
@@ -94,26 +94,12 @@ async fn a_panic_of_a_send_hook_ends_its_session_alone() {
     others_survive(panics, "go on").await;
 }
 
-/// Opens nothing.
-#[derive(Debug)]
-struct Stranger;
-
-impl MessageHook for Stranger {
-    fn seal(&mut self, message: BytesMut) -> BytesMut {
-        message
-    }
-
-    fn open(&mut self, _: Bytes, _: usize) -> Result<Bytes, HookError> {
-        Err(HookError::Malformed("another key"))
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_message_that_cannot_be_decrypted_ends_the_session_and_the_peer_is_told_at_once() {
     let network = Network::new(1);
     let listener = listen(&network, config());
     let (mut client, mut server) = join(&network, &listener, 0).await;
-    server.set_recv_hook(soe_tokio::ReliableChannel::ZERO, Some(Box::new(Stranger)));
+    server.set_recv_hook(soe_tokio::ReliableChannel::ZERO, Some(Box::new(Undecipherable)));
     client.send(&b"sealed with one key"[..]).await.expect("open");
     let sent = tokio::time::Instant::now();
     server.recv().await.expect("the end is reported").expect_err("nobody can open it");

@@ -2,8 +2,10 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use bytes::{Bytes, BytesMut};
+use soe_core::HookError;
 use soe_testing::{LinkProfile, Loss, Network, SocketLimits};
-use soe_tokio::{ListenerConfig, SessionConfig, SoeConnector, SoeListener, SoeSession};
+use soe_tokio::{ListenerConfig, MessageHook, SessionConfig, SoeConnector, SoeListener, SoeSession};
 
 pub(crate) const SERVER: SocketAddr = Network::SERVER;
 pub(crate) const CLIENT: SocketAddr = client(0);
@@ -78,4 +80,18 @@ pub(crate) fn serve_echo(listener: SoeListener) {
             tokio::spawn(echo(incoming.accept()));
         }
     });
+}
+
+/// A hook for which every message was sealed with another key.
+#[derive(Debug)]
+pub(crate) struct Undecipherable;
+
+impl MessageHook for Undecipherable {
+    fn seal(&mut self, message: BytesMut) -> BytesMut {
+        message
+    }
+
+    fn open(&mut self, _: Bytes, _: usize) -> Result<Bytes, HookError> {
+        Err(HookError::Malformed("another key"))
+    }
 }

@@ -11,13 +11,11 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
-use soe_core::HookError;
 use soe_testing::Network;
-use soe_tokio::{DisconnectReason, Message, MessageHook, ReliableChannel, SessionError};
+use soe_tokio::{DisconnectReason, Message, ReliableChannel, SessionError};
 
-use crate::support::{CLIENT, SERVER, client, config, connector, listen, pair, receive, serve_echo};
+use crate::support::{CLIENT, SERVER, Undecipherable, client, config, connector, listen, pair, receive, serve_echo};
 
 const TASKS: usize = 300;
 
@@ -154,19 +152,6 @@ async fn loops_that_are_always_ready_let_their_neighbours_run() {
     };
     let ready = rounds_of_one_poll(ready, &rounds).await;
     assert!((1..MANY).contains(&ready), "{ready} times without a break");
-}
-
-#[derive(Debug)]
-struct Undecipherable;
-
-impl MessageHook for Undecipherable {
-    fn seal(&mut self, message: BytesMut) -> BytesMut {
-        message
-    }
-
-    fn open(&mut self, _: Bytes, _: usize) -> Result<Bytes, HookError> {
-        Err(HookError::Malformed("not for this key"))
-    }
 }
 
 #[tokio::test(start_paused = true)]

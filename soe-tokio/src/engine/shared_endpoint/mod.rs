@@ -1,6 +1,6 @@
-//! What the sockets of one listener or connector share: the [`Endpoint`] under its lock, the routing table in front of it,
-//! and the tasks that wait in `accept`.
+//! What the sockets of one listener or connector share: the [`Endpoint`] under its lock, and the routing table in front of it.
 
+mod arrivals;
 mod undriven;
 
 use std::{
@@ -9,22 +9,21 @@ use std::{
         Arc, Mutex, Weak,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
-    task::{Context, Poll, Waker},
     time::Instant,
 };
 
 use dashmap::DashMap;
-use soe_core::{AdmissionConfig, Endpoint, EndpointStats, MemoryBudget, NotRegistered, RequestInfo, SessionKey};
+use soe_core::{AdmissionConfig, Endpoint, EndpointStats, MemoryBudget, NotRegistered, SessionKey};
 use tokio::sync::Notify;
 
-use self::undriven::Undriven;
+use self::{arrivals::Arrivals, undriven::Undriven};
 use crate::{
     engine::{
         clock::now,
         reports::ended::EndedSessions,
         reports::operator_log::Told,
         reports::recordings::Recordings,
-        sync::{lock, set_waker, until},
+        sync::{lock, until},
     },
     socket::proxied::Proxies,
 };
@@ -54,10 +53,7 @@ pub(crate) struct SharedEndpoint<C> {
     is_lingering: AtomicBool,
     /// Whether the endpoint has actions for a driver to perform.
     has_actions: AtomicBool,
-    /// Tasks that wait in `accept`.
-    arrivals: Notify,
-    /// The task that polls the listener as a stream.
-    stream: Mutex<Option<Waker>>,
+    arrivals: Arrivals,
     drivers: Mutex<Vec<Weak<dyn DriverHandle>>>,
     /// Tasks that wait until no session is left, or the endpoint does not linger.
     idle: Notify,
@@ -130,8 +126,7 @@ impl<C: Member> SharedEndpoint<C> {
             is_open: AtomicBool::new(true),
             is_lingering: AtomicBool::new(false),
             has_actions: AtomicBool::new(false),
-            arrivals: Notify::new(),
-            stream: Mutex::default(),
+            arrivals: Arrivals::default(),
             drivers: Mutex::default(),
             idle: Notify::new(),
             ended: Mutex::default(),
@@ -304,9 +299,7 @@ impl<C: Member> SharedEndpoint<C> {
         // Before `is_open`: it may linger from now on, and a driver must not find in between that it is not needed.
         self.call(|endpoint| endpoint.close(now()));
         self.is_open.store(false, Ordering::SeqCst);
-        let stream = lock(&self.stream).take();
-        stream.into_iter().for_each(Waker::wake);
-        self.arrivals.notify_waiters();
+        self.arrivals.wake_all();
         if !self.wake_drivers() {
             self.with_endpoint(Endpoint::stop_lingering);
         }
@@ -327,43 +320,6 @@ impl<C: Member> SharedEndpoint<C> {
         let drivers: Vec<_> = lock(&self.drivers).iter().filter_map(Weak::upgrade).collect();
         // Not `any`, which would stop at the first running driver.
         drivers.iter().fold(false, |is_driven, driver| driver.wake() | is_driven)
-    }
-
-    /// There is one more session to accept.
-    pub(crate) fn announce_arrival(&self) {
-        let stream = lock(&self.stream).take();
-        stream.into_iter().for_each(Waker::wake);
-        self.arrivals.notify_one();
-    }
-
-    /// The next session in the accept queue, or `Some(None)` after the last one.
-    fn next_arrival(&self) -> Option<Option<(Arc<C>, RequestInfo)>> {
-        loop {
-            let (next, is_closed) = self.call(|endpoint| (endpoint.poll_accept(now()), endpoint.is_closed()));
-            let Some((key, request)) = next else { return is_closed.then_some(None) };
-            if let Some(connection) = self.session(key) {
-                return Some(Some((connection, request)));
-            }
-        }
-    }
-
-    /// Waits for the next session in the accept queue. `None`: the listener is closed and the queue is empty.
-    pub(crate) async fn accept(&self) -> Option<(Arc<C>, RequestInfo)> {
-        until(&self.arrivals, || self.next_arrival()).await
-    }
-
-    /// Like [`SharedEndpoint::accept`], for the one task that polls the listener as a stream.
-    pub(crate) fn poll_accept(&self, cx: &Context<'_>) -> Poll<Option<(Arc<C>, RequestInfo)>> {
-        if let Some(next) = self.next_arrival() {
-            return Poll::Ready(next);
-        }
-        let replaced = set_waker(&mut lock(&self.stream), cx.waker());
-        drop(replaced);
-        // A session may have arrived before the waker was stored.
-        match self.next_arrival() {
-            Some(next) => Poll::Ready(next),
-            None => Poll::Pending,
-        }
     }
 
     pub(crate) fn set_limits(&self, limits: &AdmissionConfig) {
