@@ -1,6 +1,10 @@
 //! Packets in flight: sent and not acknowledged.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, VecDeque},
+    time::Duration,
+};
 
 use bytes::Bytes;
 
@@ -42,8 +46,8 @@ pub(crate) struct Flight {
     in_flight: usize,
     /// How many packets are `Lost`.
     lost: usize,
-    /// No packet below this sequence is `Lost`.
-    first_lost: u64,
+    /// Their sequences, the lowest first. One that has been acknowledged meanwhile is skipped.
+    lost_order: BinaryHeap<Reverse<u64>>,
     /// The latest datagram known to have arrived.
     newest_acked: u64,
     /// A resent packet was acknowledged, and it is not certain which transmission arrived. See [`Doubt`].
@@ -62,7 +66,7 @@ struct Sent {
 
 impl Flight {
     pub(crate) fn starting_at(base: u64) -> Self {
-        Self { base, first_lost: base, ..Self::default() }
+        Self { base, ..Self::default() }
     }
 
     /// The next sequence to send.
@@ -139,19 +143,30 @@ impl Flight {
         let size = packet.size();
         self.in_flight -= size;
         self.lost += 1;
-        self.first_lost = self.first_lost.min(self.base + index as u64);
+        self.lost_order.push(Reverse(self.base + index as u64));
         size
     }
 
     /// The packet that is to be sent again next, with its sequence.
     pub(crate) fn next_lost(&mut self) -> Option<(u64, &mut Packet)> {
         if self.lost == 0 {
+            self.lost_order.clear();
             return None;
         }
-        let skip = self.first_lost.saturating_sub(self.base) as usize;
-        let index = self.packets.range(skip.min(self.packets.len())..).position(Packet::is_lost)? + skip;
-        self.first_lost = self.base + index as u64;
-        self.packets.get_mut(index).map(|packet| (self.first_lost, packet))
+        while let Some(&Reverse(sequence)) = self.lost_order.peek() {
+            if self.index_of(sequence).is_some_and(|index| self.packets[index].is_lost()) {
+                break;
+            }
+            self.lost_order.pop();
+        }
+        let &Reverse(sequence) = self.lost_order.peek()?;
+        let index = self.index_of(sequence)?;
+        self.packets.get_mut(index).map(|packet| (sequence, packet))
+    }
+
+    fn index_of(&self, sequence: u64) -> Option<usize> {
+        let index = sequence.checked_sub(self.base)? as usize;
+        (index < self.packets.len()).then_some(index)
     }
 
     /// The packet that `next_lost` gave has been written again.
@@ -164,7 +179,8 @@ impl Flight {
         packet.datagram = datagram;
         self.in_flight += packet.size();
         self.lost -= 1;
-        self.first_lost = sequence + 1;
+        let first = self.lost_order.pop();
+        debug_assert_eq!(first, Some(Reverse(sequence)));
         self.note_sent(sequence, datagram);
     }
 
@@ -363,15 +379,19 @@ impl Flight {
     /// Memory held, without fragments: they are slices of messages, which are counted elsewhere.
     pub(crate) fn memory(&self) -> usize {
         let data = self.packets.iter().filter(|packet| packet.head == Head::Data);
-        let lists = self.packets.capacity() * size_of::<Packet>() + self.order.capacity() * size_of::<Sent>();
+        let lists = self.packets.capacity() * size_of::<Packet>()
+            + self.order.capacity() * size_of::<Sent>()
+            + self.lost_order.capacity() * size_of::<u64>();
         data.map(|packet| packet.payload.len()).sum::<usize>() + lists
     }
 
     /// The most memory that this takes.
     pub(crate) const fn memory_ceiling(window: usize, packet: usize) -> usize {
-        // A list that has just grown is half empty. Stale entries stay until those before them are removed; there are
+        // A list that has just grown is half empty. Each packet is lost once at a time. Stale entries stay until those before them are removed; there are
         // at most as many as valid ones, see `note_sent`.
-        window * packet + 2 * window * size_of::<Packet>() + 2 * (2 * window + ORDER_SLACK) * size_of::<Sent>()
+        window * packet
+            + 2 * window * (size_of::<Packet>() + size_of::<u64>())
+            + 2 * (2 * window + ORDER_SLACK) * size_of::<Sent>()
     }
 }
 
@@ -443,6 +463,61 @@ pub(super) mod tests {
 
     pub(crate) fn visited() {
         VISITED.set(VISITED.get() + 1);
+    }
+
+    /// Where the first and the last of a window are lost again and again.
+    #[test]
+    fn what_is_lost_is_found_without_a_search_whatever_the_window() {
+        for count in [256, 30_000] {
+            let now = Timestamp::now();
+            let mut flight = Flight::default();
+            for datagram in 0..count {
+                flight.push(packet(now, datagram));
+            }
+            for sequence in 1..count - 1 {
+                flight.acknowledge(now, sequence, None);
+            }
+            let mut datagram = count;
+            VISITED.set(0);
+            for round in 1..=1_000 {
+                let now = now + Duration::from_secs(1) * round;
+                assert_eq!(flight.time_out(now, now, 2, |_, _| {}), 2);
+                for expected in [0, count - 1] {
+                    let (sequence, _) = flight.next_lost().unwrap();
+                    assert_eq!(sequence, expected);
+                    flight.resent(sequence, now, datagram);
+                    datagram += 1;
+                }
+                assert!(flight.next_lost().is_none() && flight.lost_order.is_empty());
+            }
+            let visited = VISITED.get();
+            // Each acknowledged packet is left out once.
+            assert!(
+                visited <= count as usize + 10 * 1_000,
+                "{visited} packets for 2,000 losses at a window of {count}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_acknowledged_after_it_was_lost_is_not_sent_again() {
+        let now = Timestamp::now();
+        let later = now + Duration::from_secs(1);
+        let mut flight = Flight::default();
+        for datagram in 0..100 {
+            flight.push(packet(now, datagram));
+        }
+        assert_eq!(flight.time_out(later, later, 100, |_, _| {}), 100);
+        flight.acknowledge_all(later, 9, None);
+        for sequence in (10..100).step_by(2) {
+            flight.acknowledge(later, sequence, None);
+        }
+        let mut resent = Vec::new();
+        while let Some((sequence, _)) = flight.next_lost() {
+            resent.push(sequence);
+            flight.resent(sequence, later, 100 + sequence);
+        }
+        assert_eq!(resent, (11..100).step_by(2).collect::<Vec<_>>());
     }
 
     /// A peer can repeat them at line rate.
