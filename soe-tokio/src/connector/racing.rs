@@ -22,7 +22,7 @@ pub(crate) fn in_order(resolved: impl Iterator<Item = SocketAddr>) -> Vec<Socket
             addresses.push(address);
         }
     }
-    let Some(first) = addresses.first().copied() else { return addresses };
+    let Some(&first) = addresses.first().filter(|_| addresses.len() > 1) else { return addresses };
     let (preferred, other): (Vec<_>, Vec<_>) =
         addresses.into_iter().partition(|address| address.is_ipv4() == first.is_ipv4());
     let (mut preferred, mut other) = (preferred.into_iter(), other.into_iter());
@@ -66,6 +66,9 @@ pub(crate) async fn first<T, F>(
 where
     F: Future<Output = Result<T, ConnectError>>,
 {
+    if let [only] = addresses[..] {
+        return attempt(only).await;
+    }
     let mut waiting = addresses.into_iter();
     let mut running = Vec::new();
     let mut failure = ConnectError::NoAddress;

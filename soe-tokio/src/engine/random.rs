@@ -8,22 +8,30 @@ use std::{
 
 use rand::{TryRng, rngs::SysRng};
 
+/// Marks a session id that has been drawn.
+const IS_DRAWN: u64 = 1 << 32;
+
 /// Where the secrets of one socket come from.
 #[derive(Debug)]
 pub(crate) enum Secrets {
-    System,
+    /// A session id that was drawn together with the endpoint's key, with [`IS_DRAWN`], or 0: most connectors open one
+    /// session, and a draw is a system call.
+    System(AtomicU64),
     /// For simulations only: the secrets follow from the seed.
     Seeded(AtomicU64),
 }
 
 impl Secrets {
     pub(crate) fn new(seed: Option<u64>) -> Self {
-        seed.map_or(Self::System, |seed| Self::Seeded(AtomicU64::new(seed)))
+        seed.map_or(Self::System(AtomicU64::new(0)), |seed| Self::Seeded(AtomicU64::new(seed)))
     }
 
     pub(crate) fn session_id(&self) -> io::Result<u32> {
         match self {
-            Self::System => SysRng.try_next_u32().map_err(io::Error::other),
+            Self::System(drawn) => match drawn.swap(0, Ordering::Relaxed) {
+                0 => SysRng.try_next_u32().map_err(io::Error::other),
+                id => Ok(id as u32),
+            },
             Self::Seeded(state) => Ok((next(state) >> 32) as u32),
         }
     }
@@ -31,7 +39,14 @@ impl Secrets {
     pub(crate) fn endpoint_key(&self) -> io::Result<[u8; 16]> {
         let mut key = [0; 16];
         match self {
-            Self::System => SysRng.try_fill_bytes(&mut key).map_err(io::Error::other)?,
+            Self::System(drawn) => {
+                let mut both = [0; 20];
+                SysRng.try_fill_bytes(&mut both).map_err(io::Error::other)?;
+                let (first, id) = both.split_at(key.len());
+                key.copy_from_slice(first);
+                let id = id.iter().fold(0, |id, &byte| id << 8 | u64::from(byte));
+                drawn.store(IS_DRAWN | id, Ordering::Relaxed);
+            }
             Self::Seeded(state) => key.chunks_exact_mut(8).for_each(|half| {
                 half.copy_from_slice(&next(state).to_le_bytes());
             }),

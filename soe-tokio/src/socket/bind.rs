@@ -20,21 +20,23 @@ pub(crate) async fn bind_first<T>(
 ) -> Result<T, BindError> {
     // Outside of a runtime, Tokio's sockets panic.
     Handle::try_current().map_err(|_| BindError::NoRuntime)?;
-    let mut last = BindError::Resolve(io::Error::new(io::ErrorKind::NotFound, "no address"));
+    let mut last = None;
     for address in lookup_host(address).await.map_err(BindError::Resolve)? {
         match bind(address) {
             Ok(bound) => return Ok(bound),
-            Err(source) => last = BindError::Socket { address, source },
+            Err(source) => last = Some(BindError::Socket { address, source }),
         }
     }
-    Err(last)
+    Err(last.unwrap_or_else(|| BindError::Resolve(io::Error::new(io::ErrorKind::NotFound, "no address"))))
 }
 
 /// Takes over a socket that the caller has bound.
 pub(crate) fn from_std(socket: std::net::UdpSocket, config: &SocketConfig) -> Result<KernelUdp, BindError> {
     Handle::try_current().map_err(|_| BindError::NoRuntime)?;
     let address = socket.local_addr().unwrap_or(UNKNOWN);
-    KernelUdp::from_socket(socket.into(), address, config).map_err(|source| BindError::Socket { address, source })
+    let failed = |source| BindError::Socket { address, source };
+    socket.set_nonblocking(true).map_err(failed)?;
+    KernelUdp::from_socket(socket.into(), address, config).map_err(failed)
 }
 
 pub(crate) fn local_address(socket: &dyn AsyncUdp) -> Result<SocketAddr, BindError> {

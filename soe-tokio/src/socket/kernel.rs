@@ -4,7 +4,10 @@ use std::{
     cell::RefCell,
     io::{self, IoSliceMut},
     net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6},
-    sync::{Arc, Once},
+    sync::{
+        Arc, Once,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll, ready},
     time::Instant,
 };
@@ -41,12 +44,16 @@ pub(crate) struct KernelUdp {
     segmentation: Segmentation,
     /// Whether the last receive call filled [`FEW`] buffers, so that the next one gets more.
     is_busy: bool,
+    /// The size of the receive buffer that the system has granted, as it reports it.
+    recv_buffer: usize,
 }
 
 impl KernelUdp {
     /// Binds to `address`, exclusively or sharing it with other sockets. Must be called within a Tokio runtime.
     pub(crate) fn bind(address: SocketAddr, config: &SocketConfig, shares_port: bool) -> io::Result<Self> {
-        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+        let socket = Socket::new(Domain::for_address(address), NONBLOCKING, Some(Protocol::UDP))?;
+        #[cfg(not(target_os = "linux"))]
+        socket.set_nonblocking(true)?;
         if address.is_ipv6()
             && address.ip().is_unspecified()
             && let Err(error) = socket.set_only_v6(false)
@@ -63,10 +70,9 @@ impl KernelUdp {
         Self::from_socket(socket, address, config)
     }
 
-    /// Takes a socket that is bound to `address`. Must be called within a Tokio runtime.
+    /// Takes a socket that is bound to `address` and does not block. Must be called within a Tokio runtime.
     pub(crate) fn from_socket(socket: Socket, address: SocketAddr, config: &SocketConfig) -> io::Result<Self> {
-        socket.set_nonblocking(true)?;
-        size_buffers(&socket, config);
+        let recv_buffer = size_buffers(&socket, config);
         let io = UdpSocket::from_std(socket.into())?;
         let state = UdpSocketState::new((&io).into())?;
         #[cfg(unix)]
@@ -89,6 +95,7 @@ impl KernelUdp {
             is_wildcard,
             segmentation,
             is_busy: false,
+            recv_buffer,
         })
     }
 
@@ -249,7 +256,7 @@ impl AsyncUdp for KernelUdp {
     }
 
     fn recv_buffer(&self) -> usize {
-        SockRef::from(&*self.io).recv_buffer_size().unwrap_or(0)
+        self.recv_buffer
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -301,24 +308,47 @@ pub(crate) fn unspecified_for(remote: SocketAddr) -> SocketAddr {
     }
 }
 
-fn size_buffers(socket: &Socket, config: &SocketConfig) {
+/// A socket that does not block, where that can be said at once.
+#[cfg(target_os = "linux")]
+const NONBLOCKING: Type = Type::DGRAM.nonblocking();
+#[cfg(not(target_os = "linux"))]
+const NONBLOCKING: Type = Type::DGRAM;
+
+/// Asks for buffers of these sizes, and returns the size of the receive buffer that the system reports.
+fn size_buffers(socket: &Socket, config: &SocketConfig) -> usize {
     static WARNED: Once = Once::new();
+    /// The sizes that were granted in full last: with thousands of sockets, each question is a system call.
+    static GRANTED: AtomicU64 = AtomicU64::new(0);
     // The socket option is an `int`.
     let [recv_buffer, send_buffer] = [config.recv_buffer, config.send_buffer].map(|size| size.min(i32::MAX as usize));
+    let (set_recv, set_send) = (socket.set_recv_buffer_size(recv_buffer), socket.set_send_buffer_size(send_buffer));
+    let both = (recv_buffer as u64) << 32 | send_buffer as u64;
+    if set_recv.is_ok() && set_send.is_ok() && GRANTED.load(Ordering::Relaxed) == both {
+        return recv_buffer * REPORTED;
+    }
+    let reported = socket.recv_buffer_size().unwrap_or_default();
     let asked = [
-        ("receive", recv_buffer, socket.set_recv_buffer_size(recv_buffer), socket.recv_buffer_size()),
-        ("send", send_buffer, socket.set_send_buffer_size(send_buffer), socket.send_buffer_size()),
+        ("receive", recv_buffer, set_recv, reported),
+        ("send", send_buffer, set_send, socket.send_buffer_size().unwrap_or_default()),
     ];
-    for (which, wanted, set, granted) in asked {
-        // Linux reports twice the granted size; the other half is for its own bookkeeping (socket(7)).
-        let granted = granted.unwrap_or_default() / if cfg!(target_os = "linux") { 2 } else { 1 };
+    let mut is_granted = true;
+    for (which, wanted, set, reported) in asked {
+        let granted = reported / REPORTED;
         if set.is_err() || granted < wanted {
+            is_granted = false;
             WARNED.call_once(|| {
                 warn!(which, wanted, granted, "the system granted a smaller socket buffer; bursts may be lost");
             });
         }
     }
+    if is_granted {
+        GRANTED.store(both, Ordering::Relaxed);
+    }
+    reported
 }
+
+/// Linux reports twice the granted size; the other half is for its own bookkeeping (socket(7)).
+const REPORTED: usize = if cfg!(target_os = "linux") { 2 } else { 1 };
 
 /// Receive buffers that all sockets of one thread share.
 struct Scratch {
