@@ -66,9 +66,17 @@ pub(crate) async fn first<T, F>(
 where
     F: Future<Output = Result<T, ConnectError>>,
 {
-    if let [only] = addresses[..] {
-        return attempt(only).await;
+    match addresses[..] {
+        [only] => attempt(only).await,
+        // Apart: few names have several addresses, and every connecting task would have room for a race.
+        _ => Box::pin(race(addresses, attempt)).await,
     }
+}
+
+async fn race<T, F>(addresses: Vec<SocketAddr>, attempt: impl Fn(SocketAddr) -> F) -> Result<T, ConnectError>
+where
+    F: Future<Output = Result<T, ConnectError>>,
+{
     let mut waiting = addresses.into_iter();
     let mut running = Vec::new();
     let mut failure = ConnectError::NoAddress;

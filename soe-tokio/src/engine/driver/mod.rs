@@ -98,38 +98,41 @@ impl Driver {
         runtime.spawn(driver.run());
     }
 
-    async fn run(mut self) {
-        self.arm_endpoint();
-        // Read again only where time may have passed, not for each step: a client's driver wakes up for every datagram.
-        // An instant that is slightly old only delays timers until after the next receive step, never the reverse.
-        let mut at = now();
-        loop {
-            match self.io_loop.next(at, self.due()) {
-                Step::Receive => at = self.receive(at).await,
-                Step::Fire(due) => {
-                    self.fire(due);
-                    // With thousands of timers due at once, the other tasks of this thread must run in between.
-                    consume_budget().await;
-                    at = now();
-                }
-                Step::Transmit => self.transmit(at),
-                // `wait` knows the timers itself.
-                Step::Sleep(_) => {
-                    self.wait().await;
-                    if self.shared.is_done() {
-                        break;
+    #[expect(clippy::manual_async_fn, reason = "an `async fn` would have room for the driver twice, in each client")]
+    fn run(mut self) -> impl Future<Output = ()> {
+        async move {
+            self.arm_endpoint();
+            // Read again only where time may have passed, not for each step: a client's driver wakes up for every datagram.
+            // An instant that is slightly old only delays timers until after the next receive step, never the reverse.
+            let mut at = now();
+            loop {
+                match self.io_loop.next(at, self.due()) {
+                    Step::Receive => at = self.receive(at).await,
+                    Step::Fire(due) => {
+                        self.fire(due);
+                        // With thousands of timers due at once, the other tasks of this thread must run in between.
+                        consume_budget().await;
+                        at = now();
                     }
-                    // A closed endpoint waits for clients that it has answered, longer after each answer.
-                    if self.shared.endpoint.is_lingering() {
-                        self.arm_endpoint();
+                    Step::Transmit => self.transmit(at),
+                    // `wait` knows the timers itself.
+                    Step::Sleep(_) => {
+                        self.wait().await;
+                        if self.shared.is_done() {
+                            break;
+                        }
+                        // A closed endpoint waits for clients that it has answered, longer after each answer.
+                        if self.shared.endpoint.is_lingering() {
+                            self.arm_endpoint();
+                        }
+                        self.io_loop.wake();
+                        at = now();
                     }
-                    self.io_loop.wake();
-                    at = now();
+                    _ => {}
                 }
-                _ => {}
             }
+            debug!(address = %self.shared.local_addr, "the socket is not needed any more");
         }
-        debug!(address = %self.shared.local_addr, "the socket is not needed any more");
     }
 
     /// When the first timer is due.
