@@ -42,9 +42,9 @@ impl Evidence {
         usize::from(self.count) * crc_length >= PROOF
     }
 
-    /// Whether there are at least two datagrams of different lengths.
-    pub(crate) fn is_repeated(self) -> bool {
-        self.count >= 2
+    /// Whether there was a valid datagram at all.
+    pub(crate) fn is_some(self) -> bool {
+        self.count > 0
     }
 
     /// In 16 bits. It counts to three: one more is a proof with any CRC.

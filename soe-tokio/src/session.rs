@@ -200,7 +200,7 @@ impl SoeSession {
     /// The hook runs in the task that sends, under the session's lock: it must not use the session, and other calls on the
     /// session wait for it, such as `kick`, `abort` and `stats` of a handle. It must not block either: that would hold a thread of
     /// the runtime, and with it whatever else the runtime has put there, other sessions included. What takes longer than a
-    /// millisecond belongs into [`tokio::task::block_in_place`]. If it panics, the panic goes on in that task and the session is
+    /// millisecond belongs into `tokio::task::block_in_place`. If it panics, the panic goes on in that task and the session is
     /// closed.
     pub fn set_send_hook(&mut self, channel: ReliableChannel, hook: Option<Box<dyn MessageHook>>) {
         self.connection().set_transform(|session| session.set_send_hook(channel, hook));

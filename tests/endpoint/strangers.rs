@@ -169,11 +169,50 @@ fn where_somebody_seems_to_be_guessing_one_hit_opens_nothing() {
             net.server.handle(net.now, player(0), &[&[0, 9][..], &n.to_be_bytes()].concat());
         }
         net.server.handle(net.now, player(0), &sealed(&framing, &HEARTBEAT));
-        net.server.handle(net.now, player(0), &sealed(&framing, &HEARTBEAT));
         assert_eq!(net.server.endpoint.sessions() == 1, opens, "after {misses} misses");
-        net.server.handle(net.now, player(0), &sealed(&framing, &heartbeats(2)));
+        // Some clients repeat one datagram.
+        net.server.handle(net.now, player(0), &sealed(&framing, &HEARTBEAT));
         assert_eq!(net.server.endpoint.sessions(), 1);
     }
+}
+
+/// Requests are free: a new one must not make what is held against an address be forgotten.
+#[test]
+fn a_fresh_request_forgets_no_misses() {
+    let mut net = Net::new(config(), 20 * MS);
+    for id in 1..=3 {
+        ask(&mut net, player(0), id);
+        for n in 0..8u32 {
+            net.forge(player(0), &[&[0, 9][..], &n.to_be_bytes()].concat());
+        }
+    }
+    let framing = ask(&mut net, player(0), 4);
+    net.forge(player(0), &sealed(&framing, &HEARTBEAT));
+    assert_eq!(net.server.endpoint.sessions(), 0, "one hit was enough");
+    net.forge(player(0), &sealed(&framing, &HEARTBEAT));
+    assert_eq!(net.server.endpoint.sessions(), 1);
+}
+
+/// The same at the address of a session that is silent because its link is down: there the hit would end it.
+#[test]
+fn guesses_and_fresh_requests_take_no_address_of_a_player_whose_link_is_down() {
+    let mut net = Net::new(config(), 20 * MS);
+    net.join(player(0), &config(), 1);
+    net.run(SECOND);
+    net.clients.clear();
+    for second in 0..25 {
+        // More than one answer in fifteen misses, and a hit of each length now and then.
+        let framing = ask(&mut net, player(0), 100 + second);
+        for n in 0..14u32 {
+            net.forge(player(0), &[&[0, 9][..], &n.to_be_bytes()].concat());
+        }
+        net.forge(player(0), &sealed(&framing, &HEARTBEAT));
+        net.forge(player(0), &[0, 9, 1, 2, 3, 4]);
+        net.forge(player(0), &sealed(&framing, &heartbeats(2)));
+        net.run(SECOND);
+    }
+    assert!(net.session_of(1).is_some(), "a single hit took the address");
+    assert_eq!(net.server.endpoint.stats().replaced, 0);
 }
 
 #[test]

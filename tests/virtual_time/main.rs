@@ -13,6 +13,7 @@ mod endings;
 mod fairness;
 mod guesses;
 mod handles;
+mod healing;
 mod hooks;
 mod limits;
 mod logs;

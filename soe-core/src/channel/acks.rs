@@ -1,6 +1,6 @@
 //! The acknowledgements that one channel owes its peer.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{cmp::Ordering, collections::VecDeque, time::Duration};
 
 use crate::timestamp::Timestamp;
 
@@ -9,6 +9,9 @@ const MAX_REPEATS: usize = 64;
 
 /// Acknowledgements ahead of a gap that are stored for a second transmission.
 const MAX_SECONDS: usize = 64;
+
+/// A peer that sends an old packet so often ignores what it is told.
+const IGNORED: u8 = 3;
 
 /// When acknowledgements are sent without data.
 #[derive(Clone, Copy, Debug)]
@@ -51,6 +54,30 @@ struct Ahead {
     /// Sequences from `ones` that were sent once, with their datagram. They are sent a second time: if the only one is
     /// lost, the peer resends a packet that has arrived.
     seconds: VecDeque<(u64, u64)>,
+    /// An old packet that is acknowledged by itself: see [`AckQueue::old`].
+    old: Option<u64>,
+    /// Old packets since the expected sequence has advanced.
+    repeats: Option<Repeats>,
+}
+
+/// Old packets that come again and again.
+#[derive(Clone, Copy, Debug)]
+struct Repeats {
+    lowest: u64,
+    /// How often the lowest has come.
+    count: u8,
+    highest: u64,
+}
+
+impl Repeats {
+    fn with(self, sequence: u64) -> Self {
+        let highest = self.highest.max(sequence);
+        match sequence.cmp(&self.lowest) {
+            Ordering::Less => Self { lowest: sequence, count: 1, highest },
+            Ordering::Equal => Self { count: self.count.saturating_add(1), highest, ..self },
+            Ordering::Greater => Self { highest, ..self },
+        }
+    }
 }
 
 impl Ahead {
@@ -72,8 +99,27 @@ impl AckQueue {
     }
 
     /// An old packet arrived again: the peer lost its acknowledgement.
-    pub(crate) fn old(&mut self, now: Timestamp, policy: AckPolicy) {
+    ///
+    /// If it comes a third time, the peer may ignore acknowledgements: those of what it has not sent, where a guess has taken the
+    /// places of its packets. Then it gets one of its own for the old ones.
+    pub(crate) fn old(&mut self, now: Timestamp, sequence: Option<u64>, policy: AckPolicy) {
+        if let Some(sequence) = sequence {
+            let ahead = self.ahead.get_or_insert_default();
+            let first = Repeats { lowest: sequence, count: 1, highest: sequence };
+            let repeats = ahead.repeats.map_or(first, |repeats| repeats.with(sequence));
+            ahead.repeats = Some(repeats);
+            if repeats.count >= IGNORED {
+                ahead.old = Some(repeats.highest);
+            }
+        }
         self.in_order(now, policy);
+    }
+
+    /// The expected sequence has advanced.
+    pub(crate) fn advanced(&mut self) {
+        if let Some(ahead) = &mut self.ahead {
+            ahead.repeats = None;
+        }
     }
 
     fn wait(&mut self, now: Timestamp, policy: AckPolicy) {
@@ -109,13 +155,16 @@ impl AckQueue {
 
     /// A packet arrived beyond the window while the application does not read. The last acknowledgement is repeated.
     pub(crate) fn held_back(&mut self, now: Timestamp, expected: u64, policy: AckPolicy) {
-        if expected > 0 { self.old(now, policy) } else { self.ahead_again(now, expected, policy) }
+        if expected > 0 { self.in_order(now, policy) } else { self.ahead_again(now, expected, policy) }
     }
 
-    /// Removes the next acknowledgement for this datagram. At most one `Ack::All`, which comes first and covers
-    /// everything below the expected sequence.
+    /// Removes the next acknowledgement for this datagram. First one of an old packet, then at most one that covers everything
+    /// below the expected sequence.
     pub(crate) fn take(&mut self, expected: u64, datagram: u64) -> Option<Ack> {
-        let ack = if std::mem::take(&mut self.all) && expected > 0 {
+        let old = self.ahead.as_mut().and_then(|ahead| ahead.old.take());
+        let ack = if old.is_some() {
+            old.map(Ack::All)
+        } else if std::mem::take(&mut self.all) && expected > 0 {
             Some(Ack::All(expected - 1))
         } else {
             self.ahead.as_mut().and_then(|ahead| ahead.take_one(expected, datagram)).map(Ack::One)
@@ -154,7 +203,7 @@ impl AckQueue {
     }
 
     fn ones(&self) -> usize {
-        self.ahead.as_ref().map_or(0, |ahead| ahead.ones.len())
+        self.ahead.as_ref().map_or(0, |ahead| ahead.ones.len() + usize::from(ahead.old.is_some()))
     }
 
     /// Whether acknowledgements must be sent now, even without data.

@@ -18,13 +18,11 @@ pub(crate) struct Corrupt(pub(crate) &'static str);
 pub(crate) struct FragmentSeries {
     total: usize,
     buffer: Vec<u8>,
-    is_proven: bool,
 }
 
 impl FragmentSeries {
-    /// Starts a series with its first fragment, including the total length. `is_proven` tells that nobody can have guessed the
-    /// CRC of the fragment.
-    pub(crate) fn open(body: &[u8], is_proven: bool, limit: usize) -> Result<Self, Corrupt> {
+    /// Starts a series with its first fragment, including the total length.
+    pub(crate) fn open(body: &[u8], limit: usize) -> Result<Self, Corrupt> {
         let Some((total, data)) = body.split_first_chunk::<TOTAL_LENGTH>() else {
             return Err(Corrupt("first fragment without a total length"));
         };
@@ -35,13 +33,13 @@ impl FragmentSeries {
         if total > limit {
             return Err(Corrupt("fragments of a message over the limit"));
         }
-        let mut series = Self { total, buffer: Vec::with_capacity(total.min(FIRST_RESERVE)), is_proven };
-        series.add(data, is_proven)?;
+        let mut series = Self { total, buffer: Vec::with_capacity(total.min(FIRST_RESERVE)) };
+        series.add(data)?;
         Ok(series)
     }
 
     /// Adds the data of one fragment.
-    pub(crate) fn add(&mut self, data: &[u8], is_proven: bool) -> Result<(), Corrupt> {
+    pub(crate) fn add(&mut self, data: &[u8]) -> Result<(), Corrupt> {
         let missing = self.total - self.buffer.len();
         if data.len() > missing {
             return Err(Corrupt("fragments with more bytes than announced"));
@@ -53,13 +51,7 @@ impl FragmentSeries {
             self.buffer.reserve_exact(missing.min(self.buffer.capacity().max(data.len())));
         }
         self.buffer.extend_from_slice(data);
-        self.is_proven &= is_proven;
         Ok(())
-    }
-
-    /// Whether nobody can have guessed any of its fragments.
-    pub(crate) fn is_proven(&self) -> bool {
-        self.is_proven
     }
 
     pub(crate) fn is_complete(&self) -> bool {
@@ -86,35 +78,35 @@ mod tests {
 
     #[test]
     fn a_message_is_joined_from_its_fragments() {
-        let mut series = FragmentSeries::open(&first(9, &[0, 1, 2, 3, 4]), true, 100).unwrap();
+        let mut series = FragmentSeries::open(&first(9, &[0, 1, 2, 3, 4]), 100).unwrap();
         assert!(!series.is_complete());
-        series.add(&[1, 2, 3, 4], true).unwrap();
+        series.add(&[1, 2, 3, 4]).unwrap();
         assert!(series.is_complete());
         assert_eq!(series.into_message()[..], [0, 1, 2, 3, 4, 1, 2, 3, 4]);
     }
 
     #[test]
     fn impossible_lengths_are_corrupt() {
-        assert!(FragmentSeries::open(&first(0, &[]), true, 100).is_err());
-        assert!(FragmentSeries::open(&first(101, &[1]), true, 100).is_err());
-        assert!(FragmentSeries::open(&first(u32::MAX, &[1]), true, 100).is_err());
-        assert!(FragmentSeries::open(&first(2, &[1, 2, 3]), true, 100).is_err());
-        assert!(FragmentSeries::open(&[0, 0, 1], true, 100).is_err());
-        let mut series = FragmentSeries::open(&first(2, &[1]), true, 100).unwrap();
-        assert!(series.add(&[2, 3], true).is_err());
+        assert!(FragmentSeries::open(&first(0, &[]), 100).is_err());
+        assert!(FragmentSeries::open(&first(101, &[1]), 100).is_err());
+        assert!(FragmentSeries::open(&first(u32::MAX, &[1]), 100).is_err());
+        assert!(FragmentSeries::open(&first(2, &[1, 2, 3]), 100).is_err());
+        assert!(FragmentSeries::open(&[0, 0, 1], 100).is_err());
+        let mut series = FragmentSeries::open(&first(2, &[1]), 100).unwrap();
+        assert!(series.add(&[2, 3]).is_err());
     }
 
     #[test]
     fn an_announced_length_alone_reserves_little() {
-        let series = FragmentSeries::open(&first(10_000_000, &[1; 500]), true, 10_000_000).unwrap();
+        let series = FragmentSeries::open(&first(10_000_000, &[1; 500]), 10_000_000).unwrap();
         assert!(series.bytes() <= FIRST_RESERVE);
     }
 
     #[test]
     fn memory_follows_what_has_arrived() {
-        let mut series = FragmentSeries::open(&first(1_000_000, &[0; 500]), true, 1_000_000).unwrap();
+        let mut series = FragmentSeries::open(&first(1_000_000, &[0; 500]), 1_000_000).unwrap();
         for _ in 0..400 {
-            series.add(&[0; 500], true).unwrap();
+            series.add(&[0; 500]).unwrap();
             assert!(series.bytes() <= (2 * series.buffer.len()).max(FIRST_RESERVE) + 500);
         }
     }

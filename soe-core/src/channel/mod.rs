@@ -16,6 +16,8 @@ pub(crate) mod recv;
 pub(crate) mod rtt;
 pub(crate) mod send;
 pub(crate) mod sequence;
+mod slot;
+pub(crate) mod walk;
 
 use std::collections::VecDeque;
 

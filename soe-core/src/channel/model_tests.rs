@@ -192,7 +192,7 @@ impl Model {
         if let Some(arrival) = self.inbox.pop() {
             let expected = self.queue.pop_front().expect("more came out than went in");
             assert_eq!(arrival.raw[..], expected[..], "the order or the content is wrong");
-            let drained = self.receiver.drain(&self.recv, &mut self.inbox);
+            let drained = self.receiver.drain(self.now, &self.recv, &mut self.inbox);
             assert!(drained.is_ok());
         }
     }

@@ -1,6 +1,6 @@
 //! The receiving half of a reliable channel: reordering, reassembly and acknowledgements.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Duration};
 
 use bytes::Bytes;
 
@@ -10,11 +10,13 @@ use super::{
     inbox::Inbox,
     opening::Opening,
     sequence::widen_received,
+    slot::{Held, Slot},
+    walk::walk_group,
 };
 use crate::{
     message::{Channel, ReliableChannel},
     timestamp::Timestamp,
-    wire::{MAX_NESTING, Payload, group::GroupElements},
+    wire::Payload,
 };
 
 /// The kind of a reliable packet.
@@ -40,11 +42,11 @@ pub(crate) enum Received {
 /// Content that no correct peer sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// Of the packet in hand. It was refused and not acknowledged: the peer's own can still come.
+    /// Of the packet in hand. It was refused and not acknowledged.
     Packet(Corrupt),
-    /// Of a packet that was held and that somebody may have guessed. It was dropped, and its place is open again.
-    Guess(Corrupt),
-    /// Of a packet of the peer's own that has been acknowledged. Nothing can take its place: the channel cannot continue.
+    /// On a channel of which somebody may have guessed a part: the packet was dropped, whoever sent it, and the stream goes on.
+    Doubtful(Corrupt),
+    /// Of a packet of the peer's own that has been acknowledged. It was dropped.
     Stream(Corrupt),
 }
 
@@ -72,17 +74,10 @@ pub(crate) struct RecvLimits {
     pub(crate) is_proven: bool,
 }
 
-#[derive(Debug)]
-enum Slot {
-    Missing,
-    Held {
-        kind: Kind,
-        body: Bytes,
-        is_proven: bool,
-    },
-    /// Delivered ahead of the gap, on an unordered channel.
-    Delivered,
-}
+/// The least time between two impossible packets that are dropped for good.
+const BETWEEN_DROPS: Duration = Duration::from_millis(100);
+/// After this time the place of a dropped packet is given up. The peer repeats what has not been acknowledged within seconds.
+const GIVEN_UP: Duration = Duration::from_secs(5);
 
 /// One direction of one reliable channel.
 #[derive(Debug)]
@@ -97,13 +92,31 @@ pub(crate) struct Receiver {
     series: Option<FragmentSeries>,
     acks: AckQueue,
     opening: Opening,
+    /// Somebody may have guessed a packet that was taken. Then nothing is refused, since the peer's own packets may seem impossible
+    /// behind it.
+    is_tainted: bool,
+    /// When the expected packet was dropped after it had been acknowledged.
+    reopened: Option<Timestamp>,
+    /// When an impossible packet was last dropped for good.
+    dropped: Option<Timestamp>,
 }
 
 impl Receiver {
     /// A receiver that expects this sequence next.
     pub(crate) fn starting_at(channel: ReliableChannel, expected: u64) -> Self {
         let (ring, acks) = (VecDeque::new(), AckQueue::default());
-        Self { channel, expected, ring, held: 0, series: None, acks, opening: Opening::default() }
+        Self {
+            channel,
+            expected,
+            ring,
+            held: 0,
+            series: None,
+            acks,
+            opening: Opening::default(),
+            is_tainted: false,
+            reopened: None,
+            dropped: None,
+        }
     }
 
     /// Handles one packet and delivers everything that is now in order.
@@ -116,15 +129,16 @@ impl Receiver {
         limits: &RecvLimits,
         inbox: &mut Inbox,
     ) -> Result<Received, Fault> {
-        let Some(sequence) = widen_received(sequence, self.expected).filter(|&sequence| sequence >= self.expected)
-        else {
-            self.acks.old(now, limits.acks);
+        let widened = widen_received(sequence, self.expected);
+        let Some(sequence) = widened.filter(|&sequence| sequence >= self.expected) else {
+            self.acks.old(now, widened, limits.acks);
             return Ok(Received::Duplicate);
         };
         let index = (sequence - self.expected) as usize;
         if index < self.ring.len() && !matches!(self.ring[index], Slot::Missing) {
+            self.contest(index, kind, &body, limits);
             self.acks.ahead_again(now, sequence, limits.acks);
-            return Ok(Received::Duplicate);
+            return self.give_up_a_dropped_one(now, limits, inbox).map(|()| Received::Duplicate);
         }
         let open = self.reach(now);
         // The expected packet has a place whatever is held: it makes room.
@@ -137,21 +151,28 @@ impl Receiver {
             return Ok(Received::BeyondWindow);
         }
         self.opening.accepted();
+        self.is_tainted |= !limits.is_proven;
         if index == 0 && inbox.has_room(limits.inbox) {
-            self.deliver(kind, body, limits.is_proven, limits, inbox)?;
+            let delivered = self.deliver(kind, body, limits, inbox);
+            let dropped = match delivered {
+                Err(corrupt) if !self.is_tainted => return Err(Fault::Packet(corrupt)),
+                Err(corrupt) if !self.may_drop(now) => return Err(Fault::Doubtful(corrupt)),
+                delivered => delivered.map_err(Fault::Doubtful),
+            };
             self.ring.pop_front();
-            self.expected += 1;
+            self.passed();
             if self.ring.is_empty() {
+                self.is_tainted &= !limits.is_proven || self.series.is_some() || dropped.is_err();
                 self.acks.in_order(now, limits.acks);
             } else {
                 self.acks.passed();
-                self.drain(limits, inbox)?;
+                self.drain(now, limits, inbox)?;
             }
-            return Ok(Received::InOrder);
+            return dropped.map(|()| Received::InOrder);
         }
         self.hold(index, kind, &body, limits, inbox)?;
         self.acks.ahead(sequence);
-        Ok(Received::Ahead)
+        self.give_up_a_dropped_one(now, limits, inbox).map(|()| Received::Ahead)
     }
 
     /// Packets from the expected one on that are taken now.
@@ -159,25 +180,79 @@ impl Receiver {
         self.ring.len() + self.opening.packets(now)
     }
 
+    fn passed(&mut self) {
+        self.expected += 1;
+        self.reopened = None;
+        self.acks.advanced();
+    }
+
+    /// Whether an impossible packet is dropped for good. Others are refused meanwhile: the peer's own come again, and a guess that
+    /// hit does not empty the stream.
+    fn may_drop(&mut self, now: Timestamp) -> bool {
+        let may = self.dropped.is_none_or(|dropped| now >= dropped + BETWEEN_DROPS);
+        if may {
+            self.dropped = Some(now);
+        }
+        may
+    }
+
+    /// A packet that was dropped after it had been acknowledged does not come again, unless it was a guess. What waits behind it
+    /// must not wait for ever.
+    fn give_up_a_dropped_one(&mut self, now: Timestamp, limits: &RecvLimits, inbox: &mut Inbox) -> Result<(), Fault> {
+        let is_overdue = self.reopened.is_some_and(|reopened| now >= reopened + GIVEN_UP);
+        if !is_overdue || !matches!(self.ring.front(), Some(Slot::Missing)) {
+            return Ok(());
+        }
+        self.ring.pop_front();
+        // It lacks a part.
+        self.series = None;
+        self.passed();
+        self.acks.passed();
+        self.drain(now, limits, inbox)
+    }
+
+    /// A packet has come for a place that is held: of those that differ, one may be a guess.
+    fn contest(&mut self, index: usize, kind: Kind, body: &[u8], limits: &RecvLimits) {
+        let has_room = self.held + body.len() <= limits.held;
+        let Slot::Held(first) = &mut self.ring[index] else { return };
+        if !self.is_tainted || !has_room || (first.kind, &first.body[..]) == (kind, body) {
+            return;
+        }
+        let first = Held { kind: first.kind, body: std::mem::take(&mut first.body) };
+        let second = Held { kind, body: Bytes::copy_from_slice(body) };
+        self.held += body.len();
+        self.ring[index] = Slot::Contested(Box::new([first, second]));
+    }
+
     /// Delivers packets in order while the application has room.
     ///
     /// # Errors
-    /// If a packet that was held is impossible: [`Fault::Guess`] or [`Fault::Stream`].
-    pub(crate) fn drain(&mut self, limits: &RecvLimits, inbox: &mut Inbox) -> Result<(), Fault> {
+    /// If a packet that was held is impossible: [`Fault::Doubtful`] or [`Fault::Stream`].
+    pub(crate) fn drain(&mut self, now: Timestamp, limits: &RecvLimits, inbox: &mut Inbox) -> Result<(), Fault> {
         let before = self.expected;
         let mut result = Ok(());
         while inbox.has_room(limits.inbox) && self.is_stalled() {
-            if let Some(Slot::Held { kind, body, is_proven }) = self.ring.pop_front() {
-                self.held -= body.len();
-                if let Err(corrupt) = self.deliver(kind, body, is_proven, limits, inbox) {
-                    result = Err(if is_proven { Fault::Stream(corrupt) } else { Fault::Guess(corrupt) });
+            let Some(slot) = self.ring.pop_front() else { break };
+            self.held -= slot.bytes();
+            let delivered = match slot {
+                Slot::Held(Held { kind, body }) => self.deliver(kind, body, limits, inbox),
+                Slot::Contested(both) => self.deliver_contested(*both, limits, inbox),
+                Slot::Missing | Slot::Delivered => Ok(()),
+            };
+            match delivered {
+                Ok(()) => {}
+                Err(corrupt) if self.is_tainted => {
+                    result = Err(Fault::Doubtful(corrupt));
+                    // If it was a guess, the peer's own can still come.
+                    self.reopened = Some(now);
                     if !self.ring.is_empty() {
                         self.ring.push_front(Slot::Missing);
                     }
                     break;
                 }
+                Err(corrupt) => result = Err(Fault::Stream(corrupt)),
             }
-            self.expected += 1;
+            self.passed();
         }
         if self.ring.is_empty() && self.ring.capacity() > 0 {
             self.ring = VecDeque::new();
@@ -193,8 +268,7 @@ impl Receiver {
     pub(crate) fn finish(&mut self) {
         let missing = self.ring.iter().position(|slot| matches!(slot, Slot::Missing));
         self.ring.truncate(missing.unwrap_or(self.ring.len()));
-        let held = |slot: &Slot| if let Slot::Held { body, .. } = slot { body.len() } else { 0 };
-        self.held = self.ring.iter().map(held).sum();
+        self.held = self.ring.iter().map(Slot::bytes).sum();
         if self.ring.is_empty() {
             (self.ring, self.series) = (VecDeque::new(), None);
         }
@@ -250,7 +324,7 @@ impl Receiver {
             Slot::Delivered
         } else {
             self.held += body.len();
-            Slot::Held { kind, body, is_proven: limits.is_proven }
+            Slot::Held(Held { kind, body })
         };
         if self.ring.len() <= index {
             self.ring.resize_with(index + 1, || Slot::Missing);
@@ -259,35 +333,40 @@ impl Receiver {
         Ok(())
     }
 
-    /// Delivers the next packet in order. A packet of the peer's own ends a series that somebody may have begun with a guess
-    /// and that it cannot belong to.
-    fn deliver(
-        &mut self,
-        kind: Kind,
-        body: Bytes,
-        is_proven: bool,
-        limits: &RecvLimits,
-        inbox: &mut Inbox,
-    ) -> Result<(), Corrupt> {
+    /// Delivers the next packet in order. On a channel of which somebody may have guessed a part, a series of fragments gives way
+    /// to what cannot belong to it.
+    fn deliver(&mut self, kind: Kind, body: Bytes, limits: &RecvLimits, inbox: &mut Inbox) -> Result<(), Corrupt> {
         if kind == Kind::Data {
-            self.series.take_if(|series| is_proven && !series.is_proven());
+            self.series.take_if(|_| self.is_tainted);
             return match self.series {
                 None => self.deliver_data(body, limits, inbox),
                 Some(_) => Err(Corrupt("plain data inside a series of fragments")),
             };
         }
-        let added = self.series.as_mut().map(|series| series.add(&body, is_proven));
-        if added.is_some_and(|added| added.is_err()) {
-            self.series.take_if(|series| is_proven && !series.is_proven());
-        }
+        let added = self.series.as_mut().map(|series| series.add(&body));
         match (&mut self.series, added) {
-            (Some(_), Some(added)) => added?,
-            (series, _) => *series = Some(FragmentSeries::open(&body, is_proven, limits.message)?),
+            (Some(_), Some(Ok(()))) => {}
+            (Some(_), Some(Err(corrupt))) if !self.is_tainted => return Err(corrupt),
+            (series, _) => {
+                *series = None;
+                *series = Some(FragmentSeries::open(&body, limits.message)?);
+            }
         }
         match self.series.take_if(|series| series.is_complete()) {
             Some(series) => self.deliver_data(series.into_message(), limits, inbox),
             None => Ok(()),
         }
+    }
+
+    /// Delivers what is possible of two packets that claim one place: both, where each is a message of its own.
+    fn deliver_contested(&mut self, both: [Held; 2], limits: &RecvLimits, inbox: &mut Inbox) -> Result<(), Corrupt> {
+        let [first, second] = both;
+        let are_messages = (first.kind, second.kind) == (Kind::Data, Kind::Data);
+        let delivered = self.deliver(first.kind, first.body, limits, inbox);
+        if delivered.is_ok() && !are_messages {
+            return Ok(());
+        }
+        self.deliver(second.kind, second.body, limits, inbox).or(delivered)
     }
 
     /// Delivers a reliable payload: one message, or a Group. A Group is delivered whole or not at all.
@@ -314,36 +393,4 @@ impl Receiver {
 /// Checks the size of a message that came in one packet. The first fragment of a longer one is checked separately.
 fn check_length(message: usize, limits: &RecvLimits) -> Result<(), Corrupt> {
     if message > limits.message { Err(Corrupt("a message over the limit")) } else { Ok(()) }
-}
-
-/// Calls `visit` with every message in a payload, opening Groups in order. The stack has a fixed depth, because the
-/// peer chooses the nesting.
-pub(crate) fn walk_group(payload: &[u8], mut visit: impl FnMut(&[u8])) -> Result<(), Corrupt> {
-    let mut stack: [Option<GroupElements<'_>>; MAX_NESTING] = [const { None }; MAX_NESTING];
-    let mut depth = match Payload::classify(payload) {
-        Payload::Message(message) => {
-            visit(message);
-            return Ok(());
-        }
-        Payload::Group(group) => {
-            stack[0] = Some(group.elements());
-            1
-        }
-    };
-    while depth > 0 {
-        let Some(element) = stack[depth - 1].as_mut().and_then(Iterator::next) else {
-            depth -= 1;
-            continue;
-        };
-        let element = element.map_err(|_| Corrupt("group element beyond its packet"))?;
-        match Payload::classify(element) {
-            Payload::Message(message) => visit(message),
-            Payload::Group(group) => {
-                let slot = stack.get_mut(depth).ok_or(Corrupt("groups nested too deep"))?;
-                *slot = Some(group.elements());
-                depth += 1;
-            }
-        }
-    }
-    Ok(())
 }

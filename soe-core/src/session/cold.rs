@@ -5,7 +5,7 @@ use std::{collections::VecDeque, time::Duration};
 use super::{
     Session,
     problem::Problem,
-    receive::{DOUBT, Jump},
+    receive::{Behind, DOUBT},
     send::Sizes,
     types::Event,
 };
@@ -30,8 +30,8 @@ pub(super) struct Cold {
     pub(super) rejected: Option<Timestamp>,
     /// Invalid datagrams with a valid CRC since the last wrong one: see [`corrupt`](Session::corrupt).
     pub(super) corrupt: Evidence,
-    /// Jumps of the ordered streams that somebody may have guessed.
-    pub(super) jumps: [Option<Jump>; 2],
+    /// What came from behind on the ordered streams.
+    pub(super) behind: [Option<Behind>; 2],
     /// Losses by packet size, from the first loss on.
     pub(super) sizes: Option<Sizes>,
     /// Until when silence does not end the session, after `handle_timeout` was called late.
@@ -50,9 +50,9 @@ impl Cold {
     fn is_spent(&self, now: Timestamp) -> bool {
         let moments = [self.answered_at, self.unknown_sender_at, self.remap_until, self.remap_asked_at];
         let is_in_doubt = self.rejected.is_some_and(|rejected| now < rejected + DOUBT);
-        let has_jumped = self.jumps.iter().any(Option::is_some);
+        let is_behind = self.behind.iter().any(Option::is_some);
         let is_recent = moments.into_iter().flatten().any(|at| now < at + FORGOTTEN);
-        self.events.is_empty() && self.late_calls == 0 && !(is_in_doubt || has_jumped || is_recent)
+        self.events.is_empty() && self.late_calls == 0 && !(is_in_doubt || is_behind || is_recent)
     }
 }
 

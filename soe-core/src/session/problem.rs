@@ -16,7 +16,8 @@ pub enum Problem {
     /// A packet has contradictory content.
     #[error("corrupt packet: {0}")]
     Packet(&'static str),
-    /// An acknowledged packet has contradictory content.
+    /// A reliable packet cannot belong where it stands, and somebody may have guessed it, or another one before it. It was
+    /// dropped, and the channel goes on.
     #[error("corrupt stream: {0}")]
     Stream(&'static str),
     /// A message could not be decrypted, or is too long.

@@ -45,8 +45,8 @@ pub struct SessionStats {
     pub message_bytes_received: u64,
     /// Datagrams dropped because their CRC was wrong or missing.
     pub crc_rejects: u64,
-    /// Datagrams with a valid CRC and invalid content that were dropped without ending the session, because a CRC so
-    /// short can be guessed. Also packets with an unknown op code.
+    /// Datagrams and reliable packets with a valid CRC and invalid content that were dropped without ending the session, because a
+    /// CRC so short can be guessed. Also packets with an unknown op code.
     pub malformed: u64,
     /// Packets ignored: unexpected handshake packets, a Disconnect with another session id, and similar.
     pub ignored: u64,
@@ -160,6 +160,10 @@ macro_rules! fields {
 impl Counters {
     /// Bytes that may be allocated in addition.
     pub(super) const BOXED: usize = size_of::<ColdCounters>();
+
+    pub(super) fn crc_rejects(&self) -> u64 {
+        self.cold.as_ref().map_or(0, |cold| cold.crc_rejects)
+    }
 
     pub(super) fn cold(&mut self) -> &mut ColdCounters {
         self.cold.get_or_insert_default()

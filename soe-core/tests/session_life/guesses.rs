@@ -2,11 +2,11 @@
 
 use bytes::BytesMut;
 use soe_core::{
-    Channel, Message,
+    Channel, Message, ReliableChannel,
     wire::{NamedWindow, NetStatusResponse},
 };
 
-use super::link::{Link, MS, SECOND, delay, plain};
+use super::link::{ID, Link, MS, SECOND, To, delay, plain};
 
 /// A wrong CRC at the server.
 fn miss(link: &mut Link) {
@@ -41,40 +41,123 @@ fn ordered(link: &mut Link) -> usize {
     std::mem::take(&mut link.received).len()
 }
 
+/// Sends stamps of the first ordered stream in one datagram, as a guess that hit would.
+fn hit(link: &mut Link, stamps: impl Iterator<Item = u16>) {
+    let mut packet = vec![0, 3];
+    for stamp in stamps {
+        let [high, low] = stamp.to_be_bytes();
+        packet.extend([5, 0, 0x1A, high, low, b'j']);
+    }
+    let (now, datagram) = (link.now, link.sealed(&packet));
+    let _ = link.server().handle_datagram(now, datagram);
+    link.take();
+    assert!(!std::mem::take(&mut link.received).is_empty(), "something passes for the newest");
+}
+
 #[test]
-fn a_jump_that_was_guessed_is_undone_however_long_the_stream_rests_before_and_after() {
-    let mut link = Link::plain();
-    assert_eq!(ordered(&mut link), 4);
-    miss(&mut link);
-    talk_and_rest(&mut link);
-    jump(&mut link, 20_000);
-    for _ in 0..10 {
+fn a_stream_that_was_guessed_ahead_is_set_back_by_its_peer_however_long_it_rests() {
+    let jumps: [fn() -> Vec<u16>; 2] = [|| vec![20_000], || (0..80).map(|n| 256 * (n + 1)).collect()];
+    for stamps in jumps {
+        let mut link = Link::plain();
+        assert_eq!(ordered(&mut link), 4);
+        miss(&mut link);
         talk_and_rest(&mut link);
-    }
-    assert_eq!(ordered(&mut link), 3, "the first one shows that the peer goes on from before the jump");
-    assert_eq!(ordered(&mut link), 4);
-}
-
-#[test]
-fn a_jump_that_nobody_can_have_guessed_stays() {
-    let mut link = Link::plain();
-    assert_eq!(ordered(&mut link), 4);
-    miss(&mut link);
-    link.run(61 * SECOND);
-    jump(&mut link, 20_000);
-    assert_eq!(ordered(&mut link), 0, "what is overtaken is dropped");
-}
-
-#[test]
-fn a_jump_that_goes_on_for_five_seconds_stays() {
-    let mut link = Link::plain();
-    assert_eq!(ordered(&mut link), 4);
-    miss(&mut link);
-    for n in 0..7 {
-        jump(&mut link, 20_000 + n);
+        hit(&mut link, stamps().into_iter());
+        for _ in 0..40 {
+            talk_and_rest(&mut link);
+        }
+        assert_eq!(ordered(&mut link), 0, "they may be late");
         link.run(SECOND);
+        assert_eq!(ordered(&mut link), 4);
+        assert_eq!(ordered(&mut link), 4);
     }
-    assert_eq!(ordered(&mut link), 0);
+}
+
+#[test]
+fn a_stream_that_says_little_is_set_back_by_its_second_message() {
+    let mut link = Link::plain();
+    assert_eq!(ordered(&mut link), 4);
+    miss(&mut link);
+    for stamp in [20_000, 20_001, 20_002] {
+        hit(&mut link, [stamp].into_iter());
+        link.run(6 * SECOND);
+    }
+    for (n, heard) in [0, 1, 1, 1].into_iter().enumerate() {
+        link.client.send(Message::new(Channel::Ordered, vec![n as u8])).unwrap();
+        link.run(30 * SECOND);
+        assert_eq!(std::mem::take(&mut link.received).len(), heard, "message {n}");
+    }
+}
+
+#[test]
+fn late_messages_set_no_stream_back_that_goes_on() {
+    let mut link = Link::plain();
+    assert_eq!(ordered(&mut link), 4);
+    miss(&mut link);
+    for n in 0..100 {
+        // The peer's newest, and what comes late.
+        jump(&mut link, 20_000 + n);
+        assert_eq!(ordered(&mut link), 0);
+    }
+}
+
+#[test]
+fn where_no_crc_was_ever_wrong_no_stream_is_set_back() {
+    let mut link = Link::plain();
+    assert_eq!(ordered(&mut link), 4);
+    jump(&mut link, 20_000);
+    for _ in 0..20 {
+        assert_eq!(ordered(&mut link), 0, "what is overtaken is dropped");
+    }
+}
+
+/// The peer's own packet is lost on the way, and the acknowledgement of the fake in its place has reached the peer: nobody sends it
+/// again.
+#[test]
+fn a_channel_goes_on_behind_a_place_that_nobody_fills() {
+    let mut link = Link::plain();
+    let say = |link: &mut Link, number: u8| {
+        link.client.send(Message::new(ReliableChannel::ONE, vec![number])).unwrap();
+        link.run(SECOND);
+        std::mem::take(&mut link.received).iter().map(|message| message.payload[0]).collect::<Vec<_>>()
+    };
+    assert_eq!(say(&mut link, 10), [10]);
+    miss(&mut link);
+    let now = link.now;
+    let fake = link.sealed(&[0, 0x0E, 0, 2, 7]);
+    let _ = link.server().handle_datagram(now, fake);
+    assert_eq!(say(&mut link, 11), [11]);
+    link.fate = Box::new(|to, _, datagram| (to == To::Client || datagram[..4] != [0, 10, 0, 2]).then_some(10 * MS));
+    link.client.send(Message::new(ReliableChannel::ONE, vec![12])).unwrap();
+    link.flush();
+    let (now, acknowledgement) = (link.now, link.sealed(&[0, 0x12, 0, 2]));
+    let _ = link.client.handle_datagram(now, acknowledgement);
+    link.fate = delay(10 * MS);
+    for (number, heard) in [(13, vec![]), (14, vec![]), (15, vec![])] {
+        assert_eq!(say(&mut link, number), heard);
+    }
+    link.run(3 * SECOND);
+    assert_eq!(say(&mut link, 16), [13, 14, 15, 16]);
+}
+
+/// A datagram has room for dozens of guesses of a session id.
+#[test]
+fn one_disconnect_of_a_datagram_counts() {
+    let mut link = Link::plain();
+    let leave = |id: u32| {
+        let mut packet = vec![8, 0, 5];
+        packet.extend(id.to_be_bytes());
+        packet.extend([0, 6]);
+        packet
+    };
+    let now = link.now;
+    let several = [vec![0, 3], leave(ID ^ 1), leave(ID), leave(ID ^ 2)].concat();
+    let datagram = link.sealed(&several);
+    let _ = link.server().handle_datagram(now, datagram);
+    assert!(link.server().closed().is_none());
+    let datagram = link.sealed(&[vec![0, 3], leave(ID)].concat());
+    let _ = link.server().handle_datagram(now, datagram);
+    assert!(link.server().closed().is_some());
 }
 
 /// A response to a question that nobody has asked at that time, and that names a window of one packet.

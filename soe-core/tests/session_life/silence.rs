@@ -128,3 +128,17 @@ fn unknown_sender_does_not_keep_a_session_from_its_time_out() {
     }
     assert_eq!(reason(&link.client), Some(DisconnectReason::UnreachableConnection));
 }
+
+/// Known clients answer one of these or another.
+#[test]
+fn a_peer_that_is_asked_for_a_sign_of_life_is_asked_in_every_way() {
+    let mut link = Link::plain();
+    link.server().send(b"heard".to_vec().into()).unwrap();
+    link.run(SECOND);
+    link.sent[To::Client as usize].clear();
+    link.server().ask_for_life();
+    link.flush();
+    let asked = link.sent[To::Client as usize].iter().map(|datagram| datagram[1]).collect::<Vec<_>>();
+    assert!([7, 6].iter().all(|op_code| asked.contains(op_code)), "{asked:x?}");
+    assert!(asked.iter().any(|op_code| (9..=12).contains(op_code)), "what was acknowledged, again: {asked:x?}");
+}

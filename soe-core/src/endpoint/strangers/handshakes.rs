@@ -320,9 +320,10 @@ impl Handshakes {
             // A forged request and one lucky guess of a short CRC are possible. A real client sends more valid
             // datagrams.
             Resident::Live => evidence.is_proof(framing.crc_length()),
-            // While the seed is being guessed, a second valid datagram is required. Wrong ones do not reset the count
-            // where nobody lives: they would keep the client out.
-            Resident::Nobody | Resident::Gone => pending.failures < MAX_FAILURES || evidence.is_repeated(),
+            Resident::Gone => pending.failures < MAX_FAILURES || evidence.is_proof(framing.crc_length()),
+            // While the seed is being guessed, a second valid datagram is required, of any length: some clients repeat
+            // one. Wrong ones do not reset the count: they would keep the client out.
+            Resident::Nobody => pending.failures < MAX_FAILURES || pending.evidence.is_some(),
         };
         if !is_proved {
             self.stats.more_proof_wanted += 1;

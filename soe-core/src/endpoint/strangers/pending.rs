@@ -148,8 +148,10 @@ impl PendingHandshakes {
             Some(index) => (index, false),
             None => self.make_room(now, place, &place_of),
         };
+        // What is held against an address holds for all that asks in its name.
+        let failures = self.at(now, place, pending.from).map(|index| self.entries()[index][CONFIG] & 0x0F).max();
         let tick = self.tick(now);
-        write(&mut self.entries_mut()[index], pending, tick);
+        write(&mut self.entries_mut()[index], pending, failures.unwrap_or(0), tick);
         evicted
     }
 
@@ -326,9 +328,7 @@ fn read(entry: &Entry, from: SocketAddr) -> PendingHandshake {
     }
 }
 
-fn write(entry: &mut Entry, pending: &PendingHandshake, tick: u16) {
-    let same = entry[..PORT] == octets(pending.from.ip()) && read(entry, pending.from).session_id == pending.session_id;
-    let failures = if same { entry[CONFIG] & 0x0F } else { 0 };
+fn write(entry: &mut Entry, pending: &PendingHandshake, failures: u8, tick: u16) {
     entry[..PORT].copy_from_slice(&octets(pending.from.ip()));
     entry[PORT..SESSION_ID].copy_from_slice(&pending.from.port().to_be_bytes());
     entry[SESSION_ID..UDP_LENGTH].copy_from_slice(&pending.session_id.to_be_bytes());

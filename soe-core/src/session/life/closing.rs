@@ -192,16 +192,11 @@ impl Session {
         }
     }
 
-    /// Counts a packet that was held, and dropped because it is invalid and somebody may have guessed it.
-    pub(in crate::session) fn guessed(&mut self, what: Corrupt) {
-        self.note(Problem::Packet(what.0));
-        self.stats.cold().malformed += 1;
-    }
-
-    /// Ends the session because a packet that has been acknowledged is invalid. It can no longer be replaced.
-    pub(in crate::session) fn broken(&mut self, what: Corrupt) {
+    /// Counts a reliable packet that was dropped because it is impossible: it, or another one before it, may have been guessed.
+    /// It says nothing about the peer.
+    pub(in crate::session) fn dropped(&mut self, what: Corrupt) {
         self.note(Problem::Stream(what.0));
-        self.fail(DisconnectReason::CorruptPacket);
+        self.stats.cold().malformed += 1;
     }
 
     pub(in crate::session) fn end(&mut self, now: Timestamp, closed: Closed, tell: bool) {

@@ -105,7 +105,8 @@ impl Session {
             recorder.call(log::ASK_FOR_LIFE);
         }
         if matches!(self.state, State::Open | State::Closing(_)) {
-            self.outbox.net_status_due = true;
+            // All that peers of any kind answer.
+            (self.outbox.net_status_due, self.outbox.question_due, self.outbox.repeat_due) = (true, true, true);
         }
     }
 }

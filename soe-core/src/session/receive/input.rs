@@ -18,7 +18,6 @@ use crate::{
     message::{Channel, ReliableChannel},
     session::{
         Role, Session, State,
-        cold::Cold,
         life::{Timer, millis},
         problem::Problem,
         types::DatagramOutcome,
@@ -32,7 +31,7 @@ const HEARTBEAT_ANSWER_AFTER: Duration = Duration::from_millis(500);
 /// A client that was heard within this time has not started again. One that has repeats its request a second later.
 const HEARD_LATELY: Duration = Duration::from_secs(1);
 /// A wrong CRC casts doubt on what comes within this time.
-pub(in crate::session) const DOUBT: Duration = Duration::from_secs(60);
+pub(in crate::session) const DOUBT: Duration = Duration::from_secs(600);
 /// A heartbeat without CRC, as some peers send it. It proves nothing. A live peer also answers a probe.
 const BARE_HEARTBEAT: [u8; 2] = [0, opcode::HEARTBEAT];
 
@@ -80,7 +79,7 @@ impl Session {
         match self.framing.open(datagram) {
             Ok(packet) => {
                 self.heard(now);
-                let reach = Reach::new(self.is_proven(now, length));
+                let reach = Reach::new(!self.is_in_doubt(now));
                 if let Err(corrupt) = self.handle_packets(now, &packet, reach) {
                     self.corrupt(length, corrupt);
                 }
@@ -129,13 +128,6 @@ impl Session {
             }
             _ => false,
         }
-    }
-
-    /// Whether nobody can have guessed the CRC of this datagram: there is no doubt, or another one of which the content was
-    /// impossible has come before, so that one of both sides is at fault for sure.
-    fn is_proven(&self, now: Timestamp, length: usize) -> bool {
-        let is_proof = |cold: &Cold| cold.corrupt.with(length).is_proof(self.framing.crc_length());
-        !self.is_in_doubt(now) || self.cold.as_deref().is_some_and(is_proof)
     }
 
     /// Whether a response is expected: without an outstanding request there is no round trip to measure. While somebody may be
@@ -268,7 +260,8 @@ impl Session {
             Packet::Data(message) => self.deliver_unreliable(Channel::Unreliable, datagram.slice_ref(message)),
             Packet::Ordered(ordered) => self.handle_ordered(now, datagram, &ordered),
             Packet::Group(group) => return self.handle_group(datagram, group.body()),
-            Packet::Disconnect(disconnect) if disconnect.session_id == self.session_id => {
+            // One of a datagram, which has room for dozens: who guesses must not try so many ids at once.
+            Packet::Disconnect(disconnect) if reach.is_first_end() && disconnect.session_id == self.session_id => {
                 self.disconnected(now, disconnect.reason.unwrap_or(crate::DisconnectReason::None));
             }
             Packet::Heartbeat => {
@@ -281,7 +274,7 @@ impl Session {
                 self.window_in_request(now, request.window());
                 self.outbox.net_status_reply = Some(Box::new(request));
             }
-            Packet::NetStatusResponse(response) if self.expects(now, &response) => {
+            Packet::NetStatusResponse(response) if reach.is_first_answer() && self.expects(now, &response) => {
                 self.window_in_response(now, response.window());
                 let clock = millis(self.epoch, now);
                 self.clock.answered(clock, &response, self.stats.datagrams_authentic);
@@ -314,13 +307,14 @@ impl Session {
             Ok(Received::Ahead) => self.stats.cold().out_of_order += 1,
             Ok(Received::Duplicate) => self.stats.cold().duplicates += 1,
             Ok(Received::BeyondWindow) => self.stats.cold().beyond_window += 1,
-            Err(Fault::Packet(corrupt)) => return Err(corrupt),
-            Err(Fault::Guess(corrupt)) => self.guessed(corrupt),
-            Err(Fault::Stream(corrupt)) => self.broken(corrupt),
+            Err(Fault::Packet(corrupt) | Fault::Stream(corrupt)) => return Err(corrupt),
+            Err(Fault::Doubtful(corrupt)) => {
+                self.stalled |= reliable.receiver.is_stalled();
+                self.dropped(corrupt);
+                return Ok(());
+            }
         }
-        if let Some(reliable) = &self.channels[channel.index()] {
-            self.stalled |= reliable.receiver.is_stalled();
-        }
+        self.stalled |= reliable.receiver.is_stalled();
         Ok(())
     }
 

@@ -148,19 +148,21 @@ impl Session {
 
     /// Delivers packets that waited for room in the receive buffer.
     fn drain(&mut self) {
-        // What is held knows itself whether somebody may have guessed it.
-        let limits = ReliableChannel::ALL.map(|channel| self.recv_limits(self.last_received, channel, true));
+        let now = self.last_received;
+        // Nothing new is taken: whether it could be a guess does not matter.
+        let limits = ReliableChannel::ALL.map(|channel| self.recv_limits(now, channel, true));
         let mut faults = [None; ReliableChannel::COUNT];
         self.stalled = false;
         for ((limits, reliable), fault) in limits.iter().zip(&mut self.channels).zip(&mut faults) {
             let Some(reliable) = reliable else { continue };
-            *fault = reliable.receiver.drain(limits, &mut self.inbox).err();
+            *fault = reliable.receiver.drain(now, limits, &mut self.inbox).err();
             self.stalled |= reliable.receiver.is_stalled();
         }
         for fault in faults.into_iter().flatten() {
             match fault {
-                Fault::Stream(corrupt) => self.broken(corrupt),
-                Fault::Guess(corrupt) | Fault::Packet(corrupt) => self.guessed(corrupt),
+                // Without a datagram in hand: it proves as much as the shortest one.
+                Fault::Stream(corrupt) | Fault::Packet(corrupt) => self.corrupt(0, corrupt),
+                Fault::Doubtful(corrupt) => self.dropped(corrupt),
             }
         }
     }

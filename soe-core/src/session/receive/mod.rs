@@ -5,4 +5,4 @@ mod messages;
 mod reach;
 mod unreliable;
 
-pub(super) use {input::DOUBT, unreliable::Jump};
+pub(super) use {input::DOUBT, unreliable::Behind};

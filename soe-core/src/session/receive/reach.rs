@@ -9,6 +9,8 @@ use crate::message::ReliableChannel;
 #[derive(Debug)]
 pub(super) struct Reach {
     is_proven: bool,
+    has_ended: bool,
+    has_answered: bool,
     arrived: [Option<u16>; ReliableChannel::COUNT],
     acknowledged: [Option<u16>; ReliableChannel::COUNT],
 }
@@ -16,11 +18,27 @@ pub(super) struct Reach {
 impl Reach {
     /// For a datagram. `is_proven` tells that nobody can have guessed its CRC.
     pub(super) fn new(is_proven: bool) -> Self {
-        Self { is_proven, arrived: [None; ReliableChannel::COUNT], acknowledged: [None; ReliableChannel::COUNT] }
+        Self {
+            is_proven,
+            has_ended: false,
+            has_answered: false,
+            arrived: [None; ReliableChannel::COUNT],
+            acknowledged: [None; ReliableChannel::COUNT],
+        }
     }
 
     pub(super) fn is_proven(&self) -> bool {
         self.is_proven
+    }
+
+    /// Whether this is the first Disconnect of the datagram.
+    pub(super) fn is_first_end(&mut self) -> bool {
+        !std::mem::replace(&mut self.has_ended, true)
+    }
+
+    /// Whether this is the first NetStatusResponse of the datagram.
+    pub(super) fn is_first_answer(&mut self) -> bool {
+        !std::mem::replace(&mut self.has_answered, true)
     }
 
     /// Whether a reliable packet may be meant: the first of the datagram, or one at most this far from it.

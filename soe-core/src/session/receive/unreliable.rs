@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::{
-    channel::{fragment::Corrupt, recv::walk_group},
+    channel::{fragment::Corrupt, walk::walk_group},
     message::Channel,
     session::Session,
     timestamp::Timestamp,
@@ -14,32 +14,17 @@ use crate::{
 
 /// An ordered message is newer than the last one if its stamp is ahead by 1 to this.
 const MAX_STAMP_AHEAD: u16 = 30_000;
-/// An ordered stream jumps if a stamp is ahead by more. The messages of some seconds may be lost on the way.
+/// The next message of a stream is ahead by no more. The messages of some seconds may be lost on the way.
 const STEP: u16 = 256;
-/// After this time, a message that goes on from a jump shows that the peer has jumped: whoever guesses a CRC may send two
-/// messages with one guess, one after the other.
-const SETTLES: Duration = Duration::from_secs(5);
+/// Who guesses CRCs can set a stream far ahead. After this time with nothing newer, two messages from behind, one after the other,
+/// set it back: late messages of the peer's own do not come so late.
+const PATIENCE: Duration = Duration::from_secs(1);
 
-/// A jump of an ordered stream that somebody may have guessed. It is undone by two messages of the peer, one after the other,
-/// that go on from before it.
+/// Messages of an ordered stream that are behind the newest one, with none ahead since the first of them.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::session) struct Jump {
-    /// The last stamp before it.
-    before: u16,
-    at: Timestamp,
-    /// The last stamp that went on from before it.
-    again: Option<u16>,
-}
-
-impl Jump {
-    /// Whether the jump is undone by this stamp.
-    fn is_undone_by(&mut self, stamp: u16) -> bool {
-        if !follows(self.before, stamp) {
-            return false;
-        }
-        let last = self.again.replace(stamp);
-        last.is_some_and(|last| follows(last, stamp))
-    }
+pub(in crate::session) struct Behind {
+    since: Timestamp,
+    last: u16,
 }
 
 /// Whether a stamp goes on from another one, without a jump.
@@ -77,29 +62,23 @@ impl Session {
     }
 
     fn is_newest(&mut self, now: Timestamp, index: usize, stamp: u16) -> bool {
-        let last = self.ordered[index].1;
-        let is_in_doubt = self.is_in_doubt(now);
-        if follows(last, stamp) {
+        if (1..=MAX_STAMP_AHEAD).contains(&stamp.wrapping_sub(self.ordered[index].1)) {
             if let Some(cold) = &mut self.cold {
-                cold.jumps[index].take_if(|jump| now >= jump.at + SETTLES);
-                if let Some(jump) = &mut cold.jumps[index] {
-                    jump.again = None;
-                }
+                cold.behind[index] = None;
             }
             return true;
         }
-        if (1..=MAX_STAMP_AHEAD).contains(&stamp.wrapping_sub(last)) {
-            if is_in_doubt {
-                self.cold().jumps[index].get_or_insert(Jump { before: last, at: now, again: None });
-            }
-            return true;
-        }
-        let Some(jump) = self.cold.as_mut().and_then(|cold| cold.jumps[index].as_mut()) else { return false };
-        let is_undone = jump.is_undone_by(stamp);
-        if is_undone {
-            self.cold().jumps[index] = None;
-        }
-        is_undone
+        // Where no CRC was ever wrong, nobody has guessed.
+        let may_be_guessed = self.framing.crc_length() < 4 && self.stats.crc_rejects() > 0;
+        may_be_guessed && self.sets_back(now, index, stamp)
+    }
+
+    fn sets_back(&mut self, now: Timestamp, index: usize, stamp: u16) -> bool {
+        let behind = &mut self.cold().behind[index];
+        let before = behind.unwrap_or(Behind { since: now, last: stamp });
+        let is_set_back = follows(before.last, stamp) && now >= before.since + PATIENCE;
+        *behind = (!is_set_back).then_some(Behind { last: stamp, ..before });
+        is_set_back
     }
 
     pub(super) fn deliver_unreliable(&mut self, channel: Channel, message: Bytes) {

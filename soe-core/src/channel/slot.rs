@@ -1,0 +1,32 @@
+//! The places of a reliable channel ahead of a gap.
+
+use bytes::Bytes;
+
+use super::recv::Kind;
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Held {
+    pub(super) kind: Kind,
+    pub(super) body: Bytes,
+}
+
+#[derive(Debug)]
+pub(super) enum Slot {
+    Missing,
+    Held(Held),
+    /// Two packets claim the place, and either may be a guess. The one that came first is in front.
+    Contested(Box<[Held; 2]>),
+    /// Delivered ahead of the gap, on an unordered channel.
+    Delivered,
+}
+
+impl Slot {
+    /// Bytes held.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Held(held) => held.body.len(),
+            Self::Contested(both) => both.iter().map(|held| held.body.len()).sum(),
+            Self::Missing | Self::Delivered => 0,
+        }
+    }
+}
