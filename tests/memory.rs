@@ -115,6 +115,7 @@ fn a_session_takes_what_it_says_and_no_more_than_its_configuration_allows() {
     tiny_packets_ahead_of_a_gap();
     full_packets_ahead_of_a_gap();
     packets_that_inflate_ahead_of_a_gap();
+    packets_that_claim_each_others_places();
     half_finished_trains_on_four_channels();
     announced_trains_that_never_come();
     an_application_that_reads_nothing_of_tiny_messages();
@@ -145,6 +146,28 @@ fn full_packets_ahead_of_a_gap() {
     }
     assert!(peer.taken() > 4 * 6_000 * 506);
     peer.check("full packets ahead of a gap");
+}
+
+/// As long as somebody may be guessing, a second packet is kept for each place.
+fn packets_that_claim_each_others_places() {
+    for (size, window) in [(1, 6_144), (200, 6_144), (500, 64)] {
+        let mut peer = Peer::new(&config().recv_window(window).build().unwrap());
+        let wrong = BytesMut::from(&[0, 6, 1, 1, 1, 1][..]);
+        assert!(matches!(peer.server.handle_datagram(peer.now, wrong), DatagramOutcome::Rejected(_)));
+        for channel in 0..4 {
+            for byte in 0..4 {
+                for sequence in 1..8_000 {
+                    peer.put(&packet(DATA, channel, sequence, &vec![byte + 1; size]));
+                }
+            }
+        }
+        assert!(
+            peer.taken() > 4 * (window - 10) * (80 + 2 * size),
+            "{} bytes: not all places are contested",
+            peer.taken()
+        );
+        peer.check("packets that claim each other's places");
+    }
 }
 
 fn packets_that_inflate_ahead_of_a_gap() {

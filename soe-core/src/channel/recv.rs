@@ -44,7 +44,8 @@ pub(crate) enum Received {
 pub(crate) enum Fault {
     /// Of the packet in hand. It was refused and not acknowledged.
     Packet(Corrupt),
-    /// On a channel of which somebody may have guessed a part: the packet was dropped, whoever sent it, and the stream goes on.
+    /// On a channel of which somebody may have guessed a part: the packet was dropped or refused, whoever sent it, and the stream
+    /// goes on.
     Doubtful(Corrupt),
     /// Of a packet of the peer's own that has been acknowledged. It was dropped.
     Stream(Corrupt),
@@ -213,14 +214,15 @@ impl Receiver {
 
     /// A packet has come for a place that is held: of those that differ, one may be a guess.
     fn contest(&mut self, index: usize, kind: Kind, body: &[u8], limits: &RecvLimits) {
-        let has_room = self.held + body.len() <= limits.held;
+        let more = body.len() + Slot::CONTESTED;
+        let has_room = self.held + more <= limits.held;
         let Slot::Held(first) = &mut self.ring[index] else { return };
         if !self.is_tainted || !has_room || (first.kind, &first.body[..]) == (kind, body) {
             return;
         }
         let first = Held { kind: first.kind, body: std::mem::take(&mut first.body) };
         let second = Held { kind, body: Bytes::copy_from_slice(body) };
-        self.held += body.len();
+        self.held += more;
         self.ring[index] = Slot::Contested(Box::new([first, second]));
     }
 
@@ -288,8 +290,8 @@ impl Receiver {
 
     /// The most memory that this takes with packets of this size at most.
     pub(crate) fn memory_ceiling(window: usize, held: usize, packet: usize, message: usize) -> usize {
-        // The expected packet may be held in excess. A ring that has just grown is half empty.
-        let held = held.saturating_add(packet).min(window * packet);
+        // The expected packet may be held in excess. A place may be claimed by two. A ring that has just grown is half empty.
+        let held = held.saturating_add(packet).min(window * (2 * packet + Slot::CONTESTED));
         held + 2 * window * size_of::<Slot>() + message + AckQueue::memory_ceiling(window)
     }
 

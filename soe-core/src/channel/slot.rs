@@ -21,11 +21,14 @@ pub(super) enum Slot {
 }
 
 impl Slot {
-    /// Bytes held.
+    /// What a contested place takes besides the packets.
+    pub(super) const CONTESTED: usize = size_of::<[Held; 2]>();
+
+    /// Bytes held outside of the ring.
     pub(super) fn bytes(&self) -> usize {
         match self {
             Self::Held(held) => held.body.len(),
-            Self::Contested(both) => both.iter().map(|held| held.body.len()).sum(),
+            Self::Contested(both) => both.iter().map(|held| held.body.len()).sum::<usize>() + Self::CONTESTED,
             Self::Missing | Self::Delivered => 0,
         }
     }
