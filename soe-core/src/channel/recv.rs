@@ -212,12 +212,14 @@ impl Receiver {
         self.drain(now, limits, inbox)
     }
 
-    /// A packet has come for a place that is held: of those that differ, one may be a guess.
+    /// A packet has come for a place that is held: of those that differ, one may be a guess. Unless nothing is missing: a peer of which
+    /// everything has been acknowledged may repeat a sequence with other content, to have it acknowledged again.
     fn contest(&mut self, index: usize, kind: Kind, body: &[u8], limits: &RecvLimits) {
         let more = body.len() + Slot::CONTESTED;
         let has_room = self.held + more <= limits.held;
+        let is_gap = matches!(self.ring.front(), Some(Slot::Missing));
         let Slot::Held(first) = &mut self.ring[index] else { return };
-        if !self.is_tainted || !has_room || (first.kind, &first.body[..]) == (kind, body) {
+        if !self.is_tainted || !is_gap || !has_room || (first.kind, &first.body[..]) == (kind, body) {
             return;
         }
         let first = Held { kind: first.kind, body: std::mem::take(&mut first.body) };

@@ -6,7 +6,7 @@ use soe_core::{
     wire::{NamedWindow, NetStatusResponse},
 };
 
-use super::link::{ID, Link, MS, SECOND, To, delay, plain};
+use super::link::{ID, Link, MS, SECOND, To, config, delay, pattern, plain};
 
 /// A wrong CRC at the server.
 fn miss(link: &mut Link) {
@@ -138,6 +138,29 @@ fn a_channel_goes_on_behind_a_place_that_nobody_fills() {
     }
     link.run(3 * SECOND);
     assert_eq!(say(&mut link, 16), [13, 14, 15, 16]);
+}
+
+/// A peer of which everything has been acknowledged asks for a sign of life by a sequence that it has sent before, with other
+/// content.
+#[test]
+fn a_repeated_sequence_that_asks_for_a_sign_of_life_is_no_message() {
+    let mut link = Link::connected(plain(), config().recv_buffer(1).build().unwrap(), delay(10 * MS));
+    miss(&mut link);
+    link.server_reads = false;
+    let sent: Vec<_> = (0..5).map(|number| pattern(400, number)).collect();
+    for message in &sent {
+        link.client.send(message.clone().into()).unwrap();
+        link.run(100 * MS);
+    }
+    assert!(link.server().is_held_back() && link.client.is_idle(), "all are acknowledged, and most wait for room");
+    link.client.ask_for_life();
+    link.run(SECOND);
+    let is_repeated = |datagram: &Vec<u8>| datagram.starts_with(&[0, 9, 0, 4, 1]);
+    assert!(link.sent[To::Server as usize].iter().any(is_repeated), "it asks in this way as well");
+    link.server_reads = true;
+    link.run(SECOND);
+    let received: Vec<_> = link.received.drain(..).map(|message| message.payload).collect();
+    assert_eq!(received, sent);
 }
 
 /// A datagram has room for dozens of guesses of a session id.
