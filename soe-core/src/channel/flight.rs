@@ -1,14 +1,11 @@
 //! Packets in flight: sent and not acknowledged.
 
-use std::{
-    cmp::Reverse,
-    collections::{BinaryHeap, VecDeque},
-    time::Duration,
-};
+use std::{collections::VecDeque, time::Duration};
 
 use bytes::Bytes;
 
 use super::{
+    losses::Losses,
     packet::{Acked, Cause, Head, LossDelay, Packet, State},
     push_back,
 };
@@ -44,10 +41,8 @@ pub(crate) struct Flight {
     order: VecDeque<Sent>,
     /// Bytes of the packets that are `InFlight`.
     in_flight: usize,
-    /// How many packets are `Lost`.
-    lost: usize,
-    /// Their sequences, the lowest first. One that has been acknowledged meanwhile is skipped.
-    lost_order: BinaryHeap<Reverse<u64>>,
+    /// The packets that are `Lost`.
+    losses: Losses,
     /// The latest datagram known to have arrived.
     newest_acked: u64,
     /// A resent packet was acknowledged, and it is not certain which transmission arrived. See [`Doubt`].
@@ -88,15 +83,15 @@ impl Flight {
     }
 
     pub(crate) fn has_lost(&self) -> bool {
-        self.lost > 0
+        !self.losses.is_empty()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.packets.is_empty()
     }
 
-    /// Payload bytes and messages not known to have arrived. What was acknowledged behind a gap counts as well: the peer's
-    /// application gets it only once the gap is filled.
+    /// Payload bytes and messages not known to have arrived. What was acknowledged behind a gap counts as well: the
+    /// peer's application gets it only once the gap is filled.
     pub(crate) fn unacknowledged(&self) -> (usize, usize) {
         let open = self.packets.iter().skip_while(|packet| packet.state == State::Acked);
         open.fold((0, 0), |(bytes, messages), packet| {
@@ -142,31 +137,16 @@ impl Flight {
         packet.state = State::Lost(cause);
         let size = packet.size();
         self.in_flight -= size;
-        self.lost += 1;
-        self.lost_order.push(Reverse(self.base + index as u64));
+        let (base, packets) = (self.base, &self.packets);
+        self.losses.add(base + index as u64, packets.len(), |sequence| is_lost(packets, base, sequence));
         size
     }
 
     /// The packet that is to be sent again next, with its sequence.
     pub(crate) fn next_lost(&mut self) -> Option<(u64, &mut Packet)> {
-        if self.lost == 0 {
-            self.lost_order.clear();
-            return None;
-        }
-        while let Some(&Reverse(sequence)) = self.lost_order.peek() {
-            if self.index_of(sequence).is_some_and(|index| self.packets[index].is_lost()) {
-                break;
-            }
-            self.lost_order.pop();
-        }
-        let &Reverse(sequence) = self.lost_order.peek()?;
-        let index = self.index_of(sequence)?;
-        self.packets.get_mut(index).map(|packet| (sequence, packet))
-    }
-
-    fn index_of(&self, sequence: u64) -> Option<usize> {
-        let index = sequence.checked_sub(self.base)? as usize;
-        (index < self.packets.len()).then_some(index)
+        let (base, packets) = (self.base, &self.packets);
+        let sequence = self.losses.first(|sequence| is_lost(packets, base, sequence))?;
+        self.packets.get_mut((sequence - base) as usize).map(|packet| (sequence, packet))
     }
 
     /// The packet that `next_lost` gave has been written again.
@@ -178,9 +158,7 @@ impl Flight {
         packet.sent = now;
         packet.datagram = datagram;
         self.in_flight += packet.size();
-        self.lost -= 1;
-        let first = self.lost_order.pop();
-        debug_assert_eq!(first, Some(Reverse(sequence)));
+        self.losses.sent_again();
         self.note_sent(sequence, datagram);
     }
 
@@ -235,7 +213,7 @@ impl Flight {
         match std::mem::replace(&mut packet.state, State::Acked) {
             State::Acked => return,
             State::InFlight => self.in_flight -= packet.size(),
-            State::Lost(_) => self.lost -= 1,
+            State::Lost(_) => self.losses.acknowledged(),
         }
         // Any acknowledgement shows that the path works: the resend timer restarts from the oldest packet.
         self.probed = None;
@@ -381,16 +359,17 @@ impl Flight {
         let data = self.packets.iter().filter(|packet| packet.head == Head::Data);
         let lists = self.packets.capacity() * size_of::<Packet>()
             + self.order.capacity() * size_of::<Sent>()
-            + self.lost_order.capacity() * size_of::<u64>();
+            + self.losses.memory();
         data.map(|packet| packet.payload.len()).sum::<usize>() + lists
     }
 
     /// The most memory that this takes.
     pub(crate) const fn memory_ceiling(window: usize, packet: usize) -> usize {
-        // A list that has just grown is half empty. Each packet is lost once at a time. Stale entries stay until those before them are removed; there are
+        // A list that has just grown is half empty. Stale entries stay until those before them are removed; there are
         // at most as many as valid ones, see `note_sent`.
         window * packet
-            + 2 * window * (size_of::<Packet>() + size_of::<u64>())
+            + 2 * window * size_of::<Packet>()
+            + Losses::memory_ceiling(window)
             + 2 * (2 * window + ORDER_SLACK) * size_of::<Sent>()
     }
 }
@@ -399,6 +378,12 @@ impl Flight {
 fn is_under_way(packets: &VecDeque<Packet>, base: u32, sent: Sent) -> bool {
     let packet = packets.get(sent.sequence.wrapping_sub(base) as usize);
     packet.is_some_and(|packet| packet.is_in_flight() && packet.datagram as u32 == sent.datagram)
+}
+
+/// Whether the packet with this sequence is to be sent again; `base` is the sequence of the first packet.
+fn is_lost(packets: &VecDeque<Packet>, base: u64, sequence: u64) -> bool {
+    let index = sequence.checked_sub(base).map(|index| index as usize);
+    index.and_then(|index| packets.get(index)).is_some_and(Packet::is_lost)
 }
 
 #[cfg(test)]
@@ -453,6 +438,22 @@ pub(super) mod tests {
                 datagram += 1;
             }
             assert!(flight.order.len() <= 2 * 10 + ORDER_SLACK, "{} entries for 10 packets", flight.order.len());
+            assert!(flight.losses.memory() <= Losses::memory_ceiling(10));
+        }
+    }
+
+    /// The acknowledgement overtakes every resend, as on a session that may not send for a while.
+    #[test]
+    fn what_is_taken_for_lost_and_arrives_leaves_nothing_behind() {
+        let mut now = Timestamp::now();
+        let mut flight = Flight::default();
+        for datagram in 0..10_000 {
+            flight.push(packet(now, datagram));
+            now += Duration::from_secs(1);
+            assert_eq!(flight.time_out(now, now, 1, |_, _| {}), 1);
+            flight.acknowledge(now, datagram, None);
+            assert!(!flight.has_lost());
+            assert!(flight.losses.memory() <= Losses::memory_ceiling(1), "{} bytes", flight.losses.memory());
         }
     }
 
@@ -488,7 +489,7 @@ pub(super) mod tests {
                     flight.resent(sequence, now, datagram);
                     datagram += 1;
                 }
-                assert!(flight.next_lost().is_none() && flight.lost_order.is_empty());
+                assert!(flight.next_lost().is_none() && flight.losses.is_empty());
             }
             let visited = VISITED.get();
             // Each acknowledged packet is left out once.

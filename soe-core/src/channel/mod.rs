@@ -7,6 +7,7 @@ pub(crate) mod flight;
 pub(crate) mod fragment;
 pub(crate) mod inbox;
 pub(crate) mod limits;
+mod losses;
 #[cfg(test)]
 mod model_tests;
 pub(crate) mod opening;
@@ -16,7 +17,6 @@ pub(crate) mod recv;
 pub(crate) mod rtt;
 pub(crate) mod send;
 pub(crate) mod sequence;
-mod slot;
 pub(crate) mod walk;
 
 use std::collections::VecDeque;
