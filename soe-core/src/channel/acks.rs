@@ -100,8 +100,8 @@ impl AckQueue {
 
     /// An old packet arrived again: the peer lost its acknowledgement.
     ///
-    /// If it comes a third time, the peer may ignore acknowledgements: those of what it has not sent, where a guess has taken the
-    /// places of its packets. Then it gets one of its own for the old ones.
+    /// If it comes a third time, the peer may ignore acknowledgements: those of what it has not sent, where a guess has
+    /// taken the places of its packets. Then it gets one of its own for the old ones.
     pub(crate) fn old(&mut self, now: Timestamp, sequence: Option<u64>, policy: AckPolicy) {
         if let Some(sequence) = sequence {
             let ahead = self.ahead.get_or_insert_default();
@@ -158,8 +158,8 @@ impl AckQueue {
         if expected > 0 { self.in_order(now, policy) } else { self.ahead_again(now, expected, policy) }
     }
 
-    /// Removes the next acknowledgement for this datagram. First one of an old packet, then at most one that covers everything
-    /// below the expected sequence.
+    /// Removes the next acknowledgement for this datagram. First one of an old packet, then at most one that covers
+    /// everything below the expected sequence.
     pub(crate) fn take(&mut self, expected: u64, datagram: u64) -> Option<Ack> {
         let old = self.ahead.as_mut().and_then(|ahead| ahead.old.take());
         let ack = if old.is_some() {
@@ -194,15 +194,16 @@ impl AckQueue {
 
     /// Whether anything is owed, due or not.
     pub(crate) fn is_empty(&self) -> bool {
-        !self.all && self.ones() == 0
+        !self.all && self.others() == 0
     }
 
     /// How many acknowledgements are owed, at most.
     pub(crate) fn len(&self) -> usize {
-        usize::from(self.all) + self.ones()
+        usize::from(self.all) + self.others()
     }
 
-    fn ones(&self) -> usize {
+    /// How many packets are to be acknowledged by themselves.
+    fn others(&self) -> usize {
         self.ahead.as_ref().map_or(0, |ahead| ahead.ones.len() + usize::from(ahead.old.is_some()))
     }
 

@@ -1,4 +1,5 @@
-//! A sender and a receiver over a bad link, against a plain queue: whatever the link does, what comes out is what went in.
+//! A sender and a receiver over a bad link, against a plain queue: whatever the link does, what comes out is what went
+//! in.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -10,7 +11,7 @@ use super::{
     inbox::Inbox,
     limits::{SendLimits, Slot},
     packet::LossDelay,
-    recv::{Kind, Receiver, RecvLimits},
+    recv::{Incoming, Kind, Receiver, RecvLimits},
     send::Sender,
 };
 use crate::timestamp::Timestamp;
@@ -102,7 +103,6 @@ impl Model {
                 inbox,
                 acks,
                 unordered: false,
-                is_proven: true,
             },
             datagrams: 0,
             packets: Vec::new(),
@@ -167,8 +167,8 @@ impl Model {
             Ok(Packet::Fragment(fragment)) => (fragment.sequence, Kind::Fragment, fragment.body),
             other => panic!("the sender wrote {other:?}"),
         };
-        let body = Bytes::copy_from_slice(body);
-        let received = self.receiver.receive(self.now, sequence, kind, body, &self.recv, &mut self.inbox);
+        let packet = Incoming { sequence, kind, body: Bytes::copy_from_slice(body), is_proven: true };
+        let received = self.receiver.receive(self.now, packet, &self.recv, &mut self.inbox);
         assert!(received.is_ok(), "an honest sender's packet counts as corrupt: {received:?}");
     }
 

@@ -10,7 +10,7 @@ use crate::{
         fragment::Corrupt,
         opening,
         packet::Acked,
-        recv::{Fault, Kind, Received},
+        recv::{Fault, Incoming, Kind, Received},
         send::Sender,
     },
     evidence::Evidence,
@@ -30,7 +30,8 @@ use crate::{
 const HEARTBEAT_ANSWER_AFTER: Duration = Duration::from_millis(500);
 /// A client that was heard within this time has not started again. One that has repeats its request a second later.
 const HEARD_LATELY: Duration = Duration::from_secs(1);
-/// A wrong CRC casts doubt on what comes within this time.
+/// A wrong CRC casts doubt on what comes within this time. Whoever guesses more rarely, so that each of his guesses is
+/// the first of its kind, needs more than a year for a CRC of two bytes.
 pub(in crate::session) const DOUBT: Duration = Duration::from_secs(600);
 /// A heartbeat without CRC, as some peers send it. It proves nothing. A live peer also answers a probe.
 const BARE_HEARTBEAT: [u8; 2] = [0, opcode::HEARTBEAT];
@@ -96,8 +97,8 @@ impl Session {
         }
     }
 
-    /// Handles a datagram that reaches a session that is over. What it says makes no difference any more, so the passes are
-    /// not undone: op codes stand in front of what they hide.
+    /// Handles a datagram that reaches a session that is over. What it says makes no difference any more, so the passes
+    /// are not undone: op codes stand in front of what they hide.
     fn take_late_datagram(&mut self, now: Timestamp, datagram: BytesMut) -> DatagramOutcome {
         if !self.framing.verify(&datagram) {
             return self.reject(now, datagram);
@@ -111,8 +112,8 @@ impl Session {
 
     fn reject(&mut self, now: Timestamp, datagram: BytesMut) -> DatagramOutcome {
         self.stats.cold().crc_rejects += 1;
-        // Somebody may be guessing CRCs. Content that no honest peer sends may have been a guess that hit: only what comes from
-        // here on counts towards the end of the session.
+        // Somebody may be guessing CRCs. Content that no honest peer sends may have been a guess that hit: only what
+        // comes from here on counts towards the end of the session.
         let cold = self.cold();
         (cold.rejected, cold.corrupt) = (Some(now), Evidence::default());
         DatagramOutcome::Rejected(datagram)
@@ -130,8 +131,8 @@ impl Session {
         }
     }
 
-    /// Whether a response is expected: without an outstanding request there is no round trip to measure. While somebody may be
-    /// guessing CRCs, only the peer knows when the last request was sent.
+    /// Whether a response is expected: without an outstanding request there is no round trip to measure. While somebody
+    /// may be guessing CRCs, only the peer knows when the last request was sent.
     fn expects(&self, now: Timestamp, response: &NetStatusResponse) -> bool {
         self.clock.is_outstanding() && (!self.is_in_doubt(now) || self.clock.has_asked_at(response.request_clock))
     }
@@ -245,11 +246,15 @@ impl Session {
         match packet {
             Packet::Reliable(data) => {
                 let body = datagram.slice_ref(data.payload);
-                return self.handle_reliable(now, data.channel, data.sequence, Kind::Data, body, reach);
+                let packet =
+                    Incoming { sequence: data.sequence, kind: Kind::Data, body, is_proven: reach.is_proven() };
+                return self.handle_reliable(now, data.channel, packet, reach);
             }
             Packet::Fragment(fragment) => {
                 let body = datagram.slice_ref(fragment.body);
-                return self.handle_reliable(now, fragment.channel, fragment.sequence, Kind::Fragment, body, reach);
+                let packet =
+                    Incoming { sequence: fragment.sequence, kind: Kind::Fragment, body, is_proven: reach.is_proven() };
+                return self.handle_reliable(now, fragment.channel, packet, reach);
             }
             Packet::AcknowledgeAll(ack) => {
                 self.handle_acknowledge(now, ack.channel, ack.sequence, reach, Sender::acknowledge_all);
@@ -289,20 +294,18 @@ impl Session {
         &mut self,
         now: Timestamp,
         channel: ReliableChannel,
-        sequence: u16,
-        kind: Kind,
-        body: Bytes,
+        packet: Incoming,
         reach: &mut Reach,
     ) -> Result<(), Corrupt> {
-        let limits = self.recv_limits(now, channel, reach.is_proven());
+        let limits = self.recv_limits(now, channel);
         self.reliable(channel);
         self.watch_quiet(now);
         let Some(reliable) = self.channels[channel.index()].as_deref_mut() else { return Ok(()) };
-        if !reach.has_arrived(channel, sequence, || reliable.receiver.reach(now)) {
+        if !reach.has_arrived(channel, packet.sequence, || reliable.receiver.reach(now)) {
             self.stats.cold().beyond_window += 1;
             return Ok(());
         }
-        match reliable.receiver.receive(now, sequence, kind, body, &limits, &mut self.inbox) {
+        match reliable.receiver.receive(now, packet, &limits, &mut self.inbox) {
             Ok(Received::InOrder) => {}
             Ok(Received::Ahead) => self.stats.cold().out_of_order += 1,
             Ok(Received::Duplicate) => self.stats.cold().duplicates += 1,

@@ -124,12 +124,7 @@ impl Session {
         self.recv_hooks.get_or_insert_default().set(channel, hook);
     }
 
-    pub(in crate::session) fn recv_limits(
-        &self,
-        now: Timestamp,
-        channel: ReliableChannel,
-        is_proven: bool,
-    ) -> RecvLimits {
+    pub(in crate::session) fn recv_limits(&self, now: Timestamp, channel: ReliableChannel) -> RecvLimits {
         let settings = &*self.config;
         let ride = self.send_interval.wait(now, settings.ack_ride_limit);
         RecvLimits {
@@ -142,15 +137,13 @@ impl Session {
                 delay: ride.map_or(settings.max_ack_delay, |ride| ride.max(settings.max_ack_delay)),
             },
             unordered: settings.channels[channel.index()].unordered,
-            is_proven,
         }
     }
 
     /// Delivers packets that waited for room in the receive buffer.
     fn drain(&mut self) {
         let now = self.last_received;
-        // Nothing new is taken: whether it could be a guess does not matter.
-        let limits = ReliableChannel::ALL.map(|channel| self.recv_limits(now, channel, true));
+        let limits = ReliableChannel::ALL.map(|channel| self.recv_limits(now, channel));
         let mut faults = [None; ReliableChannel::COUNT];
         self.stalled = false;
         for ((limits, reliable), fault) in limits.iter().zip(&mut self.channels).zip(&mut faults) {

@@ -1,16 +1,22 @@
 //! The receiving half of a reliable channel: reordering, reassembly and acknowledgements.
 
-use std::{collections::VecDeque, time::Duration};
+mod healing;
+mod slot;
+
+use std::collections::VecDeque;
 
 use bytes::Bytes;
 
+use self::{
+    healing::Healing,
+    slot::{Held, Slot},
+};
 use super::{
     acks::{AckPolicy, AckQueue},
     fragment::{Corrupt, FragmentSeries},
     inbox::Inbox,
     opening::Opening,
     sequence::widen_received,
-    slot::{Held, Slot},
     walk::walk_group,
 };
 use crate::{
@@ -24,6 +30,16 @@ use crate::{
 pub(crate) enum Kind {
     Data,
     Fragment,
+}
+
+/// A reliable packet that has arrived.
+#[derive(Clone, Debug)]
+pub(crate) struct Incoming {
+    pub(crate) sequence: u16,
+    pub(crate) kind: Kind,
+    pub(crate) body: Bytes,
+    /// No guess can have produced the CRC of its datagram.
+    pub(crate) is_proven: bool,
 }
 
 /// The result of receiving a packet.
@@ -44,8 +60,8 @@ pub(crate) enum Received {
 pub(crate) enum Fault {
     /// Of the packet in hand. It was refused and not acknowledged.
     Packet(Corrupt),
-    /// On a channel of which somebody may have guessed a part: the packet was dropped or refused, whoever sent it, and the stream
-    /// goes on.
+    /// On a channel of which somebody may have guessed a part: the packet was dropped or refused, whoever sent it, and
+    /// the stream goes on.
     Doubtful(Corrupt),
     /// Of a packet of the peer's own that has been acknowledged. It was dropped.
     Stream(Corrupt),
@@ -71,14 +87,7 @@ pub(crate) struct RecvLimits {
     pub(crate) acks: AckPolicy,
     /// Messages of one packet are delivered on arrival, even ahead of a gap.
     pub(crate) unordered: bool,
-    /// No guess can have produced the packet's CRC.
-    pub(crate) is_proven: bool,
 }
-
-/// The least time between two impossible packets that are dropped for good.
-const BETWEEN_DROPS: Duration = Duration::from_millis(100);
-/// After this time the place of a dropped packet is given up. The peer repeats what has not been acknowledged within seconds.
-const GIVEN_UP: Duration = Duration::from_secs(5);
 
 /// One direction of one reliable channel.
 #[derive(Debug)]
@@ -93,13 +102,7 @@ pub(crate) struct Receiver {
     series: Option<FragmentSeries>,
     acks: AckQueue,
     opening: Opening,
-    /// Somebody may have guessed a packet that was taken. Then nothing is refused, since the peer's own packets may seem impossible
-    /// behind it.
-    is_tainted: bool,
-    /// When the expected packet was dropped after it had been acknowledged.
-    reopened: Option<Timestamp>,
-    /// When an impossible packet was last dropped for good.
-    dropped: Option<Timestamp>,
+    healing: Healing,
 }
 
 impl Receiver {
@@ -114,9 +117,7 @@ impl Receiver {
             series: None,
             acks,
             opening: Opening::default(),
-            is_tainted: false,
-            reopened: None,
-            dropped: None,
+            healing: Healing::default(),
         }
     }
 
@@ -124,12 +125,11 @@ impl Receiver {
     pub(crate) fn receive(
         &mut self,
         now: Timestamp,
-        sequence: u16,
-        kind: Kind,
-        body: Bytes,
+        packet: Incoming,
         limits: &RecvLimits,
         inbox: &mut Inbox,
     ) -> Result<Received, Fault> {
+        let Incoming { sequence, kind, body, is_proven } = packet;
         let widened = widen_received(sequence, self.expected);
         let Some(sequence) = widened.filter(|&sequence| sequence >= self.expected) else {
             self.acks.old(now, widened, limits.acks);
@@ -152,18 +152,20 @@ impl Receiver {
             return Ok(Received::BeyondWindow);
         }
         self.opening.accepted();
-        self.is_tainted |= !limits.is_proven;
+        self.healing.taken(is_proven);
         if index == 0 && inbox.has_room(limits.inbox) {
             let delivered = self.deliver(kind, body, limits, inbox);
             let dropped = match delivered {
-                Err(corrupt) if !self.is_tainted => return Err(Fault::Packet(corrupt)),
-                Err(corrupt) if !self.may_drop(now) => return Err(Fault::Doubtful(corrupt)),
+                Err(corrupt) if !self.healing.is_tainted() => return Err(Fault::Packet(corrupt)),
+                Err(corrupt) if !self.healing.may_drop(now) => return Err(Fault::Doubtful(corrupt)),
                 delivered => delivered.map_err(Fault::Doubtful),
             };
             self.ring.pop_front();
             self.passed();
             if self.ring.is_empty() {
-                self.is_tainted &= !limits.is_proven || self.series.is_some() || dropped.is_err();
+                if is_proven && self.series.is_none() && dropped.is_ok() {
+                    self.healing.healed();
+                }
                 self.acks.in_order(now, limits.acks);
             } else {
                 self.acks.passed();
@@ -183,49 +185,8 @@ impl Receiver {
 
     fn passed(&mut self) {
         self.expected += 1;
-        self.reopened = None;
+        self.healing.passed();
         self.acks.advanced();
-    }
-
-    /// Whether an impossible packet is dropped for good. Others are refused meanwhile: the peer's own come again, and a guess that
-    /// hit does not empty the stream.
-    fn may_drop(&mut self, now: Timestamp) -> bool {
-        let may = self.dropped.is_none_or(|dropped| now >= dropped + BETWEEN_DROPS);
-        if may {
-            self.dropped = Some(now);
-        }
-        may
-    }
-
-    /// A packet that was dropped after it had been acknowledged does not come again, unless it was a guess. What waits behind it
-    /// must not wait for ever.
-    fn give_up_a_dropped_one(&mut self, now: Timestamp, limits: &RecvLimits, inbox: &mut Inbox) -> Result<(), Fault> {
-        let is_overdue = self.reopened.is_some_and(|reopened| now >= reopened + GIVEN_UP);
-        if !is_overdue || !matches!(self.ring.front(), Some(Slot::Missing)) {
-            return Ok(());
-        }
-        self.ring.pop_front();
-        // It lacks a part.
-        self.series = None;
-        self.passed();
-        self.acks.passed();
-        self.drain(now, limits, inbox)
-    }
-
-    /// A packet has come for a place that is held: of those that differ, one may be a guess. Unless nothing is missing: a peer of which
-    /// everything has been acknowledged may repeat a sequence with other content, to have it acknowledged again.
-    fn contest(&mut self, index: usize, kind: Kind, body: &[u8], limits: &RecvLimits) {
-        let more = body.len() + Slot::CONTESTED;
-        let has_room = self.held + more <= limits.held;
-        let is_gap = matches!(self.ring.front(), Some(Slot::Missing));
-        let Slot::Held(first) = &mut self.ring[index] else { return };
-        if !self.is_tainted || !is_gap || !has_room || (first.kind, &first.body[..]) == (kind, body) {
-            return;
-        }
-        let first = Held { kind: first.kind, body: std::mem::take(&mut first.body) };
-        let second = Held { kind, body: Bytes::copy_from_slice(body) };
-        self.held += more;
-        self.ring[index] = Slot::Contested(Box::new([first, second]));
     }
 
     /// Delivers packets in order while the application has room.
@@ -245,10 +206,10 @@ impl Receiver {
             };
             match delivered {
                 Ok(()) => {}
-                Err(corrupt) if self.is_tainted => {
+                Err(corrupt) if self.healing.is_tainted() => {
                     result = Err(Fault::Doubtful(corrupt));
                     // If it was a guess, the peer's own can still come.
-                    self.reopened = Some(now);
+                    self.healing.reopened(now);
                     if !self.ring.is_empty() {
                         self.ring.push_front(Slot::Missing);
                     }
@@ -267,8 +228,8 @@ impl Receiver {
         result
     }
 
-    /// The session has ended, and no packet comes any more: drops what waits for packets that are missing. What waits only for
-    /// room is still delivered.
+    /// The session has ended, and no packet comes any more: drops what waits for packets that are missing. What waits
+    /// only for room is still delivered.
     pub(crate) fn finish(&mut self) {
         let missing = self.ring.iter().position(|slot| matches!(slot, Slot::Missing));
         self.ring.truncate(missing.unwrap_or(self.ring.len()));
@@ -292,7 +253,8 @@ impl Receiver {
 
     /// The most memory that this takes with packets of this size at most.
     pub(crate) fn memory_ceiling(window: usize, held: usize, packet: usize, message: usize) -> usize {
-        // The expected packet may be held in excess. A place may be claimed by two. A ring that has just grown is half empty.
+        // The expected packet may be held in excess. A place may be claimed by two. A ring that has just grown is half
+        // empty.
         let held = held.saturating_add(packet).min(window * (2 * packet + Slot::CONTESTED));
         held + 2 * window * size_of::<Slot>() + message + AckQueue::memory_ceiling(window)
     }
@@ -337,11 +299,11 @@ impl Receiver {
         Ok(())
     }
 
-    /// Delivers the next packet in order. On a channel of which somebody may have guessed a part, a series of fragments gives way
-    /// to what cannot belong to it.
+    /// Delivers the next packet in order. On a channel of which somebody may have guessed a part, a series of fragments
+    /// gives way to what cannot belong to it.
     fn deliver(&mut self, kind: Kind, body: Bytes, limits: &RecvLimits, inbox: &mut Inbox) -> Result<(), Corrupt> {
         if kind == Kind::Data {
-            self.series.take_if(|_| self.is_tainted);
+            self.series.take_if(|_| self.healing.is_tainted());
             return match self.series {
                 None => self.deliver_data(body, limits, inbox),
                 Some(_) => Err(Corrupt("plain data inside a series of fragments")),
@@ -350,7 +312,7 @@ impl Receiver {
         let added = self.series.as_mut().map(|series| series.add(&body));
         match (&mut self.series, added) {
             (Some(_), Some(Ok(()))) => {}
-            (Some(_), Some(Err(corrupt))) if !self.is_tainted => return Err(corrupt),
+            (Some(_), Some(Err(corrupt))) if !self.healing.is_tainted() => return Err(corrupt),
             (series, _) => {
                 *series = None;
                 *series = Some(FragmentSeries::open(&body, limits.message)?);
@@ -360,17 +322,6 @@ impl Receiver {
             Some(series) => self.deliver_data(series.into_message(), limits, inbox),
             None => Ok(()),
         }
-    }
-
-    /// Delivers what is possible of two packets that claim one place: both, where each is a message of its own.
-    fn deliver_contested(&mut self, both: [Held; 2], limits: &RecvLimits, inbox: &mut Inbox) -> Result<(), Corrupt> {
-        let [first, second] = both;
-        let are_messages = (first.kind, second.kind) == (Kind::Data, Kind::Data);
-        let delivered = self.deliver(first.kind, first.body, limits, inbox);
-        if delivered.is_ok() && !are_messages {
-            return Ok(());
-        }
-        self.deliver(second.kind, second.body, limits, inbox).or(delivered)
     }
 
     /// Delivers a reliable payload: one message, or a Group. A Group is delivered whole or not at all.

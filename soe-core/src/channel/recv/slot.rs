@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::recv::Kind;
+use super::Kind;
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Held {
