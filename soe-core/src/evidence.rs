@@ -130,6 +130,7 @@ mod tests {
         assert_eq!(bits_to_guess(2, &[2, 3]), 24, "hence the step");
         assert_eq!(least(4..=512, 1), Some(28));
         assert!(least(513..=8_190, 97) >= Some(24));
+        assert_eq!(bits_to_guess(2, &[2, 2 + 6_201]), 24, "the least that two lengths leave");
         assert_eq!((4..=512).map(|length| bits_to_guess(3, &[2, length])).min(), Some(32));
         assert_eq!(bits_to_guess(4, &[2]), 32);
         // One byte each.

@@ -27,12 +27,14 @@ pub mod units;
 pub use self::cli::{Cli, Command};
 pub use self::exit::Exit;
 
-use std::io;
+use std::{ffi::OsString, io};
 
-/// Runs a command, or tells what is wrong with the command line or what it asks for: help, or the version. Errors are written to
-/// standard error.
-pub fn run(cli: Result<Cli, clap::Error>) -> Exit {
-    let done = match cli {
+use clap::Parser;
+
+/// Runs the command that `arguments` name, the program's name in front, or prints what they ask for: help, or the version.
+/// What is wrong with them and other errors are written to standard error.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
+    let done = match Cli::try_parse_from(arguments) {
         Ok(cli) => commands::run(cli.command),
         Err(said) => said.print().map(|()| if said.use_stderr() { Exit::Usage } else { Exit::Done }),
     };

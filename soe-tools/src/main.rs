@@ -1,9 +1,7 @@
 //! `soe`, a toolbox for the UDP transport of Sony Online Entertainment's games. See `soe --help`.
 
-use std::process::ExitCode;
-
-use clap::Parser;
+use std::{env, process::ExitCode};
 
 fn main() -> ExitCode {
-    soe_tools::run(soe_tools::Cli::try_parse()).into()
+    soe_tools::run(env::args_os()).into()
 }

@@ -62,3 +62,27 @@ fn next(state: &AtomicU64) -> u64 {
     let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     mixed ^ (mixed >> 31)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn no_id_is_given_twice_and_none_is_a_part_of_the_key() {
+        for seed in [None, Some(1)] {
+            let secrets = Secrets::new(seed);
+            let mut ids = HashSet::new();
+            for _ in 0..10 {
+                let key = secrets.endpoint_key().unwrap();
+                let key_words: HashSet<_> =
+                    key.windows(4).map(|word| u32::from_be_bytes(word.try_into().unwrap())).collect();
+                for _ in 0..3 {
+                    let id = secrets.session_id().unwrap();
+                    assert!(ids.insert(id) && !key_words.contains(&id) && !key_words.contains(&id.swap_bytes()));
+                }
+            }
+        }
+    }
+}

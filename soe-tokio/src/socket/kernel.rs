@@ -502,6 +502,16 @@ mod tests {
         }
     }
 
+    /// What was granted to the last socket spares the question, but only to one that asks for the same.
+    #[tokio::test]
+    async fn every_socket_knows_the_size_of_its_receive_buffer() {
+        for (recv, send) in [(64, 64), (64, 64), (32, 64), (64, 32), (64, 64), (1 << 20, 64), (1 << 20, 64)] {
+            let config = SocketConfig::default().recv_buffer(recv << 10).send_buffer(send << 10);
+            let socket = KernelUdp::bind("127.0.0.1:0".parse().unwrap(), &config, false).unwrap();
+            assert_eq!(socket.recv_buffer(), SockRef::from(&*socket.io).recv_buffer_size().unwrap(), "{recv} KiB");
+        }
+    }
+
     #[tokio::test]
     async fn a_time_to_live_applies_only_to_its_datagram() {
         let [receiver, ..] = receivers();

@@ -246,8 +246,7 @@ impl Session {
         match packet {
             Packet::Reliable(data) => {
                 let body = datagram.slice_ref(data.payload);
-                let packet =
-                    Incoming { sequence: data.sequence, kind: Kind::Data, body, is_proven: reach.is_proven() };
+                let packet = Incoming { sequence: data.sequence, kind: Kind::Data, body, is_proven: reach.is_proven() };
                 return self.handle_reliable(now, data.channel, packet, reach);
             }
             Packet::Fragment(fragment) => {
