@@ -148,11 +148,10 @@ impl KernelUdp {
         let mut sent = 0;
         #[cfg(target_os = "linux")]
         {
-            if batch.pending().len() > 1 {
-                let run = linux::Run::collect(batch.pending(), |to| self.wire_address(to));
-                if run.len() > 1 {
-                    return run.send(&self.io);
-                }
+            if batch.pending().len() > 1
+                && let Some(sent) = linux::send_run(&self.io, batch.pending(), |to| self.wire_address(to))
+            {
+                return sent;
             }
         }
         for outgoing in batch.pending() {

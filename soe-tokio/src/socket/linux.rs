@@ -29,66 +29,76 @@ pub(super) fn allow_fragments(socket: &impl AsFd, is_ipv6: bool) -> io::Result<(
     Ok(())
 }
 
-/// Entries that one system call takes: the longest prefix of the pending ones that agree on a segment size and a local address.
-pub(super) struct Run<'a> {
-    slices: [[IoSlice<'a>; 1]; MAX_ENTRIES],
-    addresses: [Option<SockaddrStorage>; MAX_ENTRIES],
-    len: usize,
+/// Sends entries with one system call: the longest prefix of the pending ones that agree on a segment size and a local
+/// address. Returns how many have left, or `None` if the first agrees with no other: nothing has been sent then.
+pub(super) fn send_run<'a>(
+    socket: &impl AsRawFd,
+    pending: impl Iterator<Item = Outgoing<'a>>,
+    wire_address: impl Fn(SocketAddr) -> SocketAddr,
+) -> Option<io::Result<usize>> {
+    SCRATCH.with_borrow_mut(|Scratch { headers, addresses }| {
+        // Filled in place: an address has 128 bytes, and to move 64 of them costs more than the system call's entry.
+        let mut slices = [[IoSlice::new(&[])]; MAX_ENTRIES];
+        addresses.clear();
+        let mut run = Run::default();
+        for (outgoing, slice) in pending.zip(&mut slices) {
+            if !run.takes(&outgoing) {
+                break;
+            }
+            *slice = [IoSlice::new(outgoing.contents)];
+            addresses.push(Some(SockaddrStorage::from(wire_address(outgoing.to))));
+        }
+        let slices = &slices[..addresses.len()];
+        (slices.len() > 1).then(|| run.send(socket, headers, slices, addresses))
+    })
+}
+
+/// What the entries of one system call have in common.
+#[derive(Default)]
+struct Run {
+    has_entries: bool,
     /// The segment size of the entries that hold several datagrams. The kernel sends a shorter entry as one datagram.
     segment_size: Option<u16>,
+    longest_single: usize,
     local_ip: Option<IpAddr>,
 }
 
-impl<'a> Run<'a> {
-    pub(super) fn collect(
-        pending: impl Iterator<Item = Outgoing<'a>>,
-        wire_address: impl Fn(SocketAddr) -> SocketAddr,
-    ) -> Self {
-        let mut run = Self {
-            slices: [[IoSlice::new(&[])]; MAX_ENTRIES],
-            addresses: [None; MAX_ENTRIES],
-            len: 0,
-            segment_size: None,
-            local_ip: None,
+impl Run {
+    /// Adds the entry if it agrees with those before it.
+    fn takes(&mut self, outgoing: &Outgoing<'_>) -> bool {
+        let len = outgoing.contents.len();
+        let segmented = len > outgoing.segment_size;
+        let fits = match (self.segment_size, u16::try_from(outgoing.segment_size)) {
+            (None, Ok(size)) if segmented => self.longest_single <= usize::from(size),
+            (Some(agreed), Ok(size)) if segmented => agreed == size,
+            (Some(agreed), _) => !segmented && len <= usize::from(agreed),
+            (None, _) => !segmented,
         };
-        let mut longest_single = 0;
-        for outgoing in pending.take(MAX_ENTRIES) {
-            let len = outgoing.contents.len();
-            let segmented = len > outgoing.segment_size;
-            let fits = match (run.segment_size, u16::try_from(outgoing.segment_size)) {
-                (None, Ok(size)) if segmented => longest_single <= usize::from(size),
-                (Some(agreed), Ok(size)) if segmented => agreed == size,
-                (Some(agreed), _) => !segmented && len <= usize::from(agreed),
-                (None, _) => !segmented,
-            };
-            if run.len == 0 {
-                run.local_ip = outgoing.local_ip;
-            }
-            if !fits || outgoing.time_to_live.is_some() || outgoing.local_ip != run.local_ip {
-                break;
-            }
-            if segmented {
-                run.segment_size = u16::try_from(outgoing.segment_size).ok();
-            }
-            longest_single = longest_single.max(len);
-            run.slices[run.len] = [IoSlice::new(outgoing.contents)];
-            run.addresses[run.len] = Some(SockaddrStorage::from(wire_address(outgoing.to)));
-            run.len += 1;
+        if !self.has_entries {
+            (self.has_entries, self.local_ip) = (true, outgoing.local_ip);
         }
-        run
+        if !fits || outgoing.time_to_live.is_some() || outgoing.local_ip != self.local_ip {
+            return false;
+        }
+        if segmented {
+            self.segment_size = u16::try_from(outgoing.segment_size).ok();
+        }
+        self.longest_single = self.longest_single.max(len);
+        true
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Sends the run and says how many entries left.
-    pub(super) fn send(&self, socket: &impl AsRawFd) -> io::Result<usize> {
+    /// Sends the entries and says how many left.
+    fn send(
+        &self,
+        socket: &impl AsRawFd,
+        headers: &mut Headers,
+        slices: &[[IoSlice<'_>; 1]],
+        addresses: &[Option<SockaddrStorage>],
+    ) -> io::Result<usize> {
         let fd: RawFd = socket.as_raw_fd();
-        let (slices, addresses) = (&self.slices[..self.len], &self.addresses[..self.len]);
         let segments = self.segment_size.as_ref().map(ControlMessage::UdpGsoSegments);
         // One local address per call: `sendmmsg` of nix takes the same control messages for all entries.
-        let sent = HEADERS.with_borrow_mut(|headers| match self.local_ip {
+        let sent = match self.local_ip {
             None => count(fd, headers, Source::Any, slices, addresses, segments, None),
             Some(IpAddr::V4(ip)) => {
                 // `ipi_spec_dst` is the source address when sending; `ipi_addr` is for receiving.
@@ -102,7 +112,7 @@ impl<'a> Run<'a> {
                 let source = ControlMessage::Ipv6PacketInfo(&info);
                 count(fd, headers, Source::V6, slices, addresses, segments, Some(source))
             }
-        });
+        };
         sent.map_err(io::Error::from)
     }
 }
@@ -172,8 +182,15 @@ impl Headers {
     }
 }
 
+/// What one call needs besides the entries, allocated once for each thread.
+#[derive(Default)]
+struct Scratch {
+    headers: Headers,
+    addresses: Vec<Option<SockaddrStorage>>,
+}
+
 thread_local! {
-    static HEADERS: RefCell<Headers> = RefCell::default();
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
 /// Reads the socket's error queue up to the next unreachable destination.
