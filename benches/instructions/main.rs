@@ -39,7 +39,7 @@ const fn yardstick(name: &'static str, work: fn(u64), units: [u64; 2]) -> Row {
     Row { name, work, units, is_yardstick: true }
 }
 
-const ROWS: [Row; 11] = [
+const ROWS: [Row; 12] = [
     row("session: message echoed, 1 outstanding", |count| sessions::echo(1, count), [200, 2_200]),
     row("session: message echoed, 8 outstanding", |count| sessions::echo(8, count), [800, 8_800]),
     row("session: 256 KiB", sessions::bulk, [2, 12]),
@@ -47,6 +47,11 @@ const ROWS: [Row; 11] = [
     row("session: turn of an idle one", sessions::idle, [100, 2_100]),
     row("listener: message echoed, 1 session, 1 outstanding", |count| network::echo(1, 1, count), [50, 1_050]),
     row("listener: message echoed, 20 sessions, 8 outstanding", |count| network::echo(20, 8, count), [480, 6_880]),
+    row(
+        "sockets: message echoed, 20 sessions, 8 outstanding",
+        |count| network::echo_over_sockets(20, 8, count),
+        [480, 6_880],
+    ),
     row("listener: set-up, echo and end of a session", network::set_up, [10, 110]),
     yardstick("yardstick: message echoed, 1 outstanding", |count| yardstick::echo(1, count), [200, 1_200]),
     yardstick("yardstick: message echoed, 8 outstanding", |count| yardstick::echo(8, count), [400, 2_400]),
