@@ -1,6 +1,6 @@
 //! The acknowledgements that one channel owes its peer.
 
-use std::{cmp::Ordering, collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, time::Duration};
 
 use crate::timestamp::Timestamp;
 
@@ -10,7 +10,7 @@ const MAX_REPEATS: usize = 64;
 /// Acknowledgements ahead of a gap that are stored for a second transmission.
 const MAX_SECONDS: usize = 64;
 
-/// A peer that sends an old packet so often ignores what it is told.
+/// A peer that sends so many old packets may ignore what it is told.
 const IGNORED: u8 = 3;
 
 /// When acknowledgements are sent without data.
@@ -54,30 +54,10 @@ struct Ahead {
     /// Sequences from `ones` that were sent once, with their datagram. They are sent a second time: if the only one is
     /// lost, the peer resends a packet that has arrived.
     seconds: VecDeque<(u64, u64)>,
-    /// An old packet that is acknowledged by itself: see [`AckQueue::old`].
-    old: Option<u64>,
+    /// Old packets that are acknowledged up to: see [`AckQueue::old`].
+    old: VecDeque<u64>,
     /// Old packets since the expected sequence has advanced.
-    repeats: Option<Repeats>,
-}
-
-/// Old packets that come again and again.
-#[derive(Clone, Copy, Debug)]
-struct Repeats {
-    lowest: u64,
-    /// How often the lowest has come.
-    count: u8,
-    highest: u64,
-}
-
-impl Repeats {
-    fn with(self, sequence: u64) -> Self {
-        let highest = self.highest.max(sequence);
-        match sequence.cmp(&self.lowest) {
-            Ordering::Less => Self { lowest: sequence, count: 1, highest },
-            Ordering::Equal => Self { count: self.count.saturating_add(1), highest, ..self },
-            Ordering::Greater => Self { highest, ..self },
-        }
-    }
+    repeats: u8,
 }
 
 impl Ahead {
@@ -100,16 +80,14 @@ impl AckQueue {
 
     /// An old packet arrived again: the peer lost its acknowledgement.
     ///
-    /// If it comes a third time, the peer may ignore acknowledgements: those of what it has not sent, where a guess has
-    /// taken the places of its packets. Then it gets one of its own for the old ones.
+    /// If several come and the expected sequence does not advance, the peer may ignore acknowledgements: those of what it has
+    /// not sent, where a guess has taken the places of its packets. Then those up to each of them are acknowledged as well.
     pub(crate) fn old(&mut self, now: Timestamp, sequence: Option<u64>, policy: AckPolicy) {
         if let Some(sequence) = sequence {
             let ahead = self.ahead.get_or_insert_default();
-            let first = Repeats { lowest: sequence, count: 1, highest: sequence };
-            let repeats = ahead.repeats.map_or(first, |repeats| repeats.with(sequence));
-            ahead.repeats = Some(repeats);
-            if repeats.count >= IGNORED {
-                ahead.old = Some(repeats.highest);
+            ahead.repeats = ahead.repeats.saturating_add(1);
+            if ahead.repeats >= IGNORED && ahead.old.len() < MAX_REPEATS && !ahead.old.contains(&sequence) {
+                ahead.old.push_back(sequence);
             }
         }
         self.in_order(now, policy);
@@ -118,7 +96,7 @@ impl AckQueue {
     /// The expected sequence has advanced.
     pub(crate) fn advanced(&mut self) {
         if let Some(ahead) = &mut self.ahead {
-            ahead.repeats = None;
+            ahead.repeats = 0;
         }
     }
 
@@ -158,10 +136,10 @@ impl AckQueue {
         if expected > 0 { self.in_order(now, policy) } else { self.ahead_again(now, expected, policy) }
     }
 
-    /// Removes the next acknowledgement for this datagram. First one of an old packet, then at most one that covers
+    /// Removes the next acknowledgement for this datagram. First those of old packets, then at most one that covers
     /// everything below the expected sequence.
     pub(crate) fn take(&mut self, expected: u64, datagram: u64) -> Option<Ack> {
-        let old = self.ahead.as_mut().and_then(|ahead| ahead.old.take());
+        let old = self.ahead.as_mut().and_then(|ahead| ahead.old.pop_front());
         let ack = if old.is_some() {
             old.map(Ack::All)
         } else if std::mem::take(&mut self.all) && expected > 0 {
@@ -204,7 +182,7 @@ impl AckQueue {
 
     /// How many packets are to be acknowledged by themselves.
     fn others(&self) -> usize {
-        self.ahead.as_ref().map_or(0, |ahead| ahead.ones.len() + usize::from(ahead.old.is_some()))
+        self.ahead.as_ref().map_or(0, |ahead| ahead.ones.len() + ahead.old.len())
     }
 
     /// Whether acknowledgements must be sent now, even without data.
@@ -215,13 +193,13 @@ impl AckQueue {
     pub(crate) fn memory(&self) -> usize {
         let Some(ahead) = &self.ahead else { return 0 };
         size_of::<Ahead>()
-            + ahead.ones.capacity() * size_of::<u64>()
+            + (ahead.ones.capacity() + ahead.old.capacity()) * size_of::<u64>()
             + ahead.seconds.capacity() * size_of::<(u64, u64)>()
     }
 
     /// The most memory in use, if acknowledgements are sent once per window.
     pub(crate) const fn memory_ceiling(window: usize) -> usize {
-        let lists = 2 * (window + MAX_REPEATS) * size_of::<u64>() + 2 * MAX_SECONDS * size_of::<(u64, u64)>();
+        let lists = 2 * (window + 2 * MAX_REPEATS) * size_of::<u64>() + 2 * MAX_SECONDS * size_of::<(u64, u64)>();
         size_of::<Ahead>() + lists
     }
 
@@ -298,7 +276,25 @@ mod tests {
     }
 
     #[test]
+    fn old_packets_are_named_only_while_several_come_and_nothing_new() {
+        let (now, mut acks) = (Timestamp::now(), AckQueue::default());
+        for _ in 0..2 {
+            for repeats in 1..=4 {
+                acks.old(now, Some(3), POLICY);
+                let named = std::iter::from_fn(|| acks.take(8, 0)).filter(|ack| *ack == Ack::All(3)).count();
+                assert_eq!(named, usize::from(repeats >= IGNORED), "{repeats}");
+            }
+            acks.advanced();
+        }
+    }
+
+    #[test]
     fn a_storm_of_repeats_is_bounded() {
+        let mut acks = AckQueue::default();
+        for sequence in 0..10_000 {
+            acks.old(Timestamp::now(), Some(sequence % 1_000), POLICY);
+        }
+        assert!(acks.len() <= MAX_REPEATS + 1);
         let mut acks = AckQueue::default();
         for sequence in 0..10_000 {
             acks.ahead_again(Timestamp::now(), sequence % 1_000 + 1, POLICY);

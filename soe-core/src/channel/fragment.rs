@@ -16,7 +16,9 @@ pub(crate) struct Corrupt(pub(crate) &'static str);
 /// The announced length reserves nothing. The memory is at most twice the bytes that have arrived.
 #[derive(Debug)]
 pub(crate) struct FragmentSeries {
-    total: usize,
+    total: u32,
+    /// More than the first has come.
+    is_continued: bool,
     buffer: Vec<u8>,
 }
 
@@ -26,21 +28,28 @@ impl FragmentSeries {
         let Some((total, data)) = body.split_first_chunk::<TOTAL_LENGTH>() else {
             return Err(Corrupt("first fragment without a total length"));
         };
-        let total = u32::from_be_bytes(*total) as usize;
+        let total = u32::from_be_bytes(*total);
         if total == 0 {
             return Err(Corrupt("fragments of an empty message"));
         }
-        if total > limit {
+        if total as usize > limit {
             return Err(Corrupt("fragments of a message over the limit"));
         }
-        let mut series = Self { total, buffer: Vec::with_capacity(total.min(FIRST_RESERVE)) };
+        let buffer = Vec::with_capacity((total as usize).min(FIRST_RESERVE));
+        let mut series = Self { total, is_continued: false, buffer };
         series.add(data)?;
+        series.is_continued = false;
         Ok(series)
     }
 
-    /// Adds the data of one fragment.
+    /// Whether more than the first fragment has come.
+    pub(crate) fn is_continued(&self) -> bool {
+        self.is_continued
+    }
+
+    /// Adds the data of one fragment, unless it is too long.
     pub(crate) fn add(&mut self, data: &[u8]) -> Result<(), Corrupt> {
-        let missing = self.total - self.buffer.len();
+        let missing = self.total as usize - self.buffer.len();
         if data.len() > missing {
             return Err(Corrupt("fragments with more bytes than announced"));
         }
@@ -51,11 +60,12 @@ impl FragmentSeries {
             self.buffer.reserve_exact(missing.min(self.buffer.capacity().max(data.len())));
         }
         self.buffer.extend_from_slice(data);
+        self.is_continued = true;
         Ok(())
     }
 
     pub(crate) fn is_complete(&self) -> bool {
-        self.buffer.len() == self.total
+        self.buffer.len() == self.total as usize
     }
 
     /// Memory held.

@@ -79,6 +79,8 @@ struct Model {
     /// What has been sent and not yet read: the model.
     queue: VecDeque<Vec<u8>>,
     pushed: usize,
+    /// Whether every packet may be somebody's guess, for all that the receiver knows.
+    is_doubtful: bool,
 }
 
 impl Model {
@@ -102,6 +104,7 @@ impl Model {
             acks: Vec::new(),
             queue: VecDeque::new(),
             pushed: 0,
+            is_doubtful: false,
         }
     }
 
@@ -160,7 +163,7 @@ impl Model {
             Ok(Packet::Fragment(fragment)) => (fragment.sequence, Kind::Fragment, fragment.body),
             other => panic!("the sender wrote {other:?}"),
         };
-        let packet = Incoming { sequence, kind, body: Bytes::copy_from_slice(body), is_proven: true };
+        let packet = Incoming { sequence, kind, body: Bytes::copy_from_slice(body), is_proven: !self.is_doubtful };
         let received = self.receiver.receive(self.now, packet, &self.recv, &mut self.inbox);
         assert!(received.is_ok(), "an honest sender's packet counts as corrupt: {received:?}");
     }
@@ -242,8 +245,10 @@ proptest! {
         recv_window in 1usize..64,
         packet in 40usize..600,
         inbox in 1usize..4_000,
+        is_doubtful in any::<bool>(),
     ) {
         let mut model = Model::new(start, send_window, recv_window, packet, inbox);
+        model.is_doubtful = is_doubtful;
         for op in ops {
             model.run(op);
         }

@@ -139,7 +139,7 @@ impl Receiver {
         if index < self.ring.len() && !matches!(self.ring[index], Slot::Missing) {
             self.contest(index, kind, &body, limits);
             self.acks.ahead_again(now, sequence, limits.acks);
-            return self.give_up_a_dropped_one(now, limits, inbox).map(|()| Received::Duplicate);
+            return self.give_up(now, limits, inbox).map(|()| Received::Duplicate);
         }
         let open = self.reach(now);
         // The expected packet has a place whatever is held: it makes room.
@@ -154,11 +154,16 @@ impl Receiver {
         self.opening.accepted();
         self.healing.taken(is_proven);
         if index == 0 && inbox.has_room(limits.inbox) {
-            let delivered = self.deliver(kind, body, limits, inbox);
-            let dropped = match delivered {
-                Err(corrupt) if !self.healing.is_tainted() => return Err(Fault::Packet(corrupt)),
-                Err(corrupt) if !self.healing.may_drop(now) => return Err(Fault::Doubtful(corrupt)),
-                delivered => delivered.map_err(Fault::Doubtful),
+            let again = self.healing.is_tainted().then(|| body.clone());
+            let dropped = match (self.deliver(kind, body, limits, inbox), again) {
+                (Ok(()), _) => Ok(()),
+                (Err(corrupt), None) => return Err(Fault::Packet(corrupt)),
+                (Err(corrupt), Some(body)) => {
+                    if !self.healing.is_of_the_peer(now, sequence, kind) {
+                        return Err(Fault::Doubtful(corrupt));
+                    }
+                    self.deliver_anew(kind, body, limits, inbox).map_err(Fault::Doubtful)
+                }
             };
             self.ring.pop_front();
             self.passed();
@@ -173,9 +178,12 @@ impl Receiver {
             }
             return dropped.map(|()| Received::InOrder);
         }
-        self.hold(index, kind, &body, limits, inbox)?;
+        self.note_held_behind(now, kind, &body, limits);
+        if let Err(corrupt) = self.hold(index, kind, &body, limits, inbox) {
+            return Err(if self.healing.is_tainted() { Fault::Doubtful(corrupt) } else { Fault::Packet(corrupt) });
+        }
         self.acks.ahead(sequence);
-        self.give_up_a_dropped_one(now, limits, inbox).map(|()| Received::Ahead)
+        self.give_up(now, limits, inbox).map(|()| Received::Ahead)
     }
 
     /// Packets from the expected one on that are taken now.
@@ -208,12 +216,10 @@ impl Receiver {
                 Ok(()) => {}
                 Err(corrupt) if self.healing.is_tainted() => {
                     result = Err(Fault::Doubtful(corrupt));
-                    // If it was a guess, the peer's own can still come.
-                    self.healing.reopened(now);
-                    if !self.ring.is_empty() {
-                        self.ring.push_front(Slot::Missing);
+                    if !self.healing.skips() {
+                        self.reopen(now, limits);
+                        break;
                     }
-                    break;
                 }
                 Err(corrupt) => result = Err(Fault::Stream(corrupt)),
             }
@@ -299,29 +305,34 @@ impl Receiver {
         Ok(())
     }
 
-    /// Delivers the next packet in order. On a channel of which somebody may have guessed a part, a series of fragments
-    /// gives way to what cannot belong to it.
+    /// Delivers the next packet in order. If it is impossible, nothing is changed.
     fn deliver(&mut self, kind: Kind, body: Bytes, limits: &RecvLimits, inbox: &mut Inbox) -> Result<(), Corrupt> {
-        if kind == Kind::Data {
-            self.series.take_if(|_| self.healing.is_tainted());
-            return match self.series {
-                None => self.deliver_data(body, limits, inbox),
-                Some(_) => Err(Corrupt("plain data inside a series of fragments")),
-            };
-        }
-        let added = self.series.as_mut().map(|series| series.add(&body));
-        match (&mut self.series, added) {
-            (Some(_), Some(Ok(()))) => {}
-            (Some(_), Some(Err(corrupt))) if !self.healing.is_tainted() => return Err(corrupt),
-            (series, _) => {
-                *series = None;
-                *series = Some(FragmentSeries::open(&body, limits.message)?);
+        match (kind, &mut self.series) {
+            (Kind::Data, None) => self.deliver_data(body, limits, inbox)?,
+            (Kind::Data, Some(_)) => {
+                if !self.series_gives_way() {
+                    return Err(Corrupt("plain data inside a series of fragments"));
+                }
+                self.deliver_data(body, limits, inbox)?;
+                self.series = None;
+            }
+            (Kind::Fragment, None) => self.series = Some(FragmentSeries::open(&body, limits.message)?),
+            (Kind::Fragment, Some(series)) => {
+                if let Err(corrupt) = series.add(&body) {
+                    if !self.series_gives_way() {
+                        return Err(corrupt);
+                    }
+                    self.series = Some(FragmentSeries::open(&body, limits.message)?);
+                }
             }
         }
-        match self.series.take_if(|series| series.is_complete()) {
-            Some(series) => self.deliver_data(series.into_message(), limits, inbox),
-            None => Ok(()),
+        if let Some(series) = self.series.take_if(|series| series.is_complete()) {
+            self.deliver_data(series.into_message(), limits, inbox)?;
         }
+        if self.series.is_none() {
+            self.healing.delivered();
+        }
+        Ok(())
     }
 
     /// Delivers a reliable payload: one message, or a Group. A Group is delivered whole or not at all.

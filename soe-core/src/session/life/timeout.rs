@@ -52,6 +52,7 @@ impl Session {
                 Timer::Quiet => self.quiet_timer(now),
                 Timer::Icmp => self.unanswered(now, DisconnectReason::IcmpError),
                 Timer::Remap => self.remap_timer(now),
+                Timer::Healing => self.healing_timer(now),
                 Timer::Close if matches!(self.state, State::Closing(_)) => self.close_deadline(now),
                 Timer::Close => self.forget(),
             }

@@ -51,6 +51,8 @@ timers! {
         Icmp,
         /// The next remap request, or the end of requesting.
         Remap,
+        /// A place that was dropped on a reliable channel is given up.
+        Healing,
         /// Closing: the deadline for queued messages. Closed: the end of answering late datagrams.
         Close,
     }

@@ -304,19 +304,22 @@ impl Session {
             self.stats.cold().beyond_window += 1;
             return Ok(());
         }
-        match reliable.receiver.receive(now, packet, &limits, &mut self.inbox) {
+        let received = reliable.receiver.receive(now, packet, &limits, &mut self.inbox);
+        self.stalled |= reliable.receiver.is_stalled();
+        match received {
             Ok(Received::InOrder) => {}
-            Ok(Received::Ahead) => self.stats.cold().out_of_order += 1,
+            Ok(Received::Ahead) => {
+                self.stats.cold().out_of_order += 1;
+                self.watch_healing();
+            }
             Ok(Received::Duplicate) => self.stats.cold().duplicates += 1,
             Ok(Received::BeyondWindow) => self.stats.cold().beyond_window += 1,
             Err(Fault::Packet(corrupt) | Fault::Stream(corrupt)) => return Err(corrupt),
             Err(Fault::Doubtful(corrupt)) => {
-                self.stalled |= reliable.receiver.is_stalled();
+                self.watch_healing();
                 self.dropped(corrupt);
-                return Ok(());
             }
         }
-        self.stalled |= reliable.receiver.is_stalled();
         Ok(())
     }
 

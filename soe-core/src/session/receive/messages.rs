@@ -5,13 +5,14 @@ use bytes::Bytes;
 use crate::{
     channel::{
         acks::AckPolicy,
+        inbox::Inbox,
         recv::{Fault, Receiver, RecvLimits},
     },
     cipher::{HookError, KeyError, MessageHook},
     config::EscapeRule,
     message::{Channel, Message, ReliableChannel},
     recording::{Way, log},
-    session::{Session, TRANSFORM_OVERHEAD, keys::open, problem::Problem},
+    session::{Session, TRANSFORM_OVERHEAD, keys::open, life::Timer, problem::Problem},
     timestamp::Timestamp,
     wire::DisconnectReason,
 };
@@ -142,15 +143,29 @@ impl Session {
 
     /// Delivers packets that waited for room in the receive buffer.
     fn drain(&mut self) {
-        let now = self.last_received;
+        self.go_on(self.last_received, Receiver::drain);
+    }
+
+    /// Gives up the places on reliable channels that nobody fills.
+    pub(in crate::session) fn healing_timer(&mut self, now: Timestamp) {
+        self.go_on(now, Receiver::give_up);
+    }
+
+    /// Goes on with the packets that are held on each reliable channel.
+    fn go_on(
+        &mut self,
+        now: Timestamp,
+        step: fn(&mut Receiver, Timestamp, &RecvLimits, &mut Inbox) -> Result<(), Fault>,
+    ) {
         let limits = ReliableChannel::ALL.map(|channel| self.recv_limits(now, channel));
         let mut faults = [None; ReliableChannel::COUNT];
         self.stalled = false;
         for ((limits, reliable), fault) in limits.iter().zip(&mut self.channels).zip(&mut faults) {
             let Some(reliable) = reliable else { continue };
-            *fault = reliable.receiver.drain(now, limits, &mut self.inbox).err();
+            *fault = step(&mut reliable.receiver, now, limits, &mut self.inbox).err();
             self.stalled |= reliable.receiver.is_stalled();
         }
+        self.watch_healing();
         for fault in faults.into_iter().flatten() {
             match fault {
                 // Without a datagram in hand: it proves as much as the shortest one.
@@ -158,5 +173,11 @@ impl Session {
                 Fault::Doubtful(corrupt) => self.dropped(corrupt),
             }
         }
+    }
+
+    /// Sets the timer for the places on reliable channels that nobody fills.
+    pub(in crate::session) fn watch_healing(&mut self) {
+        let deadlines = self.channels.iter().flatten().filter_map(|reliable| reliable.receiver.given_up_at());
+        self.timers.set(Timer::Healing, deadlines.min());
     }
 }
