@@ -9,7 +9,7 @@ use soe_core::{
 use super::link::{ID, Link, MS, SECOND, To, config, delay, pattern, plain};
 
 /// A wrong CRC at the server.
-fn miss(link: &mut Link) {
+pub(crate) fn miss(link: &mut Link) {
     let now = link.now;
     let mut datagram = link.sealed(&[0, 6]);
     datagram[2] ^= 1;

@@ -4,6 +4,7 @@ mod clock;
 mod endings;
 mod guesses;
 mod habits;
+mod healing;
 mod limits;
 mod link;
 mod named_windows;
