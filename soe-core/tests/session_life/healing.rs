@@ -10,7 +10,7 @@ use super::{
     link::{Link, MS, Numbers, SECOND, To, config, delay, pattern},
 };
 
-const ONE: ReliableChannel = ReliableChannel::ONE;
+pub(crate) const ONE: ReliableChannel = ReliableChannel::ONE;
 /// The time after which a place is given up, and a little.
 const AT_MOST: Duration = Duration::from_secs(6);
 
@@ -22,24 +22,24 @@ fn doubtful() -> Link {
 }
 
 /// A guess that hit.
-fn hit(link: &mut Link, packet: &[u8]) {
+pub(crate) fn hit(link: &mut Link, packet: &[u8]) {
     let (now, datagram) = (link.now, link.sealed(packet));
     let _ = link.server().handle_datagram(now, datagram);
     link.take();
     link.flush();
 }
 
-fn multi(pieces: impl IntoIterator<Item = Vec<u8>>) -> Vec<u8> {
+pub(crate) fn multi(pieces: impl IntoIterator<Item = Vec<u8>>) -> Vec<u8> {
     let pieces = pieces.into_iter().flat_map(|piece| [vec![piece.len() as u8], piece].concat());
     [0, 3].into_iter().chain(pieces).collect()
 }
 
-fn data(sequence: u16, text: &[u8]) -> Vec<u8> {
+pub(crate) fn data(sequence: u16, text: &[u8]) -> Vec<u8> {
     let [high, low] = sequence.to_be_bytes();
     [&[0, 0x0A, high, low][..], text].concat()
 }
 
-fn fragment(sequence: u16, body: &[u8]) -> Vec<u8> {
+pub(crate) fn fragment(sequence: u16, body: &[u8]) -> Vec<u8> {
     let [high, low] = sequence.to_be_bytes();
     [&[0, 0x0E, high, low][..], body].concat()
 }

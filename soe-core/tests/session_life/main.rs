@@ -5,6 +5,7 @@ mod endings;
 mod guesses;
 mod habits;
 mod healing;
+mod hits;
 mod limits;
 mod link;
 mod named_windows;

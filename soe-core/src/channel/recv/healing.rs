@@ -114,8 +114,8 @@ impl Receiver {
         self.healing.waits_since = waits.then_some(now);
     }
 
-    /// A packet ahead of a gap is about to be held.
-    pub(super) fn note_held_behind(&mut self, now: Timestamp, kind: Kind, body: &[u8], limits: &RecvLimits) {
+    /// A packet has come for a place ahead of a gap.
+    pub(super) fn note_behind(&mut self, now: Timestamp, kind: Kind, body: &[u8], limits: &RecvLimits) {
         let Healing { is_reopened, waits_since, .. } = &mut self.healing;
         if *is_reopened && waits_since.is_none() && is_possible(kind, body, limits) {
             *waits_since = Some(now);
@@ -131,16 +131,22 @@ impl Receiver {
     /// A packet that was dropped after it had been acknowledged does not come again, unless it was a guess. What waits
     /// behind it must not wait for ever.
     pub(crate) fn give_up(&mut self, now: Timestamp, limits: &RecvLimits, inbox: &mut Inbox) -> Result<(), Fault> {
-        if self.given_up_at().is_none_or(|deadline| now < deadline) {
-            return Ok(());
+        let mut result = Ok(());
+        while self.given_up_at().is_some_and(|deadline| now >= deadline) {
+            let since = self.healing.waits_since;
+            self.ring.pop_front();
+            // It lacks a part, and what follows may be the rest of it.
+            self.series = None;
+            self.healing.skips = true;
+            self.passed();
+            self.acks.passed();
+            result = self.drain(now, limits, inbox).and(result);
+            // The next place that is dropped has no time of its own: what waits has waited for it as well.
+            if self.healing.waits_since.is_some() {
+                self.healing.waits_since = since;
+            }
         }
-        self.ring.pop_front();
-        // It lacks a part, and what follows may be the rest of it.
-        self.series = None;
-        self.healing.skips = true;
-        self.passed();
-        self.acks.passed();
-        self.drain(now, limits, inbox)
+        result
     }
 
     /// A packet has come for a place that is held: of those that differ, one may be a guess. Unless nothing is missing:

@@ -137,6 +137,7 @@ impl Receiver {
         };
         let index = (sequence - self.expected) as usize;
         if index < self.ring.len() && !matches!(self.ring[index], Slot::Missing) {
+            self.note_behind(now, kind, &body, limits);
             self.contest(index, kind, &body, limits);
             self.acks.ahead_again(now, sequence, limits.acks);
             return self.give_up(now, limits, inbox).map(|()| Received::Duplicate);
@@ -178,7 +179,7 @@ impl Receiver {
             }
             return dropped.map(|()| Received::InOrder);
         }
-        self.note_held_behind(now, kind, &body, limits);
+        self.note_behind(now, kind, &body, limits);
         if let Err(corrupt) = self.hold(index, kind, &body, limits, inbox) {
             return Err(if self.healing.is_tainted() { Fault::Doubtful(corrupt) } else { Fault::Packet(corrupt) });
         }

@@ -312,7 +312,10 @@ impl Session {
                 self.stats.cold().out_of_order += 1;
                 self.watch_healing();
             }
-            Ok(Received::Duplicate) => self.stats.cold().duplicates += 1,
+            Ok(Received::Duplicate) => {
+                self.stats.cold().duplicates += 1;
+                self.watch_healing();
+            }
             Ok(Received::BeyondWindow) => self.stats.cold().beyond_window += 1,
             Err(Fault::Packet(corrupt) | Fault::Stream(corrupt)) => return Err(corrupt),
             Err(Fault::Doubtful(corrupt)) => {
