@@ -310,6 +310,26 @@ fn what_waits_behind_a_place_that_nobody_fills_comes_though_its_peer_says_nothin
     assert_eq!(link.server().poll_timeout().filter(|&at| at <= now), None, "no timer is left in the past");
 }
 
+/// The peer's packets come for places that fakes hold.
+#[test]
+fn what_contests_a_fake_behind_a_place_that_nobody_fills_waits_no_longer() {
+    let mut link = doubtful();
+    say(&mut link, b"0");
+    link.run(SECOND);
+    hit(&mut link, &multi((2..42).map(|sequence| data(sequence, &[0, 0x19, 9, 1]))));
+    say(&mut link, b"1");
+    link.run(SECOND);
+    link.fate = Box::new(|to, _, datagram| (to == To::Client || !is_packet(datagram, 2)).then_some(10 * MS));
+    say(&mut link, b"2");
+    link.flush();
+    let (now, ack) = (link.now, link.sealed(&[0, 0x12, 0, 2]));
+    let _ = link.client.handle_datagram(now, ack);
+    link.fate = delay(10 * MS);
+    say(&mut link, b"3");
+    let time = heard_after(&mut link, b"3");
+    assert!(time < AT_MOST, "{time:?}");
+}
+
 #[test]
 fn places_that_nobody_fills_are_given_up_together() {
     let mut link = doubtful();
