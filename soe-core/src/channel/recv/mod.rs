@@ -306,7 +306,7 @@ impl Receiver {
         Ok(())
     }
 
-    /// Delivers the next packet in order. If it is impossible, nothing is changed.
+    /// Delivers the next packet in order. If it is impossible, nothing is changed, unless it completes a message that is.
     fn deliver(&mut self, kind: Kind, body: Bytes, limits: &RecvLimits, inbox: &mut Inbox) -> Result<(), Corrupt> {
         match (kind, &mut self.series) {
             (Kind::Data, None) => self.deliver_data(body, limits, inbox)?,

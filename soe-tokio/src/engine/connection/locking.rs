@@ -43,6 +43,7 @@ struct Release<'a>(&'a Connection);
 
 impl Connection {
     /// Locks the state, blocking. If a task panicked under the lock (in a message hook), the session is ended.
+    #[inline]
     pub(crate) fn lock(&self) -> Locked<'_> {
         let state = self.state.lock().unwrap_or_else(|poisoned| self.end_after_panic(poisoned));
         Locked { state, _release: Release(self) }
@@ -85,6 +86,16 @@ impl Connection {
         state
     }
 
+    /// The lock is free: wakes those who tried it in vain.
+    fn call_back_whoever_tried(&self) {
+        fence(Ordering::SeqCst);
+        let is_wanted = &self.contention.is_wanted;
+        if is_wanted.load(Ordering::Relaxed) && is_wanted.swap(false, Ordering::SeqCst) {
+            self.shared.call_back();
+            self.notify(&Changes { any: true, flushed: true, ..Changes::default() });
+        }
+    }
+
     /// From now on the driver does not block on this session's lock.
     pub(crate) fn expect_transforms(&self) {
         self.contention.transforms.store(true, Ordering::SeqCst);
@@ -92,15 +103,10 @@ impl Connection {
 }
 
 impl Drop for Release<'_> {
+    #[inline]
     fn drop(&mut self) {
-        let Contention { transforms, is_wanted } = &self.0.contention;
-        if transforms.load(Ordering::Relaxed) {
-            fence(Ordering::SeqCst);
-            if is_wanted.load(Ordering::Relaxed) && is_wanted.swap(false, Ordering::SeqCst) {
-                self.0.shared.call_back();
-                // Somebody may have tried the lock in vain.
-                self.0.notify(&Changes { any: true, flushed: true, ..Changes::default() });
-            }
+        if self.0.contention.transforms.load(Ordering::Relaxed) {
+            self.0.call_back_whoever_tried();
         }
     }
 }
